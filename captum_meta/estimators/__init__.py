@@ -1,0 +1,17 @@
+"""Shapley values and path integrals from a finite number of evaluations."""
+
+from captum_meta.estimators.coalitions import plan_coalitions
+from captum_meta.estimators.exact import all_coalitions, shapley_values
+from captum_meta.estimators.hypercube import posterior_shapley_values
+from captum_meta.estimators.least_squares import kernel_shapley_values
+from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
+
+__all__ = [
+    "all_coalitions",
+    "gauss_legendre",
+    "interval_weights",
+    "kernel_shapley_values",
+    "plan_coalitions",
+    "posterior_shapley_values",
+    "shapley_values",
+]

@@ -1,0 +1,130 @@
+"""Which coalitions a budget is spent on: the border first, then whole sizes that fit, then paired samples.
+
+The border (one player alone, or all but one) holds the coalitions of highest Shapley-kernel weight. A coalition and its
+complement are always taken together: pairing removes the error of all interactions of even order (Covert and Lee 2021).
+Sizes are sampled in proportion to their kernel mass, and small sizes without replacement.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+
+import torch
+from torch import Tensor
+
+from captum_meta.estimators.exact import all_coalitions
+from captum_meta.estimators.random import uniform
+
+_LISTED = 5000
+"""Sizes with at most this many coalitions are sampled from a list of them, without replacement."""
+
+
+def plan_coalitions(
+    players: Tensor, budget: int, seed: int, keys: Tensor, priority: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Choose the coalitions to evaluate for each row.
+
+    Args:
+        players: ``(N, M)`` bool, False for padding.
+        budget: coalitions a row; the empty and the full one are not counted. A row never gets more than it has.
+        seed: together with ``keys`` it determines what is sampled.
+        keys: ``(N,)`` int64, one number a row; rows of equal keys and players get equal coalitions.
+        priority: ``(N, M)``, which players come first where the budget does not cover the border; by default random.
+
+    Returns:
+        ``members (N, S, M)`` bool and ``measured (N, S)`` bool, the latter False for padding; S <= budget.
+
+    >>> members, measured = plan_coalitions(torch.ones(1, 3, dtype=torch.bool), 2, 0, torch.tensor([1]))
+    >>> members.sum(-1).tolist()
+    [[1, 2]]
+    """
+    if budget < 0:
+        raise ValueError(f"The budget of coalitions must not be negative, got {budget}: pass 0 for none.")
+    n_rows, width = players.shape
+    sizes = players.sum(-1)
+    if priority is None:
+        priority = uniform(keys, (width,), seed + 1)
+    chosen = []
+    for size in sizes.unique().tolist():
+        rows = (sizes == size).nonzero().squeeze(-1)
+        seats = players[rows].to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :size]
+        dense = _plan(size, budget, seed, keys[rows], priority[rows].gather(1, seats))
+        members = torch.zeros(len(rows), dense.shape[1], width, dtype=torch.bool, device=players.device)
+        members.scatter_(2, seats.unsqueeze(1).expand(dense.shape), dense)
+        chosen.append((rows, members))
+    longest = max((members.shape[1] for _, members in chosen), default=0)
+    members = torch.zeros(n_rows, longest, width, dtype=torch.bool, device=players.device)
+    measured = torch.zeros(n_rows, longest, dtype=torch.bool, device=players.device)
+    for rows, part in chosen:
+        members[rows, : part.shape[1]] = part
+        measured[rows, : part.shape[1]] = True
+    return members, measured
+
+
+def _plan(n_players: int, budget: int, seed: int, keys: Tensor, priority: Tensor) -> Tensor:
+    """``(N, S, M)`` coalitions for rows that all have ``n_players`` players."""
+    device = keys.device
+    if n_players < 2:
+        return torch.zeros(len(keys), 0, n_players, dtype=torch.bool, device=device)
+    if n_players < 60 and budget >= 2**n_players - 2:
+        return all_coalitions(n_players, device)[1:-1].expand(len(keys), -1, -1)
+    if budget < 2 * n_players:
+        return _partial_border(budget, priority)
+    singles = torch.eye(n_players, dtype=torch.bool, device=device)
+    parts = [torch.cat([singles, ~singles]).expand(len(keys), -1, -1)]
+    left, size = budget - 2 * n_players, 2
+    while 2 * size <= n_players and _count(n_players, size) <= left // 2:
+        parts.append(_with_complements(_listed(n_players, size, device).expand(len(keys), -1, -1)))
+        left -= 2 * _count(n_players, size)
+        size += 1
+    for size, count in _allocate(n_players, size, left // 2).items():
+        parts.append(_with_complements(_sample(n_players, size, count, seed + 7919 * size, keys)))
+    return torch.cat(parts, dim=1)
+
+
+def _partial_border(budget: int, priority: Tensor) -> Tensor:
+    """Both border coalitions of the players of highest priority; an odd one out is left out of the full coalition."""
+    n_players = priority.shape[-1]
+    first = priority.argsort(dim=-1, descending=True, stable=True)[:, : (budget + 1) // 2]
+    singles = torch.nn.functional.one_hot(first, n_players).bool()
+    return torch.cat([singles[:, : budget // 2], ~singles], dim=1)
+
+
+def _count(n_players: int, size: int) -> int:
+    """Pairs of a coalition of ``size`` and its complement."""
+    return comb(n_players, size) // (2 if 2 * size == n_players else 1)
+
+
+def _listed(n_players: int, size: int, device: torch.device) -> Tensor:
+    """One coalition of each pair, ``(pairs, M)``."""
+    subsets = torch.tensor(list(combinations(range(n_players), size))[: _count(n_players, size)], device=device)
+    return torch.zeros(len(subsets), n_players, dtype=torch.bool, device=device).scatter_(1, subsets, True)
+
+
+def _with_complements(members: Tensor) -> Tensor:
+    return torch.stack([members, ~members], dim=2).flatten(1, 2)
+
+
+def _allocate(n_players: int, smallest: int, pairs: int) -> dict[int, int]:
+    """Share ``pairs`` among the sizes from ``smallest`` to M / 2 by their kernel mass, none above what it has."""
+    shares = {}
+    sizes = list(range(smallest, n_players // 2 + 1))
+    for index, size in enumerate(sizes):
+        masses = [(0.5 if 2 * s == n_players else 1.0) / (s * (n_players - s)) for s in sizes[index:]]
+        shares[size] = min(round(pairs * masses[0] / sum(masses)), _count(n_players, size))
+        pairs -= shares[size]
+    for size in sizes:
+        extra = min(pairs, _count(n_players, size) - shares[size])
+        shares[size] += extra
+        pairs -= extra
+    return {size: count for size, count in shares.items() if count > 0}
+
+
+def _sample(n_players: int, size: int, count: int, seed: int, keys: Tensor) -> Tensor:
+    """``count`` random coalitions of ``size`` for each row, ``(N, count, M)``."""
+    if _count(n_players, size) <= _LISTED:
+        listed = _listed(n_players, size, keys.device)
+        return listed[uniform(keys, (len(listed),), seed).topk(count, dim=-1).indices]
+    ranks = uniform(keys, (count, n_players), seed).argsort(dim=-1).argsort(dim=-1)
+    return ranks < size

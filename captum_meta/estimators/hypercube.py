@@ -1,0 +1,119 @@
+"""Shapley values of the game expected from the coalitions seen: Gaussian-process regression on the hypercube.
+
+KernelSHAP treats whatever is not additive as noise. But the worths of a deterministic game carry no noise: what is not
+additive is interaction, and coalitions that differ in few players interact alike. A Gaussian process over coalitions with
+the diffusion kernel (Kondor and Lafferty 2002), one diffusion rate a player, says just that; it passes through every worth
+seen, so it is exact when all are, and the Shapley values of its mean are linear in the worths and closed-form.
+
+With s, t in {-1, 1}^M for "in" and "out", the prior covariance of the game is
+
+    k(s, t) = c + sum_i tau_i s_i t_i + [prod_i (1 + rho_i s_i t_i) - 1 - sum_i rho_i s_i t_i] / prod_i (1 + rho_i):
+
+``tau`` is how little the additive prior is trusted, and ``rho`` in [0, 1) how much a player interacts (0: a player with no
+interactions). Both come from the explainer; only their ratios matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from captum_meta.estimators.quadrature import gauss_legendre
+
+_JITTER = 1e-10
+_MAX_NODES = 12
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """The pieces of the covariance that both the worths and the Shapley values need; all float64."""
+
+    signs: Tensor  # (*batch, S, M)
+    additive: Tensor  # (*batch, M), tau
+    rates: Tensor  # (*batch, M), rho
+
+    @property
+    def _log_norm(self) -> Tensor:
+        return self.rates.log1p().sum(-1)
+
+    @property
+    def _low_order(self) -> Tensor:
+        """Part of the product that is constant, and (times ``rates``) additive: taken out in favour of tau."""
+        return torch.exp(-self._log_norm)
+
+    def between_worths(self) -> Tensor:
+        """``(*batch, S, S)``."""
+        half = self.rates.atanh()
+        logs = (self.signs * half.unsqueeze(-2)) @ self.signs.mT - half.sum(-1)[..., None, None]
+        linear = self.additive - self._low_order.unsqueeze(-1) * self.rates
+        constant = 10 * (1 + self.additive.sum(-1)) - self._low_order
+        return logs.exp() + (self.signs * linear.unsqueeze(-2)) @ self.signs.mT + constant[..., None, None]
+
+    def with_shapley_values(self) -> Tensor:
+        """``(*batch, S, M)``: the Shapley value of player i in the game t -> k(s, t), by its multilinear extension."""
+        nodes, weights = gauss_legendre(min(_MAX_NODES, ceil(self.signs.shape[-1] / 2)))
+        means = (2 * nodes - 1).to(self.signs)
+        scaled = self.rates.unsqueeze(-2) * means.unsqueeze(-1)
+        logs = self.signs @ scaled.atanh().mT + 0.5 * torch.log1p(-scaled.square()).sum(-1).unsqueeze(-2)
+        products = torch.exp(logs - self._log_norm[..., None, None])
+        leave_out = 2 * self.rates.unsqueeze(-2) / (1 - scaled.square()) * weights.to(self.signs).unsqueeze(-1)
+        joint = self.signs * (products @ leave_out) - products @ (leave_out * scaled)
+        linear = self.additive - self._low_order.unsqueeze(-1) * self.rates
+        return joint + 2 * self.signs * linear.unsqueeze(-2)
+
+
+def _factor(covariance: Tensor, ridge: Tensor) -> Tensor:
+    """Cholesky factors; with a larger ridge where rounding has spoilt one. A row of NaN spoils only itself."""
+    factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(ridge))
+    if bool(failed.any()):
+        larger, _ = torch.linalg.cholesky_ex(covariance + torch.diag_embed(1e4 * ridge))
+        factor = torch.where((failed > 0)[..., None, None], larger, factor)
+    return factor
+
+
+def posterior_shapley_values(
+    members: Tensor,
+    worths: Tensor,
+    measured: Tensor,
+    players: Tensor,
+    total: Tensor,
+    prior: Tensor,
+    additive: Tensor,
+    rates: Tensor,
+) -> Tensor:
+    """Shapley values of the posterior mean game; differentiable in ``prior``, ``additive`` and ``rates``.
+
+    Args:
+        members: ``(*batch, S, M)`` bool, which players each coalition has.
+        worths: ``(*batch, S)``, f of the coalition minus f of the baseline.
+        measured: ``(*batch, S)`` bool, False for padding.
+        players: ``(*batch, M)`` bool, False for padding.
+        total: ``(*batch,)``, f(input) - f(baseline).
+        prior: ``(*batch, M)``, Shapley values expected before any worth was seen, in the units of ``worths``.
+        additive: ``(*batch, M)``, tau of the module's formula, at least 0.
+        rates: ``(*batch, M)``, rho of the module's formula, in [0, 1).
+
+    Returns:
+        ``(*batch, M)`` in the units and dtype of ``worths``; their sum is ``total`` up to rounding; 0 for padding.
+    """
+    everyone = players.unsqueeze(-2)
+    members = torch.cat([torch.zeros_like(everyone), everyone, members & everyone], dim=-2)
+    ends = torch.stack([torch.zeros_like(total), total], dim=-1).double()
+    known = torch.cat([torch.ones_like(ends, dtype=torch.bool), measured], dim=-1)
+    prior = torch.where(players, prior.double(), 0.0)
+    values = torch.cat([ends, torch.where(measured, worths.double(), 0.0)], dim=-1)
+    residual = torch.where(known, values - (members.double() @ prior.unsqueeze(-1)).squeeze(-1), 0.0)
+    kernel = _Kernel(
+        members.double() * 2 - 1,
+        torch.where(players, additive.double(), 0.0),
+        torch.where(players, rates.double(), 0.0),
+    )
+    both = known.unsqueeze(-1) & known.unsqueeze(-2)
+    covariance = torch.where(both, kernel.between_worths(), 0.0)
+    ridge = torch.where(known, _JITTER * covariance.diagonal(dim1=-2, dim2=-1), 1.0)
+    coefficients = torch.cholesky_solve(residual.unsqueeze(-1), _factor(covariance, ridge))
+    correction = (kernel.with_shapley_values().mT @ coefficients).squeeze(-1)
+    return torch.where(players, prior + correction, 0.0).to(worths.dtype)

@@ -1,0 +1,61 @@
+"""KernelSHAP's constrained weighted least squares, with a prior, for budgets too large for the hypercube posterior."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def kernel_weights(members: Tensor, measured: Tensor, players: Tensor) -> Tensor:
+    """Weight each coalition by the Shapley-kernel mass of its size over the number measured of that size.
+
+    Args:
+        members: ``(*batch, S, M)`` bool.
+        measured: ``(*batch, S)`` bool.
+        players: ``(*batch, M)`` bool.
+
+    Returns:
+        ``(*batch, S)`` float64; 0 where not measured.
+    """
+    sizes = members.sum(-1)
+    n_players = players.sum(-1, keepdim=True)
+    counts = torch.zeros(*sizes.shape[:-1], players.shape[-1] + 1, dtype=torch.float64, device=members.device)
+    counts.scatter_add_(-1, sizes, measured.double())
+    mass = (n_players - 1) / (sizes * (n_players - sizes)).clamp(min=1)
+    return torch.where(measured, mass / counts.gather(-1, sizes).clamp(min=1), 0.0)
+
+
+def kernel_shapley_values(
+    members: Tensor, worths: Tensor, measured: Tensor, players: Tensor, total: Tensor, prior: Tensor, strength: Tensor
+) -> Tensor:
+    r"""KernelSHAP (Lundberg and Lee 2017) that shrinks towards ``prior`` instead of nothing.
+
+    .. math:: \min_\phi \sum_S w_S (v(S) - \textstyle\sum_{i \in S} \phi_i)^2 + \sum_i \lambda_i (\phi_i - g_i)^2
+        \quad \text{s.t.} \quad \sum_i \phi_i = v(N)
+
+    Args:
+        members: ``(*batch, S, M)`` bool, which players each coalition has.
+        worths: ``(*batch, S)``, f of the coalition minus f of the baseline.
+        measured: ``(*batch, S)`` bool, False for padding.
+        players: ``(*batch, M)`` bool, False for padding.
+        total: ``(*batch,)``, f(input) - f(baseline).
+        prior: ``(*batch, M)``, the g of the formula, in the units of ``worths``.
+        strength: ``(*batch, M)`` or a shape that broadcasts to it, the lambda of the formula, positive.
+
+    Returns:
+        ``(*batch, M)`` in the units and dtype of ``worths``; 0 for padding.
+    """
+    weights = kernel_weights(members, measured, players)
+    design = (members & players.unsqueeze(-2)).double()
+    prior = torch.where(players, prior.double(), 0.0)
+    residual = torch.where(measured, worths.double() - (design @ prior.unsqueeze(-1)).squeeze(-1), 0.0)
+    strength = torch.where(players, strength.double().expand_as(prior), 1.0)
+    weighted = design * weights.unsqueeze(-1)
+    gram = weighted.mT @ design + torch.diag_embed(strength)
+    right = torch.stack([(weighted.mT @ residual.unsqueeze(-1)).squeeze(-1), players.double()], dim=-1)
+    solution = torch.linalg.solve(gram, right)
+    free, direction = solution[..., 0], solution[..., 1]
+    missing = total.double() - prior.sum(-1) - free.sum(-1)
+    step = missing / torch.where(players, direction, 0.0).sum(-1).clamp(min=1e-300)
+    values = prior + free + direction * step.unsqueeze(-1)
+    return torch.where(players, values, 0.0).to(worths.dtype)

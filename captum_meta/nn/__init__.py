@@ -1,0 +1,8 @@
+"""Explainer networks: from evidence to attributions, equivariant in the players' order."""
+
+from captum_meta.nn.blocks import PoolingBlock
+from captum_meta.nn.explainer import Explainer, Prediction, Prior
+from captum_meta.nn.path import PathExplainer
+from captum_meta.nn.shapley import ShapleyExplainer
+
+__all__ = ["Explainer", "PathExplainer", "PoolingBlock", "Prediction", "Prior", "ShapleyExplainer"]

@@ -1,0 +1,84 @@
+"""What every explainer has in common: a prior from the evidence, completed so that efficiency holds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from captum_meta.types import Evidence, Kind, _Rows
+
+
+@dataclass(frozen=True)
+class Prior(_Rows):
+    """What an explainer says before the efficiency correction and before coalitions inside the border are used.
+
+    Attributes:
+        attributions: ``(*batch, M)``, in units of the output.
+        spread: ``(*batch, M)``, shares of the gap; they sum to 1 over the players.
+        scale: ``(*batch,)``, the row's scale in units of the output.
+        features: ``(*batch, M, H)``, what the network knows of each player, scale-free.
+        additive, rates: ``(*batch, M)``, the covariance of :mod:`captum_meta.estimators.hypercube`; None for paths.
+    """
+
+    attributions: Tensor
+    spread: Tensor
+    scale: Tensor
+    features: Tensor
+    additive: Tensor | None = None
+    rates: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prediction(_Rows):
+    """Attributions that satisfy efficiency, and by how much the raw ones missed it.
+
+    Attributes:
+        attributions: ``(*batch, M)``, in units of the output; 0 for padding.
+        gap: ``(*batch,)``, sum of the raw attributions minus (f(input) - f(baseline)).
+    """
+
+    attributions: Tensor
+    gap: Tensor
+
+
+class Explainer(nn.Module, ABC):
+    """A network from evidence to a :class:`Prior`, and the correction that makes it an explanation."""
+
+    kind: Kind
+
+    @abstractmethod
+    def prior(self, evidence: Evidence) -> Prior:
+        """What the network says of the players."""
+
+    def complete(self, prior: Prior, evidence: Evidence) -> Prediction:
+        """Spread the gap to f(input) - f(baseline) over the players."""
+        gap = prior.attributions.sum(-1) - evidence.total
+        return Prediction(prior.attributions - prior.spread * gap.unsqueeze(-1), gap)
+
+    def forward(self, evidence: Evidence) -> Prediction:
+        return self.complete(self.prior(evidence), evidence)
+
+
+def row_scale(evidence: Evidence) -> Tensor:
+    """Root mean square of the measured effects plus |f(input) - f(baseline)| / M, ``(*batch,)``; at least tiny."""
+    measured = evidence.measured & evidence.players.unsqueeze(-1)
+    squares = torch.where(measured, evidence.effects, 0.0).square().sum((-2, -1))
+    rms = (squares / measured.sum((-2, -1)).clamp(min=1)).sqrt()
+    scale = rms + evidence.total.abs() / evidence.n_players.clamp(min=1)
+    return scale.clamp(min=torch.finfo(scale.dtype).tiny)
+
+
+def gap_shares(weights: Tensor, players: Tensor) -> Tensor:
+    """Normalise non-negative ``weights`` over the players; evenly where all are zero.
+
+    >>> gap_shares(torch.tensor([[1.0, 3.0, 9.0], [0.0, 0.0, 0.0]]), torch.tensor([True, True, False]))
+    tensor([[0.2500, 0.7500, 0.0000],
+            [0.5000, 0.5000, 0.0000]])
+    """
+    weights = torch.where(players, weights, 0.0)
+    totals = weights.sum(-1, keepdim=True)
+    even = players.to(weights) / players.sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(totals > 0, weights / torch.where(totals > 0, totals, 1.0), even)

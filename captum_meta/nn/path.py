@@ -1,0 +1,141 @@
+"""The explainer of path integrals (Integrated Gradients): a quadrature whose error is read off the model's own values.
+
+The nodes cut the path into intervals. On each, the interpolating polynomial of the gradients gives every player a share of
+the change of f, and f itself, known at the nodes for nothing, tells by how much these shares are wrong together. The
+network distributes that error: at a kink it belongs to the players whose gradient jumps, in saturation to those whose
+gradient is large. Every correction is proportional to the errors found, so it vanishes as Gauss-Legendre converges.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from captum_meta.estimators import interval_weights
+from captum_meta.nn.blocks import PoolingBlock, masked_mean
+from captum_meta.nn.explainer import Explainer, Prior, gap_shares, row_scale
+from captum_meta.types import Evidence
+
+_MAX_INTERPOLATED = 16
+_PLAYER_NUMBERS, _INTERVAL_NUMBERS = 8, 7
+
+
+class PathExplainer(Explainer):
+    """Gradients at quadrature nodes and the values of f there, to Integrated Gradients.
+
+    Args:
+        width: width of the hidden layers.
+        depth: number of pooling blocks; each pools over players, then over the path.
+    """
+
+    kind = "path"
+
+    def __init__(self, width: int = 32, depth: int = 2) -> None:
+        super().__init__()
+        self.width, self.depth = width, depth
+        self.encode = nn.Sequential(
+            nn.Linear(_PLAYER_NUMBERS + _INTERVAL_NUMBERS, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.blocks = nn.ModuleList([PoolingBlock(width) for _ in range(depth)])
+        self.along = nn.ModuleList([PoolingBlock(width) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 5)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def prior(self, evidence: Evidence) -> Prior:
+        scale = row_scale(evidence)
+        effects = torch.where(evidence.measured, evidence.effects / scale[..., None, None], 0.0)
+        pieces = _Pieces.of(effects, evidence, scale)
+        hidden = self.encode(pieces.numbers(evidence))
+        everywhere = torch.ones_like(hidden[..., 0, :, 0], dtype=torch.bool)
+        for across, along in zip(self.blocks, self.along, strict=True):
+            hidden = across(hidden, evidence.players.unsqueeze(-2))
+            hidden = along(hidden.transpose(-2, -3), everywhere.unsqueeze(-2).expand(hidden.shape[:-1]).mT).transpose(-2, -3)
+        features = self.norm(hidden)
+        jump, level, wild, even, spread = self.head(features).unbind(-1)
+        size, change = pieces.sizes(evidence.players)
+        steer = (1 + torch.tanh(jump) * 4) * pieces.jump_share + torch.tanh(level) * 4 * pieces.level_share
+        local = pieces.errors.unsqueeze(-1) * steer / 2 + pieces.trouble.unsqueeze(-1) * (change + size) * torch.tanh(wild)
+        left = pieces.errors - local.sum(-1)
+        weights = gap_shares(change * even.exp() + 0.1 * size * spread.exp() + 1e-9 * (size > 0), evidence.players.unsqueeze(-2))
+        corrected = pieces.parts + local + weights * left.unsqueeze(-1)
+        magnitude = masked_mean(effects.abs(), evidence.measured)
+        return Prior(
+            attributions=torch.where(evidence.players, corrected.sum(-2), 0.0) * scale.unsqueeze(-1),
+            spread=gap_shares(magnitude, evidence.players),
+            scale=scale,
+            features=features.mean(-3),
+        )
+
+
+class _Pieces:
+    """The path cut at the nodes: ``J = G + 1`` intervals, all in units of the row's scale.
+
+    Attributes:
+        left, right: ``(*batch, J, M)``, gradient effects at the ends (of the nearest node, at 0 and 1).
+        parts: ``(*batch, J, M)``, integrals of the interpolating polynomial.
+        errors: ``(*batch, J)``, change of f not explained by ``parts``.
+        trouble: ``(*batch, J)``, mean absolute error of the row: how far the quadrature can be trusted.
+        widths: ``(J,)``.
+    """
+
+    def __init__(self, effects: Tensor, curve: Tensor, total: Tensor, points: Tensor) -> None:
+        by_node = effects.mT
+        self.left = torch.cat([by_node[..., :1, :], by_node], dim=-2)
+        self.right = torch.cat([by_node, by_node[..., -1:, :]], dim=-2)
+        edges = torch.cat([points.new_zeros(1), points, points.new_ones(1)])
+        self.widths = edges.diff()
+        self.parts = _integrate(points).to(effects) @ by_node
+        values = torch.cat([torch.zeros_like(total).unsqueeze(-1), curve, total.unsqueeze(-1)], dim=-1)
+        self.errors = values.diff(dim=-1) - self.parts.sum(-1)
+        self.trouble = self.errors.abs().mean(-1, keepdim=True).expand_as(self.errors)
+        jumps, levels = self.right - self.left, (self.left + self.right) / 2
+        self.jump_share = jumps / jumps.abs().sum(-1, keepdim=True).clamp(min=1e-12)
+        self.level_share = levels / levels.abs().sum(-1, keepdim=True).clamp(min=1e-12)
+
+    @classmethod
+    def of(cls, effects: Tensor, evidence: Evidence, scale: Tensor) -> _Pieces:
+        points = evidence.points.reshape(-1, evidence.points.shape[-1])[0].double()
+        return cls(effects, evidence.curve / scale.unsqueeze(-1), evidence.total / scale, points)
+
+    def sizes(self, players: Tensor) -> tuple[Tensor, Tensor]:
+        """Shares of each player in the absolute gradient, and in its absolute change, on each interval."""
+        change = self.jump_share.abs()
+        return self.level_share.abs(), torch.where(change.sum(-1, keepdim=True) > 0, change, self.level_share.abs())
+
+    def numbers(self, evidence: Evidence) -> Tensor:
+        """Scale-free inputs of the network, ``(*batch, J, M, numbers)``."""
+        count = evidence.n_players[..., None, None].to(self.parts)
+        relative = self.errors / self.errors.abs().sum(-1, keepdim=True).clamp(min=1e-12)
+        player = [
+            self.left.clamp(-5, 5),
+            self.right.clamp(-5, 5),
+            torch.asinh(self.left),
+            torch.asinh(self.right - self.left),
+            self.jump_share * count.sqrt(),
+            self.level_share * count.sqrt(),
+            torch.asinh(self.parts / self.widths.to(self.parts).unsqueeze(-1)),
+            torch.asinh((self.right - self.left) * relative.unsqueeze(-1) * 3),
+        ]
+        interval = [
+            relative,
+            (self.trouble + 1e-8).log() / 5,
+            torch.asinh(self.errors * 10),
+            self.jump_share.sum(-1),
+            self.level_share.sum(-1),
+            (self.widths.to(self.parts) * len(self.widths)).expand_as(self.errors),
+            torch.asinh(evidence.total / row_scale(evidence)).unsqueeze(-1).expand_as(self.errors),
+        ]
+        rows = torch.stack(interval, dim=-1).unsqueeze(-2).expand(*self.parts.shape, -1)
+        return torch.cat([torch.stack(player, dim=-1), rows], dim=-1)
+
+
+def _integrate(points: Tensor) -> Tensor:
+    """Interval weights; a composite of pieces of the path where it has too many nodes to interpolate at once."""
+    if len(points) <= _MAX_INTERPOLATED:
+        return interval_weights(points)
+    edges = torch.cat([points.new_zeros(1), (points[:-1] + points[1:]) / 2, points.new_ones(1)])
+    cuts = torch.cat([points.new_zeros(1), points, points.new_ones(1)])
+    overlap = torch.minimum(cuts[1:, None], edges[None, 1:]) - torch.maximum(cuts[:-1, None], edges[None, :-1])
+    return overlap.clamp(min=0)

@@ -1,0 +1,124 @@
+"""The explainer of Shapley values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from captum_meta.estimators import kernel_shapley_values, posterior_shapley_values, shapley_values
+from captum_meta.nn.blocks import PoolingBlock, masked_mean
+from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
+from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
+
+_MAX_POSTERIOR = 2048
+"""Beyond this many coalitions a row, weighted least squares takes over: the posterior's cost is cubic in them."""
+_MAX_EXACT = 20
+
+
+class ShapleyExplainer(Explainer):
+    """Three gradients, the border, or both, to Shapley values; more coalitions refine them.
+
+    Each player's effects, divided by the row's scale, pass through blocks that pool over all players. The answer is a
+    per-player mixture of the measured effects plus a residual that is bounded by them, so a player without any effect
+    gets none. Where coalitions inside the border were evaluated, this answer is the prior mean of the hypercube
+    posterior, whose covariance the network sets player by player.
+
+    Args:
+        width: width of the hidden layers.
+        depth: number of pooling blocks.
+    """
+
+    kind = "shapley"
+
+    def __init__(self, width: int = 48, depth: int = 3) -> None:
+        super().__init__()
+        self.width, self.depth = width, depth
+        channels = len(SHAPLEY_CHANNELS)
+        self.encode = nn.Sequential(nn.Linear(6 * channels + 6, width), nn.GELU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList([PoolingBlock(width) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, channels + 4)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def prior(self, evidence: Evidence) -> Prior:
+        scale = row_scale(evidence)
+        measured = evidence.measured & evidence.players.unsqueeze(-1)
+        effects = torch.where(measured, evidence.effects / scale[..., None, None], 0.0)
+        hidden = self.encode(_inputs(effects, measured, evidence, scale))
+        for block in self.blocks:
+            hidden = block(hidden, evidence.players)
+        features = self.norm(hidden)
+        mixture, rest = self.head(features).split([effects.shape[-1], 4], dim=-1)
+        shift, spread, additive, rates = rest.unbind(-1)
+        size = masked_mean(effects.abs(), measured)
+        weights = mixture.masked_fill(~measured, -1e9).softmax(-1)
+        answer = (weights * effects).sum(-1) + size * 2 * torch.tanh(shift)
+        relative = (size / masked_mean(size, evidence.players).unsqueeze(-1).clamp(min=1e-6)).clamp(1e-2, 1e2)
+        known = evidence.players & (size > 0)
+        return Prior(
+            attributions=torch.where(evidence.players, answer, 0.0) * scale.unsqueeze(-1),
+            spread=gap_shares(size * spread.exp(), evidence.players),
+            scale=scale,
+            features=features,
+            additive=torch.where(known, relative * (additive - 2).exp().clamp(max=100), 0.0),
+            rates=torch.where(known, 0.01 + 0.94 * torch.sigmoid(rates - 2 + 0.5 * relative.log()), 0.0),
+        )
+
+    def complete(self, prior: Prior, evidence: Evidence) -> Prediction:
+        prediction = super().complete(prior, evidence)
+        if evidence.coalitions is None:
+            return prediction
+        return Prediction(_refine(prior, prediction.attributions, evidence, evidence.coalitions), prediction.gap)
+
+
+def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor) -> Tensor:
+    """Scale-free numbers of each player and, repeated, of its row."""
+    players = evidence.players.unsqueeze(-1)
+    total = evidence.total / scale
+    row = torch.stack(
+        [
+            torch.asinh(total),
+            torch.asinh(total / evidence.n_players.clamp(min=1)),
+            torch.asinh(effects[..., LEAVE_ONE_OUT].sum(-1)) - torch.asinh(total),
+            torch.asinh(effects[..., ADD_ONE_IN].sum(-1)) - torch.asinh(total),
+            torch.asinh(evidence.curve[..., 1] / scale) * 2 - torch.asinh(total),
+            evidence.n_players.clamp(min=1).log().to(total) / 3,
+        ],
+        dim=-1,
+    )
+    means = torch.cat(
+        [
+            torch.asinh(effects.sum(-2)) - torch.asinh(total).unsqueeze(-1),
+            masked_mean(effects.abs(), measured, -2),
+            masked_mean(measured.to(effects), players, -2),
+        ],
+        dim=-1,
+    )
+    repeated = torch.cat([row, means], dim=-1).unsqueeze(-2).expand(*effects.shape[:-1], -1)
+    compressed = torch.asinh(3 * effects)
+    return torch.cat([effects.clamp(-5, 5), compressed, measured.to(effects), repeated], dim=-1)
+
+
+def _refine(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitions) -> Tensor:
+    """Shapley values given all coalitions evaluated: exact where these are all there are."""
+    assert prior.additive is not None and prior.rates is not None
+    known = (coalitions.members, coalitions.worths, coalitions.measured, evidence.players, evidence.total)
+    n_players = evidence.players.shape[-1]
+    if n_players <= _MAX_EXACT and coalitions.members.shape[-2] == 2**n_players - 2:
+        if bool(evidence.players.all() and coalitions.measured.all()):
+            return _exact(coalitions, evidence.total)
+    if coalitions.members.shape[-2] <= _MAX_POSTERIOR:
+        unit = prior.scale.unsqueeze(-1)
+        scaled = (known[0], known[1] / unit, known[2], known[3], known[4] / prior.scale)
+        return posterior_shapley_values(*scaled, mean / unit, prior.additive, prior.rates) * unit
+    return kernel_shapley_values(*known, mean, 1e-3 / (1e-3 + prior.additive))
+
+
+def _exact(coalitions: Coalitions, total: Tensor) -> Tensor:
+    n_players = coalitions.members.shape[-1]
+    codes = (coalitions.members * 2 ** torch.arange(n_players, device=total.device)).sum(-1)
+    worths = torch.zeros(*codes.shape[:-1], 2**n_players, dtype=torch.float64, device=total.device)
+    worths = worths.scatter(-1, codes, coalitions.worths.double())
+    worths[..., -1] = total
+    return shapley_values(worths).to(total.dtype)

@@ -1,0 +1,146 @@
+"""The plain data that floors hand to each other: evidence, coalitions, explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+Kind = Literal["shapley", "path"]
+"""What is predicted: Shapley values from gradients and coalitions, or a path integral from gradients alone."""
+
+_T = TypeVar("_T", bound="_Rows")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Tensors (or nested rows, or None) that share their leading batch dimensions."""
+
+    def map(self: _T, function: Callable[[Tensor], Tensor]) -> _T:
+        """Apply ``function`` to every tensor."""
+
+        def apply(value: object) -> object:
+            if isinstance(value, _Rows):
+                return value.map(function)
+            return function(value) if isinstance(value, Tensor) else value
+
+        return type(self)(**{field.name: apply(getattr(self, field.name)) for field in fields(self)})
+
+    def __getitem__(self: _T, rows: int | slice | Tensor | tuple[slice | Tensor | int, ...]) -> _T:
+        return self.map(lambda tensor: tensor[rows])
+
+    def to(self: _T, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> _T:
+        """Move to ``device``; floating tensors also to ``dtype``."""
+        return self.map(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
+
+    def detach(self: _T) -> _T:
+        """The same rows outside any autograd graph."""
+        return self.map(Tensor.detach)
+
+    @classmethod
+    def concatenate(cls: type[_T], parts: Sequence[_T], dim: int = 0) -> _T:
+        """Join rows along the batch dimension ``dim``; what one part lacks, the result lacks."""
+
+        def join(values: Sequence[object]) -> object:
+            if any(value is None for value in values):
+                return None
+            if isinstance(values[0], _Rows):
+                return type(values[0]).concatenate(values, dim)  # type: ignore[arg-type]
+            return torch.cat(values, dim)  # type: ignore[arg-type]
+
+        return cls(**{field.name: join([getattr(part, field.name) for part in parts]) for field in fields(cls)})
+
+    @classmethod
+    def stack(cls: type[_T], parts: Sequence[_T]) -> _T:
+        """Put rows of equal shapes behind a new leading dimension (a batch of tasks)."""
+        return cls.concatenate([part.map(lambda tensor: tensor.unsqueeze(0)) for part in parts])
+
+
+@dataclass(frozen=True)
+class Coalitions(_Rows):
+    """Coalitions evaluated on the explained model.
+
+    Attributes:
+        members: ``(*batch, S, M)`` bool, True where the player keeps the input's value.
+        worths: ``(*batch, S)``, f of the coalition minus f of the baseline, in units of the output.
+        measured: ``(*batch, S)`` bool, False for padding.
+    """
+
+    members: Tensor
+    worths: Tensor
+    measured: Tensor
+
+
+@dataclass(frozen=True)
+class Evidence(_Rows):
+    """What was measured on the explained model, for rows of ``M`` players and ``C`` channels.
+
+    The first ``G`` channels are the input's difference from the baseline times the gradient at ``G`` points of the
+    straight path from baseline to input. For the Shapley kind these points are 1, 1/2 and 0 and two channels follow:
+    leave-one-out and add-one-in (:data:`SHAPLEY_POINTS`, :data:`SHAPLEY_CHANNELS`). For the path kind they are the
+    nodes of a quadrature and there are no other channels.
+
+    Attributes:
+        effects: ``(*batch, M, C)``, in units of the output; 0 where not measured.
+        measured: ``(*batch, M, C)`` bool.
+        players: ``(*batch, M)`` bool, False for padding of rows with fewer players.
+        total: ``(*batch,)``, f(input) - f(baseline).
+        curve: ``(*batch, G)``, f minus f(baseline) at the path points; 0 where not measured.
+        points: ``(*batch, G)``, the path points in [0, 1].
+        coalitions: all coalitions evaluated, where any has 2 to M - 2 members; otherwise None.
+        inputs: ``(*batch, M, V)``, what the players' inputs and baselines are, for encoders that compare rows.
+    """
+
+    effects: Tensor
+    measured: Tensor
+    players: Tensor
+    total: Tensor
+    curve: Tensor
+    points: Tensor
+    coalitions: Coalitions | None = None
+    inputs: Tensor | None = None
+
+    @property
+    def n_players(self) -> Tensor:
+        """``(*batch,)``, the number of real players of each row."""
+        return self.players.sum(-1)
+
+
+SHAPLEY_POINTS = (1.0, 0.5, 0.0)
+SHAPLEY_CHANNELS = ("gradient at input", "gradient midway", "gradient at baseline", "leave-one-out", "add-one-in")
+LEAVE_ONE_OUT, ADD_ONE_IN = 3, 4
+
+
+@dataclass(frozen=True)
+class Explanations(_Rows):
+    """Evidence of rows together with the answers that a teacher gave for them.
+
+    Attributes:
+        evidence: evidence of the rows.
+        attributions: ``(*batch, M)``; 0 for padding.
+        variance: ``(*batch, M)``, variance of the noise in ``attributions``; None where they are exact.
+        labels: ``(*batch,)`` int64, the target that was explained; None where there is none.
+    """
+
+    evidence: Evidence
+    attributions: Tensor
+    variance: Tensor | None = None
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.attributions.shape[-2])
+
+
+State = dict[str, Tensor]
+"""What a meta-learner knows of one explained model after adaptation: plain tensors by name."""
+
+
+@dataclass(frozen=True)
+class ExplanationTask(_Rows):
+    """One explained model: a support set to adapt on, and a query set to explain."""
+
+    support: Explanations
+    query: Explanations

@@ -1,0 +1,63 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from captum_meta.estimators import plan_coalitions
+
+
+def plan(n_players: int, budget: int, seed: int = 0, keys: tuple[int, ...] = (3, 4)) -> torch.Tensor:
+    everyone = torch.ones(len(keys), n_players, dtype=torch.bool)
+    members, measured = plan_coalitions(everyone, budget, seed, torch.tensor(keys))
+    assert measured.all()
+    return members
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 14), st.integers(0, 300), st.integers(0, 5))
+def test_budget_is_spent_on_different_coalitions_border_first(n_players: int, budget: int, seed: int) -> None:
+    members = plan(n_players, budget, seed)
+    available = 2**n_players - 2
+    assert min(budget, available) - 1 <= members.shape[1] <= min(budget, available)
+    for row in members:
+        sizes = row.sum(-1)
+        assert ((sizes > 0) & (sizes < n_players)).all()
+        assert len(row.unique(dim=0)) == len(row)
+        border = ((sizes == 1) | (sizes == n_players - 1)).sum()
+        assert border >= min(budget, 2 * n_players, available) - 1
+
+
+@given(st.integers(4, 30), st.integers(0, 40))
+@settings(max_examples=30, deadline=None)
+def test_coalitions_come_with_their_complements(n_players: int, extra_pairs: int) -> None:
+    members = plan(n_players, 2 * n_players + 2 * extra_pairs)
+    for row in members:
+        known = {tuple(coalition.tolist()) for coalition in row}
+        assert all(tuple((~coalition).tolist()) in known for coalition in row)
+
+
+def test_a_row_does_not_depend_on_its_batch_and_rows_differ() -> None:
+    together = plan(10, 60, keys=(3, 4))
+    assert torch.equal(plan(10, 60, keys=(4,))[0], together[1])
+    assert not torch.equal(together[0], together[1])
+    assert not torch.equal(plan(10, 60, seed=1), together)
+
+
+def test_ragged_rows_use_only_their_players() -> None:
+    players = torch.tensor([[True, True, True, True, True], [False, True, True, False, True]])
+    members, measured = plan_coalitions(players, 100, 0, torch.arange(2))
+    assert measured.sum(-1).tolist() == [30, 6]
+    assert not (members & ~players.unsqueeze(1)).any()
+    assert len(members[1, measured[1]].unique(dim=0)) == 6
+
+
+def test_small_budget_measures_the_players_of_highest_priority() -> None:
+    players = torch.ones(1, 6, dtype=torch.bool)
+    priority = torch.tensor([[0.0, 5.0, 1.0, 3.0, 0.5, 2.0]])
+    members, _ = plan_coalitions(players, 4, 0, torch.tensor([1]), priority)
+    assert members[0, :2].nonzero()[:, 1].tolist() == [1, 3]
+    assert (~members[0, 2:]).nonzero()[:, 1].tolist() == [1, 3]
+
+
+def test_whole_sizes_are_listed_before_anything_is_sampled() -> None:
+    sizes = plan(8, 2 * (8 + 28) + 10)[0].sum(-1)
+    assert [(sizes == size).sum().item() for size in (1, 2, 6, 7)] == [8, 28, 28, 8]

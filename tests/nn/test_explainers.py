@@ -1,0 +1,211 @@
+"""What holds for every explainer, whatever its weights: the table of explainers drives all tests."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_meta.estimators import gauss_legendre, plan_coalitions
+from captum_meta.nn import Explainer, PathExplainer, ShapleyExplainer
+from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence
+
+
+def shapley_evidence(n_players: int = 6, inside: int = 0) -> Evidence:
+    generator = torch.Generator().manual_seed(1)
+    players = torch.ones(4, n_players, dtype=torch.bool)
+    effects = torch.randn(4, n_players, 5, generator=generator)
+    coalitions = None
+    if inside:
+        members, measured = plan_coalitions(players, 2 * n_players + inside, 0, torch.arange(4))
+        coalitions = Coalitions(members, torch.randn(measured.shape, generator=generator), measured)
+    total = torch.randn(4, generator=generator)
+    return Evidence(
+        effects=effects,
+        measured=torch.ones_like(effects, dtype=torch.bool),
+        players=players,
+        total=total,
+        curve=torch.stack([total, total / 3, torch.zeros(4)], dim=-1),
+        points=torch.tensor(SHAPLEY_POINTS).expand(4, 3),
+        coalitions=coalitions,
+    )
+
+
+def path_evidence(n_players: int = 6) -> Evidence:
+    generator = torch.Generator().manual_seed(1)
+    nodes = gauss_legendre(4)[0].float()
+    effects = torch.randn(4, n_players, 4, generator=generator)
+    return Evidence(
+        effects=effects,
+        measured=torch.ones_like(effects, dtype=torch.bool),
+        players=torch.ones(4, n_players, dtype=torch.bool),
+        total=torch.randn(4, generator=generator),
+        curve=torch.randn(4, 4, generator=generator),
+        points=nodes.expand(4, 4),
+    )
+
+
+CASES = [
+    pytest.param(ShapleyExplainer, shapley_evidence, id="shapley"),
+    pytest.param(ShapleyExplainer, lambda: shapley_evidence(inside=10), id="shapley with coalitions inside"),
+    pytest.param(PathExplainer, path_evidence, id="path"),
+]
+Make = Callable[[], Evidence]
+
+
+def explainer(kind: type[Explainer]) -> Explainer:
+    """Random weights everywhere, so that nothing holds only because a head is zero."""
+    torch.manual_seed(0)
+    network = kind(width=16, depth=2)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network.double()
+
+
+def explain(network: Explainer, evidence: Evidence) -> Tensor:
+    return network(evidence.to(dtype=torch.float64)).attributions
+
+
+def permuted(evidence: Evidence, order: Tensor) -> Evidence:
+    coalitions = evidence.coalitions and replace(evidence.coalitions, members=evidence.coalitions.members[..., order])
+    return replace(
+        evidence,
+        effects=evidence.effects[:, order],
+        measured=evidence.measured[:, order],
+        players=evidence.players[:, order],
+        coalitions=coalitions,
+    )
+
+
+def padded(evidence: Evidence) -> Evidence:
+    """Two more players that are not there, with nonsense in their places."""
+
+    def pad(tensor: Tensor, dim: int, value: object) -> Tensor:
+        shape = list(tensor.shape)
+        shape[dim] = 2
+        return torch.cat([tensor, torch.full(shape, value, dtype=tensor.dtype)], dim)  # type: ignore[call-overload]
+
+    coalitions = evidence.coalitions
+    return replace(
+        evidence,
+        effects=pad(evidence.effects, 1, float("nan")),
+        measured=pad(evidence.measured, 1, False),
+        players=pad(evidence.players, 1, False),
+        coalitions=coalitions and replace(coalitions, members=pad(coalitions.members, 2, True)),
+    )
+
+
+@pytest.mark.parametrize(("kind", "make"), CASES)
+class TestInvariants:
+    def test_efficiency(self, kind: type[Explainer], make: Make) -> None:
+        evidence = make()
+        assert torch.allclose(explain(explainer(kind), evidence).sum(-1), evidence.total.double(), atol=1e-6)
+
+    def test_the_gap_is_what_the_correction_spread(self, kind: type[Explainer], make: Make) -> None:
+        network, evidence = explainer(kind), make().to(dtype=torch.float64)
+        raw = network.prior(evidence).attributions.sum(-1)
+        assert torch.allclose(network(evidence).gap, raw - evidence.total)
+
+    def test_order_of_players_does_not_matter(self, kind: type[Explainer], make: Make) -> None:
+        network, evidence, order = explainer(kind), make(), torch.tensor([3, 1, 5, 0, 2, 4])
+        expected = explain(network, evidence)[:, order]
+        assert torch.allclose(explain(network, permuted(evidence, order)), expected, atol=1e-6)
+
+    def test_scaling_the_output_scales_the_attributions(self, kind: type[Explainer], make: Make) -> None:
+        network, evidence = explainer(kind), make().to(dtype=torch.float64)
+        coalitions = evidence.coalitions and replace(evidence.coalitions, worths=evidence.coalitions.worths * 1e-4)
+        scaled = replace(
+            evidence,
+            effects=evidence.effects * 1e-4,
+            total=evidence.total * 1e-4,
+            curve=evidence.curve * 1e-4,
+            coalitions=coalitions,
+        )
+        assert torch.allclose(explain(network, scaled) * 1e4, explain(network, evidence), atol=1e-5)
+
+    def test_padding_does_not_matter(self, kind: type[Explainer], make: Make) -> None:
+        network, evidence = explainer(kind), make()
+        values = explain(network, padded(evidence))
+        assert (values[:, 6:] == 0).all()
+        assert torch.allclose(values[:, :6], explain(network, evidence), atol=1e-6)
+
+    def test_rows_are_independent_and_nan_stays_in_its_row(self, kind: type[Explainer], make: Make) -> None:
+        network, evidence = explainer(kind), make()
+        expected = explain(network, evidence[1:])
+        broken = torch.arange(4) == 0
+
+        def spoil(tensor: Tensor) -> Tensor:
+            mask = broken.reshape(-1, *[1] * (tensor.dim() - 1))
+            return tensor.masked_fill(mask, torch.nan) if tensor.is_floating_point() else tensor
+
+        coalitions = evidence.coalitions and evidence.coalitions.map(spoil)
+        spoilt = replace(evidence, effects=spoil(evidence.effects), total=spoil(evidence.total), coalitions=coalitions)
+        values = explain(network, spoilt)
+        assert values[0].isnan().all()
+        assert torch.allclose(values[1:], expected, atol=1e-9)
+
+    def test_a_player_without_effect_gets_nothing(self, kind: type[Explainer], make: Make) -> None:
+        evidence = make()
+        effects = evidence.effects.clone()
+        effects[:, 2] = 0
+        coalitions = evidence.coalitions
+        if coalitions is not None:
+            worths = (coalitions.members.float() @ torch.tensor([1.0, 2.0, 0.0, -1.0, 0.5, 3.0])).square()
+            coalitions = replace(coalitions, worths=worths)
+        values = explain(explainer(kind), replace(evidence, effects=effects, coalitions=coalitions))
+        assert (values[:, 2].abs() < 1e-9).all()
+
+    def test_leading_task_dimensions(self, kind: type[Explainer], make: Make) -> None:
+        network, evidence = explainer(kind), make()
+        tasks = evidence.map(lambda tensor: tensor.unflatten(0, (2, 2)))
+        assert torch.allclose(explain(network, tasks).flatten(0, 1), explain(network, evidence), atol=1e-9)
+
+    def test_differentiable_twice(self, kind: type[Explainer], make: Make) -> None:
+        network, evidence = explainer(kind), make().to(dtype=torch.float64)
+        parameters = list(network.parameters())
+        loss = network(evidence).attributions.square().sum()
+        first = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        norm = sum(grad.square().sum() for grad in first if grad is not None)
+        second = torch.autograd.grad(norm, parameters, allow_unused=True)  # type: ignore[arg-type]
+        assert all(grad.isfinite().all() for grad in second if grad is not None)
+
+    def test_nothing_measured_is_shared_evenly(self, kind: type[Explainer], make: Make) -> None:
+        evidence = make()
+        nothing = replace(
+            evidence,
+            effects=torch.zeros_like(evidence.effects),
+            measured=torch.zeros_like(evidence.measured) if kind is ShapleyExplainer else evidence.measured,
+            curve=torch.zeros_like(evidence.curve),
+            coalitions=None,
+        )
+        values = explain(explainer(kind), nothing)
+        assert torch.allclose(values, (evidence.total / 6).double().unsqueeze(-1).expand(4, 6), atol=1e-6)
+
+
+def test_every_subset_of_channels_can_be_read() -> None:
+    network, evidence = explainer(ShapleyExplainer), shapley_evidence()
+    for kept in ([0], [0, 2], [0, 1, 2], [3], [3, 4], [0, 1, 2, 3, 4]):
+        measured = torch.zeros_like(evidence.measured)
+        measured[..., kept] = True
+        partly = replace(evidence, measured=measured, effects=torch.where(measured, evidence.effects, torch.nan))
+        assert explain(network, partly).isfinite().all()
+
+
+def test_quadrature_that_leaves_no_error_is_not_corrected() -> None:
+    """f is a polynomial that four nodes integrate exactly, so all weights must give Gauss-Legendre's answer."""
+    nodes, weights = gauss_legendre(4)
+    slope = torch.tensor([1.0, -2.0, 0.5]).double()
+    power = torch.tensor([1, 2, 3])
+    effects = (slope * power * nodes.unsqueeze(-1) ** (power - 1)).T.unsqueeze(0)
+    evidence = Evidence(
+        effects=effects,
+        measured=torch.ones_like(effects, dtype=torch.bool),
+        players=torch.ones(1, 3, dtype=torch.bool),
+        total=slope.sum().unsqueeze(0),
+        curve=(slope * nodes.unsqueeze(-1) ** power).sum(-1).unsqueeze(0),
+        points=nodes.unsqueeze(0),
+    )
+    values = explain(explainer(PathExplainer), evidence)
+    assert torch.allclose(values, effects @ weights, atol=1e-6)
+    assert torch.allclose(values, slope.unsqueeze(0), atol=1e-6)
