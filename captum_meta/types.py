@@ -9,8 +9,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-Kind = Literal["shapley", "path"]
-"""What is predicted: Shapley values from gradients and coalitions, or a path integral from gradients alone."""
+Kind = Literal["shapley", "path", "general"]
+"""What is predicted: Shapley values, path integrals, or whatever a teacher says that no explainer was trained on."""
 
 _T = TypeVar("_T", bound="_Rows")
 
@@ -90,7 +90,7 @@ class Evidence(_Rows):
         total: ``(*batch,)``, f(input) - f(baseline).
         curve: ``(*batch, G)``, f minus f(baseline) at the path points; 0 where not measured.
         points: ``(*batch, G)``, the path points in [0, 1].
-        coalitions: all coalitions evaluated, where any has 2 to M - 2 members; otherwise None.
+        coalitions: all coalitions evaluated, where any has 2 to M - 2 members or they are all there are; otherwise None.
         inputs: ``(*batch, M, V)``, what the players' inputs and baselines are, for encoders that compare rows.
     """
 

@@ -28,7 +28,8 @@ def _interval_weights(points: tuple[float, ...]) -> Tensor:
     columns = []
     for index, point in enumerate(points):
         others = np.delete(np.array(points), index)
-        basis = np.polynomial.Polynomial.fromroots(2 * others - 1) / np.prod(2 * (point - others))
+        roots = np.polynomial.Polynomial.fromroots(2 * others - 1) if len(others) else np.polynomial.Polynomial([1.0])
+        basis = roots / np.prod(2 * (point - others))
         columns.append(np.diff(basis.integ()(2 * edges - 1)) / 2)
     return torch.from_numpy(np.stack(columns, axis=-1))
 

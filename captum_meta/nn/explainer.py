@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ class Prior(_Rows):
         attributions: ``(*batch, M)``, in units of the output.
         spread: ``(*batch, M)``, shares of the gap; they sum to 1 over the players.
         scale: ``(*batch,)``, the row's scale in units of the output.
-        features: ``(*batch, M, H)``, what the network knows of each player, scale-free.
+        features: ``(*batch, M, H)``, what the network knows of each player, in units of the output; 0 without effects.
         additive, rates: ``(*batch, M)``, the covariance of :mod:`captum_meta.estimators.hypercube`; None for paths.
     """
 
@@ -48,6 +49,10 @@ class Explainer(nn.Module, ABC):
     """A network from evidence to a :class:`Prior`, and the correction that makes it an explanation."""
 
     kind: Kind
+
+    def arguments(self) -> Mapping[str, object]:
+        """Constructor arguments, as JSON can hold them."""
+        return {}
 
     @abstractmethod
     def prior(self, evidence: Evidence) -> Prior:

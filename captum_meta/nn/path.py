@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from captum_meta.estimators import interval_weights
+from captum_meta.estimators import gauss_legendre, interval_weights
 from captum_meta.nn.blocks import PoolingBlock, masked_mean
 from captum_meta.nn.explainer import Explainer, Prior, gap_shares, row_scale
 from captum_meta.types import Evidence
@@ -43,6 +43,9 @@ class PathExplainer(Explainer):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    def arguments(self) -> dict[str, object]:
+        return {"width": self.width, "depth": self.depth}
+
     def prior(self, evidence: Evidence) -> Prior:
         scale = row_scale(evidence)
         effects = torch.where(evidence.measured, evidence.effects / scale[..., None, None], 0.0)
@@ -65,7 +68,7 @@ class PathExplainer(Explainer):
             attributions=torch.where(evidence.players, corrected.sum(-2), 0.0) * scale.unsqueeze(-1),
             spread=gap_shares(magnitude, evidence.players),
             scale=scale,
-            features=features.mean(-3),
+            features=features.mean(-3) * (magnitude * scale.unsqueeze(-1)).unsqueeze(-1),
         )
 
 
@@ -132,10 +135,18 @@ class _Pieces:
 
 
 def _integrate(points: Tensor) -> Tensor:
-    """Interval weights; a composite of pieces of the path where it has too many nodes to interpolate at once."""
-    if len(points) <= _MAX_INTERPOLATED:
+    """Each interval's integral from the values at ``points``, ``(G + 1, G)``.
+
+    At a few Gauss-Legendre nodes, of the interpolating polynomial; elsewhere of steps whose edges part the path in the
+    quadrature's weights, which lie between the nodes. Summed over the intervals both are the quadrature itself.
+    """
+    count = len(points)
+    nodes, weights = gauss_legendre(count)
+    is_gauss = bool(torch.allclose(nodes.to(points), points, atol=1e-5))
+    if is_gauss and count <= _MAX_INTERPOLATED:
         return interval_weights(points)
-    edges = torch.cat([points.new_zeros(1), (points[:-1] + points[1:]) / 2, points.new_ones(1)])
+    steps = weights.to(points) if is_gauss else torch.full_like(points, 1 / count)
+    edges = torch.cat([points.new_zeros(1), steps.cumsum(0)])
     cuts = torch.cat([points.new_zeros(1), points, points.new_ones(1)])
     overlap = torch.minimum(cuts[1:, None], edges[None, 1:]) - torch.maximum(cuts[:-1, None], edges[None, :-1])
     return overlap.clamp(min=0)

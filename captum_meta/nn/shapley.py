@@ -41,6 +41,9 @@ class ShapleyExplainer(Explainer):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    def arguments(self) -> dict[str, object]:
+        return {"width": self.width, "depth": self.depth}
+
     def prior(self, evidence: Evidence) -> Prior:
         scale = row_scale(evidence)
         measured = evidence.measured & evidence.players.unsqueeze(-1)
@@ -60,7 +63,7 @@ class ShapleyExplainer(Explainer):
             attributions=torch.where(evidence.players, answer, 0.0) * scale.unsqueeze(-1),
             spread=gap_shares(size * spread.exp(), evidence.players),
             scale=scale,
-            features=features,
+            features=features * (size * scale.unsqueeze(-1)).unsqueeze(-1),
             additive=torch.where(known, relative * (additive - 2).exp().clamp(max=100), 0.0),
             rates=torch.where(known, 0.01 + 0.94 * torch.sigmoid(rates - 2 + 0.5 * relative.log()), 0.0),
         )

@@ -1,0 +1,22 @@
+"""Meta-attribution methods: Captum's interface, a meta-learned explainer behind it.
+
+>>> import torch
+>>> from captum_meta.attr import MetaKernelShap
+>>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+>>> MetaKernelShap(model).attribute(torch.randn(3, 4), target=1).shape
+torch.Size([3, 4])
+"""
+
+from captum_meta.attr.general import MetaAttribution
+from captum_meta.attr.gradient_shap import MetaGradientShap
+from captum_meta.attr.integrated_gradients import MetaIntegratedGradients
+from captum_meta.attr.kernel_shap import MetaKernelShap
+from captum_meta.attr.shapley_value import MetaShapleyValueSampling
+
+__all__ = [
+    "MetaAttribution",
+    "MetaGradientShap",
+    "MetaIntegratedGradients",
+    "MetaKernelShap",
+    "MetaShapleyValueSampling",
+]

@@ -1,0 +1,176 @@
+"""What all front ends share: a learner, its state for this model, and the support set behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from copy import deepcopy
+from os import PathLike
+from typing import Any
+
+import torch
+from captum.attr import Attribution
+from torch import Tensor
+from typing_extensions import Self
+
+from captum_meta import _captum
+from captum_meta.attr._support import Support, player_attributions
+from captum_meta.evidence import Game
+from captum_meta.learners import MetaLearner, load_learner
+from captum_meta.nn import Prediction
+from captum_meta.types import Evidence, Kind, State
+
+_MAX_PLAYER_ROWS = 2**18
+Learner = MetaLearner | str | PathLike[str] | None
+
+
+class Frontend:
+    """Mixin for subclasses of Captum methods; it says how evidence becomes attributions, they say what is measured."""
+
+    kind: Kind
+    forward_func: Callable[..., Any]
+
+    def _set_learner(self, learner: Learner) -> None:
+        if not isinstance(learner, MetaLearner):
+            learner = load_learner(learner, self.kind)
+        if learner.kind != self.kind:
+            raise ValueError(
+                f"{type(self).__name__} needs a learner of {self.kind} attributions, got one of {learner.kind} "
+                "attributions: pass learner=None for the shipped default, or a name from captum_meta.learners.list_learners."
+            )
+        self.learner = learner
+        self._support = Support()
+        self._states: dict[Hashable, State] = {}
+        self._copies: dict[Hashable, MetaLearner] = {}
+
+    def reset(self) -> Self:
+        """Forget the support set: explain zero-shot again."""
+        self._support = Support()
+        self._states = {}
+        return self
+
+    def adapt(
+        self,
+        inputs: Any,
+        baselines: Any = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        feature_mask: Any = None,
+        *,
+        attributions: Any = None,
+        teacher: Attribution | None = None,
+        teacher_kwargs: dict[str, Any] | None = None,
+        show_progress: bool = False,
+    ) -> Self:
+        """Learn from explained rows of this model; further calls add to the support set.
+
+        Args:
+            inputs, baselines, target, additional_forward_args, feature_mask: the support rows, as for ``attribute``.
+            attributions: their explanations, as Captum returns them, or ``(B, groups)``. By default they are computed:
+                by ``teacher`` if there is one, else by this method's own reference.
+            teacher: any Captum method over the same model.
+            teacher_kwargs: further arguments of ``teacher.attribute``, such as ``{"n_samples": 1000}``.
+            show_progress: show how many rows have been explained.
+
+        Returns:
+            This object, so that calls can be chained.
+
+        Raises:
+            AssertionError: if ``attributions`` have another shape than the inputs.
+            ValueError: if they are not finite, or there are no rows. The support set is then as it was before.
+        """
+        if len(_captum.format_tensor_into_tuples(inputs)[0]) == 0:
+            raise ValueError("The support set is empty: pass at least one row to adapt to.")
+        game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)
+        game.at(torch.ones(1))
+        if attributions is None and teacher is not None:
+            arguments = dict(teacher_kwargs or {})
+            if feature_mask is not None:
+                arguments["feature_mask"] = feature_mask
+            if additional_forward_args is not None:
+                arguments["additional_forward_args"] = additional_forward_args
+            if baselines is not None:
+                arguments["baselines"] = baselines
+            attributions = teacher.attribute(inputs, target=target, **arguments)
+        if attributions is None:
+            games = [game]
+            if game.n_rows == game.n_examples:
+                games = [game.take(rows) for rows in torch.arange(game.n_examples, device=game.device).split(8)]
+            shown = _captum.progress(games, desc=f"{type(self).__name__} reference") if show_progress else games
+            values = torch.cat([self._reference(part) for part in shown])
+        else:
+            values = player_attributions(attributions, game)
+        support = self._support.extended(game, values)
+        states = {key: self._adapted(support, key) for key in (self._states or {self._default_key(game): None})}
+        self._support, self._states = support, states
+        return self
+
+    def _game(
+        self,
+        inputs: Any,
+        baselines: Any,
+        target: Any,
+        additional_forward_args: Any,
+        feature_mask: Any = None,
+        max_rows: int | None = None,
+    ) -> Game:
+        return Game(self.forward_func, inputs, baselines, target, additional_forward_args, feature_mask, max_rows)
+
+    def _measure_support(self, game: Game, key: Hashable) -> Evidence:
+        """Evidence of support rows as queries of this ``key`` measure it."""
+        raise NotImplementedError
+
+    def _default_key(self, game: Game) -> Hashable:
+        """The key of a query with default arguments."""
+        raise NotImplementedError
+
+    def _reference(self, game: Game) -> Tensor:
+        """Attributions ``(N, M)`` that are as good as exact."""
+        raise NotImplementedError
+
+    def _adapted(self, support: Support, key: Hashable) -> State:
+        explanations = support.explanations(lambda game: self._measure_support(game, key))
+        learner = self._learner_for(explanations.attributions)
+        with torch.no_grad():
+            return learner.adapt(explanations.to(dtype=_working_dtype(explanations.attributions)))
+
+    def _explain(self, evidence: Evidence, key: Hashable) -> Prediction:
+        """Predictions ``(N, M)`` for measured rows, with the state that belongs to what was measured."""
+        learner = self._learner_for(evidence.total)
+        if not self._support.empty and key not in self._states:
+            self._states[key] = self._adapted(self._support, key)
+        state = self._states.get(key, learner.initial_state())
+        state = {name: value.to(evidence.total.device, _working_dtype(evidence.total)) for name, value in state.items()}
+        evidence = evidence.to(dtype=_working_dtype(evidence.total))
+        rows = max(1, _MAX_PLAYER_ROWS // max(1, evidence.effects[0, ..., 0].numel() if len(evidence.total) else 1))
+        with torch.no_grad():
+            parts = [
+                learner.explain(state, evidence[start : start + rows]) for start in range(0, len(evidence.total), rows)
+            ]
+        return Prediction.concatenate(parts)
+
+    def _learner_for(self, values: Tensor) -> MetaLearner:
+        """The learner on the device and in the precision of ``values``; the user's own object stays where it is."""
+        key = (str(values.device), _working_dtype(values))
+        if key not in self._copies:
+            self._copies[key] = deepcopy(self.learner).to(values.device, key[1]).eval()
+        return self._copies[key]
+
+
+def count_examples(inputs: Any, empty: type[Exception] = IndexError) -> int:
+    """Examples in a batch; refuses what has none with the error that Captum raises for it."""
+    first = _captum.format_tensor_into_tuples(inputs)[0]
+    if first.dim() == 0:
+        raise IndexError("inputs have no batch dimension: pass tensors of shape (B, *features).")
+    if len(first) == 0:
+        raise empty("inputs have no rows: pass at least one example.")
+    return len(first)
+
+
+def _working_dtype(values: Tensor) -> torch.dtype:
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
+
+
+def output_dtype(game: Game, values: Tensor) -> torch.dtype:
+    """Attributions have the floating dtype of the inputs; of the outputs where inputs are whole numbers."""
+    first = game.inputs[0].dtype
+    return first if first.is_floating_point else values.dtype

@@ -1,0 +1,77 @@
+"""The support set of a front end: rows of the explained model and their explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta.evidence import Game, pad_players
+from captum_meta.types import Evidence, Explanations
+
+
+@dataclass(frozen=True)
+class Support:
+    """Games with the attributions ``(N, M)`` of their players, in the order in which they were given."""
+
+    parts: tuple[tuple[Game, Tensor], ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been explained yet."""
+        return not self.parts
+
+    def extended(self, game: Game, attributions: Tensor) -> Support:
+        """This support set with further rows."""
+        return Support((*self.parts, (game, attributions)))
+
+    def explanations(self, measure: Callable[[Game], Evidence]) -> Explanations:
+        """All rows as one set, padded to the largest number of players."""
+        width = max(values.shape[1] for _, values in self.parts)
+        parts = []
+        for game, values in self.parts:
+            explained = Explanations(measure(game), values, labels=_labels(game))
+            parts.append(pad_players(explained, width))
+        return Explanations.concatenate(parts)  # type: ignore[arg-type]
+
+
+def _labels(game: Game) -> Tensor | None:
+    """The target of each row, where there is one class index for each or for all."""
+    target = game.target
+    if isinstance(target, int):
+        return torch.full((game.n_rows,), target)
+    if isinstance(target, Tensor) and target.numel() in (1, game.n_rows):
+        return target.reshape(-1).expand(game.n_rows).cpu()
+    if isinstance(target, list) and all(isinstance(entry, int) for entry in target):
+        return torch.tensor(target)
+    return None
+
+
+def player_attributions(attributions: Any, game: Game) -> Tensor:
+    """Attributions of the inputs' shapes, with a group's value on each of its elements, or ``(B, groups)``, as ``(N, M)``.
+
+    Raises:
+        AssertionError: if the shape is neither.
+        ValueError: if a value is not finite.
+    """
+    given = attributions if isinstance(attributions, tuple) else (attributions,)
+    shapes = tuple(tuple(part.shape) for part in given)
+    count = game.players.count
+    expected = tuple((game.n_rows, *shape) for shape in game.players.shapes)
+    if shapes == expected:
+        ones = tuple(torch.ones_like(part) for part in given)
+        size = game.players.collect(ones).clamp(min=1)
+        values = game.players.collect(tuple(part.detach() for part in given)) / size
+    else:
+        assert shapes == ((game.n_rows, count),), (
+            f"attributions have the shapes {shapes}: pass them in the shapes of the inputs, {expected}, or as "
+            f"({game.n_rows}, {count}), one value for each player."
+        )
+        values = given[0].detach()
+    if not bool(values.isfinite().all()):
+        broken = (~values.isfinite()).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"attributions of the support rows {broken} are not finite: leave these rows out.")
+    return values

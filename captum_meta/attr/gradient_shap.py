@@ -1,0 +1,194 @@
+"""Drop-in replacement for ``captum.attr.GradientShap``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from captum.attr import GradientShap
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_meta import _captum
+from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
+from captum_meta.attr._frontend import Frontend, Learner, count_examples, output_dtype
+from captum_meta.estimators.random import uniform
+from captum_meta.evidence import Game
+from captum_meta.evidence.measure import row_keys
+from captum_meta.types import Evidence
+
+_REFERENCE_DRAWS = 200
+_NODE = 0.5
+
+
+class MetaGradientShap(Frontend, GradientShap):
+    """Expected gradients over a distribution of baselines, with stratified points and a completed answer.
+
+    Draw j of ``n_samples`` takes a baseline, adds noise to the input and differentiates at a random point of the j-th part
+    of the path between them, so the draws cover the path evenly. The mean misses the change of f by a gap that is known
+    from f itself; the explainer shares it out. A row costs ``n_samples`` gradients and twice as many evaluations.
+
+    Args:
+        forward_func: the model, as in Captum.
+        multiply_by_inputs: False for the average gradient instead of its product with (input - baseline).
+        learner: a :class:`~captum_meta.learners.MetaLearner`, the name of a shipped one, a path, or None for the default.
+
+    Reference: Erion et al., *Improving performance of deep learning models with axiomatic attribution priors and expected
+    gradients*, Nature Machine Intelligence 2021.
+
+    >>> import torch
+    >>> MetaGradientShap(lambda x: x.sum(1)).attribute(torch.ones(1, 3), torch.zeros(4, 3))
+    tensor([[1., 1., 1.]])
+    """
+
+    kind = "path"
+
+    def __init__(
+        self, forward_func: Callable[..., Any], multiply_by_inputs: bool = True, *, learner: Learner = None
+    ) -> None:
+        GradientShap.__init__(self, forward_func, multiply_by_inputs)
+        self._set_learner(learner)
+
+    @log_usage(part_of_slo=True)
+    def attribute(  # type: ignore[override]
+        self,
+        inputs: TensorOrTupleOfTensorsGeneric,
+        baselines: Any,
+        n_samples: int = 5,
+        stdevs: float | tuple[float, ...] = 0.0,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        return_convergence_delta: bool = False,
+        *,
+        seed: int = 0,
+    ) -> TensorOrTupleOfTensorsGeneric | tuple[TensorOrTupleOfTensorsGeneric, Tensor]:
+        """Explain rows; arguments as in ``captum.attr.GradientShap.attribute``, and a seed.
+
+        Args:
+            inputs, baselines, stdevs, target, additional_forward_args: as in Captum; baselines are a distribution, or a
+                function that gives one.
+            n_samples: draws a row, each a gradient.
+            return_convergence_delta: also return, for each draw, the sum of its attributions minus the change of f.
+            seed: of the draws; a row's draws depend on it and on the row alone.
+
+        Returns:
+            Attributions in the shapes of the inputs, and the deltas ``(B * n_samples,)`` if asked for.
+        """
+        is_tuple = _captum.is_tuple(inputs)
+        draws = self._draws(inputs, baselines, n_samples, stdevs, target, additional_forward_args, seed)
+        prediction = self._explain(draws.evidence(), n_samples)
+        values = prediction.attributions
+        if not self.multiplies_by_inputs:
+            values = draws.multipliers(values)
+        game = draws.game
+        parts = game.players.of_elements(values.to(output_dtype(game, values)))
+        attributions = _captum.format_output(is_tuple, parts)
+        return (attributions, draws.deltas()) if return_convergence_delta else attributions  # type: ignore[return-value]
+
+    def _draws(
+        self, inputs: Any, baselines: Any, n_samples: int, stdevs: Any, target: Any, extra: Any, seed: int
+    ) -> _Draws:
+        count_examples(inputs)
+        distribution = _captum.format_callable_baseline(baselines, inputs)
+        assert isinstance(distribution[0], Tensor), (
+            f"Baselines distribution has to be provided in a form of a torch.Tensor, got {type(distribution[0])}."
+        )
+        formatted, _ = _captum.format_input_baseline(inputs, None)
+        assert len(distribution) == len(formatted) and all(
+            part.shape[1:] == x.shape[1:] for part, x in zip(distribution, formatted, strict=True)
+        ), "The samples in input and baseline batches must have the same shape."
+        noise = stdevs if isinstance(stdevs, tuple) else (stdevs,) * len(formatted)
+        game = Game(self.forward_func, inputs, None, target, extra)
+        return _Draws(game, tuple(part.detach() for part in distribution), n_samples, noise, seed)
+
+    def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
+        raise NotImplementedError(
+            "MetaGradientShap does not adapt yet: its evidence depends on the baselines drawn. Adapt MetaIntegratedGradients."
+        )
+
+    def _default_key(self, game: Game) -> Hashable:
+        return 5
+
+    def _measure_support(self, game: Game, key: Hashable) -> Evidence:
+        raise NotImplementedError
+
+    def _reference(self, game: Game) -> Tensor:
+        raise NotImplementedError
+
+
+class _Draws:
+    """One gradient for each draw of a baseline, a noisy input and a point of the path between them.
+
+    All tensors have the draws of one example next to each other: ``(B * n, ...)``.
+    """
+
+    def __init__(
+        self, game: Game, distribution: tuple[Tensor, ...], n_samples: int, stdevs: tuple[float, ...], seed: int
+    ) -> None:
+        self.game, self.n_samples = game, n_samples
+        keys = row_keys(game)
+        rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
+        repeated = game.take(rows)
+        pick = (uniform(keys, (n_samples,), seed) * len(distribution[0])).long().flatten()
+        starts = tuple(part.to(x.device, x.dtype)[pick] for part, x in zip(distribution, game.inputs, strict=True))
+        ends = tuple(
+            x + (stdev * _normal(keys, (n_samples, *x.shape[1:]), seed + 17 * (place + 2)).flatten(0, 1)).to(x)
+            for place, (x, stdev) in enumerate(zip(repeated.inputs, stdevs, strict=True))
+        )
+        part = torch.arange(n_samples, device=game.device)
+        alphas = ((part + uniform(keys, (n_samples,), seed + 1)) / n_samples).flatten()
+        middles = tuple(
+            b + alphas.to(x).reshape(-1, *[1] * (x.dim() - 1)) * (x - b) for x, b in zip(ends, starts, strict=True)
+        )
+        measured = _with_inputs(repeated, middles).slopes(torch.ones(1))
+        if measured is None:
+            raise RuntimeError(
+                "The explained model has no gradient with respect to its inputs, which GradientShap is made of: "
+                "use MetaKernelShap or MetaShapleyValueSampling, which need only its outputs."
+            )
+        assert measured[0].shape[-1] == 1, (
+            "Target not provided when necessary, cannot take gradient with respect to multiple outputs: pass target=."
+        )
+        self.slopes = measured[0][:, :, 0, 0]
+        self.delta = torch.cat([(x - b).flatten(1) for x, b in zip(ends, starts, strict=True)], dim=1)
+        one = torch.ones(1)
+        change = _with_inputs(repeated, ends).at(one) - _with_inputs(repeated, starts).at(one)
+        self.change = change.flatten()
+
+    def _mean(self, values: Tensor) -> Tensor:
+        return values.unflatten(0, (-1, self.n_samples)).mean(1)
+
+    def evidence(self) -> Evidence:
+        """The mean over the draws, as a path of one point."""
+        effects = self._mean(self.slopes * self.delta).unsqueeze(-1)
+        total = self._mean(self.change)
+        return Evidence(
+            effects=effects,
+            measured=torch.ones_like(effects, dtype=torch.bool),
+            players=self.game.mask,
+            total=total,
+            curve=(total * _NODE).unsqueeze(-1),
+            points=torch.full_like(total, _NODE).unsqueeze(-1),
+        )
+
+    def multipliers(self, values: Tensor) -> Tensor:
+        """Attributions over the mean difference; the average gradient where that is zero."""
+        delta = self._mean(self.delta).to(values)
+        same = delta.abs() < 1e-12
+        return torch.where(same, self._mean(self.slopes).to(values), values / torch.where(same, 1.0, delta))
+
+    def deltas(self) -> Tensor:
+        """Each draw's own gap, ``(B * n,)``."""
+        return (self.slopes * self.delta).sum(1) - self.change
+
+
+def _with_inputs(game: Game, inputs: tuple[Tensor, ...]) -> Game:
+    """The same game at other inputs."""
+    other = game.take(torch.arange(game.n_examples, device=game.device))
+    other.inputs = inputs
+    return other
+
+
+def _normal(keys: Tensor, shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.special.ndtri(uniform(keys, shape, seed).clamp(1e-12, 1 - 1e-12))

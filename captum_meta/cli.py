@@ -1,0 +1,42 @@
+"""The command `captum-meta`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+_USAGE = """\
+usage: captum-meta COMMAND ...
+
+  demo                  explain a classifier with the shipped explainers, beside Captum's own methods
+  benchmark             compare methods at equal cost on the held-out models
+  fit, validate, test   meta-train a learner (LightningCLI; see `captum-meta fit --help`)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = arguments[0] if arguments else "--help"
+    if command == "demo":
+        from captum_meta.demo import main as run
+
+        run(arguments[1:])
+    elif command == "benchmark":
+        from captum_meta.benchmark.cli import main as run
+
+        run(arguments[1:])
+    elif command in ("fit", "validate", "test"):
+        from captum_meta.training.cli import main as run
+
+        run(arguments)
+    elif command in ("-h", "--help"):
+        print(_USAGE)
+    else:
+        print(f"captum-meta: there is no command {command!r}\n\n{_USAGE}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""The explained model as a batch of cooperative games."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta import _captum
+from captum_meta.evidence.players import Players, Tensors
+from captum_meta.evidence.untouched import says_no_gradient, untouched
+
+_MAX_ROWS = 4096
+_MAX_ELEMENTS = 2**25
+_Reduce = Callable[[Tensors, Tensor], Tensor]
+
+
+class Game:
+    """What may be asked of the explained model: the worths of coalitions, and gradients along the path.
+
+    A game has one row for each row of the inputs. Where the model gives one number for a whole batch, the batch is one
+    row, whose players are changed in all examples at once. Where it gives ``K`` outputs a row and no target selects one,
+    answers have ``K`` entries in their last dimension, and all of them come from the same evaluations.
+
+    Args:
+        forward_func, inputs, baselines, target, additional_forward_args, feature_mask: as in Captum.
+        max_rows: rows of the explained model evaluated at once.
+
+    Raises:
+        AssertionError: for arguments that Captum refuses.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        inputs: Tensor | Tensors,
+        baselines: Any = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        feature_mask: Any = None,
+        max_rows: int | None = None,
+    ) -> None:
+        self.forward_func = forward_func
+        formatted, starts = _captum.format_input_baseline(inputs, baselines)
+        self.inputs: Tensors = tuple(tensor.detach() for tensor in formatted)
+        self.baselines = _fill(self.inputs, starts)
+        self.target = target
+        self.additional_forward_args = _captum.format_additional_forward_args(additional_forward_args)
+        masks = None if feature_mask is None else _captum.format_tensor_into_tuples(feature_mask)
+        self.players = Players.of(self.inputs, masks)
+        assert len(self.players.mask) in (1, len(self.inputs[0])), (
+            f"feature_mask has {len(self.players.mask)} rows for {len(self.inputs[0])} examples: pass one row, or one each."
+        )
+        elements = max(1, sum(tensor[0].numel() for tensor in self.inputs))
+        self.max_rows = max_rows or max(1, min(_MAX_ROWS, _MAX_ELEMENTS // elements))
+        self.has_gradient = all(tensor.is_floating_point() for tensor in self.inputs)
+        self._whole_batch = False
+        self._one_at_a_time = False
+        self.output_shape: torch.Size | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs lie."""
+        return self.inputs[0].device
+
+    @property
+    def n_examples(self) -> int:
+        """Examples in the inputs' batch."""
+        return len(self.inputs[0])
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the game: examples, or 1 where the model gives one number for the whole batch."""
+        return 1 if self._whole_batch else self.n_examples
+
+    @property
+    def mask(self) -> Tensor:
+        """``(N, M)`` bool, which players each row of the game has."""
+        return self.players.mask.expand(self.n_rows, -1)
+
+    def take(self, rows: Tensor) -> Game:
+        """The game of some of the examples."""
+        extra = self.additional_forward_args
+        some = Game.__new__(Game)
+        some.__dict__.update(self.__dict__)
+        some.inputs = tuple(part[rows] for part in self.inputs)
+        some.baselines = tuple(part[rows] for part in self.baselines)
+        some.target = take_target(self.target, rows, self.n_examples)
+        some.additional_forward_args = extra and tuple(take_rows(value, rows, self.n_examples) for value in extra)
+        some.players = self.players.rows(rows)
+        return some
+
+    def worths(self, members: Tensor) -> Tensor:
+        """f of the coalitions ``(N, S, M)``, as ``(N, S, K)``."""
+        with torch.no_grad(), untouched(self.forward_func, self.device):
+            return self._worths(members)
+
+    def _worths(self, members: Tensor) -> Tensor:
+        n_rows, n_coalitions, _ = members.shape
+        if self._whole_batch:
+            return torch.stack([self._forward_whole(self._compose(members[0, s : s + 1])) for s in range(n_coalitions)], 1)
+        rows = torch.arange(n_rows, device=self.device).repeat_interleave(n_coalitions)
+        flat = members.flatten(0, 1)
+        parts = []
+        for index in torch.arange(len(rows), device=self.device).split(self.max_rows):
+            chosen = rows[index]
+            parts.append(self._forward(self._compose(flat[index], chosen), chosen))
+        return torch.cat(parts).unflatten(0, (n_rows, n_coalitions))
+
+    def at(self, points: Tensor) -> Tensor:
+        """f at points of the path from baseline to input, ``(N, G, K)``, without gradients."""
+        with torch.no_grad(), untouched(self.forward_func, self.device):
+            values = [self._run_all(self._on_path(torch.full((self.n_examples,), float(p)))) for p in points]
+        return torch.stack(values, dim=1)
+
+    def effects(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gradient x (input - baseline) of each player at points of the path, and f there.
+
+        Returns:
+            ``(N, M, G, K)`` and ``(N, G, K)``; None where the model has no gradient.
+        """
+
+        def collect(gradients: Tensors, rows: Tensor) -> Tensor:
+            parts = zip(gradients, self.inputs, self.baselines, strict=True)
+            return self.players.rows(rows).collect(tuple(g * (x[rows] - b[rows]) for g, x, b in parts))
+
+        return self._differentiate(points, collect)
+
+    def slopes(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gradient of each element at points of the path ``(N, elements, G, K)``, and f there ``(N, G, K)``, or None."""
+        return self._differentiate(points, lambda gradients, rows: torch.cat([g.flatten(1) for g in gradients], dim=1))
+
+    def _differentiate(self, points: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor] | None:
+        if not self.has_gradient:
+            return None
+        try:
+            with untouched(self.forward_func, self.device):
+                return self._gradients(points, reduce)
+        except RuntimeError as error:
+            if not says_no_gradient(error):
+                raise
+        self.has_gradient = False
+        return None
+
+    def _gradients(self, points: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor]:
+        everyone = torch.arange(self.n_examples, device=self.device)
+        step = self.n_examples if self._whole_batch else self.max_rows
+        rows = everyone.repeat(len(points))
+        alphas = points.to(self.device).repeat_interleave(self.n_examples)
+        effects, values = [], []
+        for index in torch.arange(len(rows), device=self.device).split(step):
+            whole = self._whole_batch
+            effect, value = self._gradient(rows[index], alphas[index], reduce)
+            if whole != self._whole_batch:
+                return self._gradients(points, reduce)
+            effects.append(effect)
+            values.append(value)
+        n_rows = self.n_rows
+        effect = torch.cat(effects).unflatten(0, (len(points), n_rows)).permute(1, 2, 0, 3)
+        return effect, torch.cat(values).unflatten(0, (len(points), n_rows)).transpose(0, 1)
+
+    def _gradient(self, rows: Tensor, alphas: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor]:
+        """Reduced gradients ``(R, *, K)`` and values ``(R, K)``; one row for all where the model answers so."""
+        with torch.inference_mode(False), torch.enable_grad():
+            x = tuple(part.detach().clone().requires_grad_() for part in self._on_path(alphas, rows))
+            output = self._forward(x, rows)
+            if not output.requires_grad:
+                raise RuntimeError("The output does not require grad and does not have a grad_fn")
+            columns = []
+            for k in range(output.shape[1]):
+                last = k == output.shape[1] - 1
+                gradients = torch.autograd.grad(output[:, k].sum(), x, retain_graph=not last, allow_unused=len(x) > 1)
+                filled = tuple(torch.zeros_like(p) if g is None else g for g, p in zip(gradients, x, strict=True))
+                columns.append(reduce(filled, rows))
+        effect = torch.stack(columns, dim=-1)
+        return (effect.sum(0, keepdim=True) if self._whole_batch else effect), output.detach()
+
+    def _on_path(self, alphas: Tensor, rows: Tensor | None = None) -> Tensors:
+        rows = torch.arange(self.n_examples, device=self.device) if rows is None else rows
+        parts = []
+        for x, b in zip(self.inputs, self.baselines, strict=True):
+            alpha = alphas.to(x.device, x.dtype if x.is_floating_point() else torch.float32)
+            alpha = alpha.reshape(-1, *[1] * (x.dim() - 1))
+            mixed = torch.where(alpha == 1, x[rows], torch.where(alpha == 0, b[rows], b[rows] + alpha * (x[rows] - b[rows])))
+            parts.append(mixed.to(x.dtype))
+        return tuple(parts)
+
+    def _compose(self, members: Tensor, rows: Tensor | None = None) -> Tensors:
+        """Inputs where the element's player is in the coalition, baselines elsewhere."""
+        if rows is None:
+            keep, x, b = self.players.of_elements(members), self.inputs, self.baselines
+        else:
+            keep = self.players.rows(rows).of_elements(members)
+            x, b = tuple(part[rows] for part in self.inputs), tuple(part[rows] for part in self.baselines)
+        return tuple(torch.where(k, i, j) for k, i, j in zip(keep, x, b, strict=True))
+
+    def _run_all(self, x: Tensors) -> Tensor:
+        if self._whole_batch:
+            return self._forward_whole(x)
+        rows = torch.arange(self.n_examples, device=self.device)
+        parts = []
+        for index in rows.split(self.max_rows):
+            parts.append(self._forward(tuple(part[index] for part in x), index))
+            if self._whole_batch:
+                return self._forward_whole(x)
+        return torch.cat(parts)
+
+    def _forward_whole(self, x: Tensors) -> Tensor:
+        return self._forward(x, torch.arange(self.n_examples, device=self.device))
+
+    def _forward(self, x: Tensors, rows: Tensor) -> Tensor:
+        """The selected outputs ``(R, K)`` of one call of the model on rows ``(R,)``; ``(1, 1)`` of a whole batch."""
+        if self._one_at_a_time and len(rows) > 1:
+            return torch.cat([self._forward(tuple(p[i : i + 1] for p in x), rows[i : i + 1]) for i in range(len(rows))])
+        output = self._call(x, rows)
+        if output.dim() == 0 or output.shape[0] != len(rows):
+            assert output.numel() == 1, (
+                f"forward_func gave an output of shape {tuple(output.shape)} for {len(rows)} examples: it must give one "
+                "entry for each example in its first dimension, or one number for the whole batch."
+            )
+            if self.n_examples == 1 and len(rows) > 1:
+                self._one_at_a_time = True
+                return self._forward(x, rows)
+            if self.n_examples > 1:
+                self._whole_batch = True
+                assert len(self.players.mask) == 1, (
+                    "forward_func gives one number for the whole batch, so feature_mask must have one row for all examples."
+                )
+            self.output_shape = torch.Size()
+            return output.reshape(1, 1)
+        self.output_shape = output.shape[1:]
+        return output.reshape(len(rows), -1)
+
+    def _call(self, x: Tensors, rows: Tensor) -> Tensor:
+        whole = len(rows) == self.n_examples and bool((rows == torch.arange(self.n_examples, device=rows.device)).all())
+        target = self.target if whole else take_target(self.target, rows, self.n_examples)
+        extra = self.additional_forward_args
+        if extra is not None and not whole:
+            extra = tuple(take_rows(value, rows, self.n_examples) for value in extra)
+        output = _captum.run_forward(self.forward_func, x, target, extra)
+        return output if isinstance(output, Tensor) else torch.as_tensor(output, device=self.device)
+
+
+def _fill(inputs: Tensors, baselines: tuple[Any, ...]) -> Tensors:
+    """Baselines as tensors of the inputs' shapes."""
+    assert len(inputs) == len(baselines), (
+        f"There are {len(baselines)} baselines for {len(inputs)} inputs: pass one baseline for each input."
+    )
+    filled = []
+    for x, b in zip(inputs, baselines, strict=True):
+        value = b.detach().to(x) if isinstance(b, Tensor) else torch.full_like(x, b)
+        try:
+            filled.append(value.expand_as(x))
+        except RuntimeError as error:
+            raise AssertionError(
+                f"A baseline of shape {tuple(value.shape)} does not fit an input of shape {tuple(x.shape)}: pass a number, "
+                "one row, or one row for each example."
+            ) from error
+    return tuple(filled)
+
+
+def take_target(target: Any, rows: Tensor, n_examples: int) -> Any:
+    """The targets of the rows, for those that name one for each example."""
+    if isinstance(target, list):
+        assert len(target) == n_examples, "Target list length does not match output!"
+        return [target[row] for row in rows.tolist()]
+    if isinstance(target, Tensor) and target.numel() > 1:
+        assert target.shape == (n_examples,), (
+            f"Tensor target dimension {tuple(target.shape)} is not valid: pass one target for each of {n_examples} examples."
+        )
+        return target[rows.to(target.device)]
+    if isinstance(target, Tensor) and target.dim() == 1 and n_examples == 1:
+        return int(target.item()) if not target.is_floating_point() else target
+    return target
+
+
+def take_rows(value: Any, rows: Tensor, n_examples: int) -> Any:
+    """The rows of an additional argument that has one entry for each example; others as they are."""
+    if isinstance(value, Tensor) and value.dim() > 0 and len(value) == n_examples:
+        return value[rows.to(value.device)]
+    return value

@@ -1,0 +1,206 @@
+"""Evidence of one explained model, measured within a budget."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from captum_meta.estimators import plan_coalitions
+from captum_meta.estimators.random import mix
+from captum_meta.evidence.game import Game
+from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence, _Rows
+
+_BORDER_PLAYERS = 32
+"""Up to this many players the border is measured when no budget is given."""
+_MAX_INPUT_PLAYERS = 4096
+
+
+def measure_shapley(game: Game, n_samples: int | None = None, seed: int = 0) -> Evidence:
+    """Gradients at baseline, midway and input, and coalitions, of every row of a game.
+
+    Args:
+        game: the explained model and the rows.
+        n_samples: coalitions a row. None: the border (2M) where there are at most 32 players, else none. Without a
+            gradient the border is measured all the same, with a warning.
+        seed: of the coalitions sampled inside the border.
+
+    Returns:
+        Evidence ``(N * K, M, 5)``, with the K outputs of each row side by side. Three gradients, or two forwards where there
+        is no gradient, and ``n_samples`` forwards a row.
+    """
+    points = torch.tensor(SHAPLEY_POINTS, dtype=game.inputs[0].dtype if game.has_gradient else torch.float32)
+    gradients = game.effects(points)
+    values = game.at(points[[0, 2]]) if gradients is None else gradients[1]
+    start, total = values[:, -1], values[:, 0] - values[:, -1]
+    n_rows, n_outputs = total.shape
+    n_players = game.players.count
+    channels = total.new_zeros(n_rows, n_players, 5, n_outputs)
+    known = torch.zeros(channels.shape, dtype=torch.bool, device=total.device)
+    curve = total.new_zeros(n_rows, 3, n_outputs)
+    curve[:, 0] = total
+    if gradients is not None:
+        channels[:, :, :3] = gradients[0]
+        flat = (gradients[0] == 0).all(dim=2).all(dim=1) & (total != 0)
+        known[:, :, :3] = ~flat[:, None, None]
+        curve[:, 1] = torch.where(flat, 0.0, values[:, 1] - start)
+        without = bool(flat.any())
+    else:
+        without = True
+    budget = _budget(n_samples, n_players, without)
+    coalitions = None
+    if budget > 0:
+        priority = channels[:, :, :3].abs().sum((2, 3)) if gradients is not None else None
+        members, measured = plan_coalitions(game.mask, budget, seed, row_keys(game), priority)
+        worths = (game.worths(members) - start.unsqueeze(1)).masked_fill(~measured.unsqueeze(-1), 0.0)
+        _read_border(channels, known, members, worths, measured, game.mask, total)
+        if _beyond_border(members, measured, game.mask):
+            coalitions = _per_output(members, worths, measured)
+    everyone = game.mask.unsqueeze(-1).expand(n_rows, n_players, n_outputs)
+    return Evidence(
+        effects=_outputs_first(channels),
+        measured=_outputs_first(known & everyone.unsqueeze(2)),
+        players=_outputs_first(everyone),
+        total=total.flatten(),
+        curve=_outputs_first(curve),
+        points=points.to(total).expand(n_rows * n_outputs, -1),
+        coalitions=coalitions,
+        inputs=_inputs(game, n_outputs),
+    )
+
+
+def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
+    """Gradients at ``nodes`` (ascending in (0, 1)) of the path and f along it; every element is a player.
+
+    Returns:
+        Evidence ``(N, M, G)`` and the gradients themselves, ``(N, M, G)``. G gradients and two forwards a row.
+
+    Raises:
+        AssertionError: if the model has several outputs and no target selects one, or one output for a whole batch.
+        RuntimeError: if the model has no gradient.
+    """
+    measured = game.slopes(nodes.to(game.inputs[0].dtype) if game.has_gradient else nodes)
+    if measured is None:
+        raise RuntimeError(
+            "The explained model has no gradient with respect to its inputs, which path integrals are made of: "
+            "use MetaKernelShap or MetaShapleyValueSampling, which need only its outputs."
+        )
+    assert measured[0].shape[-1] == 1, (
+        "Target not provided when necessary, cannot take gradient with respect to multiple outputs: pass target=."
+    )
+    assert game.n_rows == game.n_examples, (
+        "forward_func gives one number for the whole batch, but a path integral needs one for each example: "
+        "return one entry for each example, or use MetaShapleyValueSampling."
+    )
+    slopes, values = (part.squeeze(-1) for part in measured)
+    ends = game.at(torch.tensor([0.0, 1.0])).squeeze(-1)
+    delta = torch.cat([(x - b).flatten(1) for x, b in zip(game.inputs, game.baselines, strict=True)], dim=1)
+    effects = slopes * delta.unsqueeze(-1)
+    evidence = Evidence(
+        effects=effects,
+        measured=torch.ones_like(effects, dtype=torch.bool),
+        players=game.mask,
+        total=ends[:, 1] - ends[:, 0],
+        curve=values - ends[:, :1],
+        points=nodes.to(values).expand(len(values), -1),
+        inputs=_inputs(game, 1),
+    )
+    return evidence, slopes
+
+
+def row_keys(game: Game) -> Tensor:
+    """One int64 for each row of the game, a hash of its inputs and baselines: equal rows have equal keys in any batch."""
+    keys = torch.zeros(game.n_examples, dtype=torch.int64, device=game.device)
+    for part in (*game.inputs, *game.baselines):
+        bits = part.flatten(1).double().nan_to_num().contiguous().view(torch.int64)
+        places = mix(torch.arange(1, bits.shape[1] + 1, device=game.device) * 2654435761)
+        keys = mix(keys ^ (mix(bits ^ places)).sum(1))
+    return keys if game.n_rows == game.n_examples else keys.sum(0, keepdim=True)
+
+
+def pad_players(rows: _Rows, count: int) -> _Rows:
+    """Explanations or evidence with the players' dimension padded to ``count``."""
+    from captum_meta.types import Explanations
+
+    if isinstance(rows, Explanations):
+        missing = count - rows.attributions.shape[-1]
+
+        def widen(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else torch.nn.functional.pad(tensor, (0, missing))
+
+        evidence = pad_players(rows.evidence, count)
+        assert isinstance(evidence, Evidence)
+        return replace(rows, evidence=evidence, attributions=widen(rows.attributions), variance=widen(rows.variance))  # type: ignore[arg-type]
+    assert isinstance(rows, Evidence)
+    missing = count - rows.players.shape[-1]
+
+    def pad(tensor: Tensor, behind: int) -> Tensor:
+        return torch.nn.functional.pad(tensor, (0, 0) * behind + (0, missing))
+
+    coalitions = rows.coalitions
+    return replace(
+        rows,
+        effects=pad(rows.effects, 1),
+        measured=pad(rows.measured, 1),
+        players=pad(rows.players, 0),
+        coalitions=coalitions and replace(coalitions, members=pad(coalitions.members, 0)),
+        inputs=None if rows.inputs is None else pad(rows.inputs, 1),
+    )
+
+
+def _budget(n_samples: int | None, n_players: int, without_gradient: bool) -> int:
+    if n_samples is not None and n_samples < 0:
+        raise ValueError(f"n_samples must not be negative, got {n_samples}: pass 0 to use gradients only.")
+    if n_samples is None and n_players <= _BORDER_PLAYERS:
+        return 2 * n_players
+    if not n_samples and without_gradient:
+        warnings.warn(
+            f"The explained model has no gradient for some rows, so {2 * n_players} coalitions a row are evaluated "
+            "instead. Pass n_samples to choose their number.",
+            stacklevel=4,
+        )
+        return 2 * n_players
+    return n_samples or 0
+
+
+def _read_border(
+    channels: Tensor, known: Tensor, members: Tensor, worths: Tensor, measured: Tensor, mask: Tensor, total: Tensor
+) -> None:
+    """Fill in leave-one-out and add-one-in from the coalitions of one player, and of all but one."""
+    absent = mask.unsqueeze(1) & ~members
+    for channel, single, value in ((4, members, worths), (3, absent, total.unsqueeze(1) - worths)):
+        rows, coalitions = (measured & (single.sum(-1) == 1)).nonzero(as_tuple=True)
+        players = single[rows, coalitions].to(torch.uint8).argmax(-1)
+        channels[rows, players, channel] = value[rows, coalitions]
+        known[rows, players, channel] = True
+
+
+def _beyond_border(members: Tensor, measured: Tensor, mask: Tensor) -> bool:
+    """Whether a row knows more than its border, or all its coalitions (the border is all there is up to 3 players)."""
+    sizes, n_players = members.sum(-1), mask.sum(-1)
+    inside = (measured & (sizes > 1) & (sizes < n_players.unsqueeze(-1) - 1)).any()
+    complete = (n_players > 1) & (n_players < 4) & (measured.sum(-1) == 2**n_players - 2)
+    return bool(inside) or bool(complete.any())
+
+
+def _outputs_first(values: Tensor) -> Tensor:
+    """``(N, ..., K)`` to ``(N * K, ...)``."""
+    return values.movedim(-1, 1).flatten(0, 1)
+
+
+def _per_output(members: Tensor, worths: Tensor, measured: Tensor) -> Coalitions:
+    n_outputs = worths.shape[-1]
+    repeat = [part.repeat_interleave(n_outputs, 0) for part in (members, measured)]
+    return Coalitions(repeat[0], _outputs_first(worths), repeat[1])
+
+
+def _inputs(game: Game, n_outputs: int) -> Tensor | None:
+    """Sums of each player's inputs and baselines, ``(N * K, M, 2)``; None where they are many or not numbers."""
+    if game.players.count > _MAX_INPUT_PLAYERS or game.n_rows != game.n_examples:
+        return None
+    parts: Sequence[tuple[Tensor, ...]] = (game.inputs, game.baselines)
+    sums = [game.players.collect(tuple(tensor.float() for tensor in tensors)) for tensors in parts]
+    return torch.stack(sums, dim=-1).repeat_interleave(n_outputs, 0)

@@ -1,0 +1,103 @@
+"""Players of a game: single elements of the inputs, or the groups of a Captum ``feature_mask``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Players:
+    """Which player each element of the inputs belongs to.
+
+    Attributes:
+        shapes: of each input without its batch dimension.
+        groups: for each input ``(B or 1, elements)`` int64, the player of each element; None if each is its own.
+        mask: ``(B or 1, M)`` bool, False where a row has fewer players than others.
+    """
+
+    shapes: tuple[torch.Size, ...]
+    groups: Tensors | None
+    mask: Tensor
+
+    @classmethod
+    def of(cls, inputs: Tensors, feature_mask: Tensors | None = None) -> Players:
+        """Players of ``inputs``; ids in ``feature_mask`` may have gaps, span inputs, and differ between rows.
+
+        Raises:
+            AssertionError: if the masks are not one for each input, or do not broadcast to it.
+        """
+        shapes = tuple(tensor.shape[1:] for tensor in inputs)
+        if feature_mask is None:
+            count = sum(shape.numel() for shape in shapes)
+            return cls(shapes, None, torch.ones(1, count, dtype=torch.bool, device=inputs[0].device))
+        assert len(feature_mask) == len(inputs), (
+            f"feature_mask has {len(feature_mask)} tensors for {len(inputs)} inputs: pass one mask for each input."
+        )
+        flat = [_flatten(mask, tensor) for mask, tensor in zip(feature_mask, inputs, strict=True)]
+        rows = max(len(part) for part in flat)
+        joint = torch.cat([part.expand(rows, -1) for part in flat], dim=1)
+        dense, mask = _renumber(joint)
+        return cls(shapes, dense.split([shape.numel() for shape in shapes], dim=1), mask)
+
+    @property
+    def count(self) -> int:
+        """M, the largest number of players of a row."""
+        return int(self.mask.shape[1])
+
+    def of_elements(self, values: Tensor) -> Tensors:
+        """Hand each element its player's value: ``(R, M)``, one row or all rows of a batch, to the inputs' shapes."""
+        sizes = [shape.numel() for shape in self.shapes]
+        if self.groups is None:
+            parts = values.split(sizes, dim=1)
+        else:
+            rows = max(len(values), len(self.groups[0]))
+            parts = tuple(
+                values.expand(rows, -1).gather(1, group.expand(rows, -1)) if group.shape[1] else values[:, :0].expand(rows, 0)
+                for group in self.groups
+            )
+        return tuple(part.reshape(len(part), *shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+    def collect(self, elements: Tensors) -> Tensor:
+        """Sum over each player's elements: tensors of the inputs' shapes to ``(R, M)``."""
+        flat = [tensor.flatten(1) for tensor in elements]
+        if self.groups is None:
+            return torch.cat(flat, dim=1)
+        total = flat[0].new_zeros(len(flat[0]), self.count)
+        for part, group in zip(flat, self.groups, strict=True):
+            total = total.scatter_add(1, group.expand(len(part), -1), part)
+        return total
+
+    def rows(self, index: Tensor) -> Players:
+        """The players of the rows ``index``."""
+        if len(self.mask) == 1 and (self.groups is None or len(self.groups[0]) == 1):
+            return self
+        groups = self.groups and tuple(group[index] for group in self.groups)
+        return Players(self.shapes, groups, self.mask[index])
+
+
+def _flatten(mask: Tensor, tensor: Tensor) -> Tensor:
+    """The mask of one input as ``(1 or B, elements)``."""
+    one = mask.dim() < tensor.dim() or mask.shape[0] == 1
+    shape = (1, *tensor.shape[1:]) if one else tensor.shape
+    try:
+        return mask.expand(shape).reshape(shape[0], -1).long()
+    except RuntimeError as error:
+        raise AssertionError(
+            f"feature_mask of shape {tuple(mask.shape)} does not fit an input of shape {tuple(tensor.shape)}: "
+            "its dimensions must be 1 or those of the input."
+        ) from error
+
+
+def _renumber(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids ``(R, E)`` to dense ids 0 ... m-1 in each row, in the order of the ids, and the mask ``(R, M)``."""
+    ordered, order = ids.sort(dim=1)
+    fresh = torch.cat([torch.zeros_like(ordered[:, :1]), (ordered.diff(dim=1) != 0).long()], dim=1)
+    dense = torch.zeros_like(ids).scatter(1, order, fresh.cumsum(1))
+    counts = dense.amax(1) + 1 if ids.shape[1] else torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+    width = int(counts.max()) if len(counts) else 0
+    return dense, torch.arange(width, device=ids.device) < counts.unsqueeze(1)

@@ -1,0 +1,44 @@
+"""The explained model is sacred: run it, and leave everything as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def untouched(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
+    """Restore the random state and, in train mode, the buffers of the model afterwards, also when it raises."""
+    devices = [device] if device.type == "cuda" else []
+    buffers = _moving_buffers(forward_func)
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+
+def _moving_buffers(forward_func: Callable[..., Any]) -> list[tuple[Tensor, Tensor]]:
+    """Buffers that a forward may change (batch statistics in train mode), with copies of their values."""
+    module = forward_func if isinstance(forward_func, nn.Module) else getattr(forward_func, "__self__", None)
+    if not isinstance(module, nn.Module) or not any(part.training for part in module.modules()):
+        return []
+    return [(buffer, buffer.clone()) for buffer in module.buffers()]
+
+
+_NO_GRADIENT = (
+    "Can't call numpy() on Tensor that requires grad",
+    "does not require grad and does not have a grad_fn",
+    "One of the differentiated Tensors appears to not have been used in the graph",
+)
+
+
+def says_no_gradient(error: RuntimeError) -> bool:
+    """Whether the error says that the model cannot be differentiated, rather than that something is wrong."""
+    return any(sentence in str(error) for sentence in _NO_GRADIENT)

@@ -1,0 +1,69 @@
+"""The protocol of all meta-learners."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from os import PathLike
+
+from torch import Tensor, nn
+
+from captum_meta.losses import relative_squared_error
+from captum_meta.nn import Explainer, Prediction, Prior
+from captum_meta.types import Evidence, ExplanationTask, Explanations, Kind, State
+
+
+class MetaLearner(nn.Module, ABC):
+    """Adapts an explainer to one explained model: ``adapt(support) -> state``, ``predict(state, evidence)``.
+
+    The parameters of this module are the meta-parameters, learned over many explanation tasks and never changed by
+    :meth:`adapt`; what is learned of one explained model is the state, a dictionary of plain tensors. All methods accept
+    leading batch dimensions of tasks. A subclass writes :meth:`adapt`, and :meth:`prior` to say what the state changes.
+
+    Args:
+        explainer: the network from evidence to attributions.
+    """
+
+    def __init__(self, explainer: Explainer) -> None:
+        super().__init__()
+        self.explainer = explainer
+
+    @property
+    def kind(self) -> Kind:
+        """Which attributions are predicted, and so which evidence is read."""
+        return self.explainer.kind
+
+    def arguments(self) -> Mapping[str, object]:
+        """Constructor arguments besides the explainer, as JSON can hold them."""
+        return {}
+
+    def initial_state(self) -> State:
+        """The state before any explanation of the model is known; it explains zero-shot."""
+        return {}
+
+    @abstractmethod
+    def adapt(self, support: Explanations) -> State:
+        """Learn from the explained rows ``(*batch, K, M)`` of one model."""
+
+    def prior(self, state: State, evidence: Evidence) -> Prior:
+        """What the adapted explainer says of the rows, before the efficiency correction."""
+        return self.explainer.prior(evidence)
+
+    def explain(self, state: State, evidence: Evidence) -> Prediction:
+        """Attributions ``(*batch, N, M)`` that satisfy efficiency, with the gap that had to be corrected."""
+        return self.explainer.complete(self.prior(state, evidence), evidence)
+
+    def predict(self, state: State, evidence: Evidence) -> Tensor:
+        """Attributions ``(*batch, N, M)`` in units of the output; 0 for padding."""
+        return self.explain(state, evidence).attributions
+
+    def loss(self, tasks: ExplanationTask) -> Tensor:
+        """What meta-training minimises over a batch of tasks: the query loss after adapting on the support set."""
+        predicted = self.predict(self.adapt(tasks.support), tasks.query.evidence)
+        return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write ``path.json`` and ``path.safetensors``, to be read by :func:`load_learner`."""
+        from captum_meta.learners.storage import save_learner
+
+        save_learner(self, path)

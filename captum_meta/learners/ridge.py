@@ -1,0 +1,162 @@
+"""Closed-form correction of what the zero-shot explainer gets wrong on the support rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from captum_meta.learners.base import MetaLearner
+from captum_meta.nn import Explainer, Prior
+from captum_meta.types import Evidence, Explanations, State
+
+_STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class Ridge(MetaLearner):
+    r"""Ridge regression of the zero-shot residual, first shared by all players, then for each player alone.
+
+    .. math:: \phi_{ni} = \phi^0_{ni} + x_{ni} \cdot w + z_{ni} \cdot u_i
+
+    with z the player's effects and x the effects beside the network's features, both in units of the output. Each
+    regression is solved in closed form for a grid of strengths. The strength is the one of lowest squared error on rows
+    left out one at a time, and there is no correction at all unless it is clearly below the error without one.
+
+    Args:
+        explainer: the meta-trained explainer.
+        caution: by how many standard errors the left-out rows must favour a correction.
+    """
+
+    def __init__(self, explainer: Explainer, caution: float = 1.0) -> None:
+        super().__init__(explainer)
+        self.caution = caution
+
+    def arguments(self) -> dict[str, object]:
+        return {"caution": self.caution}
+
+    def adapt(self, support: Explanations) -> State:
+        evidence = replace(support.evidence, coalitions=None)
+        prior = self.explainer.prior(evidence)
+        start = self.explainer.complete(prior, evidence).attributions
+        residual = torch.where(evidence.players, support.attributions - start, 0.0).double()
+        trust = _trust(residual, support.variance)
+        spread = prior.spread.double()
+        shared = _shared_regression(_shared_features(prior, evidence).double(), residual, trust)
+        weights, left_out = _choose(shared, residual, spread, self.caution)
+        own = _own_regression(_effects(evidence).double(), left_out, trust)
+        coefficients, _ = _choose(own, left_out, spread, self.caution)
+        return {"shared": weights.to(start.dtype), "own": coefficients.to(start.dtype)}
+
+    def prior(self, state: State, evidence: Evidence) -> Prior:
+        prior = self.explainer.prior(evidence)
+        if not state:
+            return prior
+        own = _fit_players(state["own"], evidence.players.shape[-1]).unsqueeze(-3)
+        correction = (_shared_features(prior, evidence) * state["shared"][..., None, None, :]).sum(-1)
+        correction = correction + (_effects(evidence) * own).sum(-1)
+        return replace(prior, attributions=prior.attributions + torch.where(evidence.players, correction, 0.0))
+
+
+def _effects(evidence: Evidence) -> Tensor:
+    measured = evidence.measured & evidence.players.unsqueeze(-1)
+    return torch.where(measured, evidence.effects, 0.0)
+
+
+def _shared_features(prior: Prior, evidence: Evidence) -> Tensor:
+    return torch.cat([_effects(evidence), prior.features], dim=-1)
+
+
+def _fit_players(own: Tensor, n_players: int) -> Tensor:
+    """Coefficients for ``n_players``: players that the support set never had get none."""
+    own = own[..., :n_players, :]
+    return torch.nn.functional.pad(own, (0, 0, 0, n_players - own.shape[-2]))
+
+
+def _trust(residual: Tensor, variance: Tensor | None) -> Tensor:
+    """Weight of each label, 1 where it is exact: the share of the residual that is not its noise."""
+    if variance is None:
+        return torch.ones_like(residual)
+    typical = residual.square().mean((-2, -1), keepdim=True)
+    return typical / (typical + variance).clamp(min=torch.finfo(typical.dtype).tiny)
+
+
+_Regression = Callable[[float], tuple[Tensor, Tensor]]
+"""From a strength to the coefficients, and to each row's correction fitted without that row ``(*batch, K, M)``."""
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """Normal equations of each row, so that leaving a row out is a subtraction.
+
+    Attributes:
+        gram: ``(*batch, K, [M,] F, F)``.
+        moment: ``(*batch, K, [M,] F)``.
+        row_dim: the dimension of the rows in ``moment``.
+        size: typical diagonal of the summed Gram matrices, in which the strength is measured.
+    """
+
+    gram: Tensor
+    moment: Tensor
+    row_dim: int
+    size: Tensor
+
+    def solve(self, strength: float) -> tuple[Tensor, Tensor]:
+        """Coefficients of all rows, and of all but one row at a time."""
+        gram = self.gram.sum(self.row_dim - 1, keepdim=True)
+        moment = self.moment.sum(self.row_dim, keepdim=True)
+        ridge = strength * self.size.clamp(min=1e-30).unsqueeze(-1) * torch.eye(gram.shape[-1]).to(gram)
+        everything = torch.linalg.solve(gram + ridge, moment.unsqueeze(-1)).squeeze(-1)
+        without = torch.linalg.solve(gram - self.gram + ridge, (moment - self.moment).unsqueeze(-1)).squeeze(-1)
+        return everything.squeeze(self.row_dim), without
+
+
+def _shared_regression(features: Tensor, target: Tensor, trust: Tensor) -> _Regression:
+    weighted = (features * trust.unsqueeze(-1)).mT
+    gram = weighted @ features
+    size = gram.sum(-3, keepdim=True).diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
+    normal = _Normal(gram, (weighted @ target.unsqueeze(-1)).squeeze(-1), -2, size)
+
+    def regress(strength: float) -> tuple[Tensor, Tensor]:
+        weights, without = normal.solve(strength)
+        return weights, (features * without.unsqueeze(-2)).sum(-1)
+
+    return regress
+
+
+def _own_regression(features: Tensor, target: Tensor, trust: Tensor) -> _Regression:
+    weighted = features * trust.unsqueeze(-1)
+    gram = weighted.unsqueeze(-1) * features.unsqueeze(-2)
+    size = gram.sum(-4, keepdim=True).diagonal(dim1=-2, dim2=-1).mean((-2, -1), keepdim=True)
+    normal = _Normal(gram, weighted * target.unsqueeze(-1), -3, size)
+
+    def regress(strength: float) -> tuple[Tensor, Tensor]:
+        weights, without = normal.solve(strength)
+        return weights, (features * without).sum(-1)
+
+    return regress
+
+
+def _choose(regression: _Regression, residual: Tensor, spread: Tensor, caution: float) -> tuple[Tensor, Tensor]:
+    """The coefficients of the best strength (zeros where none is clearly useful), and what left-out rows still miss."""
+    coefficients, remains, errors = [], [], []
+    for strength in _STRENGTHS:
+        weights, correction = regression(strength)
+        correction = correction - spread * correction.sum(-1, keepdim=True)
+        coefficients.append(weights)
+        remains.append(residual - correction)
+        errors.append(remains[-1].square().sum(-1))
+    gains = residual.square().sum(-1) - torch.stack(errors)
+    best = gains.sum(-1).argmax(0, keepdim=True)
+    gain = gains.gather(0, best.unsqueeze(-1).expand_as(gains[:1]))[0]
+    deviation = gain.std(-1, correction=1).nan_to_num(nan=torch.inf) if gain.shape[-1] > 1 else gain.sum(-1) * torch.inf
+    useful = gain.sum(-1) > caution * deviation * gain.shape[-1] ** 0.5
+
+    def pick(options: list[Tensor], otherwise: Tensor) -> Tensor:
+        stacked = torch.stack(options)
+        index = best.reshape(best.shape + (1,) * (stacked.dim() - best.dim())).expand_as(stacked[:1])
+        keep = useful.reshape(useful.shape + (1,) * (otherwise.dim() - useful.dim()))
+        return torch.where(keep, stacked.gather(0, index)[0], otherwise)
+
+    return pick(coefficients, torch.zeros_like(coefficients[0])), pick(remains, residual)

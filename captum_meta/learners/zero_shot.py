@@ -1,0 +1,13 @@
+"""No adaptation: what the explainer learned from other models is all it uses."""
+
+from __future__ import annotations
+
+from captum_meta.learners.base import MetaLearner
+from captum_meta.types import Explanations, State
+
+
+class ZeroShot(MetaLearner):
+    """Explains every model with the meta-trained explainer as it is; :meth:`adapt` learns nothing."""
+
+    def adapt(self, support: Explanations) -> State:
+        return self.initial_state()

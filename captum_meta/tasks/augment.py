@@ -1,0 +1,119 @@
+"""What training does to explanations so that one network serves every budget, and respects every symmetry.
+
+A random part of the evidence is dropped, as a smaller budget would not have measured it; games are negated and replaced by
+their duals, both of which leave the form of the Shapley values intact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from captum_meta.types import LEAVE_ONE_OUT, Coalitions, Evidence, Explanations
+
+_GRADIENTS = slice(0, LEAVE_ONE_OUT)
+_BORDER = slice(LEAVE_ONE_OUT, None)
+_INSIDE, _ROWS_INSIDE = 0.3, 6
+"""How often coalitions inside the border are used in training, and on how many rows of a task: they cost the most."""
+
+
+def negate(explanations: Explanations, tasks: Tensor) -> Explanations:
+    """Explanations of -f instead of f for the tasks ``(T,)`` where True."""
+    sign = torch.where(tasks, -1.0, 1.0)
+
+    def times(value: Tensor) -> Tensor:
+        return value * sign.reshape(-1, *[1] * (value.dim() - 1)).to(value)
+
+    evidence = explanations.evidence
+    coalitions = evidence.coalitions
+    return replace(
+        explanations,
+        attributions=times(explanations.attributions),
+        evidence=replace(
+            evidence,
+            effects=times(evidence.effects),
+            total=times(evidence.total),
+            curve=times(evidence.curve),
+            coalitions=coalitions and replace(coalitions, worths=times(coalitions.worths)),
+        ),
+    )
+
+
+def dual(evidence: Evidence) -> Evidence:
+    """Evidence of the dual game v*(S) = v(N) - v(N without S), whose Shapley values are the same.
+
+    Input and baseline trade places: leave-one-out with add-one-in, and the gradient at the input with the baseline's.
+    """
+    order = [2, 1, 0, 4, 3]
+    coalitions = evidence.coalitions
+    if coalitions is not None:
+        members = ~coalitions.members & evidence.players.unsqueeze(-2)
+        coalitions = Coalitions(members, evidence.total.unsqueeze(-1) - coalitions.worths, coalitions.measured)
+    curve = evidence.total.unsqueeze(-1) - evidence.curve.flip(-1)
+    measured = evidence.measured[..., order]
+    return replace(evidence, effects=evidence.effects[..., order], measured=measured, curve=curve, coalitions=coalitions)
+
+
+def drop_evidence(evidence: Evidence, generator: Generator) -> Evidence:
+    """Forget, task by task, the gradients, the border or part of it; and, for all, coalitions inside the border.
+
+    Gradients are kept where nothing else would be left, and models without gradients keep the border.
+    """
+    n_tasks = len(evidence.total)
+    draw = torch.rand(n_tasks, generator=generator)
+    has_gradient = evidence.measured[..., _GRADIENTS].flatten(1).any(1)
+    keep_border = (draw > 0.35) | ~has_gradient
+    keep_gradient = has_gradient & ((draw < 0.85) | ~keep_border)
+    partial = (draw > 0.35) & (draw < 0.45) & has_gradient
+    measured = evidence.measured.clone()
+    measured[..., _GRADIENTS] &= keep_gradient.reshape(-1, 1, 1, 1)
+    border = keep_border.reshape(-1, 1, 1) & (~partial.reshape(-1, 1, 1) | _most_important(evidence, generator))
+    measured[..., _BORDER] &= border.unsqueeze(-1)
+    coalitions = evidence.coalitions
+    if coalitions is not None:
+        whole = (keep_border & ~partial).reshape(-1, 1, 1)
+        known = replace(coalitions, measured=coalitions.measured & whole)
+        coalitions = _shorten(known, evidence.players.shape[-1], generator)
+    curve = torch.where(keep_gradient.reshape(-1, 1, 1), evidence.curve, 0.0)
+    effects = torch.where(measured, evidence.effects, 0.0)
+    return replace(evidence, effects=effects, measured=measured, curve=curve, coalitions=coalitions)
+
+
+def _most_important(evidence: Evidence, generator: Generator) -> Tensor:
+    """A random number of players of the largest mean absolute gradient effect, ``(T, N, M)`` bool."""
+    n_players = evidence.players.shape[-1]
+    count = int(torch.randint(1, n_players + 1, (), generator=generator))
+    return evidence.effects[..., _GRADIENTS].abs().sum(-1).argsort(-1, descending=True).argsort(-1) < count
+
+
+def _shorten(coalitions: Coalitions, n_players: int, generator: Generator) -> Coalitions | None:
+    """The border and a random number of the pairs that follow it, not all there are; None where nothing follows.
+
+    Of games whose coalitions are all known there is nothing to learn.
+    """
+    length = coalitions.members.shape[-2]
+    everything = length == 2**n_players - 2
+    pairs = (length - 2 * n_players) // 2 - everything
+    if pairs <= 0:
+        return None
+    length = 2 * n_players + 2 * int(torch.randint(1, pairs + 1, (), generator=generator))
+    return Coalitions(
+        coalitions.members[..., :length, :], coalitions.worths[..., :length], coalitions.measured[..., :length]
+    )
+
+
+def augment(explanations: Explanations, generator: Generator) -> Explanations:
+    """Drop evidence of Shapley explanations and apply random symmetries; paths are only negated."""
+    flip = torch.rand(len(explanations.attributions), generator=generator) < 0.5
+    explanations = negate(explanations, flip)
+    if explanations.evidence.coalitions is None:
+        return explanations
+    if float(torch.rand((), generator=generator)) < _INSIDE:
+        explanations = explanations[:, :_ROWS_INSIDE]
+    else:
+        explanations = replace(explanations, evidence=replace(explanations.evidence, coalitions=None))
+    evidence = drop_evidence(explanations.evidence, generator)
+    evidence = dual(evidence) if float(torch.rand((), generator=generator)) < 0.5 else evidence
+    return replace(explanations, evidence=evidence)

@@ -1,0 +1,123 @@
+"""Explanation tasks without end: random models of many kinds, trained on random data or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from captum_meta.tasks import random_data, random_models
+from captum_meta.tasks.batched_games import BatchedGames, long_integrated_gradients, path_explanations, shapley_explanations
+from captum_meta.tasks.random_data import pick
+from captum_meta.tasks.random_models import BatchedModel, integer, train
+from captum_meta.types import Explanations, Kind
+
+_TABLE_MODELS = (
+    random_models.MLP,
+    random_models.MLP,
+    random_models.ResidualMLP,
+    random_models.Transformer,
+    random_models.Interactions,
+    random_models.Trees,
+)
+_PLAYERS = (2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 10, 11, 12, 12, 14, 16, 20, 26, 32)
+_PLAYERS_COSTLY = (3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 14, 18)
+_PATH_POINTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
+
+
+@dataclass(frozen=True)
+class SyntheticTaskFamily:
+    """A task family of random models; batch number ``index`` is the same on every machine and in any order.
+
+    MLPs, residual nets, transformers over features and over token embeddings, recurrent nets, small convolutional nets
+    on image patches, games of interactions of chosen order and sums of trees; random or trained for a while; logits,
+    probabilities or regressions; baselines that are zero, the mean, a constant or another row; 2 to 32 players.
+
+    Args:
+        kind: ``"shapley"`` or ``"path"``, what the tasks are labelled with.
+        tasks_per_batch: models of one architecture that are made and evaluated together.
+        rows: explained rows of each model.
+        seed: of the whole family.
+
+    >>> family = SyntheticTaskFamily("shapley", tasks_per_batch=2, rows=3)
+    >>> family[0].attributions.shape[:2]
+    torch.Size([2, 3])
+    """
+
+    kind: Kind = "shapley"
+    tasks_per_batch: int = 16
+    rows: int = 16
+    seed: int = 0
+
+    def __getitem__(self, index: int) -> Explanations:
+        """Explanations ``(T, N, M)`` of batch ``index``."""
+        return self.variants(index)[0]
+
+    def variants(self, index: int) -> list[Explanations]:
+        """All explanations made of the models of batch ``index``: for paths, one for each number of points."""
+        generator = Generator().manual_seed(self.seed * 1_000_003 + index)
+        games = self._games(generator)
+        seed = int(torch.randint(2**31, (), generator=generator))
+        if self.kind == "shapley":
+            budget = 2 * games.shape[2] * 2 ** integer(0, 3, generator)
+            return [shapley_explanations(games, min(budget, 192), seed).detach()]
+        each_number = games.inputs[0, 0].numel() <= 144 and bool(pick(generator, True, False))
+        reference = long_integrated_gradients(games, each_number)
+        return [path_explanations(games, n, each_number, reference).detach() for n in _PATH_POINTS]
+
+    def _games(self, generator: Generator) -> BatchedGames:
+        domain = pick(generator, "table", "table", "table", "sentence", "image")
+        n_rows = 256
+        if domain == "image":
+            grid, patch = pick(generator, (2, 3), (3, 2), (3, 3), (4, 2), (4, 2), (5, 2))  # type: ignore[misc]
+            x = random_data.patches(self.tasks_per_batch, n_rows, grid, patch, generator)
+            architecture: type[BatchedModel] = pick(  # type: ignore[assignment]
+                generator, random_models.Convolutional, random_models.Convolutional, random_models.MLP
+            )
+        elif domain == "sentence":
+            n_players = int(pick(generator, *_PLAYERS_COSTLY))  # type: ignore[call-overload]
+            x = random_data.sentences(self.tasks_per_batch, n_rows, n_players, 8, generator)
+            architecture = pick(  # type: ignore[assignment]
+                generator, random_models.Transformer, random_models.Transformer, random_models.Recurrent
+            )
+        else:
+            models = [model for model in _TABLE_MODELS if self.kind == "shapley" or model.has_gradient]
+            architecture = pick(generator, *models)  # type: ignore[assignment]
+            players = _PLAYERS_COSTLY if architecture is random_models.Transformer else _PLAYERS
+            n_players = int(pick(generator, *players))  # type: ignore[call-overload]
+            x = random_data.tables(self.tasks_per_batch, n_rows, n_players, generator)
+        return self._explained(x, architecture, generator)
+
+    def _explained(self, x: Tensor, architecture: type[BatchedModel], generator: Generator) -> BatchedGames:
+        n_outputs = int(pick(generator, 1, 2, 2, 3, 5))  # type: ignore[call-overload]
+        model = architecture(self.tasks_per_batch, x.shape[2], x.shape[3], n_outputs, generator)  # type: ignore[call-arg]
+        targets = random_data.teacher_outputs(x, n_outputs, generator)
+        steps = int(pick(generator, 0, 30, 80, 200))  # type: ignore[call-overload]
+        train(model, x, targets, n_outputs > 1, steps, float(pick(generator, 0.003, 0.01, 0.02)))  # type: ignore[arg-type]
+        inputs = x[:, : self.rows]
+        baselines = _baselines(x, self.rows, generator)
+        probability = n_outputs > 1 and bool(pick(generator, True, False))
+        sharpness = float(pick(generator, 1.0, 1.0, 3.0))  # type: ignore[arg-type]
+        with torch.no_grad():
+            outputs = model(inputs)
+        chosen = outputs.argmax(-1) if pick(generator, True, False) else torch.zeros(outputs.shape[:2], dtype=torch.long)
+
+        def function(batch: Tensor, rows: Tensor) -> Tensor:
+            values = model(batch)
+            values = (sharpness * values).softmax(-1) if probability else values
+            return values.gather(-1, chosen[:, rows].unsqueeze(-1)).squeeze(-1)
+
+        return BatchedGames(function, inputs, baselines, model.has_gradient)
+
+
+def _baselines(x: Tensor, rows: int, generator: Generator) -> Tensor:
+    inputs = x[:, :rows]
+    choice = pick(generator, "zero", "zero", "mean", "row", "constant")
+    if choice == "zero":
+        return torch.zeros_like(inputs)
+    if choice == "mean":
+        return x.mean(1, keepdim=True).expand_as(inputs).clone()
+    if choice == "row":
+        return x[:, rows : 2 * rows].clone()
+    return x[:, rows : rows + 1].expand_as(inputs).clone()

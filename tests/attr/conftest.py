@@ -1,0 +1,34 @@
+"""A learner whose answers are plain, so that the contract of the front ends does not lean on trained weights."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_meta.learners import MetaLearner, ZeroShot
+from captum_meta.nn import PathExplainer, ShapleyExplainer
+from captum_meta.types import Kind
+
+
+def untrained(kind: Kind) -> MetaLearner:
+    """The explainer before training: a mean of the measured effects, completed."""
+    return ZeroShot({"shapley": ShapleyExplainer, "path": PathExplainer}[kind](width=16, depth=1)).eval()  # type: ignore[index]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+class CountingModel(torch.nn.Module):
+    """A small net that counts the rows it is evaluated on."""
+
+    def __init__(self, n_players: int = 6, n_outputs: int = 3) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(n_players, 16), torch.nn.Tanh(), torch.nn.Linear(16, n_outputs)
+        )
+        self.rows = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows += len(x)
+        return self.layers(x)

@@ -1,0 +1,108 @@
+"""The support set: what it may be, what it changes, and what is refused."""
+
+import pytest
+import torch
+from captum.attr import FeatureAblation, IntegratedGradients, KernelShap, Saliency
+
+from captum_meta.attr import MetaAttribution, MetaGradientShap, MetaIntegratedGradients, MetaKernelShap
+from captum_meta.learners import Ridge
+from captum_meta.nn import PathExplainer, ShapleyExplainer
+from tests.attr.conftest import CountingModel
+
+
+def shapley(model: object = None) -> MetaKernelShap:
+    return MetaKernelShap(model or CountingModel(), learner=Ridge(ShapleyExplainer(16, 1)).eval())  # type: ignore[arg-type]
+
+
+def test_exact_references_are_computed_and_help() -> None:
+    weights = torch.randn(5, 5)
+    attr = shapley(lambda x: torch.tanh(x @ weights).prod(1) + x[:, 0] * x[:, 1] * x[:, 2])
+    rows, queries = torch.randn(24, 5), torch.randn(40, 5)
+    reference = attr.attribute(queries, n_samples=30)
+    before = (attr.attribute(queries, n_samples=0) - reference).square().sum()
+    after = (attr.adapt(rows).attribute(queries, n_samples=0) - reference).square().sum()
+    assert after < 0.9 * before
+    again = attr.reset().attribute(queries, n_samples=0)
+    assert torch.allclose((again - reference).square().sum(), before)
+
+
+def test_calls_add_up() -> None:
+    model, rows = CountingModel(), torch.randn(12, 6)
+    values = torch.randn(12, 6)
+    once = shapley(model).adapt(rows, target=0, attributions=values)
+    twice = shapley(model).adapt(rows[:5], target=0, attributions=values[:5])
+    twice.adapt(rows[5:], target=0, attributions=values[5:])
+    x = torch.randn(3, 6)
+    assert torch.allclose(once.attribute(x, target=0), twice.attribute(x, target=0), atol=1e-5)
+
+
+def test_rows_of_other_lengths() -> None:
+    def count(x: torch.Tensor) -> torch.Tensor:
+        return x.tanh().sum(1) + x[:, 0] * x[:, -1]
+
+    attr = shapley(count)
+    attr.adapt(torch.randn(8, 4)).adapt(torch.randn(8, 6))
+    assert attr.attribute(torch.randn(2, 5)).shape == (2, 5)
+    assert attr.attribute(torch.randn(2, 7)).shape == (2, 7)
+
+
+def test_groups_may_be_given_as_players_or_as_elements() -> None:
+    model, rows, mask = CountingModel(), torch.randn(6, 6), torch.tensor([[0, 0, 1, 1, 2, 2]])
+    values = torch.randn(6, 3)
+    one = shapley(model).adapt(rows, target=0, feature_mask=mask, attributions=values)
+    other = shapley(model).adapt(rows, target=0, feature_mask=mask, attributions=values[:, mask[0]])
+    x = torch.randn(2, 6)
+    first = one.attribute(x, target=0, feature_mask=mask)
+    assert torch.allclose(first, other.attribute(x, target=0, feature_mask=mask))
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [(torch.zeros(4, 5), AssertionError), (torch.zeros(3, 6), AssertionError), (torch.full((4, 6), torch.nan), ValueError)],
+)
+def test_bad_attributions_leave_the_support_set_as_it_was(values: torch.Tensor, error: type[Exception]) -> None:
+    attr = shapley().adapt(torch.randn(8, 6), target=0, attributions=torch.randn(8, 6))
+    x = torch.randn(3, 6)
+    before = attr.attribute(x, target=0)
+    with pytest.raises(error, match="attributions"):
+        attr.adapt(torch.randn(4, 6), target=0, attributions=values)
+    assert torch.equal(attr.attribute(x, target=0), before)
+
+
+def test_an_empty_support_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        shapley().adapt(torch.zeros(0, 6), target=0)
+
+
+def test_any_captum_method_may_teach() -> None:
+    model = CountingModel()
+    attr = shapley(model).adapt(torch.randn(4, 6), target=0, teacher=KernelShap(model), teacher_kwargs={"n_samples": 40})
+    assert attr.attribute(torch.randn(2, 6), target=0).shape == (2, 6)
+    path = MetaIntegratedGradients(model, learner=Ridge(PathExplainer(16, 1)).eval())
+    path.adapt(torch.randn(4, 6), target=0, teacher=IntegratedGradients(model))
+    assert path.attribute(torch.randn(2, 6), target=0, n_steps=4).shape == (2, 6)
+
+
+def test_the_reference_of_paths_is_a_long_one() -> None:
+    model, rows = CountingModel(), torch.randn(6, 6)
+    path = MetaIntegratedGradients(model, learner=Ridge(PathExplainer(16, 1)).eval()).adapt(rows, target=0)
+    long = IntegratedGradients(model).attribute(rows, target=0, n_steps=300)
+    assert torch.allclose(path.attribute(rows, target=0, n_steps=10), long, atol=1e-3)
+
+
+@pytest.mark.parametrize("teacher", [FeatureAblation, Saliency])
+def test_other_methods_are_learned_from_a_few_rows(teacher: type) -> None:
+    model = CountingModel()
+    attr = MetaAttribution(model, teacher(model))
+    with pytest.raises(RuntimeError, match="call adapt"):
+        attr.attribute(torch.randn(2, 6), target=0)
+    attr.adapt(torch.randn(24, 6), target=0)
+    x = torch.randn(20, 6)
+    expected = teacher(model).attribute(x, target=0)
+    error = (attr.attribute(x, target=0) - expected).square().sum() / expected.square().sum()
+    assert error < 0.2
+
+
+def test_gradient_shap_says_that_it_does_not_adapt() -> None:
+    with pytest.raises(NotImplementedError, match="MetaIntegratedGradients"):
+        MetaGradientShap(CountingModel()).adapt(torch.randn(2, 6), target=0)

@@ -1,0 +1,137 @@
+"""What an explanation costs, in evaluations of the model, and what it is worth at full budget."""
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
+from captum_meta.estimators import all_coalitions, shapley_values
+from tests.attr.conftest import CountingModel, untrained
+
+
+def exact(model: torch.nn.Module, x: Tensor, baseline: Tensor, target: int) -> Tensor:
+    members = all_coalitions(x.shape[1])
+    rows = [model(torch.where(members, row, start))[:, target] for row, start in zip(x, baseline, strict=True)]
+    return shapley_values(torch.stack(rows)).detach()
+
+
+@pytest.mark.parametrize(("n_samples", "rows"), [(None, 3 + 12), (0, 3), (7, 3 + 7), (40, 3 + 40), (1000, 3 + 62)])
+def test_shapley_costs_three_gradients_and_the_coalitions(n_samples: int | None, rows: int) -> None:
+    model = CountingModel()
+    MetaKernelShap(model, learner=untrained("shapley")).attribute(torch.randn(5, 6), target=1, n_samples=n_samples)
+    assert model.rows == 5 * rows
+
+
+def test_permutations_cost_as_many_coalitions_as_players() -> None:
+    model = CountingModel()
+    attr = MetaShapleyValueSampling(model, learner=untrained("shapley"))
+    attr.attribute(torch.randn(5, 6), target=1, n_samples=4)
+    assert model.rows == 5 * (3 + 24)
+
+
+def test_integrated_gradients_cost_their_steps_and_two_evaluations() -> None:
+    model = CountingModel()
+    MetaIntegratedGradients(model, learner=untrained("path")).attribute(torch.randn(5, 6), target=1, n_steps=4)
+    assert model.rows == 5 * (4 + 2)
+
+
+def test_gradient_shap_costs_its_draws() -> None:
+    model = CountingModel()
+    MetaGradientShap(model, learner=untrained("path")).attribute(torch.randn(5, 6), torch.zeros(3, 6), target=1)
+    assert model.rows == 5 * (5 + 10)
+
+
+def test_full_budget_is_exact() -> None:
+    model, x, baseline = CountingModel().double(), torch.randn(4, 6).double(), torch.randn(4, 6).double()
+    attr = MetaKernelShap(model, learner=untrained("shapley"))
+    values = attr.attribute(x, baseline, target=2, n_samples=62)
+    assert torch.allclose(values, exact(model, x, baseline, 2), atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_error_falls_to_nothing_with_the_budget(size: int) -> None:
+    """Unanimity games: the product of ``size`` of eight players, each of which is worth 1 / size."""
+    attr = MetaKernelShap(lambda x: x[:, :size].prod(1), learner=untrained("shapley"))
+    x = torch.ones(3, 8, dtype=torch.float64)
+    expected = torch.zeros(8, dtype=torch.float64)
+    expected[:size] = 1 / size
+    errors = [(attr.attribute(x, n_samples=n) - expected).square().sum().item() for n in (16, 64, 160, 254)]
+    assert errors[-1] < 1e-20
+    assert errors[2] <= errors[0] + 1e-12
+
+
+def test_long_paths_agree_with_captum() -> None:
+    from captum.attr import IntegratedGradients
+
+    model, x = CountingModel(), torch.randn(4, 6)
+    values = MetaIntegratedGradients(model, learner=untrained("path")).attribute(x, target=0, n_steps=12)
+    assert torch.allclose(values, IntegratedGradients(model).attribute(x, target=0, n_steps=200), atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"])
+def test_captums_other_quadratures_are_accepted(method: str) -> None:
+    model, x = CountingModel(), torch.randn(2, 6)
+    attr = MetaIntegratedGradients(model, learner=untrained("path"))
+    values = attr.attribute(x, target=0, n_steps=30, method=method)
+    assert torch.allclose(values, attr.attribute(x, target=0, n_steps=12), atol=0.05)
+
+
+def test_the_delta_is_the_gap_before_the_correction() -> None:
+    model, x = CountingModel(), 3 * torch.randn(4, 6)
+    attr = MetaIntegratedGradients(model, learner=untrained("path"))
+    values, delta = attr.attribute(x, target=0, n_steps=2, return_convergence_delta=True)
+    total = (model(x) - model(torch.zeros_like(x)))[:, 0]
+    assert torch.allclose(values.sum(1), total, atol=1e-5)
+    assert delta.shape == (4,)
+    shap = MetaGradientShap(model, learner=untrained("path"))
+    _, delta = shap.attribute(x, torch.zeros(2, 6), target=0, return_convergence_delta=True)
+    assert delta.shape == (20,)
+
+
+def test_multipliers_are_average_gradients() -> None:
+    model, x = CountingModel(), torch.randn(4, 6)
+    x[:, 2] = 0
+    attr = MetaIntegratedGradients(model, multiply_by_inputs=False, learner=untrained("path"))
+    values = attr.attribute(x, target=0, n_steps=12)
+    whole = MetaIntegratedGradients(model, learner=untrained("path")).attribute(x, target=0, n_steps=12)
+    assert torch.allclose(values * x, whole, atol=1e-5)
+    assert (values[:, 2].abs() > 1e-4).all()
+
+
+def test_models_without_a_gradient_are_explained_by_coalitions_with_one_warning() -> None:
+    def step(x: Tensor) -> Tensor:
+        return (x[:, 0] > 0).float() + torch.as_tensor(x.numpy()[:, 1])
+
+    attr = MetaKernelShap(step, learner=untrained("shapley"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        values = attr.attribute(torch.ones(2, 40), n_samples=0)
+    assert [str(w.message)[:60] for w in caught] == ["The explained model has no gradient for some rows, so 80 coa"]
+    assert torch.allclose(values[:, :2], torch.ones(2, 2), atol=1e-5)
+
+
+def test_all_outputs_at_once_cost_no_more_than_one() -> None:
+    model, x = CountingModel(), torch.randn(2, 6)
+    attr = MetaShapleyValueSampling(model, learner=untrained("shapley"))
+    together = attr.attribute(x)
+    assert together.shape == (2, 3, 6)
+    assert model.rows == 2 * (3 + 12)
+    assert torch.allclose(together[:, 1], attr.attribute(x, target=1), atol=1e-5)
+
+
+def test_one_number_for_a_batch() -> None:
+    model = CountingModel()
+    attr = MetaShapleyValueSampling(lambda x: model(x).sum(), learner=untrained("shapley"))
+    x = torch.randn(3, 6)
+    values = attr.attribute(x, n_samples=20)
+    assert values.shape == (1, 6)
+    assert torch.allclose(values.sum(), model(x).sum() - model(0 * x).sum(), atol=1e-4)
+
+
+def test_an_image_of_150528_pixels() -> None:
+    x = torch.randn(1, 3, 224, 224)
+    values = MetaKernelShap(lambda x: x.square().mean((1, 2, 3)), learner=untrained("shapley")).attribute(x)
+    assert values.shape == x.shape
+    assert torch.allclose(values.sum(), x.square().mean(), atol=1e-3)
