@@ -1,0 +1,158 @@
+"""The explained model and the explanation method as the metrics call them: in chunks of rows, and left unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta._captum import select_targets
+from captum_meta.functional._arguments import Tensors, as_tuple, check_count, check_finite, take_rows, widen
+from captum_meta.functional._players import Players
+
+
+def pairs(n_rows: int, n_steps: int, max_rows: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """All pairs of a row and a step, the row slowest, in chunks of at most ``max_rows``."""
+    check_count(max_rows, "max_rows")
+    for start in range(0, n_rows * n_steps, max_rows):
+        chunk = torch.arange(start, min(start + max_rows, n_rows * n_steps), device=device)
+        yield chunk // n_steps, chunk % n_steps
+
+
+@contextmanager
+def unmoved_random_state(device: torch.device) -> Iterator[None]:
+    """Put torch's global random state back afterwards, for models with dropout and methods that sample."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@dataclass(frozen=True)
+class ExplainedModel:
+    """``forward_func`` at inputs whose players are partly replaced by the baselines'."""
+
+    forward_func: Callable[..., Any]
+    inputs: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    players: Players
+    target: Any
+    additional_forward_args: Any
+
+    @classmethod
+    def of(
+        cls,
+        forward_func: Callable[..., Any],
+        inputs: Tensors,
+        baselines: Any,
+        target: Any,
+        additional_forward_args: Any,
+        feature_mask: Tensors | None,
+    ) -> ExplainedModel:
+        """Read the arguments as Captum does."""
+        parts = tuple(part.detach() for part in as_tuple(inputs, "inputs"))
+        players = Players.of(parts, feature_mask)
+        extra = () if additional_forward_args is None else additional_forward_args
+        extra = extra if isinstance(extra, tuple) else (extra,)
+        return cls(forward_func, parts, _expand_baselines(baselines, parts), players, target, extra)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.inputs[0])
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs[0].device
+
+    def coalitions(self, rows: Tensor, keep: Tensor) -> Tensor:
+        """Outputs ``(N,)`` of ``rows`` with only the players of ``keep`` ``(N, M)`` at the inputs' values."""
+        kept = self.players.unflatten(self.players.take(rows).spread(keep))
+        mixed = zip(kept, self.inputs, self.baselines, strict=True)
+        return self.outputs(tuple(torch.where(k, x[rows], b[rows]) for k, x, b in mixed), rows)
+
+    def outputs(self, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        """The selected outputs ``(N,)`` at ``inputs``, variants of ``rows``."""
+        extra = take_rows(self.additional_forward_args, rows, self.n_rows)
+        with torch.no_grad(), unmoved_random_state(self.device):
+            output = self.forward_func(*inputs, *extra)
+        # A tuple is one index into the output, not an entry a row.
+        target = self.target if isinstance(self.target, tuple) else take_rows(self.target, rows, self.n_rows)
+        selected = select_targets(output, target)
+        if selected.numel() != len(rows) or selected.dim() == 0:
+            raise ValueError(
+                f"forward_func gave {tuple(output.shape)} for {len(rows)} rows, of which target={self.target!r} "
+                f"selects {tuple(selected.shape)}; a metric needs one number a row: pass a target that selects one."
+            )
+        selected = widen(selected).reshape(-1)
+        check_finite(selected, "forward_func's output", rows)
+        return selected
+
+
+def _expand_baselines(baselines: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    entries = (None,) * len(inputs) if baselines is None else baselines
+    entries = entries if isinstance(entries, tuple) else (entries,)
+    if len(entries) != len(inputs):
+        raise ValueError(f"baselines has {len(entries)} entries for {len(inputs)} inputs: pass one for each.")
+    return tuple(_expand_baseline(entry, part) for entry, part in zip(entries, inputs, strict=True))
+
+
+def _expand_baseline(baseline: Any, part: Tensor) -> Tensor:
+    tensor = torch.as_tensor(0 if baseline is None else baseline, dtype=part.dtype, device=part.device)
+    try:
+        return tensor.expand_as(part)
+    except RuntimeError:
+        raise ValueError(
+            f"a baseline has shape {tuple(tensor.shape)} for inputs {tuple(part.shape)}: pass a number, or a tensor "
+            "with 1 row or one for each row of the inputs."
+        ) from None
+
+
+@dataclass(frozen=True)
+class ExplanationFunction:
+    """``explanation_func`` with those of the arguments that it takes, at variants of the rows."""
+
+    explanation_func: Callable[..., Any]
+    inputs: tuple[Tensor, ...]
+    players: Players
+    arguments: dict[str, Any]
+
+    @classmethod
+    def of(cls, explanation_func: Callable[..., Any], inputs: Tensors, **arguments: Any) -> ExplanationFunction:
+        """Leave out arguments that are None, and those that ``explanation_func`` does not have."""
+        if not callable(explanation_func):
+            raise TypeError(f"{type(explanation_func).__name__} is not callable: pass a method's `attribute`, say.")
+        # Lightning validates in inference mode, whose tensors no gradient method can use.
+        with torch.inference_mode(False):
+            parts = tuple(part.detach().clone() for part in as_tuple(inputs, "inputs"))
+        taken = signature(explanation_func).parameters.values()
+        names = {parameter.name for parameter in taken}
+        anything = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in taken)
+        given = {k: v for k, v in arguments.items() if v is not None and (anything or k in names)}
+        return cls(explanation_func, parts, Players.of(parts, arguments.get("feature_mask")), given)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.inputs[0])
+
+    def __call__(self, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        """The players' attributions ``(N, M)`` at ``inputs``, variants of ``rows``."""
+        with torch.inference_mode(False), torch.enable_grad(), unmoved_random_state(inputs[0].device):
+            variants = tuple(part.clone() for part in inputs)
+            arguments = {name: self._argument(name, value, rows) for name, value in self.arguments.items()}
+            explained = self.explanation_func(variants[0] if len(variants) == 1 else variants, **arguments)
+        name = "what explanation_func returned"
+        for part in as_tuple(explained, name):
+            check_finite(part, name, rows)
+        return self.players.take(rows).values(explained, name)
+
+    def _argument(self, name: str, value: Any, rows: Tensor) -> Any:
+        value = value if name == "target" and isinstance(value, tuple) else take_rows(value, rows, self.n_rows)
+        return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+    def at_inputs(self, max_rows: int) -> Tensor:
+        """``(B, M)``, the attributions of the inputs themselves."""
+        chunks = pairs(self.n_rows, 1, max_rows, self.inputs[0].device)
+        return torch.cat([self(tuple(part[rows] for part in self.inputs), rows) for rows, _ in chunks])

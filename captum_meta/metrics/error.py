@@ -1,0 +1,37 @@
+"""Distance of attributions from a reference."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from captum_meta.functional._arguments import Reduction, Tensors
+from captum_meta.functional.error import relative, squared_errors
+from captum_meta.metrics.base import ReferenceMetric
+
+
+class AttributionError(ReferenceMetric):
+    r"""Relative squared error. Range: :math:`[0, \infty)`, 1 for attributions of zero; lower is better.
+
+    Formula, arguments and reference: :func:`captum_meta.functional.attribution_error`. By default the sums of the
+    formula run over all rows since the last reset, which are one task's.
+
+    >>> import torch
+    >>> metric = AttributionError()
+    >>> metric(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]]))
+    tensor(0.5000)
+    """
+
+    higher_is_better = False
+    plot_lower_bound = 0.0
+    reductions: ClassVar[tuple[str, ...]] = ("pooled", "mean", "sum", "none")
+
+    def __init__(self, *, reduction: Reduction | Literal["pooled"] = "pooled", **kwargs: Any) -> None:
+        super().__init__(reduction, **kwargs)
+
+    def update(self, attributions: Tensors, reference: Tensors, feature_mask: Tensors | None = None) -> None:
+        """Add rows."""
+        squared, size = squared_errors(attributions, reference, feature_mask)
+        if self.reduction == "pooled":
+            self._record(squared, size)
+        else:
+            self._record(relative(squared, size))
