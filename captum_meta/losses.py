@@ -25,7 +25,7 @@ def relative_errors(predicted: Tensor, reference: Tensor, variance: Tensor | Non
 
 
 def relative_squared_error(
-    predicted: Tensor, reference: Tensor, variance: Tensor | None = None, floor: float = 0.003
+    predicted: Tensor, reference: Tensor, variance: Tensor | None = None, floor: float = 0.0005
 ) -> Tensor:
     r"""Logarithm of the relative squared error of each task's rows, averaged over tasks.
 

@@ -100,7 +100,8 @@ class Frontend:
         else:
             values = player_attributions(attributions, game)
         support = self._support.extended(game, values)
-        states = {key: self._adapted(support, key) for key in (self._states or {self._default_key(game): None})}
+        keys = list(self._states) or [self._default_key(game)]
+        states = {key: self._adapted(support, key) for key in keys}
         self._support, self._states = support, states
         return self
 
@@ -143,9 +144,7 @@ class Frontend:
         evidence = evidence.to(dtype=_working_dtype(evidence.total))
         rows = max(1, _MAX_PLAYER_ROWS // max(1, evidence.effects[0, ..., 0].numel() if len(evidence.total) else 1))
         with torch.no_grad():
-            parts = [
-                learner.explain(state, evidence[start : start + rows]) for start in range(0, len(evidence.total), rows)
-            ]
+            parts = [learner.explain(state, evidence[start : start + rows]) for start in range(0, len(evidence.total), rows)]
         return Prediction.concatenate(parts)
 
     def _learner_for(self, values: Tensor) -> MetaLearner:

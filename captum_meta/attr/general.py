@@ -52,7 +52,7 @@ class MetaAttribution(Frontend, Attribution):
         return super().adapt(inputs, *arguments, attributions=attributions, teacher=teacher, **others)
 
     @log_usage()
-    def attribute(  # type: ignore[override]
+    def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,
         baselines: BaselineType = None,
@@ -75,7 +75,7 @@ class MetaAttribution(Frontend, Attribution):
         is_tuple = _captum.is_tuple(inputs)
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)
         values = self._explain(measure_shapley(game, n_samples), n_samples).attributions
-        return _captum.format_output(is_tuple, game.players.of_elements(values.to(output_dtype(game, values))))  # type: ignore[return-value]
+        return _captum.format_output(is_tuple, game.players.of_elements(values.to(output_dtype(game, values))))
 
     def _default_key(self, game: Game) -> Hashable:
         return None
@@ -86,5 +86,3 @@ class MetaAttribution(Frontend, Attribution):
 
     def _reference(self, game: Game) -> Tensor:
         raise AssertionError("the teacher explains")
-
-

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
+from captum_meta._random import uniform
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, output_dtype
-from captum_meta.estimators.random import uniform
 from captum_meta.evidence import Game
 from captum_meta.evidence.measure import row_keys
 from captum_meta.types import Evidence
@@ -51,7 +51,7 @@ class MetaGradientShap(Frontend, GradientShap):
         self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
-    def attribute(  # type: ignore[override]
+    def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,
         baselines: Any,
@@ -84,11 +84,9 @@ class MetaGradientShap(Frontend, GradientShap):
         game = draws.game
         parts = game.players.of_elements(values.to(output_dtype(game, values)))
         attributions = _captum.format_output(is_tuple, parts)
-        return (attributions, draws.deltas()) if return_convergence_delta else attributions  # type: ignore[return-value]
+        return (attributions, draws.deltas()) if return_convergence_delta else attributions
 
-    def _draws(
-        self, inputs: Any, baselines: Any, n_samples: int, stdevs: Any, target: Any, extra: Any, seed: int
-    ) -> _Draws:
+    def _draws(self, inputs: Any, baselines: Any, n_samples: int, stdevs: Any, target: Any, extra: Any, seed: int) -> _Draws:
         count_examples(inputs)
         distribution = _captum.format_callable_baseline(baselines, inputs)
         assert isinstance(distribution[0], Tensor), (
@@ -104,7 +102,7 @@ class MetaGradientShap(Frontend, GradientShap):
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
         raise NotImplementedError(
-            "MetaGradientShap does not adapt yet: its evidence depends on the baselines drawn. Adapt MetaIntegratedGradients."
+            "MetaGradientShap does not adapt: its evidence depends on the baselines drawn. Adapt MetaIntegratedGradients instead."
         )
 
     def _default_key(self, game: Game) -> Hashable:

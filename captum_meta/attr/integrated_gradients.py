@@ -45,7 +45,7 @@ class MetaIntegratedGradients(Frontend, IntegratedGradients):
         self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
-    def attribute(  # type: ignore[override]
+    def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,
         baselines: BaselineType = None,
@@ -80,14 +80,14 @@ class MetaIntegratedGradients(Frontend, IntegratedGradients):
             values = _multipliers(values, slopes, game)
         parts = game.players.of_elements(values.to(output_dtype(game, values)))
         attributions = _captum.format_output(is_tuple, parts)
-        return (attributions, prediction.gap) if return_convergence_delta else attributions  # type: ignore[return-value]
+        return (attributions, prediction.gap) if return_convergence_delta else attributions
 
     def _default_key(self, game: Game) -> Hashable:
         return (10, "gausslegendre")
 
     def _measure_support(self, game: Game, key: Hashable) -> Evidence:
-        n_steps, method = key  # type: ignore[misc]
-        return measure_path(game, _nodes(n_steps, method))[0]
+        assert isinstance(key, tuple)
+        return measure_path(game, _nodes(*key))[0]
 
     def _reference(self, game: Game) -> Tensor:
         """A long run of Captum's own quadrature, ``(N, M)``."""

@@ -38,7 +38,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
-    def attribute(  # type: ignore[override]
+    def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,
         baselines: BaselineType = None,
@@ -73,5 +73,5 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             "The model has several outputs a row, which KernelShap cannot explain at once: pass target= to select one."
         )
         if not return_input_shape:
-            return prediction.attributions  # type: ignore[return-value]
-        return _captum.format_output(is_tuple, self._elements(game, prediction.attributions))  # type: ignore[return-value]
+            return prediction.attributions
+        return _captum.format_output(is_tuple, self._elements(game, prediction.attributions))

@@ -38,7 +38,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
-    def attribute(  # type: ignore[override]
+    def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,
         baselines: BaselineType = None,
@@ -71,4 +71,4 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         attributions = self._elements(game, self._predict(game, budget, seed).attributions)
         outputs = game.output_shape or ()
         shaped = tuple(part.reshape(game.n_rows, *outputs, *part.shape[1:]) for part in attributions)
-        return _captum.format_output(is_tuple, shaped)  # type: ignore[return-value]
+        return _captum.format_output(is_tuple, shaped)

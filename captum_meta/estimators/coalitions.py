@@ -13,8 +13,8 @@ from math import comb
 import torch
 from torch import Tensor
 
+from captum_meta._random import uniform
 from captum_meta.estimators.exact import all_coalitions
-from captum_meta.estimators.random import uniform
 
 _LISTED = 5000
 """Sizes with at most this many coalitions are sampled from a list of them, without replacement."""
@@ -78,8 +78,8 @@ def _plan(n_players: int, budget: int, seed: int, keys: Tensor, priority: Tensor
         parts.append(_with_complements(_listed(n_players, size, device).expand(len(keys), -1, -1)))
         left -= 2 * _count(n_players, size)
         size += 1
-    for size, count in _allocate(n_players, size, left // 2).items():
-        parts.append(_with_complements(_sample(n_players, size, count, seed + 7919 * size, keys)))
+    for sampled, count in _allocate(n_players, size, left // 2).items():
+        parts.append(_with_complements(_sample(n_players, sampled, count, seed + 7919 * sampled, keys)))
     return torch.cat(parts, dim=1)
 
 

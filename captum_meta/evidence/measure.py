@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from captum_meta import _random
 from captum_meta.estimators import plan_coalitions
-from captum_meta.estimators.random import mix
 from captum_meta.evidence.game import Game
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence, _Rows
 
@@ -113,11 +113,7 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
 
 def row_keys(game: Game) -> Tensor:
     """One int64 for each row of the game, a hash of its inputs and baselines: equal rows have equal keys in any batch."""
-    keys = torch.zeros(game.n_examples, dtype=torch.int64, device=game.device)
-    for part in (*game.inputs, *game.baselines):
-        bits = part.flatten(1).double().nan_to_num().contiguous().view(torch.int64)
-        places = mix(torch.arange(1, bits.shape[1] + 1, device=game.device) * 2654435761)
-        keys = mix(keys ^ (mix(bits ^ places)).sum(1))
+    keys = _random.row_keys((*game.inputs, *game.baselines))
     return keys if game.n_rows == game.n_examples else keys.sum(0, keepdim=True)
 
 

@@ -57,7 +57,9 @@ class Players:
         else:
             rows = max(len(values), len(self.groups[0]))
             parts = tuple(
-                values.expand(rows, -1).gather(1, group.expand(rows, -1)) if group.shape[1] else values[:, :0].expand(rows, 0)
+                values.expand(rows, -1).gather(1, group.expand(rows, -1))
+                if group.shape[1]
+                else values[:, :0].expand(rows, 0)
                 for group in self.groups
             )
         return tuple(part.reshape(len(part), *shape) for part, shape in zip(parts, self.shapes, strict=True))

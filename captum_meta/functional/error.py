@@ -11,9 +11,7 @@ from captum_meta.functional._arguments import Reduction, Tensors, as_tuple, redu
 from captum_meta.functional._players import Players
 
 
-def squared_errors(
-    attributions: Tensors, reference: Tensors, feature_mask: Tensors | None = None
-) -> tuple[Tensor, Tensor]:
+def squared_errors(attributions: Tensors, reference: Tensors, feature_mask: Tensors | None = None) -> tuple[Tensor, Tensor]:
     """Each row's squared error and its squared reference, both ``(B,)``."""
     players = Players.of(as_tuple(reference, "reference"), feature_mask)
     expected = players.values(reference, "reference")

@@ -149,9 +149,7 @@ def _interleaved(explain: ExplanationFunction, times: int) -> Tensor:
     return torch.arange(explain.n_rows, device=explain.inputs[0].device).repeat_interleave(times)
 
 
-def _perturbed(
-    explain: ExplanationFunction, keys: Tensor, rows: Tensor, steps: Tensor, radius: float
-) -> tuple[Tensor, ...]:
+def _perturbed(explain: ExplanationFunction, keys: Tensor, rows: Tensor, steps: Tensor, radius: float) -> tuple[Tensor, ...]:
     """``rows`` with noise that is uniform in the ball of the maximum norm."""
     width = sum(shape.numel() for shape in explain.players.shapes)
     noise = explain.players.unflatten((2 * uniform(keys[rows], steps, width) - 1) * radius)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_meta.losses import relative_squared_error
 from captum_meta.nn import Explainer, Prediction, Prior
-from captum_meta.types import Evidence, ExplanationTask, Explanations, Kind, State
+from captum_meta.types import Evidence, Explanations, ExplanationTask, Kind, State
 
 
 class MetaLearner(nn.Module, ABC):

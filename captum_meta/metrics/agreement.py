@@ -25,9 +25,7 @@ class TopKAgreement(ReferenceMetric):
     plot_lower_bound, plot_upper_bound = 0.0, 1.0
     _score = staticmethod(functional.top_k_agreement)
 
-    def __init__(
-        self, *, k: int = 5, kind: Agreement = "feature", reduction: Reduction = "mean", **kwargs: Any
-    ) -> None:
+    def __init__(self, *, k: int = 5, kind: Agreement = "feature", reduction: Reduction = "mean", **kwargs: Any) -> None:
         super().__init__(reduction, {"k": k, "kind": kind}, **kwargs)
 
 

@@ -67,9 +67,7 @@ class ExplanationMetric(Metric):
         """The reduction over all rows since the last reset."""
         if self.reduction == "none":
             values: Tensor | list[Tensor] = getattr(self, self._values)
-            return (
-                torch.empty(0, device=self.device) if isinstance(values, list) and not values else dim_zero_cat(values)
-            )
+            return torch.empty(0, device=self.device) if isinstance(values, list) and not values else dim_zero_cat(values)
         total: Tensor = getattr(self, self._total)
         return total if self.reduction == "sum" else total / getattr(self, self._weight)
 
@@ -89,9 +87,7 @@ class ReferenceMetric(ExplanationMetric):
 class ModelMetric(ExplanationMetric):
     """A metric of attributions on the explained model."""
 
-    def __init__(
-        self, forward_func: Callable[..., Any], reduction: str, options: dict[str, Any], **kwargs: Any
-    ) -> None:
+    def __init__(self, forward_func: Callable[..., Any], reduction: str, options: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(reduction, options, **kwargs)
         self._forward_func = Outside(forward_func)
 

@@ -61,7 +61,9 @@ class PathExplainer(Explainer):
         steer = (1 + torch.tanh(jump) * 4) * pieces.jump_share + torch.tanh(level) * 4 * pieces.level_share
         local = pieces.errors.unsqueeze(-1) * steer / 2 + pieces.trouble.unsqueeze(-1) * (change + size) * torch.tanh(wild)
         left = pieces.errors - local.sum(-1)
-        weights = gap_shares(change * even.exp() + 0.1 * size * spread.exp() + 1e-9 * (size > 0), evidence.players.unsqueeze(-2))
+        weights = gap_shares(
+            change * even.exp() + 0.1 * size * spread.exp() + 1e-9 * (size > 0), evidence.players.unsqueeze(-2)
+        )
         corrected = pieces.parts + local + weights * left.unsqueeze(-1)
         magnitude = masked_mean(effects.abs(), evidence.measured)
         return Prior(

@@ -30,7 +30,7 @@ class ShapleyExplainer(Explainer):
 
     kind = "shapley"
 
-    def __init__(self, width: int = 48, depth: int = 3) -> None:
+    def __init__(self, width: int = 32, depth: int = 3) -> None:
         super().__init__()
         self.width, self.depth = width, depth
         channels = len(SHAPLEY_CHANNELS)
@@ -59,13 +59,14 @@ class ShapleyExplainer(Explainer):
         answer = (weights * effects).sum(-1) + size * 2 * torch.tanh(shift)
         relative = (size / masked_mean(size, evidence.players).unsqueeze(-1).clamp(min=1e-6)).clamp(1e-2, 1e2)
         known = evidence.players & (size > 0)
+        few = torch.log(1.5 / evidence.n_players.clamp(min=1).to(size)).unsqueeze(-1)
         return Prior(
             attributions=torch.where(evidence.players, answer, 0.0) * scale.unsqueeze(-1),
             spread=gap_shares(size * spread.exp(), evidence.players),
             scale=scale,
             features=features * (size * scale.unsqueeze(-1)).unsqueeze(-1),
             additive=torch.where(known, relative * (additive - 2).exp().clamp(max=100), 0.0),
-            rates=torch.where(known, 0.01 + 0.94 * torch.sigmoid(rates - 2 + 0.5 * relative.log()), 0.0),
+            rates=torch.where(known, 0.003 + 0.94 * torch.sigmoid(rates + few + 0.5 * relative.log()), 0.0),
         )
 
     def complete(self, prior: Prior, evidence: Evidence) -> Prediction:
@@ -79,13 +80,14 @@ def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor
     """Scale-free numbers of each player and, repeated, of its row."""
     players = evidence.players.unsqueeze(-1)
     total = evidence.total / scale
+    halfway = measured[..., 1].any(-1)
     row = torch.stack(
         [
             torch.asinh(total),
             torch.asinh(total / evidence.n_players.clamp(min=1)),
             torch.asinh(effects[..., LEAVE_ONE_OUT].sum(-1)) - torch.asinh(total),
             torch.asinh(effects[..., ADD_ONE_IN].sum(-1)) - torch.asinh(total),
-            torch.asinh(evidence.curve[..., 1] / scale) * 2 - torch.asinh(total),
+            torch.where(halfway, torch.asinh(evidence.curve[..., 1] / scale) * 2 - torch.asinh(total), 0.0),
             evidence.n_players.clamp(min=1).log().to(total) / 3,
         ],
         dim=-1,
@@ -108,9 +110,9 @@ def _refine(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitio
     assert prior.additive is not None and prior.rates is not None
     known = (coalitions.members, coalitions.worths, coalitions.measured, evidence.players, evidence.total)
     n_players = evidence.players.shape[-1]
-    if n_players <= _MAX_EXACT and coalitions.members.shape[-2] == 2**n_players - 2:
-        if bool(evidence.players.all() and coalitions.measured.all()):
-            return _exact(coalitions, evidence.total)
+    complete = n_players <= _MAX_EXACT and coalitions.members.shape[-2] == 2**n_players - 2
+    if complete and bool(evidence.players.all() and coalitions.measured.all()):
+        return _exact(coalitions, evidence.total)
     if coalitions.members.shape[-2] <= _MAX_POSTERIOR:
         unit = prior.scale.unsqueeze(-1)
         scaled = (known[0], known[1] / unit, known[2], known[3], known[4] / prior.scale)

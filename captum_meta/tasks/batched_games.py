@@ -38,7 +38,7 @@ class BatchedGames:
 
     def worths(self, members: Tensor) -> Tensor:
         """``(T, N, S)``, f minus f(baseline), of the coalitions ``(T, N, S, M)``."""
-        n_tasks, n_rows, n_coalitions, n_players = members.shape
+        n_tasks, n_rows, _, n_players = members.shape
         start = self.function(self.baselines, torch.arange(n_rows))
         chunk = max(1, 200_000 // max(1, n_tasks * n_rows * n_players))
         parts = []
@@ -114,13 +114,13 @@ def _permutation_labels(games: BatchedGames, seed: int) -> tuple[Tensor, Tensor]
     """Means over antithetic pairs of permutations, and the variance of these means; both ``(T, N, M)``."""
     n_tasks, n_rows, n_players = games.shape
     generator = Generator().manual_seed(seed)
-    total = total_square = 0.0
+    total = total_square = torch.zeros(())
     for _ in range(_PERMUTATION_PAIRS):
         order = torch.rand(n_tasks, n_rows, n_players, generator=generator).argsort(-1)
         pair = (_permutation_effects(games, order) + _permutation_effects(games, order.flip(-1))) / 2
         total, total_square = total + pair, total_square + pair.square()
     mean = total / _PERMUTATION_PAIRS
-    return mean, (total_square / _PERMUTATION_PAIRS - mean.square()) / (_PERMUTATION_PAIRS - 1)  # type: ignore[return-value]
+    return mean, (total_square / _PERMUTATION_PAIRS - mean.square()) / (_PERMUTATION_PAIRS - 1)
 
 
 def _permutation_effects(games: BatchedGames, order: Tensor) -> Tensor:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Generator, Tensor
+
+_T = TypeVar("_T")
 
 
 def normal(shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -11,7 +16,7 @@ def normal(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return torch.randn(shape, generator=generator)
 
 
-def pick(generator: Generator, *options: object) -> object:
+def pick(generator: Generator, *options: _T) -> _T:
     """One of ``options`` at random."""
     return options[int(torch.randint(len(options), (), generator=generator))]
 
@@ -65,6 +70,6 @@ def teacher_outputs(columns: Tensor, n_outputs: int, generator: Generator) -> Te
     weights = sparse * normal((len(flat), flat.shape[-1], hidden), generator)
     inner = flat @ (2 * weights / (weights.square().sum(1, keepdim=True) + 1e-6).sqrt())
     outer = normal((len(flat), hidden, n_outputs), generator)
-    activation = pick(generator, torch.tanh, torch.relu, torch.sin, torch.square)
-    outputs = activation(inner + normal((len(flat), 1, hidden), generator)) @ outer  # type: ignore[operator]
+    activation: Callable[[Tensor], Tensor] = pick(generator, torch.tanh, torch.relu, torch.sin, torch.square)
+    outputs = activation(inner + normal((len(flat), 1, hidden), generator)) @ outer
     return (outputs - outputs.mean(1, keepdim=True)) / outputs.std(1, keepdim=True).clamp(min=1e-3)

@@ -6,6 +6,7 @@ A model is a class with tensors for ``T`` models in ``parameters`` and ``__call_
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import isqrt
 
 import torch
@@ -26,7 +27,7 @@ _ACTIVATIONS: tuple[Activation, ...] = (
 
 def activation(generator: Generator) -> Activation:
     """A random activation function."""
-    return pick(generator, *_ACTIVATIONS)  # type: ignore[return-value]
+    return pick(generator, *_ACTIVATIONS)
 
 
 def integer(low: int, high: int, generator: Generator) -> int:
@@ -80,7 +81,7 @@ class MLP(BatchedModel):
     def __init__(self, n_tasks: int, n_players: int, width: int, outputs: int, generator: Generator) -> None:
         super().__init__(n_tasks, generator)
         sizes = [n_players * width] + [2 ** integer(3, 6, generator)] * integer(1, 4, generator)
-        self.layers = [self.affine(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        self.layers = [self.affine(a, b) for a, b in pairwise(sizes)]
         self.out = self.affine(sizes[-1], outputs)
         self.activation = activation(generator)
 
@@ -128,7 +129,12 @@ class Transformer(BatchedModel):
 
     def _layer(self) -> list[tuple[Tensor, Tensor]]:
         size = self.size
-        return [self.affine(size, 3 * size), self.affine(size, size), self.affine(size, 2 * size), self.affine(2 * size, size)]
+        return [
+            self.affine(size, 3 * size),
+            self.affine(size, size),
+            self.affine(size, 2 * size),
+            self.affine(2 * size, size),
+        ]
 
     def __call__(self, x: Tensor) -> Tensor:
         x = torch.einsum("trmv,tmvd->trmd", x, self.embed.expand(-1, x.shape[2], -1, -1)) + self.position.unsqueeze(1)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from captum_meta.tasks import random_data, random_models
-from captum_meta.tasks.batched_games import BatchedGames, long_integrated_gradients, path_explanations, shapley_explanations
+from captum_meta.tasks.batched_games import (
+    BatchedGames,
+    long_integrated_gradients,
+    path_explanations,
+    shapley_explanations,
+)
 from captum_meta.tasks.random_data import pick
 from captum_meta.tasks.random_models import BatchedModel, integer, train
 from captum_meta.types import Explanations, Kind
+
+Architecture = Callable[[int, int, int, int, Generator], BatchedModel]
 
 _TABLE_MODELS = (
     random_models.MLP,
@@ -21,7 +29,7 @@ _TABLE_MODELS = (
     random_models.Interactions,
     random_models.Trees,
 )
-_PLAYERS = (2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 10, 11, 12, 12, 14, 16, 20, 26, 32)
+_PLAYERS = (2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 10, 11, 12, 12, 13, 14, 16, 18, 20, 24, 28, 32, 40)
 _PLAYERS_COSTLY = (3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 14, 18)
 _PATH_POINTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
 
@@ -32,7 +40,7 @@ class SyntheticTaskFamily:
 
     MLPs, residual nets, transformers over features and over token embeddings, recurrent nets, small convolutional nets
     on image patches, games of interactions of chosen order and sums of trees; random or trained for a while; logits,
-    probabilities or regressions; baselines that are zero, the mean, a constant or another row; 2 to 32 players.
+    probabilities or regressions; baselines that are zero, the mean, a constant or another row; 2 to 40 players.
 
     Args:
         kind: ``"shapley"`` or ``"path"``, what the tasks are labelled with.
@@ -62,7 +70,7 @@ class SyntheticTaskFamily:
         if self.kind == "shapley":
             budget = 2 * games.shape[2] * 2 ** integer(0, 3, generator)
             return [shapley_explanations(games, min(budget, 192), seed).detach()]
-        each_number = games.inputs[0, 0].numel() <= 144 and bool(pick(generator, True, False))
+        each_number = games.inputs[0, 0].numel() <= 144 and pick(generator, True, False)
         reference = long_integrated_gradients(games, each_number)
         return [path_explanations(games, n, each_number, reference).detach() for n in _PATH_POINTS]
 
@@ -70,35 +78,33 @@ class SyntheticTaskFamily:
         domain = pick(generator, "table", "table", "table", "sentence", "image")
         n_rows = 256
         if domain == "image":
-            grid, patch = pick(generator, (2, 3), (3, 2), (3, 3), (4, 2), (4, 2), (5, 2))  # type: ignore[misc]
+            grid, patch = pick(generator, (2, 3), (3, 2), (3, 3), (4, 2), (4, 2), (5, 2))
             x = random_data.patches(self.tasks_per_batch, n_rows, grid, patch, generator)
-            architecture: type[BatchedModel] = pick(  # type: ignore[assignment]
+            architecture: Architecture = pick(
                 generator, random_models.Convolutional, random_models.Convolutional, random_models.MLP
             )
         elif domain == "sentence":
-            n_players = int(pick(generator, *_PLAYERS_COSTLY))  # type: ignore[call-overload]
+            n_players = pick(generator, *_PLAYERS_COSTLY)
             x = random_data.sentences(self.tasks_per_batch, n_rows, n_players, 8, generator)
-            architecture = pick(  # type: ignore[assignment]
-                generator, random_models.Transformer, random_models.Transformer, random_models.Recurrent
-            )
+            architecture = pick(generator, random_models.Transformer, random_models.Transformer, random_models.Recurrent)
         else:
             models = [model for model in _TABLE_MODELS if self.kind == "shapley" or model.has_gradient]
-            architecture = pick(generator, *models)  # type: ignore[assignment]
+            architecture = pick(generator, *models)
             players = _PLAYERS_COSTLY if architecture is random_models.Transformer else _PLAYERS
-            n_players = int(pick(generator, *players))  # type: ignore[call-overload]
+            n_players = pick(generator, *players)
             x = random_data.tables(self.tasks_per_batch, n_rows, n_players, generator)
         return self._explained(x, architecture, generator)
 
-    def _explained(self, x: Tensor, architecture: type[BatchedModel], generator: Generator) -> BatchedGames:
-        n_outputs = int(pick(generator, 1, 2, 2, 3, 5))  # type: ignore[call-overload]
-        model = architecture(self.tasks_per_batch, x.shape[2], x.shape[3], n_outputs, generator)  # type: ignore[call-arg]
+    def _explained(self, x: Tensor, architecture: Architecture, generator: Generator) -> BatchedGames:
+        n_outputs = pick(generator, 1, 2, 2, 3, 5)
+        model = architecture(self.tasks_per_batch, x.shape[2], x.shape[3], n_outputs, generator)
         targets = random_data.teacher_outputs(x, n_outputs, generator)
-        steps = int(pick(generator, 0, 30, 80, 200))  # type: ignore[call-overload]
-        train(model, x, targets, n_outputs > 1, steps, float(pick(generator, 0.003, 0.01, 0.02)))  # type: ignore[arg-type]
+        steps = pick(generator, 0, 30, 80, 200)
+        train(model, x, targets, n_outputs > 1, steps, pick(generator, 0.003, 0.01, 0.02))
         inputs = x[:, : self.rows]
         baselines = _baselines(x, self.rows, generator)
-        probability = n_outputs > 1 and bool(pick(generator, True, False))
-        sharpness = float(pick(generator, 1.0, 1.0, 3.0))  # type: ignore[arg-type]
+        probability = n_outputs > 1 and pick(generator, True, False)
+        sharpness = pick(generator, 1.0, 1.0, 3.0)
         with torch.no_grad():
             outputs = model(inputs)
         chosen = outputs.argmax(-1) if pick(generator, True, False) else torch.zeros(outputs.shape[:2], dtype=torch.long)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from captum_meta.tasks.augment import augment
-from captum_meta.types import Evidence, ExplanationTask, Explanations
+from captum_meta.types import Evidence, Explanations, ExplanationTask
 
 
 class TaskFamily(Protocol):
@@ -50,7 +50,7 @@ class _Pool(Dataset[list[Explanations]]):
         return batch
 
 
-def _stored_types() -> list[Callable[..., object]]:
+def _stored_types() -> list[Any]:
     from captum_meta.types import Coalitions
 
     return [Explanations, Evidence, Coalitions]
@@ -141,8 +141,10 @@ class ExplanationTaskDataModule(LightningDataModule):
         tasks = [split(view, self.support_rows) for views in self.pools["validation"] for view in views]
         return DataLoader(tasks, batch_size=None)  # type: ignore[arg-type]
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device) if isinstance(batch, ExplanationTask) else batch
+
 
 def _finite(explanations: Explanations) -> bool:
     tensors = (explanations.attributions, explanations.evidence.effects, explanations.evidence.total)
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
-

@@ -50,6 +50,3 @@ class MetaLearningModule(LightningModule):
     def _rate(self, step: int) -> float:
         total = max(1, int(self.trainer.estimated_stepping_batches))
         return min(1.0, (step + 1) / self.warmup_steps) * (0.5 + 0.5 * cos(pi * min(1.0, step / total)))
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device) if isinstance(batch, ExplanationTask) else batch

@@ -17,4 +17,4 @@ class SaveLearner(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            pl_module.learner.save(self.path)  # type: ignore[operator, union-attr]
+            pl_module.learner.save(self.path)

@@ -24,9 +24,7 @@ class CountingModel(torch.nn.Module):
 
     def __init__(self, n_players: int = 6, n_outputs: int = 3) -> None:
         super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Linear(n_players, 16), torch.nn.Tanh(), torch.nn.Linear(16, n_outputs)
-        )
+        self.layers = torch.nn.Sequential(torch.nn.Linear(n_players, 16), torch.nn.Tanh(), torch.nn.Linear(16, n_outputs))
         self.rows = 0
 
     def forward(self, x: Tensor) -> Tensor:

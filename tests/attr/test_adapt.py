@@ -58,7 +58,11 @@ def test_groups_may_be_given_as_players_or_as_elements() -> None:
 
 @pytest.mark.parametrize(
     ("values", "error"),
-    [(torch.zeros(4, 5), AssertionError), (torch.zeros(3, 6), AssertionError), (torch.full((4, 6), torch.nan), ValueError)],
+    [
+        (torch.zeros(4, 5), AssertionError),
+        (torch.zeros(3, 6), AssertionError),
+        (torch.full((4, 6), torch.nan), ValueError),
+    ],
 )
 def test_bad_attributions_leave_the_support_set_as_it_was(values: torch.Tensor, error: type[Exception]) -> None:
     attr = shapley().adapt(torch.randn(8, 6), target=0, attributions=torch.randn(8, 6))

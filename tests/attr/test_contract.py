@@ -40,9 +40,8 @@ def entries() -> list[Any]:
     cases = []
     for entry in config:
         for method in entry["algorithms"]:
-            if method in PEERS and "layer" not in entry and "neuron_selector" not in entry.get("attribute_args", {}):
-                if not entry.get("noise_tunnel") and not entry.get("target_layer"):
-                    cases.append(pytest.param(method, entry, id=f"{method.__name__}-{entry['name']}"))
+            if method in PEERS and not entry.get("noise_tunnel"):
+                cases.append(pytest.param(method, entry, id=f"{method.__name__}-{entry['name']}"))
     return cases
 
 
@@ -170,9 +169,7 @@ class TestEveryFrontEnd:
         attr = make(front_end, lambda x: inner(x[:, [0, 1, 2, 4, 5]]))
         assert (attr.attribute(x, target=1, **extra(front_end, x))[:, 3] == 0).all()
 
-    def test_additive_models_are_explained_exactly(
-        self, method: type[Attribution], front_end: type[Attribution]
-    ) -> None:
+    def test_additive_models_are_explained_exactly(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(3, 4)
         attr = make(front_end, lambda x: x @ torch.tensor([1.0, -2.0, 0.5, 3.0]))
         expected = x * torch.tensor([1.0, -2.0, 0.5, 3.0])
@@ -199,9 +196,7 @@ class TestEveryFrontEnd:
         for other in (copy.deepcopy(attr), pickle.loads(pickle.dumps(attr))):
             assert torch.equal(other.attribute(x, target=0, **extra(front_end, x)), expected)
 
-    def test_a_learner_of_another_kind_is_refused(
-        self, method: type[Attribution], front_end: type[Attribution]
-    ) -> None:
+    def test_a_learner_of_another_kind_is_refused(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         other = untrained("path" if issubclass(front_end, (KernelShap, ShapleyValueSampling)) else "shapley")
         with pytest.raises(ValueError, match="attributions: pass"):
             front_end(CountingModel(), learner=other)  # type: ignore[call-arg]

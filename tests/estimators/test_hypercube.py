@@ -45,7 +45,9 @@ def test_is_the_shapley_value_of_the_gaussian_process_mean(seed: int) -> None:
     seen = [0, 31, *codes]
     additive = everything.double() @ prior
     among = torch.tensor([[covariance(everything[a], everything[b]) for b in seen] for a in seen], dtype=torch.float64)
-    towards = torch.tensor([[covariance(everything[a], everything[b]) for b in seen] for a in range(32)], dtype=torch.float64)
+    towards = torch.tensor(
+        [[covariance(everything[a], everything[b]) for b in seen] for a in range(32)], dtype=torch.float64
+    )
     mean = additive + towards @ torch.linalg.solve(among, (worths - additive)[seen])
     assert torch.allclose(estimate(worths, codes, prior), shapley_values(mean), atol=1e-6)
 

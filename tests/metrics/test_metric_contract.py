@@ -79,9 +79,7 @@ def test_other_precisions(case: Case, dtype: torch.dtype) -> None:
     if dtype == torch.bfloat16 and not case.evaluates:
         torch.testing.assert_close(value, case.score(MODEL, single))
     elif case.id not in ("MaxSensitivity", "LocalLipschitz", "Infidelity", "FaithfulnessCorrelation"):
-        torch.testing.assert_close(
-            value, case.score(MODEL, single), atol=0.1 if dtype == torch.bfloat16 else 1e-4, rtol=0
-        )
+        torch.testing.assert_close(value, case.score(MODEL, single), atol=0.1 if dtype == torch.bfloat16 else 1e-4, rtol=0)
 
 
 def run_on(case: Case, model: torch.nn.Module, data: dict[str, Any]) -> torch.Tensor:

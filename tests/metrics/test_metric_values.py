@@ -264,9 +264,7 @@ def test_max_sensitivity_and_local_lipschitz() -> None:
                 ratios.append(change / np.linalg.norm(scale.flatten()))
             check(values[row], max(ratios))
         if function is F.max_sensitivity:
-            replay = captum_metrics.sensitivity_max(
-                explanation, x, always(perturbed.reshape(40, 2, 3)), n_perturb_samples=5
-            )
+            replay = captum_metrics.sensitivity_max(explanation, x, always(perturbed.reshape(40, 2, 3)), n_perturb_samples=5)
             check(values, replay)
 
 
@@ -274,9 +272,7 @@ def test_sensitivity_passes_rows_arguments_on() -> None:
     method = KernelShap(MODEL)
     names = ("inputs", "baselines", "target")
     for mask in (MASK, RAGGED):
-        value = F.max_sensitivity(
-            method.attribute, *(DATA[name] for name in names), feature_mask=mask, n_perturb_samples=2
-        )
+        value = F.max_sensitivity(method.attribute, *(DATA[name] for name in names), feature_mask=mask, n_perturb_samples=2)
         assert value.isfinite()
 
 

@@ -1,0 +1,1 @@
+"""Held-out models, peers at equal cost, and the comparison of both."""

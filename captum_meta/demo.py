@@ -1,0 +1,174 @@
+"""`captum-meta demo`: a classifier on breast-cancer data, explained by us and by Captum."""
+
+from __future__ import annotations
+
+import warnings
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from captum.attr import IntegratedGradients, KernelShap
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor, nn
+
+from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap
+from captum_meta.functional import attribution_error
+
+_ROWS, _PERMUTATIONS = 16, 1500
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method at one budget: evaluations and seconds a row, and the error against the long reference."""
+
+    method: str
+    evaluations: int
+    seconds: float
+    error: float
+
+
+def train_classifier() -> tuple[nn.Module, Tensor, list[str]]:
+    """A small net on scikit-learn's breast-cancer data, its held-out rows, and the features' names."""
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
+    x = torch.tensor(data.data, dtype=torch.float32)
+    x = (x - x.mean(0)) / x.std(0)
+    y = torch.tensor(data.target)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    train, held_out = order[:400], order[400:]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(30, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2))
+        optimizer = torch.optim.Adam(net.parameters(), 0.01, weight_decay=1e-3)
+        for _ in range(150):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x[train]), y[train]).backward()
+            optimizer.step()
+    return nn.Sequential(net, nn.Softmax(1)).eval(), x[held_out][:_ROWS], list(data.feature_names)
+
+
+def long_reference(model: nn.Module, x: Tensor, target: Tensor, update: Callable[[], None]) -> Tensor:
+    """Shapley values by antithetic permutations, unbiased, ``(B, M)``; the baseline is the data's mean, zero."""
+    n_players = x.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    total = torch.zeros_like(x, dtype=torch.float64)
+    for _ in range(_PERMUTATIONS // 50):
+        order = torch.rand(25, n_players, generator=generator).argsort(-1)
+        rank = torch.cat([order, order.flip(-1)]).argsort(-1)
+        members = rank.unsqueeze(1) < torch.arange(n_players + 1).unsqueeze(1)
+        for row in range(len(x)):
+            with torch.no_grad():
+                worths = model(torch.where(members.flatten(0, 1), x[row], 0.0))[:, target[row]]
+            total[row] += worths.double().unflatten(0, (50, -1)).diff(dim=-1).gather(1, rank).sum(0)
+        update()
+    return (total / (_PERMUTATIONS // 50 * 50)).float()
+
+
+def _methods(model: nn.Module, x: Tensor, target: Tensor) -> list[tuple[str, int, Callable[[], Tensor]]]:
+    shap, path = MetaKernelShap(model), MetaIntegratedGradients(model)
+    cases: list[tuple[str, int, Callable[[], Tensor]]] = []
+    for n in (0, 60, 120, 240, 480):
+        cases.append(("MetaKernelShap", 9 + n, lambda n=n: shap.attribute(x, target=target, n_samples=n)))  # type: ignore[misc]
+    for n in (69, 129, 249, 489, 960, 1920):
+
+        def captum(n: int = n) -> Tensor:
+            method = KernelShap(model)
+            return method.attribute(x, target=target, n_samples=n, perturbations_per_eval=n)
+
+        cases.append(("Captum KernelShap", n, captum))
+    for n in (3, 5, 10):
+        cases.append(("MetaIntegratedGradients", 3 * n + 2, lambda n=n: path.attribute(x, target=target, n_steps=n)))  # type: ignore[misc]
+    for n in (4, 6, 11, 50):
+
+        def gradients(n: int = n) -> Tensor:
+            return IntegratedGradients(model).attribute(x, target=target, n_steps=n)
+
+        cases.append(("Captum IntegratedGradients", 3 * n, gradients))
+    return cases
+
+
+def run(folder: Path) -> list[Measured]:
+    """Explain the held-out rows with every method; print the table and write the figures into ``folder``."""
+    console = Console()
+    results: list[Measured] = []
+    with Progress(console=console) as progress:
+        task = progress.add_task("Training a classifier", total=None)
+        model, x, names = train_classifier()
+        with torch.no_grad():
+            target = model(x).argmax(1)
+        progress.update(task, total=_PERMUTATIONS // 50, description="Long reference (permutations)")
+        shapley = long_reference(model, x, target, lambda: progress.advance(task))
+        integral = IntegratedGradients(model).attribute(x, target=target, n_steps=2000, internal_batch_size=4000)
+        cases = _methods(model, x, target)
+        task = progress.add_task("Explaining 16 rows", total=len(cases))
+        explained = {}
+        for method, evaluations, explain in cases:
+            start = perf_counter()
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.manual_seed(0)
+                values = explain()
+            seconds = (perf_counter() - start) / len(x)
+            right = integral if "Integrated" in method else shapley
+            results.append(Measured(method, evaluations, seconds, float(attribution_error(values, right))))
+            explained[method, evaluations] = values
+            progress.advance(task)
+    console.print(_table(results))
+    _figures(results, explained, shapley, names, folder, console)
+    return results
+
+
+def _table(results: Sequence[Measured]) -> Table:
+    table = Table(title="16 held-out rows of breast-cancer data, 30 features, probability of the predicted class")
+    for column, justify in (("method", "left"), ("evaluations a row", "right"), ("seconds a row", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("error (relative, squared)", justify="right")
+    previous = None
+    for result in results:
+        if previous not in (None, result.method):
+            table.add_section()
+        previous = result.method
+        table.add_row(result.method, str(result.evaluations), f"{result.seconds:.4f}", f"{result.error:.5f}")
+    return table
+
+
+def _figures(
+    results: Sequence[Measured],
+    explained: dict[tuple[str, int], Tensor],
+    reference: Tensor,
+    names: list[str],
+    folder: Path,
+    console: Console,
+) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        console.print("No figures: install matplotlib with `pip install 'captum-meta[plots]'`.")
+        return
+    matplotlib.use("Agg")
+    from captum_meta.benchmark.figures import attributions_of_one_row, error_against_cost
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shap = [result for result in results if "Kernel" in result.method]
+    curves = {m: [(r.evaluations, r.error) for r in shap if r.method == m] for m in dict.fromkeys(r.method for r in shap)}
+    error_against_cost(curves, folder / "error_against_cost.png", "Shapley values of a breast-cancer classifier")
+    row = {
+        "long reference": reference[0],
+        "MetaKernelShap, 69 evaluations": explained["MetaKernelShap", 69][0],
+        "Captum KernelShap, 69 evaluations": explained["Captum KernelShap", 69][0],
+    }
+    attributions_of_one_row(row, names, folder / "attributions_of_one_row.png")
+    console.print(f"Figures: {folder}/error_against_cost.png and {folder}/attributions_of_one_row.png")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Explain a classifier with the shipped explainers and with Captum's methods, and compare them."""
+    parser = ArgumentParser(prog="captum-meta demo", description=main.__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("captum_meta_demo"), help="where the figures go")
+    run(parser.parse_args(arguments).folder)

@@ -1,0 +1,99 @@
+"""The ridge learner derived again, row by row, with everything written out."""
+
+import numpy as np
+import torch
+
+from captum_meta.learners import Ridge
+from captum_meta.learners.ridge import _STRENGTHS
+from captum_meta.nn import EvidenceExplainer
+from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations
+
+
+def explanations(n_rows: int, n_players: int, seed: int, signal: float) -> Explanations:
+    """Attributions that are a fixed combination of the effects, the same for all players, plus noise."""
+    generator = torch.Generator().manual_seed(seed)
+    effects = torch.randn(n_rows, n_players, 5, generator=generator, dtype=torch.float64)
+    noise = torch.randn(n_rows, n_players, generator=generator, dtype=torch.float64)
+    values = signal * (effects @ torch.tensor([0.5, 0.0, 0.2, 1.0, -0.3]).double()) + noise
+    evidence = Evidence(
+        effects=effects,
+        measured=torch.ones_like(effects, dtype=torch.bool),
+        players=torch.ones(n_rows, n_players, dtype=torch.bool),
+        total=values.sum(-1),
+        curve=torch.zeros(n_rows, 3, dtype=torch.float64),
+        points=torch.tensor(SHAPLEY_POINTS).expand(n_rows, 3),
+    )
+    return Explanations(evidence, values)
+
+
+def plain_shared(features: np.ndarray, target: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
+    """Ridge on all rows, and the squared error on rows left out one at a time, refitted each time."""
+    flat = features.reshape(-1, features.shape[-1])
+    size = np.mean(np.diag(flat.T @ flat))
+    penalty = strength * size * np.eye(features.shape[-1])
+
+    def fit(rows: list[int]) -> np.ndarray:
+        x, y = features[rows].reshape(-1, features.shape[-1]), target[rows].reshape(-1)
+        return np.linalg.solve(x.T @ x + penalty, x.T @ y)
+
+    everyone = list(range(len(features)))
+    error = 0.0
+    for row in everyone:
+        weights = fit([other for other in everyone if other != row])
+        error += ((target[row] - features[row] @ weights) ** 2).sum()
+    return fit(everyone), error
+
+
+def test_shared_coefficients_are_those_of_the_best_left_out_error() -> None:
+    support = explanations(12, 4, seed=0, signal=2.0)
+    explainer = EvidenceExplainer()
+    prior = explainer.prior(support.evidence)
+    features = torch.cat([support.evidence.effects, prior.features], dim=-1).numpy()
+    fits = [plain_shared(features, support.attributions.numpy(), strength) for strength in _STRENGTHS]
+    expected = min(fits, key=lambda fit: fit[1])[0]
+    state = Ridge(explainer).adapt(support)
+    assert np.allclose(state["shared"].numpy(), expected, atol=1e-8)
+
+
+def test_noise_does_little_harm() -> None:
+    """Where there is nothing to learn, what is learned by chance costs little on other rows."""
+    harm = []
+    for seed in range(20):
+        learner = Ridge(EvidenceExplainer())
+        state = learner.adapt(explanations(8, 4, seed, signal=0.0))
+        query = explanations(50, 4, seed + 100, signal=0.0)
+        error = (learner.predict(state, query.evidence) - query.attributions).square().sum()
+        harm.append(float(error / query.attributions.square().sum()))
+    assert np.mean(harm) < 1.1
+
+
+def test_one_row_cannot_judge_itself_so_nothing_is_learned() -> None:
+    state = Ridge(EvidenceExplainer()).adapt(explanations(1, 4, 0, signal=2.0))
+    assert not state["shared"].any() and not state["own"].any()
+
+
+def test_players_of_their_own_are_learned_apart() -> None:
+    """The sign of the effect differs by player, which only the coefficients of each player can say."""
+    support = explanations(30, 4, seed=0, signal=0.0)
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0]).double()
+    values = 3 * support.evidence.effects[..., 3] * signs
+    support = Explanations(support.evidence, values)
+    learner = Ridge(EvidenceExplainer())
+    predicted = learner.predict(learner.adapt(support), support.evidence)
+    assert (predicted - values).square().sum() < 0.05 * values.square().sum()
+
+
+def test_noisy_labels_count_less() -> None:
+    support = explanations(12, 4, seed=0, signal=2.0)
+    variance = torch.zeros(12, 4, dtype=torch.float64)
+    variance[6:] = 1e6
+    spoilt = support.attributions.clone()
+    spoilt[6:] += 1000 * torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    learner = Ridge(EvidenceExplainer())
+    query = explanations(20, 4, seed=3, signal=2.0)
+
+    def error(noise: torch.Tensor | None) -> torch.Tensor:
+        state = learner.adapt(Explanations(support.evidence, spoilt, noise))
+        return (learner.predict(state, query.evidence) - query.attributions).square().sum()
+
+    assert error(variance) <= error(None)

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from captum_meta.estimators import all_coalitions
+from captum_meta.tasks import SyntheticTaskFamily
+from captum_meta.tasks.augment import augment, dual, negate
+from captum_meta.tasks.batched_games import BatchedGames, long_integrated_gradients, shapley_explanations
+from captum_meta.types import Explanations
+
+
+def small(kind: str) -> SyntheticTaskFamily:
+    return SyntheticTaskFamily(kind, tasks_per_batch=2, rows=4, seed=3)  # type: ignore[arg-type]
+
+
+def polynomial(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Two games of three players with two numbers each; the second is the double of the first."""
+    value = x[..., 0, 0] * x[..., 1, 1] + x[..., 2, 0] ** 2 + x[..., 2, 1]
+    return value * torch.tensor([[1.0], [2.0]])
+
+
+def games() -> BatchedGames:
+    x = torch.randn(2, 4, 3, 2, generator=torch.Generator().manual_seed(0))
+    return BatchedGames(polynomial, x, torch.zeros_like(x), has_gradient=True)
+
+
+def test_a_batch_is_a_function_of_its_index() -> None:
+    family, again = small("shapley"), small("shapley")
+    again[1]
+    assert torch.equal(family[2].attributions, again[2].attributions)
+    assert not torch.equal(family[2].evidence.total, small("path")[1].evidence.total)
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_shapley_labels_add_up(index: int) -> None:
+    explained = small("shapley")[index]
+    total, scale = explained.evidence.total, explained.attributions.abs().sum(-1)
+    assert ((explained.attributions.sum(-1) - total).abs() <= 1e-4 * scale + 1e-5).all()
+
+
+def test_the_global_random_state_stands_still() -> None:
+    state = torch.get_rng_state()
+    small("shapley")[0]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_labels_and_evidence_of_a_known_game() -> None:
+    known = games()
+    x = known.inputs
+    explained = shapley_explanations(known, 0, seed=0)
+    product = x[..., 0, 0] * x[..., 1, 1] * torch.tensor([[1.0], [2.0]])
+    own = (x[..., 2, 0] ** 2 + x[..., 2, 1]) * torch.tensor([[1.0], [2.0]])
+    expected = torch.stack([product / 2, product / 2, own], dim=-1)
+    assert torch.allclose(explained.attributions, expected, atol=1e-5)
+    effects = explained.evidence.effects
+    assert torch.allclose(effects[..., 0, 3], product, atol=1e-5)
+    assert torch.allclose(effects[..., 0, 4], torch.zeros(2, 4), atol=1e-5)
+    assert torch.allclose(effects[..., 0, 1], product / 2, atol=1e-5)
+    assert torch.allclose(long_integrated_gradients(known, each_number=False), expected, atol=1e-4)
+
+
+def test_worths_are_those_of_single_evaluations() -> None:
+    known = games()
+    members = all_coalitions(3).expand(2, 4, 8, 3)
+    worths = known.worths(members)
+    for coalition in range(8):
+        x = torch.where(members[:, :, coalition].unsqueeze(-1), known.inputs, known.baselines)
+        assert torch.allclose(worths[:, :, coalition], polynomial(x, torch.arange(4)), atol=1e-6)
+
+
+def test_the_dual_of_the_dual_is_the_game() -> None:
+    evidence = small("shapley")[5].evidence
+    twice = dual(dual(evidence))
+    assert torch.allclose(twice.effects, evidence.effects)
+    assert torch.allclose(twice.curve, evidence.curve, atol=1e-5)
+    assert twice.coalitions is not None and evidence.coalitions is not None
+    assert torch.equal(twice.coalitions.members, evidence.coalitions.members)
+    assert torch.allclose(twice.coalitions.worths, evidence.coalitions.worths, atol=1e-5)
+
+
+def test_the_dual_is_what_swapping_input_and_baseline_measures() -> None:
+    known = games()
+    swapped = BatchedGames(known.function, known.baselines, known.inputs, known.has_gradient)
+    one = dual(shapley_explanations(known, 0, seed=0).evidence)
+    other = negate(shapley_explanations(swapped, 0, seed=0), torch.tensor([True, True])).evidence
+    assert torch.allclose(one.effects, other.effects, atol=1e-5)
+    assert torch.allclose(one.total, other.total, atol=1e-5)
+
+
+def test_augmented_evidence_hides_what_it_drops() -> None:
+    explained = small("shapley")[0]
+    for seed in range(30):
+        seen: Explanations = augment(explained, torch.Generator().manual_seed(seed))
+        evidence = seen.evidence
+        assert (evidence.effects[~evidence.measured] == 0).all()
+        assert evidence.measured.flatten(1).any(1).all()
