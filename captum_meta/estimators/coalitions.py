@@ -1,4 +1,4 @@
-"""Which coalitions a budget is spent on: the border first, then whole sizes that fit, then paired samples.
+"""Which coalitions a budget is spent on: the border first, then pairs of all other sizes by their kernel mass.
 
 The border (one player alone, or all but one) holds the coalitions of highest Shapley-kernel weight. A coalition and its
 complement are always taken together: pairing removes the error of all interactions of even order (Covert and Lee 2021).
@@ -73,13 +73,8 @@ def _plan(n_players: int, budget: int, seed: int, keys: Tensor, priority: Tensor
         return _partial_border(budget, priority)
     singles = torch.eye(n_players, dtype=torch.bool, device=device)
     parts = [torch.cat([singles, ~singles]).expand(len(keys), -1, -1)]
-    left, size = budget - 2 * n_players, 2
-    while 2 * size <= n_players and _count(n_players, size) <= left // 2:
-        parts.append(_with_complements(_listed(n_players, size, device).expand(len(keys), -1, -1)))
-        left -= 2 * _count(n_players, size)
-        size += 1
-    for sampled, count in _allocate(n_players, size, left // 2).items():
-        parts.append(_with_complements(_sample(n_players, sampled, count, seed + 7919 * sampled, keys)))
+    for size, count in _allocate(n_players, (budget - 2 * n_players) // 2).items():
+        parts.append(_with_complements(_sample(n_players, size, count, seed + 7919 * size, keys)))
     return torch.cat(parts, dim=1)
 
 
@@ -106,14 +101,19 @@ def _with_complements(members: Tensor) -> Tensor:
     return torch.stack([members, ~members], dim=2).flatten(1, 2)
 
 
-def _allocate(n_players: int, smallest: int, pairs: int) -> dict[int, int]:
-    """Share ``pairs`` among the sizes from ``smallest`` to M / 2 by their kernel mass, none above what it has."""
+def _allocate(n_players: int, pairs: int) -> dict[int, int]:
+    """Share ``pairs`` among the sizes from 2 to M / 2 by their kernel mass, none above what it has.
+
+    Sizes whose share covers them are so enumerated. Enumerating any size that merely fits would leave larger ones bare.
+    """
     shares = {}
-    sizes = list(range(smallest, n_players // 2 + 1))
-    for index, size in enumerate(sizes):
-        masses = [(0.5 if 2 * s == n_players else 1.0) / (s * (n_players - s)) for s in sizes[index:]]
-        shares[size] = min(round(pairs * masses[0] / sum(masses)), _count(n_players, size))
+    sizes = list(range(2, n_players // 2 + 1))
+    masses = {size: (0.5 if 2 * size == n_players else 1.0) / (size * (n_players - size)) for size in sizes}
+    left = sum(masses.values())
+    for size in sizes:
+        shares[size] = min(round(pairs * masses[size] / left), _count(n_players, size))
         pairs -= shares[size]
+        left -= masses[size]
     for size in sizes:
         extra = min(pairs, _count(n_players, size) - shares[size])
         shares[size] += extra

@@ -58,6 +58,10 @@ def test_small_budget_measures_the_players_of_highest_priority() -> None:
     assert (~members[0, 2:]).nonzero()[:, 1].tolist() == [1, 3]
 
 
-def test_whole_sizes_are_listed_before_anything_is_sampled() -> None:
-    sizes = plan(8, 2 * (8 + 28) + 10)[0].sum(-1)
-    assert [(sizes == size).sum().item() for size in (1, 2, 6, 7)] == [8, 28, 28, 8]
+def test_sizes_share_the_budget_by_kernel_mass_and_small_ones_are_exhausted_first() -> None:
+    few, many = plan(10, 60)[0].sum(-1), plan(10, 400)[0].sum(-1)
+    mass = {2: 1 / 16, 3: 1 / 21, 4: 1 / 24, 5: 0.5 / 25}
+    for size, share in mass.items():
+        pairs = 20 * share / sum(mass.values())
+        assert abs((few == size).sum().item() / (2 if size == 5 else 1) - pairs) <= 1
+    assert [(many == size).sum().item() for size in (1, 2, 8, 9)] == [10, 45, 45, 10]

@@ -1,0 +1,199 @@
+"""Evidence derived again with loops, one row, one coalition and one player at a time."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_meta.estimators import gauss_legendre
+from captum_meta.evidence import Game, measure_path, measure_shapley
+from captum_meta.types import Evidence
+
+
+class TwoInputs(nn.Module):
+    """Tokens (B, 3, 2), a table (B, 4), a factor a row, a power for all."""
+
+    def forward(self, tokens: Tensor, table: Tensor, factor: Tensor, power: int) -> Tensor:
+        value = torch.sin(tokens).prod(2).sum(1) * table.tanh().sum(1) * factor
+        return torch.stack([value, value**power + table[:, 0]], dim=1)
+
+
+def problem() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor, tuple[Tensor, int]]:
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(4, 3, 2, generator=generator).double(), torch.randn(4, 4, generator=generator).double())
+    b = (torch.zeros(1, 3, 2).double(), torch.full((1, 4), 0.2).double())
+    return x, b, torch.tensor([0, 1, 1, 0]), (torch.rand(4, generator=generator).double(), 2)
+
+
+GROUPS = (torch.tensor([[[7, 7], [2, 2], [0, 0]]]), torch.tensor([[2, 11, 11, 5]]))
+ORDER = [0, 2, 5, 7, 11]
+
+
+def mixed(x: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], row: int, kept: set[int]) -> tuple[Tensor, ...]:
+    parts = []
+    for tensor, start, group in zip(x, b, GROUPS, strict=True):
+        keep = torch.tensor([[g in kept for g in line] for line in group.reshape(-1, group.shape[-1]).tolist()])
+        parts.append(torch.where(keep.reshape(group.shape), tensor[row : row + 1], start))
+    return tuple(parts)
+
+
+def test_evidence_of_groups_over_two_inputs() -> None:
+    x, b, target, (factor, power) = problem()
+    model = TwoInputs()
+    evidence = measure_shapley(Game(model, x, b, target, (factor, power), GROUPS), n_samples=10)
+    assert evidence.measured.all() and evidence.coalitions is None
+    for row in range(4):
+
+        def f(kept: set[int], row: int = row) -> float:
+            tensors = mixed(x, b, row, kept)
+            return model(*tensors, factor[row : row + 1], power)[0, target[row]].item()
+
+        everyone = set(ORDER)
+        assert evidence.total[row].item() == pytest.approx(f(everyone) - f(set()))
+        for player, group in enumerate(ORDER):
+            assert evidence.effects[row, player, 3].item() == pytest.approx(f(everyone) - f(everyone - {group}))
+            assert evidence.effects[row, player, 4].item() == pytest.approx(f({group}) - f(set()))
+        for channel, point in enumerate((1.0, 0.5, 0.0)):
+            at = [(s + point * (t[row : row + 1] - s)).requires_grad_() for t, s in zip(x, b, strict=True)]
+            value = model(*at, factor[row : row + 1], power)[0, target[row]]
+            grads = torch.autograd.grad(value, at)
+            assert evidence.curve[row, channel].item() == pytest.approx(value.item() - f(set()))
+            for player, group in enumerate(ORDER):
+                effect = sum(
+                    (g * (t[row : row + 1] - s))[mask == group].sum()
+                    for g, t, s, mask in zip(grads, x, b, GROUPS, strict=True)
+                )
+                assert evidence.effects[row, player, channel].item() == pytest.approx(float(effect))
+
+
+def test_worths_of_coalitions_inside_the_border_in_small_chunks() -> None:
+    x, b, target, extra = problem()
+    model = TwoInputs()
+    whole = measure_shapley(Game(model, x, b, target, extra, GROUPS), n_samples=20)
+    chunked = measure_shapley(Game(model, x, b, target, extra, GROUPS, max_rows=3), n_samples=20)
+    assert whole.coalitions is not None and chunked.coalitions is not None
+    assert torch.allclose(whole.coalitions.worths, chunked.coalitions.worths)
+    assert torch.allclose(whole.effects, chunked.effects)
+    for row in range(4):
+        for members, worth in zip(whole.coalitions.members[row], whole.coalitions.worths[row], strict=True):
+            kept = {group for group, member in zip(ORDER, members.tolist(), strict=True) if member}
+            values = [
+                model(*mixed(x, b, row, some), extra[0][row : row + 1], extra[1])[0, target[row]]
+                for some in (kept, set())
+            ]
+            assert torch.isclose(worth, values[0] - values[1])
+
+
+def test_rows_with_players_of_their_own() -> None:
+    x = torch.randn(2, 4)
+    mask = torch.tensor([[0, 1, 2, 3], [0, 0, 1, 1]])
+    evidence = measure_shapley(Game(lambda x: x.square().sum(1), x, None, None, None, mask), n_samples=8)
+    assert evidence.players.sum(1).tolist() == [4, 2]
+    assert torch.allclose(evidence.effects[1, :2, 4], x[1].square().unflatten(0, (2, 2)).sum(1))
+    assert not evidence.measured[1, 2:].any()
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: x.sum(1),
+        lambda x: x.sum(1, keepdim=True),
+        partial(lambda x, dim: x.sum(dim), dim=1),
+        torch.jit.script(nn.Sequential(nn.Linear(3, 1))),
+        lambda x: x.float().sum(1),
+    ],
+    ids=["(B,)", "(B, 1)", "partial", "script", "function"],
+)
+def test_forms_of_forward_functions(forward: object) -> None:
+    evidence = measure_shapley(Game(forward, torch.randn(2, 3)))  # type: ignore[arg-type]
+    assert evidence.effects.shape == (2, 3, 5) and evidence.measured.all()
+
+
+def test_outputs_behind_a_tuple_target() -> None:
+    x = torch.randn(2, 3)
+    evidence = measure_shapley(Game(lambda x: x.unsqueeze(2) * torch.arange(1.0, 5), x, None, (1, 3)))
+    assert torch.allclose(evidence.total, 4 * x[:, 1])
+
+
+def test_one_number_for_a_batch_is_one_game() -> None:
+    x = torch.randn(3, 4)
+    evidence = measure_shapley(Game(lambda x: x.square().sum(), x))
+    assert evidence.effects.shape == (1, 4, 5)
+    assert torch.allclose(evidence.effects[0, :, 4], x.square().sum(0), atol=1e-5)
+
+
+def test_scikit_learn_behind_a_lambda() -> None:
+    from sklearn.tree import DecisionTreeRegressor
+
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    tree = DecisionTreeRegressor(max_depth=3).fit(x, x[:, 0] * x[:, 1])
+    rows = torch.tensor(x[:4], dtype=torch.float32)
+    evidence = measure_shapley(Game(lambda x: torch.as_tensor(tree.predict(x.numpy())), rows))
+    assert evidence.measured[..., 3:].all() and not evidence.measured[..., :3].any()
+
+
+def test_whole_numbers_have_no_gradient() -> None:
+    table = torch.randn(10)
+    evidence = measure_shapley(Game(lambda x: table[x].sum(1), torch.tensor([[1, 2], [3, 4]])))
+    assert not evidence.measured[..., :3].any()
+    assert torch.allclose(evidence.effects[0, :, 4], table[[1, 2]] - table[0])
+
+
+def test_errors_of_the_model_are_not_swallowed() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise RuntimeError("size mismatch somewhere inside")
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        measure_shapley(Game(broken, torch.randn(2, 3)))
+
+
+def test_vanishing_gradients_are_unmeasured_row_by_row() -> None:
+    def step(x: Tensor) -> Tensor:
+        return torch.where(x[:, 0] > 0, (x[:, 1] > 0.5).float() + 0 * x.sum(1), x.sum(1))
+
+    x = torch.tensor([[1.0, 1.0], [-1.0, 1.5]])
+    evidence = measure_shapley(Game(step, x, torch.tensor([[0.5, 0.0], [-1.0, 0.0]])))
+    assert evidence.measured[:, 0, 0].tolist() == [False, True]
+
+
+def test_paths() -> None:
+    x, model = torch.randn(3, 4).double(), nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    nodes = gauss_legendre(3)[0]
+    evidence, slopes = measure_path(Game(model, x, 0.5, 1), nodes)
+    for place, node in enumerate(nodes):
+        at = (0.5 + node * (x - 0.5)).requires_grad_()
+        value = model(at)[:, 1]
+        gradient = torch.autograd.grad(value.sum(), at)[0]
+        assert torch.allclose(slopes[..., place], gradient)
+        assert torch.allclose(evidence.effects[..., place], gradient * (x - 0.5))
+        start = model(torch.full_like(x, 0.5))[:, 1]
+        assert torch.allclose(evidence.curve[:, place], value - start)
+        assert torch.allclose(evidence.total, model(x)[:, 1] - start)
+
+
+def test_paths_need_a_gradient_and_one_output() -> None:
+    with pytest.raises(RuntimeError, match="MetaKernelShap"):
+        measure_path(Game(lambda x: (x > 0).float().sum(1), torch.randn(2, 3)), torch.tensor([0.5]))
+    with pytest.raises(AssertionError, match="pass target"):
+        measure_path(Game(lambda x: x, torch.randn(2, 3)), torch.tensor([0.5]))
+
+
+def test_concatenation_and_padding() -> None:
+    from captum_meta.evidence import pad_players
+
+    one = measure_shapley(Game(lambda x: x.sum(1), torch.randn(2, 3)))
+    two = measure_shapley(Game(lambda x: x.sum(1), torch.randn(1, 5)))
+    joined = Evidence.concatenate([pad_players(one, 5), two])  # type: ignore[list-item]
+    assert joined.players.sum(1).tolist() == [3, 3, 5]
+    assert torch.equal(joined[2].effects, two.effects[0])
+
+
+@pytest.mark.gpu
+def test_evidence_lies_where_the_model_lies() -> None:
+    model, x = nn.Linear(3, 2).cuda(), torch.randn(2, 3, device="cuda")
+    evidence = measure_shapley(Game(model, x, None, 1), n_samples=6)
+    assert evidence.effects.is_cuda
+    alone = measure_shapley(Game(model.cpu(), x.cpu(), None, 1), n_samples=6)
+    assert torch.allclose(evidence.effects.cpu(), alone.effects, atol=1e-5)

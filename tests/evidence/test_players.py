@@ -1,0 +1,48 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from captum_meta.evidence import Players
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, 2, 4, generator=generator), torch.randn(3, 5, generator=generator)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=13, max_size=13), st.booleans())
+def test_collect_sums_each_group_and_spread_hands_its_value_back(ids: list[int], per_row: bool) -> None:
+    x = inputs()
+    rows = 3 if per_row else 1
+    flat = torch.stack([torch.tensor(ids).roll(row) for row in range(rows)])
+    masks = (flat[:, :8].reshape(rows, 2, 4), flat[:, 8:])
+    players = Players.of(x, masks)
+    collected = players.collect(x)
+    spread = players.of_elements(collected)
+    joint = torch.cat([part.flatten(1) for part in x], dim=1)
+    answer = torch.cat([part.flatten(1) for part in spread], dim=1)
+    for row in range(3):
+        own = flat[row if per_row else 0]
+        known = sorted(set(own.tolist()))
+        for position, group in enumerate(known):
+            total = joint[row][own == group].sum()
+            assert torch.isclose(collected[row, position], total, atol=1e-5)
+            assert torch.allclose(answer[row][own == group], total, atol=1e-5)
+        assert players.mask.expand(3, -1)[row].sum() == len(known)
+
+
+def test_without_a_mask_every_element_is_a_player() -> None:
+    x = inputs()
+    players = Players.of(x)
+    assert players.count == 13
+    assert all(torch.equal(a, b) for a, b in zip(players.of_elements(players.collect(x)), x, strict=True))
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(AssertionError, match="one mask for each input"):
+        Players.of(inputs(), (torch.zeros(1, 2, 4, dtype=torch.long),))
+    with pytest.raises(AssertionError, match="does not fit"):
+        Players.of(inputs()[1:], (torch.zeros(1, 4, dtype=torch.long),))
