@@ -33,7 +33,8 @@ def plan_coalitions(
         priority: ``(N, M)``, which players come first where the budget does not cover the border; by default random.
 
     Returns:
-        ``members (N, S, M)`` bool and ``measured (N, S)`` bool, the latter False for padding; S <= budget.
+        ``members (N, S, M)`` bool and ``measured (N, S)`` bool, the latter False for padding; S <= budget. The border comes
+        first, then pairs of all sizes in turn, so that the first part of a plan is nearly the plan of a smaller budget.
 
     >>> members, measured = plan_coalitions(torch.ones(1, 3, dtype=torch.bool), 2, 0, torch.tensor([1]))
     >>> members.sum(-1).tolist()
@@ -72,10 +73,14 @@ def _plan(n_players: int, budget: int, seed: int, keys: Tensor, priority: Tensor
     if budget < 2 * n_players:
         return _partial_border(budget, priority)
     singles = torch.eye(n_players, dtype=torch.bool, device=device)
-    parts = [torch.cat([singles, ~singles]).expand(len(keys), -1, -1)]
-    for size, count in _allocate(n_players, (budget - 2 * n_players) // 2).items():
-        parts.append(_with_complements(_sample(n_players, size, count, seed + 7919 * size, keys)))
-    return torch.cat(parts, dim=1)
+    border = torch.cat([singles, ~singles]).expand(len(keys), -1, -1)
+    counts = _allocate(n_players, (budget - 2 * n_players) // 2)
+    if not counts:
+        return border
+    inside = torch.cat([_sample(n_players, size, count, seed + 7919 * size, keys) for size, count in counts.items()], dim=1)
+    turns = torch.cat([(torch.arange(count) + 0.5) / count for count in counts.values()])
+    mixed = inside[:, turns.argsort(stable=True).to(device)]
+    return torch.cat([border, _with_complements(mixed)], dim=1)
 
 
 def _partial_border(budget: int, priority: Tensor) -> Tensor:

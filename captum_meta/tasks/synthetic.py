@@ -99,7 +99,7 @@ class SyntheticTaskFamily:
         n_outputs = pick(generator, 1, 2, 2, 3, 5)
         model = architecture(self.tasks_per_batch, x.shape[2], x.shape[3], n_outputs, generator)
         targets = random_data.teacher_outputs(x, n_outputs, generator)
-        steps = pick(generator, 0, 30, 80, 200)
+        steps = pick(generator, 0, 30, 100, 300)
         train(model, x, targets, n_outputs > 1, steps, pick(generator, 0.003, 0.01, 0.02))
         inputs = x[:, : self.rows]
         baselines = _baselines(x, self.rows, generator)

@@ -65,3 +65,11 @@ def test_sizes_share_the_budget_by_kernel_mass_and_small_ones_are_exhausted_firs
         pairs = 20 * share / sum(mass.values())
         assert abs((few == size).sum().item() / (2 if size == 5 else 1) - pairs) <= 1
     assert [(many == size).sum().item() for size in (1, 2, 8, 9)] == [10, 45, 45, 10]
+
+
+def test_the_first_part_of_a_plan_spreads_over_the_sizes_as_the_whole() -> None:
+    sizes = plan(12, 24 + 240)[0].sum(-1)[24:]
+    for size in (2, 3, 4, 5):
+        share = (sizes == size).double().mean().item()
+        first = (sizes[:80] == size).double().mean().item()
+        assert abs(first - share) < 0.03
