@@ -52,8 +52,14 @@ def dual(evidence: Evidence) -> Evidence:
         members = ~coalitions.members & evidence.players.unsqueeze(-2)
         coalitions = Coalitions(members, evidence.total.unsqueeze(-1) - coalitions.worths, coalitions.measured)
     curve = evidence.total.unsqueeze(-1) - evidence.curve.flip(-1)
-    measured = evidence.measured[..., order]
-    return replace(evidence, effects=evidence.effects[..., order], measured=measured, curve=curve, coalitions=coalitions)
+    return replace(
+        evidence,
+        effects=evidence.effects[..., order],
+        measured=evidence.measured[..., order],
+        curve=curve,
+        coalitions=coalitions,
+        inputs=None if evidence.inputs is None else evidence.inputs.flip(-1),
+    )
 
 
 def drop_evidence(evidence: Evidence, generator: Generator) -> Evidence:

@@ -97,6 +97,7 @@ def shapley_explanations(games: BatchedGames, coalitions: int, seed: int) -> Exp
         curve=values - values[..., 2:],
         points=points.expand(n_tasks, n_rows, -1),
         coalitions=Coalitions(members, worths, torch.ones_like(worths, dtype=torch.bool)),
+        inputs=_player_inputs(games, each_number=False),
     )
     return Explanations(evidence, labels, variance if variance is not None else torch.zeros_like(labels))
 
@@ -146,9 +147,16 @@ def path_explanations(games: BatchedGames, n_points: int, each_number: bool, ref
         total=end - start,
         curve=curve,
         points=nodes.expand(*values.shape),
+        inputs=_player_inputs(games, each_number),
     )
     labels = long_integrated_gradients(games, each_number) if reference is None else reference
     return Explanations(evidence, labels, torch.zeros_like(labels))
+
+
+def _player_inputs(games: BatchedGames, each_number: bool) -> Tensor:
+    """Sums of each player's inputs and baselines, ``(T, N, M, 2)``, as :mod:`captum_meta.evidence` tells them."""
+    sides = (games.inputs, games.baselines)
+    return torch.stack([side.flatten(2) if each_number else side.sum(-1) for side in sides], dim=-1)
 
 
 def long_integrated_gradients(games: BatchedGames, each_number: bool) -> Tensor:
