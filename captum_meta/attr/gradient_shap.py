@@ -102,7 +102,8 @@ class MetaGradientShap(Frontend, GradientShap):
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
         raise NotImplementedError(
-            "MetaGradientShap does not adapt: its evidence depends on the baselines drawn. Adapt MetaIntegratedGradients instead."
+            "MetaGradientShap does not adapt: its evidence depends on the baselines drawn. "
+            "Adapt MetaIntegratedGradients instead."
         )
 
     def _default_key(self, game: Game) -> Hashable:

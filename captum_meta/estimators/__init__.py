@@ -2,16 +2,16 @@
 
 from captum_meta.estimators.coalitions import plan_coalitions
 from captum_meta.estimators.exact import all_coalitions, shapley_values
-from captum_meta.estimators.hypercube import posterior_shapley_values
+from captum_meta.estimators.hypercube import HypercubePosterior
 from captum_meta.estimators.least_squares import kernel_shapley_values
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 
 __all__ = [
+    "HypercubePosterior",
     "all_coalitions",
     "gauss_legendre",
     "interval_weights",
     "kernel_shapley_values",
     "plan_coalitions",
-    "posterior_shapley_values",
     "shapley_values",
 ]

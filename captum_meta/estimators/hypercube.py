@@ -48,21 +48,35 @@ class _Kernel:
         """``(*batch, S, S)``."""
         half = self.rates.atanh()
         logs = (self.signs * half.unsqueeze(-2)) @ self.signs.mT - half.sum(-1)[..., None, None]
-        linear = self.additive - self._low_order.unsqueeze(-1) * self.rates
         constant = 10 * (1 + self.additive.sum(-1)) - self._low_order
-        return logs.exp() + (self.signs * linear.unsqueeze(-2)) @ self.signs.mT + constant[..., None, None]
+        return logs.exp() + (self.signs * self._linear.unsqueeze(-2)) @ self.signs.mT + constant[..., None, None]
 
     def with_shapley_values(self) -> Tensor:
         """``(*batch, S, M)``: the Shapley value of player i in the game t -> k(s, t), by its multilinear extension."""
-        nodes, weights = gauss_legendre(min(_MAX_NODES, ceil(self.signs.shape[-1] / 2)))
-        means = (2 * nodes - 1).to(self.signs)
-        scaled = self.rates.unsqueeze(-2) * means.unsqueeze(-1)
+        nodes, weights = self._nodes()
+        scaled = self.rates.unsqueeze(-2) * (2 * nodes - 1).unsqueeze(-1)
         logs = self.signs @ scaled.atanh().mT + 0.5 * torch.log1p(-scaled.square()).sum(-1).unsqueeze(-2)
         products = torch.exp(logs - self._log_norm[..., None, None])
-        leave_out = 2 * self.rates.unsqueeze(-2) / (1 - scaled.square()) * weights.to(self.signs).unsqueeze(-1)
+        leave_out = 2 * self.rates.unsqueeze(-2) / (1 - scaled.square()) * weights.unsqueeze(-1)
         joint = self.signs * (products @ leave_out) - products @ (leave_out * scaled)
-        linear = self.additive - self._low_order.unsqueeze(-1) * self.rates
-        return joint + 2 * self.signs * linear.unsqueeze(-2)
+        return joint + 2 * self.signs * self._linear.unsqueeze(-2)
+
+    def of_shapley_values(self) -> Tensor:
+        """``(*batch, M)``: variance of each Shapley value before anything was seen."""
+        nodes, weights = self._nodes()
+        means = 2 * nodes - 1
+        factors = 1 + self.rates[..., None, None, :] * (means.unsqueeze(-1) * means).unsqueeze(-1)
+        others = (factors.log().sum(-1, keepdim=True) - factors.log() - self._log_norm[..., None, None, None]).exp()
+        integral = torch.einsum("p,q,...pqm->...m", weights, weights, others)
+        return 4 * (self.rates * integral + self._linear)
+
+    def _nodes(self) -> tuple[Tensor, Tensor]:
+        nodes, weights = gauss_legendre(min(_MAX_NODES, ceil(self.signs.shape[-1] / 2)))
+        return nodes.to(self.signs), weights.to(self.signs)
+
+    @property
+    def _linear(self) -> Tensor:
+        return self.additive - self._low_order.unsqueeze(-1) * self.rates
 
 
 def _factor(covariance: Tensor, ridge: Tensor) -> Tensor:
@@ -74,17 +88,8 @@ def _factor(covariance: Tensor, ridge: Tensor) -> Tensor:
     return factor
 
 
-def posterior_shapley_values(
-    members: Tensor,
-    worths: Tensor,
-    measured: Tensor,
-    players: Tensor,
-    total: Tensor,
-    prior: Tensor,
-    additive: Tensor,
-    rates: Tensor,
-) -> Tensor:
-    """Shapley values of the posterior mean game; differentiable in ``prior``, ``additive`` and ``rates``.
+class HypercubePosterior:
+    """The game expected from the worths seen, and how sure that is; differentiable in ``prior``, ``additive``, ``rates``.
 
     Args:
         members: ``(*batch, S, M)`` bool, which players each coalition has.
@@ -95,25 +100,54 @@ def posterior_shapley_values(
         prior: ``(*batch, M)``, Shapley values expected before any worth was seen, in the units of ``worths``.
         additive: ``(*batch, M)``, tau of the module's formula, at least 0.
         rates: ``(*batch, M)``, rho of the module's formula, in [0, 1).
-
-    Returns:
-        ``(*batch, M)`` in the units and dtype of ``worths``; their sum is ``total`` up to rounding; 0 for padding.
     """
-    everyone = players.unsqueeze(-2)
-    members = torch.cat([torch.zeros_like(everyone), everyone, members & everyone], dim=-2)
-    ends = torch.stack([torch.zeros_like(total), total], dim=-1).double()
-    known = torch.cat([torch.ones_like(ends, dtype=torch.bool), measured], dim=-1)
-    prior = torch.where(players, prior.double(), 0.0)
-    values = torch.cat([ends, torch.where(measured, worths.double(), 0.0)], dim=-1)
-    residual = torch.where(known, values - (members.double() @ prior.unsqueeze(-1)).squeeze(-1), 0.0)
-    kernel = _Kernel(
-        members.double() * 2 - 1,
-        torch.where(players, additive.double(), 0.0),
-        torch.where(players, rates.double(), 0.0),
-    )
-    both = known.unsqueeze(-1) & known.unsqueeze(-2)
-    covariance = torch.where(both, kernel.between_worths(), 0.0)
-    ridge = torch.where(known, _JITTER * covariance.diagonal(dim1=-2, dim2=-1), 1.0)
-    coefficients = torch.cholesky_solve(residual.unsqueeze(-1), _factor(covariance, ridge))
-    correction = (kernel.with_shapley_values().mT @ coefficients).squeeze(-1)
-    return torch.where(players, prior + correction, 0.0).to(worths.dtype)
+
+    def __init__(
+        self,
+        members: Tensor,
+        worths: Tensor,
+        measured: Tensor,
+        players: Tensor,
+        total: Tensor,
+        prior: Tensor,
+        additive: Tensor,
+        rates: Tensor,
+    ) -> None:
+        self._players, self._dtype = players, worths.dtype
+        everyone = players.unsqueeze(-2)
+        members = torch.cat([torch.zeros_like(everyone), everyone, members & everyone], dim=-2)
+        ends = torch.stack([torch.zeros_like(total), total], dim=-1).double()
+        self._known = torch.cat([torch.ones_like(ends, dtype=torch.bool), measured], dim=-1)
+        self._prior = torch.where(players, prior.double(), 0.0)
+        values = torch.cat([ends, torch.where(measured, worths.double(), 0.0)], dim=-1)
+        expected = (members.double() @ self._prior.unsqueeze(-1)).squeeze(-1)
+        self._residual = torch.where(self._known, values - expected, 0.0)
+        self._kernel = _Kernel(
+            members.double() * 2 - 1,
+            torch.where(players, additive.double(), 0.0),
+            torch.where(players, rates.double(), 0.0),
+        )
+        both = self._known.unsqueeze(-1) & self._known.unsqueeze(-2)
+        covariance = torch.where(both, self._kernel.between_worths(), 0.0)
+        ridge = torch.where(self._known, _JITTER * covariance.diagonal(dim1=-2, dim2=-1), 1.0)
+        self._factor = _factor(covariance, ridge)
+        self._coefficients = torch.cholesky_solve(self._residual.unsqueeze(-1), self._factor)
+
+    def shapley_values(self) -> Tensor:
+        """``(*batch, M)`` in the units and dtype of ``worths``; their sum is ``total`` up to rounding; 0 for padding."""
+        correction = (self._kernel.with_shapley_values().mT @ self._coefficients).squeeze(-1)
+        return torch.where(self._players, self._prior + correction, 0.0).to(self._dtype)
+
+    def shapley_variance(self) -> Tensor:
+        """Variance of each Shapley value given the worths seen, ``(*batch, M)`` in squared units of ``worths``.
+
+        The kernel says it up to an amplitude. This is the mean squared error with which each worth is predicted from all
+        the others, over what the kernel expects of it: leave-one-out in closed form (Dubrule 1983).
+        """
+        cross = torch.where(self._known.unsqueeze(-1), self._kernel.with_shapley_values(), 0.0)
+        explained = torch.linalg.solve_triangular(self._factor, cross, upper=False).square().sum(-2)
+        remaining = (self._kernel.of_shapley_values() - explained).clamp(min=0)
+        precision = torch.cholesky_inverse(self._factor).diagonal(dim1=-2, dim2=-1)
+        standardised = torch.where(self._known, self._coefficients.squeeze(-1).square() / precision, 0.0)
+        amplitude = standardised.sum(-1) / self._known.sum(-1)
+        return torch.where(self._players, amplitude.unsqueeze(-1) * remaining, 0.0).to(self._dtype)

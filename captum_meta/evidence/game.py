@@ -92,22 +92,22 @@ class Game:
         some.players = self.players.rows(rows)
         return some
 
-    def worths(self, members: Tensor) -> Tensor:
-        """f of the coalitions ``(N, S, M)``, as ``(N, S, K)``."""
+    def worths(self, members: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """f of the coalitions ``(N, S, M)``, as ``(N, S, K)``; only of those ``wanted`` ``(N, S)``, and 0 for the others."""
+        if wanted is None:
+            wanted = torch.ones(members.shape[:2], dtype=torch.bool, device=self.device)
         with torch.no_grad(), untouched(self.forward_func, self.device):
-            return self._worths(members)
+            values = self._worths(members[wanted], wanted.nonzero()[:, 0])
+        worths = values.new_zeros(*wanted.shape, values.shape[-1])
+        worths[wanted] = values
+        return worths
 
-    def _worths(self, members: Tensor) -> Tensor:
-        n_rows, n_coalitions, _ = members.shape
+    def _worths(self, members: Tensor, rows: Tensor) -> Tensor:
+        """f of coalitions ``(S, M)`` of the rows ``(S,)``, ``(S, K)``."""
         if self._whole_batch:
-            return torch.stack([self._forward_whole(self._compose(members[0, s : s + 1])) for s in range(n_coalitions)], 1)
-        rows = torch.arange(n_rows, device=self.device).repeat_interleave(n_coalitions)
-        flat = members.flatten(0, 1)
-        parts = []
-        for index in torch.arange(len(rows), device=self.device).split(self.max_rows):
-            chosen = rows[index]
-            parts.append(self._forward(self._compose(flat[index], chosen), chosen))
-        return torch.cat(parts).unflatten(0, (n_rows, n_coalitions))
+            return torch.cat([self._forward_whole(self._compose(members[s : s + 1])) for s in range(len(members))])
+        parts = zip(members.split(self.max_rows), rows.split(self.max_rows), strict=True)
+        return torch.cat([self._forward(self._compose(some, chosen), chosen) for some, chosen in parts])
 
     def at(self, points: Tensor) -> Tensor:
         """f at points of the path from baseline to input, ``(N, G, K)``, without gradients."""

@@ -24,52 +24,94 @@ def measure_shapley(game: Game, n_samples: int | None = None, seed: int = 0) -> 
 
     Args:
         game: the explained model and the rows.
-        n_samples: coalitions a row. None: the border (2M) where there are at most 32 players, else none. Without a
-            gradient the border is measured all the same, with a warning.
+        n_samples: coalitions a row. None: the border (2M) where there are at most 32 players, else none. Rows without a
+            gradient get the border all the same, with a warning.
         seed: of the coalitions sampled inside the border.
 
     Returns:
         Evidence ``(N * K, M, 5)``, with the K outputs of each row side by side. Three gradients, or two forwards where there
         is no gradient, and ``n_samples`` forwards a row.
     """
-    points = torch.tensor(SHAPLEY_POINTS, dtype=game.inputs[0].dtype if game.has_gradient else torch.float32)
-    gradients = game.effects(points)
-    values = game.at(points[[0, 2]]) if gradients is None else gradients[1]
-    start, total = values[:, -1], values[:, 0] - values[:, -1]
-    n_rows, n_outputs = total.shape
-    n_players = game.players.count
-    channels = total.new_zeros(n_rows, n_players, 5, n_outputs)
-    known = torch.zeros(channels.shape, dtype=torch.bool, device=total.device)
-    curve = total.new_zeros(n_rows, 3, n_outputs)
-    curve[:, 0] = total
-    if gradients is not None:
-        channels[:, :, :3] = gradients[0]
-        flat = (gradients[0] == 0).all(dim=2).all(dim=1) & (total != 0)
-        known[:, :, :3] = ~flat[:, None, None]
-        curve[:, 1] = torch.where(flat, 0.0, values[:, 1] - start)
-        without = bool(flat.any())
-    else:
-        without = True
-    budget = _budget(n_samples, n_players, without)
-    coalitions = None
-    if budget > 0:
-        priority = channels[:, :, :3].abs().sum((2, 3)) if gradients is not None else None
-        members, measured = plan_coalitions(game.mask, budget, seed, row_keys(game), priority)
-        worths = (game.worths(members) - start.unsqueeze(1)).masked_fill(~measured.unsqueeze(-1), 0.0)
-        _read_border(channels, known, members, worths, measured, game.mask, total)
-        if _beyond_border(members, measured, game.mask):
-            coalitions = _per_output(members, worths, measured)
-    everyone = game.mask.unsqueeze(-1).expand(n_rows, n_players, n_outputs)
-    return Evidence(
-        effects=_outputs_first(channels),
-        measured=_outputs_first(known & everyone.unsqueeze(2)),
-        players=_outputs_first(everyone),
-        total=total.flatten(),
-        curve=_outputs_first(curve),
-        points=points.to(total).expand(n_rows * n_outputs, -1),
-        coalitions=coalitions,
-        inputs=_inputs(game, n_outputs),
-    )
+    measurement = ShapleyMeasurement(game, n_samples, seed)
+    measurement.evaluate()
+    return measurement.evidence()
+
+
+class ShapleyMeasurement:
+    """What is known of every row of a game, and the plan of what to evaluate next.
+
+    Args:
+        game, n_samples, seed: as for :func:`measure_shapley`. The gradients are measured at once, coalitions when asked for.
+
+    Attributes:
+        length: coalitions of the longest plan.
+    """
+
+    def __init__(self, game: Game, n_samples: int | None = None, seed: int = 0) -> None:
+        self.game = game
+        points = torch.tensor(SHAPLEY_POINTS, dtype=game.inputs[0].dtype if game.has_gradient else torch.float32)
+        gradients = game.effects(points)
+        values = game.at(points[[0, 2]]) if gradients is None else gradients[1]
+        self.start, self.total = values[:, -1], values[:, 0] - values[:, -1]
+        n_rows, n_outputs = self.total.shape
+        n_players = game.players.count
+        self.points = points.to(self.total)
+        self.channels = self.total.new_zeros(n_rows, n_players, 5, n_outputs)
+        self.known = torch.zeros(self.channels.shape, dtype=torch.bool, device=self.total.device)
+        self.curve = self.total.new_zeros(n_rows, 3, n_outputs)
+        self.curve[:, 0] = self.total
+        flat = torch.ones(n_rows, n_outputs, dtype=torch.bool, device=self.total.device)
+        if gradients is not None:
+            self.channels[:, :, :3] = gradients[0]
+            flat = (gradients[0] == 0).all(dim=2).all(dim=1) & (self.total != 0)
+            self.known[:, :, :3] = ~flat[:, None, None]
+            self.curve[:, 1] = torch.where(flat, 0.0, values[:, 1] - self.start)
+        budget, everyone = _budget(n_samples, n_players), True
+        if budget == 0 and bool(flat.any()):
+            budget, everyone = 2 * n_players, False
+            _warn_of_coalitions(n_players)
+        priority = self.channels[:, :, :3].abs().sum((2, 3)) if gradients is not None else None
+        self.members, self.planned = plan_coalitions(game.mask, budget, seed, row_keys(game), priority)
+        if not everyone:
+            self.planned &= flat.any(1, keepdim=True)
+        self.measured = torch.zeros_like(self.planned)
+        self.worths = self.total.new_zeros(*self.planned.shape, n_outputs)
+
+    @property
+    def length(self) -> int:
+        return self.planned.shape[1]
+
+    def evaluate(self, count: int | None = None, rows: Tensor | None = None) -> None:
+        """Evaluate the first ``count`` coalitions of the plans (by default all) of the ``rows`` ``(N,)`` bool."""
+        wanted = self.planned & ~self.measured
+        wanted[:, self.length if count is None else count :] = False
+        if rows is not None:
+            wanted &= rows.unsqueeze(1)
+        if not bool(wanted.any()):
+            return
+        values = self.game.worths(self.members, wanted) - self.start.unsqueeze(1)
+        self.worths = torch.where(wanted.unsqueeze(-1), values, self.worths)
+        self.measured |= wanted
+
+    def evidence(self) -> Evidence:
+        """All that was measured so far."""
+        channels, known = self.channels.clone(), self.known.clone()
+        mask = self.game.mask
+        _read_border(channels, known, self.members, self.worths, self.measured, mask, self.total)
+        n_rows, n_players, _, n_outputs = channels.shape
+        everyone = mask.unsqueeze(-1).expand(n_rows, n_players, n_outputs)
+        length = int(self.measured.any(0).sum())
+        parts = (self.members[:, :length], self.worths[:, :length], self.measured[:, :length])
+        return Evidence(
+            effects=_outputs_first(channels),
+            measured=_outputs_first(known & everyone.unsqueeze(2)),
+            players=_outputs_first(everyone),
+            total=self.total.flatten(),
+            curve=_outputs_first(self.curve),
+            points=self.points.expand(n_rows * n_outputs, -1),
+            coalitions=_per_output(*parts) if _beyond_border(parts[0], parts[2], mask) else None,
+            inputs=_inputs(self.game, n_outputs),
+        )
 
 
 def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
@@ -147,19 +189,20 @@ def pad_players(rows: _Rows, count: int) -> _Rows:
     )
 
 
-def _budget(n_samples: int | None, n_players: int, without_gradient: bool) -> int:
-    if n_samples is not None and n_samples < 0:
+def _budget(n_samples: int | None, n_players: int) -> int:
+    if n_samples is None:
+        return 2 * n_players if n_players <= _BORDER_PLAYERS else 0
+    if n_samples < 0:
         raise ValueError(f"n_samples must not be negative, got {n_samples}: pass 0 to use gradients only.")
-    if n_samples is None and n_players <= _BORDER_PLAYERS:
-        return 2 * n_players
-    if not n_samples and without_gradient:
-        warnings.warn(
-            f"The explained model has no gradient for some rows, so {2 * n_players} coalitions a row are evaluated "
-            "instead. Pass n_samples to choose their number.",
-            stacklevel=4,
-        )
-        return 2 * n_players
-    return n_samples or 0
+    return n_samples
+
+
+def _warn_of_coalitions(n_players: int) -> None:
+    warnings.warn(
+        f"The explained model has no gradient for some rows, so {2 * n_players} coalitions of each of them are evaluated "
+        "instead. Pass n_samples to choose their number.",
+        stacklevel=5,
+    )
 
 
 def _read_border(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from captum_meta.estimators import kernel_shapley_values, posterior_shapley_values, shapley_values
+from captum_meta.estimators import HypercubePosterior, kernel_shapley_values, shapley_values
 from captum_meta.nn.blocks import PoolingBlock, masked_mean
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
@@ -116,7 +116,7 @@ def _refine(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitio
     if coalitions.members.shape[-2] <= _MAX_POSTERIOR:
         unit = prior.scale.unsqueeze(-1)
         scaled = (known[0], known[1] / unit, known[2], known[3], known[4] / prior.scale)
-        return posterior_shapley_values(*scaled, mean / unit, prior.additive, prior.rates) * unit
+        return HypercubePosterior(*scaled, mean / unit, prior.additive, prior.rates).shapley_values() * unit
     return kernel_shapley_values(*known, mean, 1e-3 / (1e-3 + prior.additive))
 
 

@@ -3,7 +3,7 @@ from math import prod
 import pytest
 import torch
 
-from captum_meta.estimators import all_coalitions, plan_coalitions, posterior_shapley_values, shapley_values
+from captum_meta.estimators import HypercubePosterior, all_coalitions, plan_coalitions, shapley_values
 
 N_PLAYERS = 5
 TAU = [0.3, 0.01, 0.2, 0.5, 0.1]
@@ -24,8 +24,8 @@ def game(seed: int) -> torch.Tensor:
     return worths - worths[0]
 
 
-def estimate(worths: torch.Tensor, codes: list[int], prior: torch.Tensor) -> torch.Tensor:
-    return posterior_shapley_values(
+def posterior(worths: torch.Tensor, codes: list[int], prior: torch.Tensor) -> HypercubePosterior:
+    return HypercubePosterior(
         all_coalitions(N_PLAYERS)[codes],
         worths[codes],
         torch.ones(len(codes), dtype=torch.bool),
@@ -35,6 +35,10 @@ def estimate(worths: torch.Tensor, codes: list[int], prior: torch.Tensor) -> tor
         torch.tensor(TAU, dtype=torch.float64),
         torch.tensor(RHO, dtype=torch.float64),
     )
+
+
+def estimate(worths: torch.Tensor, codes: list[int], prior: torch.Tensor) -> torch.Tensor:
+    return posterior(worths, codes, prior).shapley_values()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -50,6 +54,25 @@ def test_is_the_shapley_value_of_the_gaussian_process_mean(seed: int) -> None:
     )
     mean = additive + towards @ torch.linalg.solve(among, (worths - additive)[seen])
     assert torch.allclose(estimate(worths, codes, prior), shapley_values(mean), atol=1e-6)
+
+
+def test_variance_is_that_of_the_gaussian_process_at_the_amplitude_of_left_out_worths() -> None:
+    worths, codes = game(4), [1, 2, 6, 9, 21, 30]
+    everything = all_coalitions(N_PLAYERS)
+    seen = [0, 31, *codes]
+    whole = torch.tensor([[covariance(a, b) for b in everything] for a in everything], dtype=torch.float64)
+    among, towards = whole[seen][:, seen], whole[:, seen]
+    functional = torch.stack([shapley_values(row) for row in torch.eye(32, dtype=torch.float64)], dim=1)
+    remaining = whole - towards @ torch.linalg.solve(among, towards.T)
+    standardised = []
+    for left_out in range(len(seen)):
+        others = [i for i in range(len(seen)) if i != left_out]
+        weights = torch.linalg.solve(among[others][:, others], among[others, left_out])
+        error = worths[seen[left_out]] - weights @ worths[seen][others]
+        standardised.append(error**2 / (among[left_out, left_out] - weights @ among[others, left_out]))
+    expected = (functional @ remaining @ functional.T).diagonal() * torch.stack(standardised).mean()
+    variance = posterior(worths, codes, torch.zeros(N_PLAYERS).double()).shapley_variance()
+    assert torch.allclose(variance, expected, rtol=1e-4)
 
 
 def test_is_exact_when_all_worths_are_known() -> None:
@@ -72,11 +95,13 @@ def test_efficiency_padding_and_scale() -> None:
     total = torch.tensor([1.5, -2.0]).double()
     rates = torch.rand(2, 6, generator=generator) * 0.8
     noise = torch.where(measured, worths, torch.nan)
-    values = posterior_shapley_values(members, noise, measured, players, total, rates * 0, rates, rates)
+    values = HypercubePosterior(members, noise, measured, players, total, rates * 0, rates, rates).shapley_values()
     assert torch.allclose(values.sum(-1), total, atol=1e-6)
     assert (values[~players] == 0).all()
-    double = posterior_shapley_values(members, 2 * noise, measured, players, 2 * total, rates * 0, rates, rates)
-    assert torch.allclose(double, 2 * values, atol=1e-9)
+    double = HypercubePosterior(members, 2 * noise, measured, players, 2 * total, rates * 0, rates, rates)
+    assert torch.allclose(double.shapley_values(), 2 * values, atol=1e-9)
+    variance = double.shapley_variance()
+    assert (variance[players] > 0).all() and (variance[~players] == 0).all()
 
 
 def test_the_prior_covariance_is_differentiable() -> None:
@@ -89,6 +114,6 @@ def test_the_prior_covariance_is_differentiable() -> None:
 
     def function(tau: torch.Tensor, rho: torch.Tensor) -> torch.Tensor:
         prior = torch.zeros(N_PLAYERS).double()
-        return posterior_shapley_values(members, worths[codes], known, players, worths[-1], prior, tau, rho)
+        return HypercubePosterior(members, worths[codes], known, players, worths[-1], prior, tau, rho).shapley_values()
 
     assert torch.autograd.gradcheck(function, (additive, rates), eps=1e-5, atol=1e-4)
