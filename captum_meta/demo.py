@@ -147,17 +147,14 @@ def _figures(
     console: Console,
 ) -> None:
     try:
-        import matplotlib
+        from captum_meta.benchmark.figures import attributions_of_one_row, error_against_cost
     except ImportError:
         console.print("No figures: install matplotlib with `pip install 'captum-meta[plots]'`.")
         return
-    matplotlib.use("Agg")
-    from captum_meta.benchmark.figures import attributions_of_one_row, error_against_cost
-
     folder.mkdir(parents=True, exist_ok=True)
     shap = [result for result in results if "Kernel" in result.method]
     curves = {m: [(r.evaluations, r.error) for r in shap if r.method == m] for m in dict.fromkeys(r.method for r in shap)}
-    error_against_cost(curves, folder / "error_against_cost.png", "Shapley values of a breast-cancer classifier")
+    error_against_cost({"Shapley values of a breast-cancer classifier": curves}, folder / "error_against_cost.png")
     row = {
         "long reference": reference[0],
         "MetaKernelShap, 69 evaluations": explained["MetaKernelShap", 69][0],

@@ -8,30 +8,49 @@ from pathlib import Path
 
 from rich.console import Console
 
-from captum_meta.benchmark.compare import compare, table
+from captum_meta.benchmark.compare import compare
 from captum_meta.benchmark.heldout import held_out_names, quick_names
+from captum_meta.benchmark.methods import adapted_methods
+from captum_meta.benchmark.summary import curves, family_group, size_group, summarise, tables, write
+from captum_meta.benchmark.support_cost import support_table
 
-_TABULAR = ("mlp", "residual", "transformer")
+_UNITS = {"shapley": "coalitions beside 3 gradients, in multiples of M", "path": "gradients"}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compare methods on the held-out problems and print a table for each group of models."""
-    parser = ArgumentParser(prog="captum-meta benchmark", description=main.__doc__)
-    parser.add_argument("--kind", choices=("shapley", "path"), default="shapley", help="what is explained")
-    parser.add_argument("--quick", action="store_true", help="every fifth problem")
-    parser.add_argument("--methods", nargs="*", default=(), help="names of methods; all by default")
-    parser.add_argument("--output", type=Path, default=None, help="JSON lines; a run is taken up where it stopped")
-    options = parser.parse_args(arguments)
+    """Compare methods on the held-out problems, by family of models and by number of players."""
+    options = _parser().parse_args(arguments)
     names = quick_names() if options.quick else held_out_names()
     output = options.output or Path("runs") / f"benchmark-{options.kind}.jsonl"
-    results = compare(options.kind, names, output, output.parent / "references", options.methods)
+    further = adapted_methods(options.kind, options.learners)
+    results = compare(options.kind, names, output, output.parent / "references", options.methods, further)
     console = Console(width=170)
-    unit = "coalitions beside 3 gradients, in multiples of M" if options.kind == "shapley" else "gradients"
-    images = [r for r in results if r.problem.startswith("digits-patches")]
-    tabular = [r for r in results if r.family in _TABULAR and r not in images]
-    others = {family: [r for r in results if r.family == family] for family in ("rnn", "trees")}
-    for label, some in {"MLPs, residual nets, transformers": tabular, "image patches": images, **others}.items():
-        if some:
-            count = len({r.problem for r in some})
-            console.print(table(some, f"{label} ({count} models): median / mean error; {unit}"))
+    summaries = []
+    for group in (family_group, size_group):
+        some = summarise(results, options.kind, group)
+        summaries += some
+        console.print(*tables(some, _UNITS[options.kind]))
+    support = support_table(results, options.kind)
+    if support is not None:
+        console.print(support)
     console.print(f"All results: {output}")
+    for path in options.export:
+        write(summaries, path)
+        console.print(f"Summaries: {path}")
+    if options.figure is not None:
+        from captum_meta.benchmark.figures import error_against_cost
+
+        error_against_cost(curves(summarise(results, options.kind, family_group)), options.figure)
+        console.print(f"Figure: {options.figure}")
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="captum-meta benchmark", description=main.__doc__)
+    parser.add_argument("--kind", choices=("shapley", "path"), default="shapley", help="what is explained")
+    parser.add_argument("--quick", action="store_true", help="a few problems of every family, in 3 minutes on 2 cores")
+    parser.add_argument("--methods", nargs="*", default=(), help="names of methods; all by default")
+    parser.add_argument("--learners", nargs="*", default=[], help="further learners of ours, each adapted to 16 rows")
+    parser.add_argument("--output", type=Path, default=None, help="JSON lines; a run is taken up where it stopped")
+    parser.add_argument("--export", type=Path, nargs="*", default=[], help="summaries as .csv or .json files")
+    parser.add_argument("--figure", type=Path, default=None, help="error against cost, as an image")
+    return parser

@@ -5,24 +5,26 @@ A name says everything: data, architecture, output, baseline. Its checksum is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import torch
 from torch import Tensor
 
-from captum_meta._random import uniform
 from captum_meta.benchmark.heldout_data import DATA, Table
 from captum_meta.benchmark.heldout_models import Model, trained
-from captum_meta.estimators import all_coalitions, gauss_legendre, shapley_values
+from captum_meta.benchmark.problem import Problem
+from captum_meta.benchmark.references import Reference, exact_shapley, long_path, sampled_shapley
 from captum_meta.evidence import Game
 
+SUPPORT_ROWS = 16
 _QUERIES, _SUPPORT = 12, 64
 _EXACT_PLAYERS = 16
 _PERMUTATION_PAIRS = 3000
-_CHUNK = 2**17
 
 _CLASSES = ("breast-cancer", "wine", "adult")
 _NUMBERS = ("diabetes", "bike", "california")
@@ -51,45 +53,44 @@ _BASELINES = ("zero", "row")
 
 
 def quick_names() -> list[str]:
-    """Every fifth problem: all families in a few minutes."""
-    return held_out_names()[::5]
+    """One or two problems of every family, output and number of players, chosen by the time that they take."""
+    return [
+        "breast-cancer/residual/probability/row",
+        "wine/mlp/logit/zero",
+        "wine/transformer/probability/zero",
+        "california/mlp/value/row",
+        "adult/trees/logit/zero",
+        "diabetes/trees/value/row",
+        "bike/rnn/value/zero",
+        "digits-rows/rnn/probability/zero",
+        "digits-patches/cnn/logit/zero",
+    ]
 
 
-@dataclass(frozen=True)
-class HeldOutProblem:
-    """A trained model with rows to explain, and rows of its training data to adapt on.
+@dataclass(frozen=True, kw_only=True)
+class HeldOutProblem(Problem):
+    """A trained model ``(B, *features) -> (B, K)`` with 12 rows to explain, and 16 of its training data to adapt to.
 
     Attributes:
         name: data, architecture, output and baseline.
-        model: the explained model, ``(B, *features) -> (B, K)``.
-        inputs, baselines, target: of the rows to explain, ``(12, *features)`` and ``(12,)``.
-        support_inputs, support_baselines, support_target: of the rows to adapt on, ``(64, *features)`` and ``(64,)``.
-        feature_mask: players, as in Captum; None where each feature is its own.
+        all_support: 64 rows of the training data, of which ``support`` are the first.
     """
 
     name: str
-    model: Model
-    inputs: Tensor
-    baselines: Tensor
-    target: Tensor
-    support_inputs: Tensor
-    support_baselines: Tensor
-    support_target: Tensor
-    feature_mask: Tensor | None
+    all_support: Mapping[str, Any]
+
+    def with_support(self, rows: int) -> HeldOutProblem:
+        """The same with another number of rows to adapt to, at most 64."""
+        return replace(self, support=_first(self.all_support, rows))
 
     @property
     def family(self) -> str:
         """The architecture."""
         return self.name.split("/")[1]
 
-    @property
-    def n_players(self) -> int:
-        """M."""
-        return int(self.game().players.count)
 
-    def game(self) -> Game:
-        """The rows to explain."""
-        return Game(self.model, self.inputs, self.baselines, self.target, None, self.feature_mask)
+def _first(arguments: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    return {name: value if name == "feature_mask" else value[:rows] for name, value in arguments.items()}
 
 
 @lru_cache(maxsize=16)
@@ -112,20 +113,22 @@ def load_held_out(name: str) -> HeldOutProblem:
     network = trained(architecture, table, crc32(name.encode()) % 1000, slice(0, n_train))
     probability = output == "probability"
     model = Probability(network) if probability else network
-    queries, support = slice(n_train, n_train + _QUERIES), slice(0, _SUPPORT)
 
-    def explained(rows: slice, starts: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def explained(rows: slice, starts: slice) -> dict[str, Tensor | None]:
         x = table.x[rows]
         with torch.no_grad():
             target = model(x).argmax(1)
-        return x, (table.x[starts] if baseline == "row" else torch.zeros_like(x)), target
+        baselines = table.x[starts] if baseline == "row" else torch.zeros_like(x)
+        return {"inputs": x, "baselines": baselines, "target": target, "feature_mask": table.feature_mask}
 
+    support = explained(slice(0, _SUPPORT), slice(_SUPPORT, 2 * _SUPPORT))
     return HeldOutProblem(
-        name,
-        model,
-        *explained(queries, slice(2 * _SUPPORT, 2 * _SUPPORT + _QUERIES)),
-        *explained(support, slice(_SUPPORT, 2 * _SUPPORT)),
-        table.feature_mask,
+        name=name,
+        model=model,
+        arguments=explained(slice(n_train, n_train + _QUERIES), slice(2 * _SUPPORT, 2 * _SUPPORT + _QUERIES)),
+        support=_first(support, SUPPORT_ROWS),
+        all_support=support,
+        has_gradient=architecture != "trees",
     )
 
 
@@ -148,44 +151,14 @@ def reference(problem: HeldOutProblem, kind: str, folder: Path | None = None) ->
     path = folder and folder / f"{problem.name.replace('/', '_')}-{kind}.pt"
     if path is not None and path.is_file():
         return torch.load(path, weights_only=True)
-    with torch.no_grad():
-        values = _shapley(problem.game()) if kind == "shapley" else _integrated_gradients(problem.game())
+    values = _computed(problem.game(), kind).values
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(values, path)
     return values
 
 
-def _shapley(game: Game) -> Tensor:
-    n_players = game.players.count
-    if n_players > _EXACT_PLAYERS:
-        return _permutations(game)
-    everything = all_coalitions(n_players)
-    rows = [game.take(torch.tensor([row])) for row in range(game.n_examples)]
-    game.max_rows = _CHUNK
-    worths = [row.worths(everything.unsqueeze(0)).squeeze(-1).double() for row in rows]
-    return shapley_values(torch.cat(worths)).float()
-
-
-def _permutations(game: Game) -> Tensor:
-    n_players = game.players.count
-    game.max_rows = _CHUNK
-    total = torch.zeros(game.n_examples, n_players, dtype=torch.float64)
-    for some in torch.arange(_PERMUTATION_PAIRS).split(100):
-        order = uniform(some, (n_players,), seed=1).argsort(-1)
-        for rank in (order.argsort(-1), order.flip(-1).argsort(-1)):
-            members = (rank.unsqueeze(1) < torch.arange(n_players + 1).unsqueeze(1)).flatten(0, 1)
-            worths = game.worths(members.expand(game.n_examples, -1, -1)).squeeze(-1).double()
-            gains = worths.unflatten(1, (len(some), -1)).diff(dim=-1)
-            total += gains.gather(2, rank.expand(game.n_examples, -1, -1)).sum(1)
-    return (total / (2 * _PERMUTATION_PAIRS)).float()
-
-
-def _integrated_gradients(game: Game) -> Tensor:
-    nodes, weights = gauss_legendre(50)
-    total = torch.zeros(())
-    for piece in range(40):
-        measured = game.effects((nodes + piece) / 40)
-        assert measured is not None, "path references need a model with a gradient"
-        total = total + measured[0].squeeze(-1).double() @ (weights / 40)
-    return total.float()
+def _computed(game: Game, kind: str) -> Reference:
+    if kind == "path":
+        return long_path(game)
+    return exact_shapley(game) if game.players.count <= _EXACT_PLAYERS else sampled_shapley(game, _PERMUTATION_PAIRS)

@@ -62,7 +62,7 @@ def _digits(group: str) -> Table:
     images = torch.tensor(x[order] / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
     line = torch.arange(8)
     mask = (line[:, None] // 2) * 4 + line[None] // 2 if group == "patches" else line[:, None].expand(8, 8)
-    return Table(images, torch.tensor(y[order]), mask[None, None])
+    return Table(images, torch.tensor(y[order]), mask[None, None].contiguous())
 
 
 DATA: dict[str, Callable[[], Table]] = {

@@ -1,85 +1,65 @@
 """Methods under comparison: a problem and a number of evaluations a row in, attributions ``(B, M)`` out.
 
-The budget is counted alike for all: a forward is 1, a gradient is 3. Captum's KernelShap and shapiq's approximators
-evaluate the empty and the full coalition within their budget; ours have them from the forwards of their gradients.
+The budget is counted alike for all: a forward is 1, a gradient is 3. Captum's KernelShap and the approximators of shapiq
+and shap evaluate the empty and the full coalition within their budget; ours have them from the forwards of their gradients.
+Path methods are given gradients instead, of which Captum's spend as many, and ours besides them two forwards.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-import torch
-from captum.attr import IntegratedGradients, KernelShap, ShapleyValueSampling
 from torch import Tensor
 
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap
-from captum_meta.benchmark.heldout import HeldOutProblem
-from captum_meta.estimators import gauss_legendre
-from captum_meta.evidence import Game, measure_shapley
-from captum_meta.evidence.measure import measure_path
+from captum_meta.benchmark import peers
+from captum_meta.benchmark.problem import Problem, player_sums, player_values
+from captum_meta.evidence import measure_shapley
+from captum_meta.learners import MetaLearner
 
-Method = Callable[[HeldOutProblem, int], Tensor]
-_GRADIENTS = 9
-
-
-def _arguments(problem: HeldOutProblem) -> dict[str, Any]:
-    return {"baselines": problem.baselines, "target": problem.target, "feature_mask": problem.feature_mask}
-
-
-def _players(problem: HeldOutProblem, values: Tensor) -> Tensor:
-    """Attributions of Captum's shapes, a group's value repeated, as ``(B, M)``."""
-    players = problem.game().players
-    return players.collect((values,)) / players.collect((torch.ones_like(values),))
+Method = Callable[[Problem, int], Tensor]
+Learner = MetaLearner | str | None
+ZERO_SHOT, ADAPTED = "MetaKernelShap, zero-shot", "MetaKernelShap, 16 rows"
+GRADIENT_MEAN, BORDER_MEAN = "gradient mean", "(leave-one-out + add-one-in) / 2"
+PATH_ZERO_SHOT, PATH_ADAPTED = "MetaIntegratedGradients, zero-shot", "MetaIntegratedGradients, 16 rows"
 
 
-def _ours(rows: int, learner: str, problem: HeldOutProblem, budget: int) -> Tensor:
-    attr = MetaKernelShap(problem.model, learner=learner)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gradients = _GRADIENTS if problem.family != "trees" else 2
-        n_samples = max(0, budget - gradients)
-        if rows:
-            support = problem.support_inputs[:rows]
-            attr.adapt(support, problem.support_baselines[:rows], problem.support_target[:rows], None, problem.feature_mask)
-        values = attr.attribute(problem.inputs, **_arguments(problem), n_samples=n_samples)
-    return _players(problem, values)
+def shapley_learner(learner: Learner, adapt: bool) -> Method:
+    """MetaKernelShap with a learner, adapted to the problem's support rows or not."""
+
+    def method(problem: Problem, budget: int) -> Tensor:
+        attr = MetaKernelShap(problem.model, learner=learner)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if adapt:
+                attr.adapt(**_support(problem))
+            values = attr.attribute(**problem.arguments, n_samples=max(0, budget - problem.base_cost), seed=problem.seed)
+        return player_values(problem, values)
+
+    return method
 
 
-def zero_shot(problem: HeldOutProblem, budget: int) -> Tensor:
-    """MetaKernelShap without adaptation."""
-    return _ours(0, "zero-shot", problem, budget)
+def path_learner(learner: Learner, adapt: bool) -> Method:
+    """MetaIntegratedGradients with a learner, adapted to the problem's support rows or not."""
+
+    def method(problem: Problem, budget: int) -> Tensor:
+        attr = MetaIntegratedGradients(problem.model, learner=learner)
+        if adapt:
+            attr.adapt(**{key: value for key, value in _support(problem).items() if key != "feature_mask"})
+        return player_sums(problem, attr.attribute(**problem.path_arguments, n_steps=budget))
+
+    return method
 
 
-def ridge_16(problem: HeldOutProblem, budget: int) -> Tensor:
-    """MetaKernelShap adapted by ridge to 16 explained rows."""
-    return _ours(16, "ridge", problem, budget)
+def _support(problem: Problem) -> dict[str, Any]:
+    assert problem.support is not None, "there are no rows to adapt to"
+    return dict(problem.support)
 
 
-def captum_kernel_shap(problem: HeldOutProblem, budget: int) -> Tensor:
-    """Captum's KernelShap."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(0)
-        values = KernelShap(problem.model).attribute(
-            problem.inputs, **_arguments(problem), n_samples=budget, perturbations_per_eval=budget
-        )
-    return _players(problem, values)
-
-
-def captum_shapley_sampling(problem: HeldOutProblem, budget: int) -> Tensor:
-    """Captum's ShapleyValueSampling, with as many permutations as the budget pays for (at least one)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        permutations = max(1, budget // problem.n_players)
-        method = ShapleyValueSampling(problem.model)
-        values = method.attribute(problem.inputs, **_arguments(problem), n_samples=permutations)
-    return _players(problem, values)
-
-
-def border_mean(problem: HeldOutProblem, budget: int) -> Tensor:
+def border_mean(problem: Problem, budget: int) -> Tensor:
     """(Leave-one-out + add-one-in) / 2, the gap spread evenly; 2M coalitions whatever the budget."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -87,7 +67,7 @@ def border_mean(problem: HeldOutProblem, budget: int) -> Tensor:
     return _even(evidence.effects[..., 3:].mean(-1), evidence.total)
 
 
-def gradient_mean(problem: HeldOutProblem, budget: int) -> Tensor:
+def gradient_mean(problem: Problem, budget: int) -> Tensor:
     """Mean of the gradients at the ends, times the input's difference from the baseline, the gap spread evenly."""
     evidence = measure_shapley(problem.game(), 0)
     return _even(evidence.effects[..., [0, 2]].mean(-1), evidence.total)
@@ -97,82 +77,36 @@ def _even(values: Tensor, total: Tensor) -> Tensor:
     return values + ((total - values.sum(1)) / values.shape[1]).unsqueeze(1)
 
 
-def _shapiq(name: str, problem: HeldOutProblem, budget: int, **arguments: object) -> Tensor:
-    """An approximator of shapiq on each row's game."""
-    import shapiq.approximator as approximators
-
-    whole, n_players = problem.game(), problem.n_players
-    rows = []
-    for row in range(len(problem.inputs)):
-        game = whole.take(torch.tensor([row]))
-
-        def worth(members: np.ndarray, game: Game = game) -> np.ndarray:
-            return game.worths(torch.as_tensor(np.atleast_2d(members), dtype=torch.bool)[None])[0, :, 0].double().numpy()
-
-        approximator = getattr(approximators, name)(n=n_players, random_state=row, **arguments)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = approximator.approximate(min(budget, 2**n_players), worth)
-        rows.append([float(values[(player,)]) for player in range(n_players)])
-    return torch.tensor(rows)
-
-
-def shapiq_kernel_shap(problem: HeldOutProblem, budget: int) -> Tensor:
-    """shapiq's KernelSHAP: paired, border sizes enumerated first."""
-    return _shapiq("KernelSHAP", problem, budget, pairing_trick=True)
-
-
-def shapiq_kadd_shap(problem: HeldOutProblem, budget: int) -> Tensor:
-    """shapiq's kADD-SHAP of order 2, paired."""
-    return _shapiq("kADDSHAP", problem, budget, max_order=2, pairing_trick=True)
-
-
-def shapiq_permutations(problem: HeldOutProblem, budget: int) -> Tensor:
-    """shapiq's permutation sampling."""
-    return _shapiq("PermutationSamplingSV", problem, budget)
-
-
-def shapiq_svarm(problem: HeldOutProblem, budget: int) -> Tensor:
-    """shapiq's SVARM."""
-    return _shapiq("SVARM", problem, budget)
-
-
-def path_zero_shot(problem: HeldOutProblem, budget: int) -> Tensor:
-    """MetaIntegratedGradients without adaptation, ``budget`` gradients (and two forwards)."""
-    attr = MetaIntegratedGradients(problem.model, learner="zero-shot")
-    values = attr.attribute(problem.inputs, problem.baselines, problem.target, n_steps=budget)
-    return problem.game().players.collect((values,))
-
-
-def captum_path(problem: HeldOutProblem, budget: int) -> Tensor:
-    """Captum's IntegratedGradients with ``budget`` gradients."""
-    values = IntegratedGradients(problem.model).attribute(problem.inputs, problem.baselines, problem.target, n_steps=budget)
-    return problem.game().players.collect((values,))
-
-
-def captum_path_completed(problem: HeldOutProblem, budget: int) -> Tensor:
-    """Captum's IntegratedGradients with one gradient more, which ours spends on f(x) and f(baseline), and its gap spread."""
-    evidence, _ = measure_path(problem.game(), gauss_legendre(budget + 1)[0])
-    values = evidence.effects @ gauss_legendre(budget + 1)[1].to(evidence.effects)
-    elements = problem.inputs[0].numel()
-    even = values + ((evidence.total - values.sum(1)) / elements).unsqueeze(1)
-    return problem.game().players.collect((even.reshape(problem.inputs.shape),))
-
-
 SHAPLEY: dict[str, Method] = {
-    "MetaKernelShap, zero-shot": zero_shot,
-    "MetaKernelShap, 16 rows": ridge_16,
-    "gradient mean": gradient_mean,
-    "(leave-one-out + add-one-in) / 2": border_mean,
-    "Captum KernelShap": captum_kernel_shap,
-    "Captum ShapleyValueSampling": captum_shapley_sampling,
-    "shapiq KernelSHAP": shapiq_kernel_shap,
-    "shapiq kADD-SHAP": shapiq_kadd_shap,
-    "shapiq permutations": shapiq_permutations,
-    "shapiq SVARM": shapiq_svarm,
+    ZERO_SHOT: shapley_learner("zero-shot", adapt=False),
+    ADAPTED: shapley_learner(None, adapt=True),
+    GRADIENT_MEAN: gradient_mean,
+    BORDER_MEAN: border_mean,
+    "Captum KernelShap": peers.captum_kernel_shap,
+    "Captum ShapleyValueSampling": peers.captum_shapley_sampling,
+    "shapiq KernelSHAP": peers.shapiq_kernel_shap,
+    "shapiq kADD-SHAP": peers.shapiq_kadd_shap,
+    "shapiq permutations": peers.shapiq_permutations,
+    "shapiq SVARM": peers.shapiq_svarm,
+    "shap KernelExplainer": peers.shap_kernel,
+    "shap PermutationExplainer": peers.shap_permutation,
 }
 PATH: dict[str, Method] = {
-    "MetaIntegratedGradients, zero-shot": path_zero_shot,
-    "Captum IntegratedGradients": captum_path,
-    "Captum, one more, completed": captum_path_completed,
+    PATH_ZERO_SHOT: path_learner("zero-shot", adapt=False),
+    PATH_ADAPTED: path_learner(None, adapt=True),
+    "Captum IntegratedGradients": peers.captum_path,
+    "Captum, one more, completed": peers.captum_path_completed,
 }
+METHODS: dict[str, dict[str, Method]] = {"shapley": SHAPLEY, "path": PATH}
+
+
+def installed(method: str) -> bool:
+    """Whether the library that a method comes from can be imported."""
+    library = method.split()[0]
+    return library not in ("shap", "shapiq") or find_spec(library) is not None
+
+
+def adapted_methods(kind: str, learners: list[str]) -> dict[str, Method]:
+    """Further learners of ours, each adapted to 16 rows, by the names they are shown with."""
+    make, prefix = (shapley_learner, "MetaKernelShap") if kind == "shapley" else (path_learner, "MetaIntegratedGradients")
+    return {f"{prefix}, {name}, 16 rows": make(name, adapt=True) for name in learners}

@@ -1,0 +1,81 @@
+"""What the methods under comparison are given: a model, rows to explain, and perhaps rows to adapt to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta.evidence import Game
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A model and rows of it to explain.
+
+    Attributes:
+        model: any callable, as in Captum.
+        arguments: of Captum's ``attribute``: inputs, baselines, target, additional_forward_args, feature_mask.
+        support: of our ``adapt``: the same for the rows to adapt to, perhaps with their attributions; None for none.
+        has_gradient: whether the model can be differentiated.
+        seed: of methods that sample.
+    """
+
+    model: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    support: Mapping[str, Any] | None = None
+    has_gradient: bool = True
+    seed: int = 0
+
+    @property
+    def path_arguments(self) -> dict[str, Any]:
+        """Those of the arguments that path methods take."""
+        return {name: value for name, value in self.arguments.items() if name != "feature_mask"}
+
+    @cached_property
+    def n_players(self) -> int:
+        """M."""
+        return self.game().players.count
+
+    @property
+    def base_cost(self) -> int:
+        """Evaluations a row that our Shapley methods spend before any coalition: three gradients, or two forwards."""
+        return 9 if self.has_gradient else 2
+
+    def game(self) -> Game:
+        """The rows to explain."""
+        return Game(self.model, **self.arguments)
+
+
+def player_values(problem: Problem, attributions: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Attributions of Captum's shapes, a group's value repeated, as ``(B, M)``."""
+    ones = tuple(torch.ones_like(part) for part in _parts(attributions))
+    return player_sums(problem, attributions) / player_sums(problem, ones).clamp(min=1)
+
+
+def player_sums(problem: Problem, attributions: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Attributions of elements, summed over each player's, ``(B, M)``."""
+    return problem.game().players.collect(_parts(attributions)).detach()
+
+
+def _parts(attributions: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return attributions if isinstance(attributions, tuple) else (attributions,)
+
+
+class Counted:
+    """A model that counts the evaluations it is asked for: a row forward is 1, a row to be differentiated is 3."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self.model = model
+        self.evaluations = 0
+        # Where our code looks for the module behind a callable, to restore its buffers in train mode.
+        self.__self__ = model if isinstance(model, torch.nn.Module) else getattr(model, "__self__", None)
+
+    def __call__(self, *inputs: Any) -> Any:
+        differentiated = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+        self.evaluations += len(inputs[0]) * (3 if differentiated else 1)
+        return self.model(*inputs)

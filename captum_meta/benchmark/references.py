@@ -1,0 +1,104 @@
+"""What attributions are compared with: exact values, or long runs of methods that are not ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_meta._random import uniform
+from captum_meta.estimators import all_coalitions, gauss_legendre, shapley_values
+from captum_meta.evidence import Game
+
+_MAX_ROWS, _MAX_ELEMENTS = 2**17, 2**25
+_PIECES = 40
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Attributions taken as right.
+
+    Attributes:
+        values: ``(N, M)``.
+        standard_error: ``(N, M)``, of the sampled ones; zero where they are exact.
+        method: how they were computed.
+    """
+
+    values: Tensor
+    standard_error: Tensor
+    method: str
+
+    @property
+    def error(self) -> float:
+        """The relative squared error that the reference itself is expected to have."""
+        return float(self.standard_error.square().sum() / self.values.square().sum())
+
+
+def _nothing() -> None:
+    pass
+
+
+def _rows_at_once(game: Game) -> int:
+    """Many small rows together; few large ones."""
+    elements = sum(part[0].numel() for part in game.inputs)
+    return max(1, min(_MAX_ROWS, _MAX_ELEMENTS // elements))
+
+
+def exact_shapley(game: Game, advance: Callable[[], None] = _nothing) -> Reference:
+    """Shapley values from all coalitions; ``advance`` is called after each row."""
+    everything = all_coalitions(game.players.count, game.device).unsqueeze(0)
+    game.max_rows = _rows_at_once(game)
+    worths = []
+    for row in range(game.n_rows):
+        worths.append(game.take(torch.tensor([row], device=game.device)).worths(everything).squeeze(-1).double())
+        advance()
+    values = shapley_values(torch.cat(worths)).float()
+    return Reference(values, torch.zeros_like(values), f"exact, from all {everything.shape[1]} coalitions")
+
+
+def sampled_shapley(game: Game, pairs: int, seed: int = 1, advance: Callable[[], None] = _nothing) -> Reference:
+    """Shapley values as means over antithetic pairs of permutations: unbiased; ``advance`` is called after each 100.
+
+    Reference: Mitchell, Cooper, Frank and Holmes, *Sampling Permutations for Shapley Value Estimation*, JMLR 2022.
+    """
+    n_players = game.players.count
+    game.max_rows = _rows_at_once(game)
+    steps = torch.arange(n_players + 1, device=game.device)
+    total = torch.zeros(game.n_rows, n_players, dtype=torch.float64, device=game.device)
+    squares = torch.zeros_like(total)
+    for some in torch.arange(pairs, device=game.device).split(100):
+        order = uniform(some, (n_players,), seed).argsort(-1)
+        both = torch.zeros(game.n_rows, len(some), n_players, dtype=torch.float64, device=game.device)
+        for rank in (order.argsort(-1), order.flip(-1).argsort(-1)):
+            members = (rank.unsqueeze(1) < steps.unsqueeze(1)).flatten(0, 1)
+            worths = game.worths(members.expand(game.n_rows, -1, -1)).squeeze(-1).double()
+            gains = worths.unflatten(1, (len(some), -1)).diff(dim=-1)
+            both += gains.gather(2, rank.expand(game.n_rows, -1, -1)) / 2
+        total += both.sum(1)
+        squares += both.square().sum(1)
+        advance()
+    mean = total / pairs
+    variance = (squares / pairs - mean.square()).clamp(min=0) / max(1, pairs - 1)
+    return Reference(mean.float(), variance.sqrt().float(), f"mean over {pairs} antithetic pairs of permutations")
+
+
+def long_path(game: Game, advance: Callable[[], None] = _nothing) -> Reference:
+    """Integrated Gradients from 40 pieces of the path with 50 Gauss-Legendre points each; ``advance`` after each piece.
+
+    Raises:
+        RuntimeError: if the model has no gradient.
+    """
+    nodes, weights = gauss_legendre(50)
+    total = torch.zeros((), device=game.device)
+    for piece in range(_PIECES):
+        measured = game.effects((nodes + piece) / _PIECES)
+        if measured is None:
+            raise RuntimeError(
+                "The model has no gradient, which path integrals are made of: compare Shapley values, kind='shapley'."
+            )
+        total = total + measured[0].squeeze(-1).double() @ (weights / _PIECES).to(game.device)
+        advance()
+    values = total.float()
+    return Reference(values, torch.zeros_like(values), f"Integrated Gradients with {50 * _PIECES} points")
