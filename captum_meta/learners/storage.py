@@ -27,18 +27,22 @@ def save_learner(learner: MetaLearner, path: str | PathLike[str]) -> None:
     """Write ``path.json`` and ``path.safetensors``."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    config = {**configuration(learner), "weights": target.name + ".safetensors"}
+    save_file({name: value.contiguous() for name, value in learner.state_dict().items()}, _with(target, ".safetensors"))
+    _with(target, ".json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def configuration(learner: MetaLearner) -> dict[str, Any]:
+    """What :func:`build` makes a learner of the same form from, as JSON can hold it; its weights are not in it."""
     explainer = learner.explainer
-    config = {
+    return {
         "evidence_version": EVIDENCE_VERSION,
         "kind": learner.kind,
         "learner": type(learner).__name__,
         "arguments": dict(learner.arguments()),
         "explainer": type(explainer).__name__,
         "explainer_arguments": dict(explainer.arguments()),
-        "weights": target.name + ".safetensors",
     }
-    save_file({name: value.contiguous() for name, value in learner.state_dict().items()}, _with(target, ".safetensors"))
-    _with(target, ".json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley") -> MetaLearner:
@@ -64,7 +68,7 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
         )
     config = json.loads(path.read_text())
     _check(config, path, kind)
-    learner = _build(config)
+    learner = build(config)
     try:
         learner.load_state_dict(load_file(path.with_name(config["weights"])))
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
@@ -81,7 +85,8 @@ def list_learners(kind: Kind = "shapley") -> list[str]:
     return sorted(path.stem.removeprefix(f"{kind}-") for path in _shipped_folder().glob(f"{kind}-*.json"))
 
 
-def _build(config: dict[str, Any]) -> MetaLearner:
+def build(config: dict[str, Any]) -> MetaLearner:
+    """A fresh learner of the form that :func:`configuration` told."""
     explainer: Explainer = getattr(networks, config["explainer"])(**config["explainer_arguments"])
     learner: MetaLearner = getattr(learners, config["learner"])(explainer, **config["arguments"])
     return learner

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from captum_meta.tasks.augment import augment
-from captum_meta.types import Evidence, Explanations, ExplanationTask
+from captum_meta.tasks.cache import ExplanationCache, TaskFamily, describe, is_finite, key_of, make
+from captum_meta.tasks.joining import join
+from captum_meta.types import Explanations, ExplanationTask
 
+__all__ = ["ExplanationTaskDataModule", "TaskFamily", "split"]
 
-class TaskFamily(Protocol):
-    """A source of batches of explanations: ``variants(index)`` gives one or more views ``(T, N, M)`` of batch ``index``."""
-
-    def variants(self, index: int) -> list[Explanations]:
-        """Explanations of the models of batch ``index``."""
+_ENDLESS = 256
 
 
 def split(explanations: Explanations, support_rows: int) -> ExplanationTask:
@@ -27,124 +25,275 @@ def split(explanations: Explanations, support_rows: int) -> ExplanationTask:
     return ExplanationTask(support, explanations[:, support_rows:] if support_rows else explanations)
 
 
-class _Pool(Dataset[list[Explanations]]):
-    """Batches of a family, made once and kept in a folder."""
+class _Shards(Sequence[list[Explanations]]):
+    """Batches that lie in a folder, those that are not finite left out."""
 
-    def __init__(self, family: TaskFamily, length: int, folder: Path | None) -> None:
-        self.family, self.length, self.folder = family, length, folder
+    def __init__(self, cache: ExplanationCache, keys: Sequence[str]) -> None:
+        self.cache = cache
+        self.keys = [key for key in keys if cache.told(key)["finite"] == "True"]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.cache.read(self.keys[index])
+
+
+class _Views(Dataset[list[Explanations]]):
+    """The batches of a family, made when they are asked for."""
+
+    def __init__(self, family: TaskFamily, length: int) -> None:
+        self.family, self.length = family, length
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> list[Explanations]:
-        if self.folder is None:
-            return self.family.variants(index)
-        path = self.folder / f"{index:06d}.pt"
-        if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            torch.save(self.family.variants(index), part)
-            part.replace(path)
-        with torch.serialization.safe_globals(_stored_types()):
-            batch: list[Explanations] = torch.load(path, weights_only=True)
-        return batch
-
-
-def _stored_types() -> list[Any]:
-    from captum_meta.types import Coalitions
-
-    return [Explanations, Evidence, Coalitions]
+        return self.family.variants(index)
 
 
 class _Steps(IterableDataset[ExplanationTask]):
-    """An endless walk through a pool; what step ``s`` sees depends on the seed and ``s`` only."""
+    """A walk through a pool without end; what step ``s`` sees depends on the seed and ``s`` only.
 
-    def __init__(self, pool: list[list[Explanations]], steps: int, support_rows: int, seed: int) -> None:
+    Attributes:
+        first: the step to begin with.
+        rank, ranks: each rank sees every ``ranks``-th task of the step's batch, drawn and augmented as a whole.
+    """
+
+    def __init__(
+        self,
+        pool: Sequence[list[Explanations]],
+        steps: int,
+        support_rows: Sequence[int],
+        seed: int,
+        batches: int = 1,
+        rows: int | None = None,
+    ) -> None:
         self.pool, self.steps, self.support_rows, self.seed = pool, steps, support_rows, seed
-        self.epoch = 0
+        self.batches, self.rows = batches, rows
+        self.first, self.rank, self.ranks = 0, 0, 1
 
     def __iter__(self) -> Iterator[ExplanationTask]:
         worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        for step in range(first, self.steps, stride):
-            yield self.batch(self.epoch * self.steps + step)
-        self.epoch += 1
+        begin, stride = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        for step in range(self.first + begin, self.first + self.steps, stride):
+            yield self.batch(step)
 
     def __len__(self) -> int:
         return self.steps
 
     def batch(self, step: int) -> ExplanationTask:
-        """The augmented tasks of one step."""
+        """This rank's share of the augmented tasks of one step."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        views = self.pool[int(torch.randint(len(self.pool), (), generator=generator))]
-        chosen = views[int(torch.randint(len(views), (), generator=generator))]
-        rows = torch.randperm(len(chosen), generator=generator)
-        return split(augment(chosen[:, rows], generator), self.support_rows)
+        drawn = [self.pool[index] for index in self._draw(generator)]
+        view = int(torch.randint(len(drawn[0]), (), generator=generator))
+        chosen = join([views[view] for views in drawn])
+        n_tasks = len(chosen.attributions)
+        if n_tasks % self.ranks:
+            raise ValueError(
+                f"{n_tasks} tasks a step cannot be shared equally by {self.ranks} ranks, and unequal shares would change "
+                "the gradient: choose batches_per_step or the family's tasks_per_batch so that they can."
+            )
+        rows = torch.randperm(len(chosen), generator=generator)[: self.rows]
+        augmented = augment(chosen[:, rows], generator)
+        k = self.support_rows[0]
+        if len(self.support_rows) > 1:
+            k = self.support_rows[int(torch.randint(len(self.support_rows), (), generator=generator))]
+        return split(augmented[self.rank :: self.ranks], k)
+
+    def _draw(self, generator: torch.Generator) -> list[int]:
+        """Different batches of the pool."""
+        chosen: list[int] = []
+        while len(chosen) < self.batches:
+            index = int(torch.randint(len(self.pool), (), generator=generator))
+            if index not in chosen:
+                chosen.append(index)
+        return chosen
+
+
+class _Evaluations(IterableDataset[ExplanationTask]):
+    """All views of this rank's share of a pool, with ``k`` support rows; queries are the rows behind the first ``skip``."""
+
+    def __init__(self, pool: Sequence[list[Explanations]], k: int, skip: int, rank: int, ranks: int) -> None:
+        self.pool, self.k, self.skip = pool, k, skip
+        self.indices = range(rank, len(pool), ranks)
+
+    def __iter__(self) -> Iterator[ExplanationTask]:
+        for index in self.indices:
+            for view in self.pool[index]:
+                yield ExplanationTask(view[:, : self.k], view[:, self.skip :])
+
+    def __len__(self) -> int:
+        return sum(len(self.pool[index]) for index in self.indices)
+
+
+class _StepLoader(DataLoader[ExplanationTask]):
+    """Begins each time at the step that the trainer has come to, so that Lightning may resume in the middle of an epoch."""
+
+    def __init__(self, steps: _Steps, data: LightningDataModule, workers: int) -> None:
+        super().__init__(steps, batch_size=None, num_workers=workers)
+        self.data = data
+
+    def __iter__(self) -> Any:
+        trainer = self.data.trainer
+        if trainer is not None and isinstance(self.dataset, _Steps):
+            self.dataset.first = trainer.fit_loop.total_batch_idx + 1
+        return super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the trainer knows the step. That this method exists tells Lightning that the loader can resume."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
 
 
 class ExplanationTaskDataModule(LightningDataModule):
-    """Explanation tasks of a training and a validation family.
+    """Explanation tasks of families to learn from, to choose by and to test on.
+
+    Labels are made in ``setup``, by all ranks and their workers, each batch by one of them, and kept. A step's tasks are a
+    function of the seed and the step's number alone, and ranks share them equally: stopping, resuming and another number of
+    ranks change nothing.
 
     Args:
         train: the family to learn from.
-        validation: the family that measures; it must not share a seed with ``train``.
+        validation: the family that measures, or several by name; none may share models with ``train``.
         batches: how many batches of ``train`` are made; training walks through them at random, augmented anew each time.
-        validation_batches: how many batches of ``validation`` are made.
+            None: all of a finite family, 256 of an endless one.
+        validation_batches: how many batches of each family of ``validation`` and ``test`` are made; None as above.
         steps_per_epoch: steps between two validations.
-        support_rows: rows of each task that a learner adapts on; 0 for learners that do not adapt.
-        folder: where the batches are kept; made again where it is empty, nowhere if None.
-        workers: processes that make the batches.
+        support_rows: rows of each task that a learner adapts on, or several numbers of which each step draws one; 0 for
+            learners that do not adapt.
+        folder: where the batches are kept, each under a hash of all that it depends on, so that it is made once and by
+            whichever run needs it first. All ranks must see the same folder. None: in memory, and every rank makes all.
+        workers: processes that make the batches, and read them while training; 0 where the models are on a GPU.
         seed: of the order and augmentation of the batches.
+        test: as ``validation``, for ``trainer.test`` and ``trainer.predict``; by default the validation families.
+        batches_per_step: batches joined in a step: a :class:`~captum_meta.tasks.ModelTaskFamily` has a task in each.
+        rows_per_step: rows of each task used in a step, drawn anew each time; None for all.
+        validation_support_rows: numbers of support rows at which errors are measured, on the same queries; by default
+            the largest of ``support_rows``.
     """
 
     def __init__(
         self,
         train: TaskFamily,
-        validation: TaskFamily,
-        batches: int = 256,
-        validation_batches: int = 24,
+        validation: TaskFamily | dict[str, TaskFamily],
+        batches: int | None = 256,
+        validation_batches: int | None = 24,
         steps_per_epoch: int = 500,
-        support_rows: int = 0,
+        support_rows: int | list[int] = 0,
         folder: str | None = None,
         workers: int = 0,
         seed: int = 0,
+        test: TaskFamily | dict[str, TaskFamily] | None = None,
+        batches_per_step: int = 1,
+        rows_per_step: int | None = None,
+        validation_support_rows: list[int] | None = None,
     ) -> None:
         super().__init__()
-        self.families = {"train": train, "validation": validation}
-        self.lengths = {"train": batches, "validation": validation_batches}
-        self.steps_per_epoch, self.support_rows = steps_per_epoch, support_rows
-        self.folder, self.workers, self.seed = folder, workers, seed
-        self.pools: dict[str, list[list[Explanations]]] = {}
+        validations = _named(validation)
+        self.families = {"train": {"": train}, "validation": validations, "test": _named(test) if test else validations}
+        self.limits = {"train": batches, "validation": validation_batches, "test": validation_batches}
+        self.steps_per_epoch, self.batches_per_step, self.rows_per_step = steps_per_epoch, batches_per_step, rows_per_step
+        self.support_rows = [support_rows] if isinstance(support_rows, int) else list(support_rows)
+        self.validation_support_rows = validation_support_rows or [max(self.support_rows)]
+        self.cache = None if folder is None else ExplanationCache(folder)
+        self.workers, self.seed = workers, seed
+        self._memory: dict[tuple[str, str], list[list[Explanations]]] = {}
+        self._pools: dict[tuple[str, str], Sequence[list[Explanations]]] = {}
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def setup(self, stage: str) -> None:
-        for name in self.families:
-            if name not in self.pools:
-                self.pools[name] = self._make(name)
-
-    def _make(self, name: str) -> list[list[Explanations]]:
-        from rich.progress import track
-
-        folder = Path(self.folder) / name if self.folder is not None else None
-        pool = _Pool(self.families[name], self.lengths[name], folder)
-        loader = DataLoader(pool, batch_size=None, num_workers=self.workers)
-        batches = list(track(loader, description=f"Making {name} tasks", total=len(pool)))
-        finite = [views for views in batches if all(_finite(view) for view in views)]
-        if not finite:
-            raise ValueError(f"The {name} family gave no batch of finite explanations: check its models' outputs.")
-        return finite
+        stages = {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",))
+        for name in stages:
+            for label in self.families[name]:
+                if (name, label) not in self._pools and (name, label) not in self._memory:
+                    self._make(name, label)
 
     def train_dataloader(self) -> DataLoader[ExplanationTask]:
-        steps = _Steps(self.pools["train"], self.steps_per_epoch, self.support_rows, self.seed)
-        return DataLoader(steps, batch_size=None)
+        pool = self._pool("train", "")
+        if self.batches_per_step > len(pool):
+            raise ValueError(f"A step joins {self.batches_per_step} different batches, but there are only {len(pool)}.")
+        steps = _Steps(pool, self.steps_per_epoch, self.support_rows, self.seed, self.batches_per_step, self.rows_per_step)
+        steps.rank, steps.ranks = self.rank
+        return _StepLoader(steps, self, self.workers)
 
-    def val_dataloader(self) -> DataLoader[ExplanationTask]:
-        tasks = [split(view, self.support_rows) for views in self.pools["validation"] for view in views]
-        return DataLoader(tasks, batch_size=None)  # type: ignore[arg-type]
+    def val_dataloader(self) -> list[DataLoader[ExplanationTask]]:
+        return self._evaluations("validation")
+
+    def test_dataloader(self) -> list[DataLoader[ExplanationTask]]:
+        return self._evaluations("test")
+
+    def predict_dataloader(self) -> list[DataLoader[ExplanationTask]]:
+        return self._evaluations("test")
+
+    def labels(self, name: str) -> list[str]:
+        """What each loader of ``"validation"`` or ``"test"`` measures: the family, where there are several, and k."""
+        return [
+            f"{label}/k={k}" if label else f"k={k}" for label in self.families[name] for k in self.validation_support_rows
+        ]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device) if isinstance(batch, ExplanationTask) else batch
 
+    def _evaluations(self, name: str) -> list[DataLoader[ExplanationTask]]:
+        skip = max(self.validation_support_rows)
+        return [
+            DataLoader(_Evaluations(self._pool(name, label), k, skip, *self.rank), batch_size=None)
+            for label in self.families[name]
+            for k in self.validation_support_rows
+        ]
 
-def _finite(explanations: Explanations) -> bool:
-    tensors = (explanations.attributions, explanations.evidence.effects, explanations.evidence.total)
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+    def _make(self, name: str, label: str) -> None:
+        family, length = self.families[name][label], self._length(name, label)
+        rank, ranks = self.rank
+        if self.cache is None:
+            loader = DataLoader(_Views(family, length), batch_size=None, num_workers=self.workers)
+            self._memory[name, label] = list(_shown(loader, f"{name} {label}".strip(), length, rank))
+            self._pool(name, label)
+            return
+        indices = range(rank, length, ranks)
+        keys = [key_of(describe(family, index)) for index in indices]
+        made = make(family, self.cache, indices, keys, self.workers)
+        for _ in _shown(made, f"{name} {label}".strip(), len(indices), rank):
+            pass
+
+    def _pool(self, name: str, label: str) -> Sequence[list[Explanations]]:
+        """The finite batches of a family; to be called when all ranks have made theirs."""
+        place = (name, label)
+        if place not in self._pools:
+            pool: Sequence[list[Explanations]]
+            if self.cache is None:
+                pool = [views for views in self._memory.pop(place) if all(map(is_finite, views))]
+            else:
+                family = self.families[name][label]
+                keys = [key_of(describe(family, index)) for index in range(self._length(name, label))]
+                if self.rank[0] == 0:
+                    self.cache.write_manifest("-".join(filter(None, place)), keys)
+                pool = _Shards(self.cache, keys)
+            if not len(pool):
+                raise ValueError(f"The {name} family gave no batch of finite explanations: check its models' outputs.")
+            self._pools[place] = pool
+        return self._pools[place]
+
+    def _length(self, name: str, label: str) -> int:
+        family, limit = self.families[name][label], self.limits[name]
+        size = getattr(family, "__len__", None)
+        if size is None:
+            return _ENDLESS if limit is None else limit
+        return int(size() if limit is None else min(limit, size()))
+
+
+def _named(families: TaskFamily | Mapping[str, TaskFamily]) -> dict[str, TaskFamily]:
+    return dict(families) if isinstance(families, Mapping) else {"": families}
+
+
+def _shown(made: Any, what: str, total: int, rank: int) -> Any:
+    from rich.progress import track
+
+    return track(made, description=f"Making {what} tasks", total=total) if rank == 0 else made

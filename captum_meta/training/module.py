@@ -2,51 +2,157 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import cos, pi
-from typing import Any
+from os import PathLike
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from captum_meta.learners import MetaLearner
+from captum_meta.learners.storage import build, configuration
 from captum_meta.losses import relative_errors
+from captum_meta.metrics import AttributionError
 from captum_meta.types import ExplanationTask
 
 
 class MetaLearningModule(LightningModule):
     """Meta-train a learner: minimise ``learner.loss`` over batches of explanation tasks.
 
+    Random numbers drawn in a step follow from the seed and the step's number, so that a resumed run draws the same ones.
+    Validation logs ``error`` (mean over tasks, each at most 3) and ``log error`` with the labels' noise taken off, and the
+    mean and median :class:`~captum_meta.metrics.AttributionError` for each family and number of support rows.
+
     Args:
-        learner: the meta-learner; its parameters are what is trained.
-        learning_rate: of AdamW, after a linear warm-up; it falls to nothing along a cosine.
+        learner: the meta-learner; its parameters are what is trained, all of them where none requires a gradient, as in
+            ``load_learner("zero-shot")`` to start from shipped weights.
+        learning_rate: of AdamW, after a linear warm-up.
         weight_decay: of AdamW.
         warmup_steps: steps of the warm-up.
+        schedule: ``"cosine"``, falling to nothing at the end of the run, or ``"constant"``.
+        seed: of what the learner draws at random.
     """
 
     def __init__(
-        self, learner: MetaLearner, learning_rate: float = 2e-3, weight_decay: float = 1e-4, warmup_steps: int = 200
+        self,
+        learner: MetaLearner,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 200,
+        schedule: Literal["cosine", "constant"] = "cosine",
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.learner = learner
+        if isinstance(learner, Mapping):
+            learner = build(dict(learner))
+        if not any(parameter.requires_grad for parameter in learner.parameters()):
+            learner.requires_grad_(True)
+        self.learner = learner.train()
         self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
+        self.schedule, self.seed = schedule, seed
+        settings = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup_steps": warmup_steps}
+        self.save_hyperparameters(
+            {"learner": configuration(learner), **settings, "schedule": schedule, "seed": seed}, logger=False
+        )
+        self._error, self._log_error = MeanMetric(), MeanMetric()
+        self._errors: list[AttributionError] = []
 
     def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor:
-        loss = self.learner.loss(batch)
-        self.log("train/loss", loss, prog_bar=True)
+        with self._keyed_random_numbers():
+            loss = self.learner.loss(batch)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
-    def validation_step(self, batch: ExplanationTask, batch_idx: int) -> None:
-        predicted = self.learner.predict(self.learner.adapt(batch.support), batch.query.evidence)
-        errors = relative_errors(predicted, batch.query.attributions, batch.query.variance)
-        self.log("validation/error", errors.clamp(max=3).mean(), prog_bar=True, batch_size=len(errors))
-        self.log("validation/log error", (errors + 1e-3).log().mean(), batch_size=len(errors))
+    def on_validation_epoch_start(self) -> None:
+        self._begin()
+
+    def on_test_epoch_start(self) -> None:
+        self._begin()
+
+    def validation_step(self, batch: ExplanationTask, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._measure(batch, dataloader_idx)
+
+    def test_step(self, batch: ExplanationTask, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._measure(batch, dataloader_idx)
+
+    def predict_step(self, batch: ExplanationTask, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Attributions ``(T, N, M)`` of the query rows."""
+        empty = len(batch.support) == 0
+        state = self.learner.initial_state() if empty else self.learner.adapt(batch.support)
+        return self.learner.predict(state, batch.query.evidence)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("validation")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.learner.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        trained = [parameter for parameter in self.learner.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, self.learning_rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.schedule == "constant":
+            return warm
         total = max(1, int(self.trainer.estimated_stepping_batches))
-        return min(1.0, (step + 1) / self.warmup_steps) * (0.5 + 0.5 * cos(pi * min(1.0, step / total)))
+        return warm * (0.5 + 0.5 * cos(pi * min(1.0, step / total)))
+
+    @contextmanager
+    def _keyed_random_numbers(self) -> Iterator[None]:
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx)
+            yield
+
+    def _begin(self) -> None:
+        self._errors = []
+        self._error.reset()
+        self._log_error.reset()
+
+    def _measure(self, batch: ExplanationTask, loader: int) -> None:
+        predicted, right = self.predict_step(batch, 0), batch.query.attributions
+        errors = relative_errors(predicted, right, batch.query.variance)
+        self._error.update(errors.clamp(max=3))
+        self._log_error.update((errors + 1e-3).log())
+        while len(self._errors) <= loader:
+            self._errors.append(self._task_error())
+        self._errors[loader].update(predicted.flatten(1), right.flatten(1))
+
+    def _task_error(self) -> AttributionError:
+        """Errors of tasks: all players of all rows of one task count as one row of the metric.
+
+        The first entry is infinite and not counted: ranks without tasks must have something to share, or the others wait.
+        """
+        error = AttributionError(reduction="none").to(self.device)
+        error.update(torch.ones(1, 1, device=self.device), torch.zeros(1, 1, device=self.device))
+        return error
+
+    def _report(self, stage: Literal["validation", "test"]) -> None:
+        self.log(f"{stage}/error", self._error.compute(), prog_bar=True)
+        self.log(f"{stage}/log error", self._log_error.compute())
+        tell = getattr(getattr(self.trainer, "datamodule", None), "labels", None)
+        labels = [f"loader {i}" for i in range(len(self._errors))] if tell is None else tell(stage)
+        for number, label in enumerate(labels):
+            if number == len(self._errors):
+                self._errors.append(self._task_error())
+            errors = self._errors[number].compute()
+            errors = errors[errors.isfinite()]
+            if len(errors):
+                self.log(f"{stage}/mean error/{label}", errors.mean())
+                self.log(f"{stage}/median error/{label}", errors.median())
+
+
+def learner_from_checkpoint(path: str | PathLike[str]) -> MetaLearner:
+    """The learner in a checkpoint of :class:`MetaLearningModule`, ready for a front end: ``MetaKernelShap(f, learner=...)``.
+
+    Where weights were averaged in training, these are the averages.
+    """
+    module = MetaLearningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    return module.learner.eval().requires_grad_(False)

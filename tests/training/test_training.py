@@ -58,9 +58,9 @@ def test_learners_that_adapt_validate_on_the_query_rows(tmp_path: Path) -> None:
 def test_tasks_are_made_once_and_steps_depend_on_the_seed_alone(tmp_path: Path) -> None:
     first, second = data("shapley", tmp_path / "tasks"), data("shapley", tmp_path / "tasks")
     first.setup("fit")
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "tasks").rglob("*.pt")}
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "tasks").rglob("*.safetensors")}
     second.setup("fit")
-    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "tasks").rglob("*.pt")}
+    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "tasks").rglob("*.safetensors")}
     one, other = list(first.train_dataloader()), list(second.train_dataloader())
     for left, right in zip(one, other, strict=True):
         assert torch.equal(left.query.attributions, right.query.attributions)

@@ -1,0 +1,217 @@
+"""Explanations on disk: one safetensors shard for each batch of tasks, named by a hash of all that it depends on.
+
+A shard is written beside its place, flushed and renamed, so that it is whole or absent, and it carries the checksum of its
+contents, so that damage is found. Whoever needs a shard makes it; nobody needs a list of what there is. The manifest is
+written last, for the reader.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from captum_meta.types import Coalitions, Evidence, Explanations
+
+LAYOUT = 1
+"""Version of what is stored; raise it when explanations of the same key would come out differently."""
+
+_NESTED: dict[str, type[Evidence] | type[Coalitions]] = {"evidence": Evidence, "coalitions": Coalitions}
+
+
+class TaskFamily(Protocol):
+    """A source of batches of explanations: ``variants(index)`` gives one or more views ``(T, N, M)`` of batch ``index``.
+
+    A family of finite size has a ``__len__``. What a batch depends on is told by ``description(index)``, as JSON can hold
+    it; a dataclass need not have it, its fields say it.
+    """
+
+    def variants(self, index: int) -> list[Explanations]:
+        """Explanations of the models of batch ``index``."""
+
+
+def describe(family: TaskFamily, index: int) -> dict[str, Any]:
+    """All that batch ``index`` depends on, as JSON can hold it.
+
+    Raises:
+        TypeError: if the family does not say.
+    """
+    own = getattr(family, "description", None)
+    if own is not None:
+        told: dict[str, Any] = dict(own(index))
+        return told
+    if not is_dataclass(family):
+        raise TypeError(
+            f"{type(family).__name__} does not say what its batches depend on, so they cannot be kept in a folder: give it "
+            "a method description(index), make it a dataclass, or pass folder=None."
+        )
+    kind = type(family)
+    values = {field.name: getattr(family, field.name) for field in fields(family)}
+    return {"family": f"{kind.__module__}.{kind.__qualname__}", **values, "index": index}
+
+
+def key_of(description: Mapping[str, Any]) -> str:
+    """The name of the shard that holds what ``description`` describes: 32 hexadecimal digits.
+
+    >>> key_of({"seed": 1}) == key_of({"seed": 1}) != key_of({"seed": 2})
+    True
+    """
+    text = json.dumps({"layout": LAYOUT, **description}, sort_keys=True)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class ExplanationCache:
+    """Batches of explanations in a folder, read through memory maps.
+
+    Args:
+        folder: made when it is first written to; all ranks of a run must see the same one.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def path(self, key: str) -> Path:
+        """Where the shard of ``key`` lies."""
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def write(self, key: str, views: Sequence[Explanations]) -> None:
+        """Keep the views of one batch.
+
+        Raises:
+            OSError: if the folder cannot be written to; nothing half-written remains under the shard's name.
+        """
+        tensors = {name: value for number, view in enumerate(views) for name, value in _flatten(view, f"{number}.")}
+        told = {"key": key, "views": str(len(views)), "finite": str(all(is_finite(view) for view in views))}
+        told["shape"] = json.dumps(list(views[0].attributions.shape))
+        content = save(tensors, {**told, "checksum": _checksum(tensors, told)})
+        path = self.path(key)
+        part = path.with_name(f"{key}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for stale in path.parent.glob(f"{key}.*.part"):
+                stale.unlink(missing_ok=True)
+            write_whole(part, path, content)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OSError(
+                error.errno,
+                f"The explanations cannot be written ({error.strerror}): make room or choose another folder and run again; "
+                "those already written are kept",
+                str(path),
+            ) from error
+
+    def read(self, key: str) -> list[Explanations]:
+        """The views of one batch; their tensors are pages of the file, read when they are touched."""
+        with safe_open(self.path(key), "pt") as shard:
+            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+            return [_build(Explanations, tensors, f"{view}.") for view in range(int(shard.metadata()["views"]))]
+
+    def told(self, key: str) -> dict[str, str]:
+        """What the shard says of itself: views, shape, finite, checksum."""
+        with safe_open(self.path(key), "pt") as shard:
+            metadata: dict[str, str] = shard.metadata()
+            return metadata
+
+    def intact(self, key: str) -> bool:
+        """Whether the shard is there and its contents are what was written."""
+        try:
+            with safe_open(self.path(key), "pt") as shard:
+                told = dict(shard.metadata())
+                expected = told.pop("checksum")
+                tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+        except (FileNotFoundError, SafetensorError, KeyError, TypeError):
+            return False
+        return told.get("key") == key and _checksum(tensors, told) == expected
+
+    def write_manifest(self, name: str, keys: Sequence[str]) -> None:
+        """List the shards of one family in ``manifest-NAME.json``."""
+        shards = [{**self.told(key), "file": str(self.path(key).relative_to(self.folder))} for key in keys]
+        content = json.dumps({"layout": LAYOUT, "shards": shards}, indent=1).encode()
+        path = self.folder / f"manifest-{name}.json"
+        write_whole(path.with_name(f"{path.name}.{os.getpid()}.part"), path, content)
+
+
+def write_whole(part: Path, path: Path, content: bytes) -> None:
+    """Write ``path`` so that it is whole or as it was before, whenever the machine stops."""
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def is_finite(explanations: Explanations) -> bool:
+    """Whether labels and evidence are numbers."""
+    tensors = (explanations.attributions, explanations.evidence.effects, explanations.evidence.total)
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+class _Making(Dataset[int]):
+    """Entry ``i`` makes batch ``indices[i]`` where its shard is missing or broken."""
+
+    def __init__(self, family: TaskFamily, cache: ExplanationCache, indices: Sequence[int], keys: Sequence[str]) -> None:
+        self.family, self.cache, self.indices, self.keys = family, cache, indices, keys
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, entry: int) -> int:
+        if not self.cache.intact(self.keys[entry]):
+            self.cache.write(self.keys[entry], self.family.variants(self.indices[entry]))
+        return entry
+
+
+def make(
+    family: TaskFamily, cache: ExplanationCache, indices: Sequence[int], keys: Sequence[str], workers: int
+) -> Iterator[int]:
+    """Make those batches of ``indices`` that ``cache`` lacks under ``keys``, in ``workers`` processes; yields as they come.
+
+    Ranks share the work by taking indices in turn; each makes its own, whatever the others have done so far.
+    """
+    yield from DataLoader(_Making(family, cache, indices, keys), batch_size=None, num_workers=workers)
+
+
+def _flatten(rows: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for field in fields(rows):
+        value = getattr(rows, field.name)
+        if isinstance(value, Tensor):
+            yield prefix + field.name, value.detach().cpu().contiguous()
+        elif value is not None:
+            yield from _flatten(value, f"{prefix}{field.name}.")
+
+
+def _build(kind: type[Any], tensors: Mapping[str, Tensor], prefix: str) -> Any:
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        name = prefix + field.name
+        if name in tensors:
+            values[field.name] = tensors[name]
+        elif field.name in _NESTED and any(other.startswith(f"{name}.") for other in tensors):
+            values[field.name] = _build(_NESTED[field.name], tensors, f"{name}.")
+        else:
+            values[field.name] = None
+    return kind(**values)
+
+
+def _checksum(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
+    digest = blake2b(json.dumps(dict(told), sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,139 @@
+"""Labels of the rows of one explained model: by our own reference, or by any Captum method."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_meta.estimators import all_coalitions, gauss_legendre, kernel_shapley_values, plan_coalitions, shapley_values
+from captum_meta.evidence import Game
+from captum_meta.evidence.measure import row_keys
+from captum_meta.evidence.untouched import untouched
+
+_EXACT_PLAYERS = 12
+_COALITIONS = 32
+_IG_POINTS, _IG_PIECES = 8, 12
+_ROWS = 8
+_EVALUATIONS = 512
+
+Teacher = Callable[[Callable[..., Any]], Any]
+"""From an explained model to a Captum method: a class such as ``KernelShap``, or a function that makes one."""
+
+
+class LabelError(ValueError):
+    """Rows that cannot be labelled: which, and why."""
+
+
+@contextmanager
+def evaluating(model: Callable[..., Any]) -> Iterator[None]:
+    """Eval mode inside; the mode of each submodule is afterwards what it was, also when something raises."""
+    module = model if isinstance(model, nn.Module) else getattr(model, "__self__", None)
+    modes = [(part, part.training) for part in module.modules()] if isinstance(module, nn.Module) else []
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def shapley_reference(game: Game, seed: int) -> Tensor:
+    """Shapley values ``(N, M)``: exact up to 12 players, beyond by paired KernelSHAP with 32 M coalitions a row."""
+    rows = torch.arange(game.n_examples, device=game.device).split(_ROWS)
+    games = [game.take(some) for some in rows] if game.n_rows == game.n_examples else [game]
+    exact = game.players.count <= _EXACT_PLAYERS and len(game.players.mask) == 1
+    return torch.cat([_exact(part) if exact else _paired(part, seed) for part in games])
+
+
+def _exact(game: Game) -> Tensor:
+    everything = all_coalitions(game.players.count, game.device).expand(game.n_rows, -1, -1)
+    return shapley_values(_one_output(game.worths(everything)))
+
+
+def _paired(game: Game, seed: int) -> Tensor:
+    n_players = game.players.count
+    budget = max(_COALITIONS * n_players, 2 ** min(n_players, _EXACT_PLAYERS) - 2)
+    members, measured = plan_coalitions(game.mask, budget, seed, row_keys(game))
+    ends = _one_output(game.at(torch.tensor([0.0, 1.0])))
+    worths = (_one_output(game.worths(members)) - ends[:, :1]).masked_fill(~measured, 0.0)
+    total = ends[:, 1] - ends[:, 0]
+    even = game.mask * (total / game.mask.sum(-1).clamp(min=1)).unsqueeze(-1)
+    strength = torch.full_like(even, 1e-6)
+    return kernel_shapley_values(members, worths, measured, game.mask, total, even, strength)
+
+
+def path_reference(game: Game, seed: int) -> Tensor:
+    """Integrated Gradients ``(N, M)`` of every element by composite Gauss-Legendre quadrature with 96 gradients."""
+    nodes, weights = gauss_legendre(_IG_POINTS)
+    delta = torch.cat([(x - b).flatten(1) for x, b in zip(game.inputs, game.baselines, strict=True)], dim=1)
+    mean = torch.zeros((), dtype=torch.float64, device=game.device)
+    for piece in range(_IG_PIECES):
+        slopes = game.slopes((nodes + piece) / _IG_PIECES)
+        if slopes is None:
+            raise LabelError("The model has no gradient, which path integrals are made of: choose kind='shapley'.")
+        mean = mean + _one_output(slopes[0]).double() @ (weights / _IG_PIECES).to(game.device)
+    return (mean * delta).to(delta.dtype)
+
+
+def taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> Tensor:
+    """What the Captum method ``make(model)`` says of the rows, ``(N, M)``; its random numbers follow from ``seed``.
+
+    Methods that evaluate perturbations one at a time unless told otherwise are told to take many at once.
+
+    Raises:
+        LabelError: if the method raises, with the first row on which it does, or answers in other shapes.
+    """
+    try:
+        return _taught(make, arguments, game, seed)
+    except Exception as error:
+        row = _first_failing(make, arguments, game, seed) if game.n_rows == game.n_examples else None
+        where = "on all rows together, though on none alone" if row is None else f"on row {row}"
+        raise LabelError(f"the teacher raised {type(error).__name__} {where}: {error}") from error
+
+
+def _taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> Tensor:
+    method = make(game.forward_func)
+    known = inspect.signature(method.attribute).parameters
+    offered: dict[str, Any] = {"target": game.target, "additional_forward_args": game.additional_forward_args}
+    offered["baselines"] = tuple(part.clone() for part in game.baselines)
+    if game.players.groups is not None:
+        shapes = (part.shape[1:] for part in game.inputs)
+        offered["feature_mask"] = tuple(g.unflatten(1, shape) for g, shape in zip(game.players.groups, shapes, strict=True))
+    offered["perturbations_per_eval"] = max(1, _EVALUATIONS // game.n_examples)
+    chosen = {name: value for name, value in offered.items() if name in known} | dict(arguments)
+    with untouched(game.forward_func, game.device):
+        torch.manual_seed(seed)
+        values = method.attribute(tuple(part.clone() for part in game.inputs), **chosen)
+    return _of_players(values, game)
+
+
+def _first_failing(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> int | None:
+    for row in range(game.n_rows):
+        try:
+            _taught(make, arguments, game.take(torch.tensor([row], device=game.device)), seed)
+        except Exception:
+            return row
+    return None
+
+
+def _of_players(values: Any, game: Game) -> Tensor:
+    """Attributions of the inputs' shapes, a group's value on each of its elements, as ``(N, M)``."""
+    given = values if isinstance(values, tuple) else (values,)
+    shapes = [tuple(part.shape) for part in given]
+    expected = [tuple(part.shape) for part in game.inputs]
+    if shapes != expected:
+        raise LabelError(f"it gave attributions of shapes {shapes} for inputs of shapes {expected}")
+    size = game.players.collect(tuple(torch.ones_like(part) for part in given)).clamp(min=1)
+    return game.players.collect(tuple(part.detach() for part in given)) / size
+
+
+def _one_output(worths: Tensor) -> Tensor:
+    if worths.shape[-1] != 1:
+        raise LabelError(f"The model has {worths.shape[-1]} outputs and none is selected: say which by the data's target.")
+    return worths.squeeze(-1)
