@@ -20,6 +20,7 @@ from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Kind, State
 
 _MAX_PLAYER_ROWS = 2**18
+_MAX_PAIRS = 2**23
 Learner = MetaLearner | str | PathLike[str] | None
 
 
@@ -136,16 +137,16 @@ class Frontend:
 
     def _explain(self, evidence: Evidence, key: Hashable) -> Prediction:
         """Predictions ``(N, M)`` for measured rows, with the state that belongs to what was measured."""
-        learner = self._learner_for(evidence.total)
+        learner, state = self._learner_for(evidence.total), self._state(evidence, key)
+        with torch.no_grad():
+            return Prediction.concatenate([learner.explain(state, part) for part in chunks(evidence)])
+
+    def _state(self, evidence: Evidence, key: Hashable) -> State:
+        """What is known of the model, for evidence of this ``key``, in the evidence's precision and on its device."""
         if not self._support.empty and key not in self._states:
             self._states[key] = self._adapted(self._support, key)
-        state = self._states.get(key, learner.initial_state())
-        state = {name: value.to(evidence.total.device, _working_dtype(evidence.total)) for name, value in state.items()}
-        evidence = evidence.to(dtype=_working_dtype(evidence.total))
-        rows = max(1, _MAX_PLAYER_ROWS // max(1, evidence.effects[0, ..., 0].numel() if len(evidence.total) else 1))
-        with torch.no_grad():
-            parts = [learner.explain(state, evidence[start : start + rows]) for start in range(0, len(evidence.total), rows)]
-        return Prediction.concatenate(parts)
+        state = self._states.get(key, self._learner_for(evidence.total).initial_state())
+        return {name: value.to(evidence.total.device, _working_dtype(evidence.total)) for name, value in state.items()}
 
     def _learner_for(self, values: Tensor) -> MetaLearner:
         """The learner on the device and in the precision of ``values``; the user's own object stays where it is."""
@@ -153,6 +154,14 @@ class Frontend:
         if key not in self._copies:
             self._copies[key] = deepcopy(self.learner).to(values.device, key[1]).eval()
         return self._copies[key]
+
+
+def chunks(evidence: Evidence) -> list[Evidence]:
+    """Rows that fit into memory together: so many players, and pairs of coalitions."""
+    evidence = evidence.to(dtype=_working_dtype(evidence.total))
+    pairs = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2] ** 2
+    rows = max(1, min(_MAX_PLAYER_ROWS // max(1, evidence.players.shape[-1]), _MAX_PAIRS // max(1, pairs)))
+    return [evidence[start : start + rows] for start in range(0, max(1, len(evidence.total)), rows)]
 
 
 def count_examples(inputs: Any, empty: type[Exception] = IndexError) -> int:

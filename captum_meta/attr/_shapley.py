@@ -7,15 +7,16 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from captum_meta.attr._frontend import Frontend, output_dtype
+from captum_meta.attr._frontend import Frontend, chunks, output_dtype
 from captum_meta.estimators import all_coalitions, shapley_values
-from captum_meta.evidence import Game, measure_shapley
-from captum_meta.nn import Prediction
+from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley
 from captum_meta.types import Evidence
 
 _EXACT_PLAYERS = 12
 _REFERENCE_COALITIONS = 32
 _DEFAULT_PLAYERS = 32
+_MAX_COALITIONS = 2048
+"""Where a tolerance is asked for and no budget is given."""
 
 
 class ShapleyFrontend(Frontend):
@@ -23,9 +24,45 @@ class ShapleyFrontend(Frontend):
 
     kind = "shapley"
 
-    def _predict(self, game: Game, n_samples: int | None, seed: int) -> Prediction:
-        evidence = measure_shapley(game, n_samples, seed)
-        return self._explain(evidence, _key(game, n_samples))
+    def _predict(self, game: Game, n_samples: int | None, seed: int) -> Tensor:
+        """Attributions ``(N * K, M)``."""
+        return self._explain(measure_shapley(game, n_samples, seed), _key(game, n_samples)).attributions
+
+    def _predict_within(
+        self, game: Game, n_samples: int | None, tolerance: float | None, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Attributions ``(N * K, M)`` and bounds on their errors ``(N * K,)``.
+
+        With a tolerance the coalitions are evaluated in rounds, each as large as all before, and a row leaves when its
+        bounds are within it.
+        """
+        if tolerance is not None and not tolerance > 0:
+            raise ValueError(f"tolerance must be positive, got {tolerance}: pass the relative squared error you accept.")
+        limit = _MAX_COALITIONS if n_samples is None and tolerance is not None else n_samples
+        measurement = ShapleyMeasurement(game, limit, seed)
+        rows = torch.arange(game.n_rows, device=game.device)
+        count = measurement.length if tolerance is None else min(2 * game.players.count, measurement.length)
+        n_outputs = measurement.total.shape[-1]
+        attributions = measurement.total.new_zeros(game.n_rows, n_outputs, game.players.count)
+        bounds = torch.full_like(attributions[..., 0], torch.nan)
+        while len(rows):
+            measurement.evaluate(count, torch.zeros_like(game.mask[:, 0]).index_fill(0, rows, True))
+            evidence, key = measurement.evidence(rows), _key(game, count)
+            values = self._explain(evidence, key).attributions
+            bounds[rows] = self._bound(evidence, values, key).to(bounds).unflatten(0, (-1, n_outputs))
+            attributions[rows] = values.to(attributions).unflatten(0, (-1, n_outputs))
+            if count >= measurement.length:
+                break
+            rows = rows[~(bounds[rows] <= (tolerance or 0.0)).all(-1)]
+            count = min(2 * count, measurement.length)
+        return attributions.flatten(0, 1), bounds.flatten()
+
+    def _bound(self, evidence: Evidence, attributions: Tensor, key: Hashable) -> Tensor:
+        learner, state = self._learner_for(evidence.total), self._state(evidence, key)
+        parts = chunks(evidence)
+        values = attributions.split([len(part.total) for part in parts])
+        with torch.no_grad():
+            return torch.cat([learner.estimate_error(state, part, v) for part, v in zip(parts, values, strict=True)])
 
     def _elements(self, game: Game, values: Tensor) -> tuple[Tensor, ...]:
         """``(N * K, M)`` as tensors of the inputs' shapes, ``(N * K, *features)``."""

@@ -50,8 +50,10 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         return_input_shape: bool = True,
         show_progress: bool = False,
         *,
+        tolerance: float | None = None,
+        return_error_estimate: bool = False,
         seed: int = 0,
-    ) -> TensorOrTupleOfTensorsGeneric:
+    ) -> TensorOrTupleOfTensorsGeneric | tuple[TensorOrTupleOfTensorsGeneric, Tensor]:
         """Explain rows; arguments as in ``captum.attr.KernelShap.attribute`` but for these.
 
         Args:
@@ -59,19 +61,26 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             n_samples: coalitions evaluated a row. None: all 2M of the border where M <= 32, else none; 0: gradients only.
             perturbations_per_eval: coalitions of all rows evaluated at once; 1 lets us choose.
             show_progress: accepted as in Captum; rows are explained together, so there is nothing to count.
+            tolerance: stop spending on a row as soon as its error estimate is at most this; ``n_samples`` (by default 2,048,
+                or all there are) is then the most that a row may cost.
+            return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
+                0 where all coalitions were evaluated, NaN where none was.
             seed: of the coalitions sampled inside the border.
 
         Returns:
             Attributions in the shapes of the inputs, a group's value on each of its elements; ``(B, groups)`` if not
-            ``return_input_shape``.
+            ``return_input_shape``. With the estimates ``(B,)`` if asked for.
         """
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs))
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows)
-        prediction = self._predict(game, n_samples, seed)
-        assert len(prediction.attributions) == game.n_rows, (
+        if tolerance is None and not return_error_estimate:
+            values = self._predict(game, n_samples, seed)
+        else:
+            values, bounds = self._predict_within(game, n_samples, tolerance, seed)
+        assert len(values) == game.n_rows, (
             "The model has several outputs a row, which KernelShap cannot explain at once: pass target= to select one."
         )
-        if not return_input_shape:
-            return prediction.attributions
-        return _captum.format_output(is_tuple, self._elements(game, prediction.attributions))
+        if return_input_shape:
+            values = _captum.format_output(is_tuple, self._elements(game, values))
+        return (values, bounds) if return_error_estimate else values

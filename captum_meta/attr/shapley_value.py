@@ -49,8 +49,10 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         perturbations_per_eval: int = 1,
         show_progress: bool = False,
         *,
+        tolerance: float | None = None,
+        return_error_estimate: bool = False,
         seed: int = 0,
-    ) -> TensorOrTupleOfTensorsGeneric:
+    ) -> TensorOrTupleOfTensorsGeneric | tuple[TensorOrTupleOfTensorsGeneric, Tensor]:
         """Explain rows; arguments as in ``captum.attr.ShapleyValueSampling.attribute`` but for these.
 
         Args:
@@ -59,16 +61,22 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
                 0: gradients only.
             perturbations_per_eval: coalitions of all rows evaluated at once; 1 lets us choose.
             show_progress: accepted as in Captum; rows are explained together, so there is nothing to count.
+            tolerance, return_error_estimate: as for :class:`MetaKernelShap`.
             seed: of the coalitions sampled inside the border.
 
         Returns:
-            Attributions in the shapes of the inputs; ``(B, *outputs, *features)`` where no target selects one output.
+            Attributions in the shapes of the inputs; ``(B, *outputs, *features)`` where no target selects one output. With
+            the estimates ``(B, *outputs)`` if asked for.
         """
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs, empty=ValueError))
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows)
         budget = None if n_samples is None else n_samples * game.players.count
-        attributions = self._elements(game, self._predict(game, budget, seed).attributions)
+        if tolerance is None and not return_error_estimate:
+            values = self._predict(game, budget, seed)
+        else:
+            values, bounds = self._predict_within(game, budget, tolerance, seed)
         outputs = game.output_shape or ()
-        shaped = tuple(part.reshape(game.n_rows, *outputs, *part.shape[1:]) for part in attributions)
-        return _captum.format_output(is_tuple, shaped)
+        shaped = tuple(part.reshape(game.n_rows, *outputs, *part.shape[1:]) for part in self._elements(game, values))
+        attributions = _captum.format_output(is_tuple, shaped)
+        return (attributions, bounds.reshape(game.n_rows, *outputs)) if return_error_estimate else attributions

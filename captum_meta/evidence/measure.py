@@ -76,6 +76,7 @@ class ShapleyMeasurement:
             self.planned &= flat.any(1, keepdim=True)
         self.measured = torch.zeros_like(self.planned)
         self.worths = self.total.new_zeros(*self.planned.shape, n_outputs)
+        self.inputs = _inputs(game)
 
     @property
     def length(self) -> int:
@@ -93,24 +94,25 @@ class ShapleyMeasurement:
         self.worths = torch.where(wanted.unsqueeze(-1), values, self.worths)
         self.measured |= wanted
 
-    def evidence(self) -> Evidence:
-        """All that was measured so far."""
-        channels, known = self.channels.clone(), self.known.clone()
-        mask = self.game.mask
-        _read_border(channels, known, self.members, self.worths, self.measured, mask, self.total)
+    def evidence(self, rows: Tensor | None = None) -> Evidence:
+        """All that was measured so far of the ``rows`` ``(R,)``, by default of all."""
+        if rows is None:
+            rows = torch.arange(len(self.total), device=self.total.device)
+        channels, known, total, mask = self.channels[rows], self.known[rows], self.total[rows], self.game.mask[rows]
+        length = int(self.measured[rows].any(0).sum())
+        parts = [part[rows, :length] for part in (self.members, self.worths, self.measured)]
+        _read_border(channels, known, *parts, mask, total)
         n_rows, n_players, _, n_outputs = channels.shape
         everyone = mask.unsqueeze(-1).expand(n_rows, n_players, n_outputs)
-        length = int(self.measured.any(0).sum())
-        parts = (self.members[:, :length], self.worths[:, :length], self.measured[:, :length])
         return Evidence(
             effects=_outputs_first(channels),
             measured=_outputs_first(known & everyone.unsqueeze(2)),
             players=_outputs_first(everyone),
-            total=self.total.flatten(),
-            curve=_outputs_first(self.curve),
+            total=total.flatten(),
+            curve=_outputs_first(self.curve[rows]),
             points=self.points.expand(n_rows * n_outputs, -1),
             coalitions=_per_output(*parts) if _beyond_border(parts[0], parts[2], mask) else None,
-            inputs=_inputs(self.game, n_outputs),
+            inputs=None if self.inputs is None else self.inputs[rows].repeat_interleave(n_outputs, 0),
         )
 
 
@@ -148,7 +150,7 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
         total=ends[:, 1] - ends[:, 0],
         curve=values - ends[:, :1],
         points=nodes.to(values).expand(len(values), -1),
-        inputs=_inputs(game, 1),
+        inputs=_inputs(game),
     )
     return evidence, slopes
 
@@ -236,10 +238,9 @@ def _per_output(members: Tensor, worths: Tensor, measured: Tensor) -> Coalitions
     return Coalitions(repeat[0], _outputs_first(worths), repeat[1])
 
 
-def _inputs(game: Game, n_outputs: int) -> Tensor | None:
-    """Sums of each player's inputs and baselines, ``(N * K, M, 2)``; None where they are many or not numbers."""
+def _inputs(game: Game) -> Tensor | None:
+    """Sums of each player's inputs and baselines, ``(N, M, 2)``; None where they are many or not numbers."""
     if game.players.count > _MAX_INPUT_PLAYERS or game.n_rows != game.n_examples:
         return None
     parts: Sequence[tuple[Tensor, ...]] = (game.inputs, game.baselines)
-    sums = [game.players.collect(tuple(tensor.float() for tensor in tensors)) for tensors in parts]
-    return torch.stack(sums, dim=-1).repeat_interleave(n_outputs, 0)
+    return torch.stack([game.players.collect(tuple(tensor.float() for tensor in tensors)) for tensors in parts], dim=-1)

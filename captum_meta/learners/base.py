@@ -57,6 +57,10 @@ class MetaLearner(nn.Module, ABC):
         """Attributions ``(*batch, N, M)`` in units of the output; 0 for padding."""
         return self.explain(state, evidence).attributions
 
+    def estimate_error(self, state: State, evidence: Evidence, attributions: Tensor) -> Tensor:
+        """A bound on the relative squared error of each row's predicted attributions, ``(*batch, N)``; NaN if unknown."""
+        return self.explainer.estimate_error(self.prior(state, evidence), evidence, attributions)
+
     def loss(self, tasks: ExplanationTask) -> Tensor:
         """What meta-training minimises over a batch of tasks: the query loss after adapting on the support set."""
         predicted = self.predict(self.adapt(tasks.support), tasks.query.evidence)

@@ -63,6 +63,10 @@ class Explainer(nn.Module, ABC):
         gap = prior.attributions.sum(-1) - evidence.total
         return Prediction(prior.attributions - prior.spread * gap.unsqueeze(-1), gap)
 
+    def estimate_error(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> Tensor:
+        """A bound on each row's relative squared error, ``(*batch,)``; NaN where nothing tells."""
+        return torch.full_like(evidence.total, torch.nan)
+
     def forward(self, evidence: Evidence) -> Prediction:
         return self.complete(self.prior(evidence), evidence)
 

@@ -13,6 +13,8 @@ from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coali
 _MAX_POSTERIOR = 2048
 """Beyond this many coalitions a row, weighted least squares takes over: the posterior's cost is cubic in them."""
 _MAX_EXACT = 20
+_BOUND = 3.0
+"""From the expected squared error to one that nine in ten rows stay below, measured on synthetic validation tasks."""
 
 
 class ShapleyExplainer(Explainer):
@@ -75,6 +77,27 @@ class ShapleyExplainer(Explainer):
             return prediction
         return Prediction(_refine(prior, prediction.attributions, evidence, evidence.coalitions), prediction.gap)
 
+    def estimate_error(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> Tensor:
+        """A bound on each row's relative squared error, ``(*batch,)``, from the hypercube posterior's variance.
+
+        Nine in ten rows of synthetic models are below it. It needs coalitions: NaN where none was evaluated. Beyond
+        2,048 of them the first ones speak for all, which overstates the error.
+        """
+        coalitions = evidence.coalitions or _border(evidence)
+        if _is_complete(coalitions, evidence):
+            return torch.zeros_like(evidence.total)
+        first = Coalitions(
+            coalitions.members[..., :_MAX_POSTERIOR, :],
+            coalitions.worths[..., :_MAX_POSTERIOR],
+            coalitions.measured[..., :_MAX_POSTERIOR],
+        )
+        start = super().complete(prior, evidence).attributions
+        variance = _posterior(prior, start, evidence, first).shapley_variance() * prior.scale.square().unsqueeze(-1)
+        size = attributions.square().sum(-1)
+        estimate = _BOUND * variance.sum(-1) / size.clamp(min=torch.finfo(size.dtype).tiny)
+        estimate = torch.where(size > 0, estimate, torch.where(variance.sum(-1) > 0, torch.inf, 0.0))
+        return torch.where(coalitions.measured.any(-1), estimate, torch.nan)
+
 
 def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor) -> Tensor:
     """Scale-free numbers of each player and, repeated, of its row."""
@@ -107,17 +130,47 @@ def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor
 
 def _refine(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitions) -> Tensor:
     """Shapley values given all coalitions evaluated: exact where these are all there are."""
-    assert prior.additive is not None and prior.rates is not None
-    known = (coalitions.members, coalitions.worths, coalitions.measured, evidence.players, evidence.total)
-    n_players = evidence.players.shape[-1]
-    complete = n_players <= _MAX_EXACT and coalitions.members.shape[-2] == 2**n_players - 2
-    if complete and bool(evidence.players.all() and coalitions.measured.all()):
+    if _is_complete(coalitions, evidence):
         return _exact(coalitions, evidence.total)
     if coalitions.members.shape[-2] <= _MAX_POSTERIOR:
-        unit = prior.scale.unsqueeze(-1)
-        scaled = (known[0], known[1] / unit, known[2], known[3], known[4] / prior.scale)
-        return HypercubePosterior(*scaled, mean / unit, prior.additive, prior.rates).shapley_values() * unit
+        return _posterior(prior, mean, evidence, coalitions).shapley_values() * prior.scale.unsqueeze(-1)
+    assert prior.additive is not None
+    known = (coalitions.members, coalitions.worths, coalitions.measured, evidence.players, evidence.total)
     return kernel_shapley_values(*known, mean, 1e-3 / (1e-3 + prior.additive))
+
+
+def _is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
+    n_players = evidence.players.shape[-1]
+    if n_players > _MAX_EXACT or coalitions.members.shape[-2] != 2**n_players - 2:
+        return False
+    return bool(evidence.players.all() and coalitions.measured.all())
+
+
+def _posterior(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitions) -> HypercubePosterior:
+    """The posterior in units of the row's scale."""
+    assert prior.additive is not None and prior.rates is not None
+    unit = prior.scale.unsqueeze(-1)
+    return HypercubePosterior(
+        coalitions.members,
+        coalitions.worths / unit,
+        coalitions.measured,
+        evidence.players,
+        evidence.total / prior.scale,
+        mean / unit,
+        prior.additive,
+        prior.rates,
+    )
+
+
+def _border(evidence: Evidence) -> Coalitions:
+    """The coalitions of one player and of all but one, read back from their effects."""
+    everyone = evidence.players.unsqueeze(-2)
+    singles = torch.eye(evidence.players.shape[-1], dtype=torch.bool, device=everyone.device) & everyone
+    members = torch.cat([singles, everyone & ~singles], dim=-2)
+    without = evidence.total.unsqueeze(-1) - evidence.effects[..., LEAVE_ONE_OUT]
+    worths = torch.cat([evidence.effects[..., ADD_ONE_IN], without], dim=-1)
+    known = evidence.measured & evidence.players.unsqueeze(-1)
+    return Coalitions(members, worths, torch.cat([known[..., ADD_ONE_IN], known[..., LEAVE_ONE_OUT]], dim=-1))
 
 
 def _exact(coalitions: Coalitions, total: Tensor) -> Tensor:

@@ -1,0 +1,89 @@
+"""Rows that stop spending when their error estimate is met."""
+
+import pytest
+import torch
+
+from captum_meta.attr import MetaKernelShap, MetaShapleyValueSampling
+from tests.attr.conftest import CountingModel, untrained
+
+
+class HalfAdditive(torch.nn.Module):
+    """Additive where the first feature is positive, with high-order interactions elsewhere; counts rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.rows += len(x)
+        return torch.where(x[:, 7] > 0, x.sum(1), (3 * x).sin().prod(1) * 20 + x.sum(1))
+
+
+def rows() -> torch.Tensor:
+    x = torch.rand(6, 8, generator=torch.Generator().manual_seed(0)) + 0.3
+    x[3:, 7] *= -1
+    return x
+
+
+def test_easy_rows_stop_early_and_hard_ones_go_on() -> None:
+    x, model = rows(), HalfAdditive()
+    attr = MetaKernelShap(model, learner=untrained("shapley"))
+    baselines = torch.zeros(1, 8)
+    baselines[0, 7] = 1.0
+    costs = []
+    for row in x.split(1):
+        model.rows = 0
+        start = torch.where(torch.arange(8) == 7, row, baselines)
+        attr.attribute(row, start, tolerance=1e-6)
+        costs.append(model.rows)
+    assert costs[:3] == [3 + 16] * 3 and min(costs[3:]) > 3 + 32
+    model.rows = 0
+    starts = torch.where(torch.arange(8) == 7, x, baselines)
+    together, bounds = attr.attribute(x, starts, tolerance=1e-6, return_error_estimate=True)
+    assert model.rows == sum(costs)
+    assert (bounds <= 1e-6).all()
+    alone = torch.cat(
+        [attr.attribute(row, start[None], tolerance=1e-6) for row, start in zip(x.split(1), starts, strict=True)]
+    )
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_the_budget_caps_what_a_tolerance_may_spend() -> None:
+    model = CountingModel()
+    attr = MetaKernelShap(model, learner=untrained("shapley"))
+    attr.attribute(torch.randn(4, 6), target=1, n_samples=20, tolerance=1e-12)
+    assert model.rows == 4 * (3 + 20)
+
+
+def test_estimates_are_zero_when_all_is_known_and_unknown_when_nothing_is() -> None:
+    model, x = CountingModel(), torch.randn(4, 6)
+    attr = MetaKernelShap(model, learner=untrained("shapley"))
+    assert (attr.attribute(x, target=1, n_samples=62, return_error_estimate=True)[1] == 0).all()
+    assert attr.attribute(x, target=1, n_samples=0, return_error_estimate=True)[1].isnan().all()
+    values, bounds = attr.attribute(x, target=1, n_samples=30, return_error_estimate=True)
+    assert torch.equal(values, attr.attribute(x, target=1, n_samples=30))
+    assert bounds.shape == (4,) and (bounds > 0).all()
+
+
+def test_estimates_do_not_depend_on_the_outputs_scale() -> None:
+    model, x = CountingModel(), torch.randn(4, 6)
+    one = MetaKernelShap(model, learner=untrained("shapley"))
+    hundred = MetaKernelShap(lambda rows: 100 * model(rows), learner=untrained("shapley"))
+    first = one.attribute(x, target=1, n_samples=30, return_error_estimate=True)[1]
+    second = hundred.attribute(x, target=1, n_samples=30, return_error_estimate=True)[1]
+    assert torch.allclose(first, second, rtol=1e-2)
+
+
+def test_all_outputs_of_a_row_must_meet_the_tolerance() -> None:
+    attr = MetaShapleyValueSampling(CountingModel(), learner=untrained("shapley"))
+    values, bounds = attr.attribute(torch.randn(4, 6), tolerance=1e-3, return_error_estimate=True)
+    assert bounds.shape == values.shape[:2]
+    assert (bounds <= 1e-3).all()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan")])
+def test_a_tolerance_must_be_positive(tolerance: float) -> None:
+    with pytest.raises(ValueError, match="tolerance must be positive"):
+        MetaKernelShap(CountingModel(), learner=untrained("shapley")).attribute(
+            torch.randn(2, 6), target=1, tolerance=tolerance
+        )
