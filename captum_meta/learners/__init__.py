@@ -1,8 +1,24 @@
 """Meta-learners: how an explainer adapts to one explained model from its support set."""
 
+from captum_meta.learners.anil import ANIL
 from captum_meta.learners.base import MetaLearner
+from captum_meta.learners.implicit_maml import ImplicitMAML
+from captum_meta.learners.maml import MAML
+from captum_meta.learners.meta_sgd import MetaSGD
+from captum_meta.learners.reptile import Reptile
 from captum_meta.learners.ridge import Ridge
 from captum_meta.learners.storage import list_learners, load_learner
 from captum_meta.learners.zero_shot import ZeroShot
 
-__all__ = ["MetaLearner", "Ridge", "ZeroShot", "list_learners", "load_learner"]
+__all__ = [
+    "ANIL",
+    "MAML",
+    "ImplicitMAML",
+    "MetaLearner",
+    "MetaSGD",
+    "Reptile",
+    "Ridge",
+    "ZeroShot",
+    "list_learners",
+    "load_learner",
+]

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from captum_meta.learners import MetaLearner, Ridge, ZeroShot, list_learners, load_learner
+from captum_meta.learners import (
+    ANIL,
+    MAML,
+    ImplicitMAML,
+    MetaLearner,
+    MetaSGD,
+    Reptile,
+    Ridge,
+    ZeroShot,
+    list_learners,
+    load_learner,
+)
 from captum_meta.nn import PathExplainer, ShapleyExplainer
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.types import Explanations, ExplanationTask
@@ -17,6 +28,12 @@ LEARNERS: dict[str, Callable[[], MetaLearner]] = {
     "zero-shot path": lambda: ZeroShot(PathExplainer(16, 1)),
     "ridge": lambda: Ridge(ShapleyExplainer(16, 1)),
     "ridge path": lambda: Ridge(PathExplainer(16, 1)),
+    "maml": lambda: MAML(ShapleyExplainer(16, 1), steps=2),
+    "maml path": lambda: MAML(PathExplainer(16, 1), steps=2),
+    "anil": lambda: ANIL(ShapleyExplainer(16, 1), steps=2),
+    "meta-sgd": lambda: MetaSGD(ShapleyExplainer(16, 1), steps=2),
+    "reptile": lambda: Reptile(ShapleyExplainer(16, 1), steps=2),
+    "implicit-maml": lambda: ImplicitMAML(ShapleyExplainer(16, 1), steps=2),
 }
 
 

@@ -1,0 +1,29 @@
+"""Almost no inner loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from captum_meta.learners._gradient import ExplanationLoss
+from captum_meta.learners.maml import MAML
+from captum_meta.losses import relative_squared_error
+from captum_meta.nn import Explainer
+from captum_meta.optim import Hypergradient
+
+
+class ANIL(MAML):
+    """MAML of the last layer alone: what it reads is learned by the outer loop only (Raghu et al. 2020).
+
+    Args: those of :class:`MAML`.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        fast: Sequence[str] = ("head.*",),
+        steps: int = 5,
+        rate: float = 0.01,
+        hypergradient: Hypergradient | None = None,
+        inner_loss: ExplanationLoss = relative_squared_error,
+    ) -> None:
+        super().__init__(explainer, fast, steps, rate, hypergradient, inner_loss)

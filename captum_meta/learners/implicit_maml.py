@@ -1,0 +1,60 @@
+"""Implicit MAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
+from captum_meta.losses import relative_squared_error
+from captum_meta.nn import Explainer
+from captum_meta.optim import SGD, Hypergradient, Implicit, InnerProblem, Tensors
+from captum_meta.types import Explanations
+
+
+class ImplicitMAML(GradientLearner):
+    r"""MAML whose inner loop stays near the start, and is differentiated at its end alone (Rajeswaran et al. 2019).
+
+    .. math:: \theta^* = \arg\min_\theta L_{support}(\theta) + \frac\lambda2 |\theta - \theta_0|^2
+
+    Training costs no memory for the steps; the strength is learned with the start, the rate is not.
+
+    Args:
+        explainer: the network whose parameters are the initialisation.
+        fast: names of the parameters that adapt, as patterns; all by default.
+        steps: of gradient descent towards the minimum.
+        rate: of each step.
+        strength: lambda, from which it is learned.
+        hypergradient: how training differentiates the minimum.
+        inner_loss: what the inner loop minimises beside the proximal term.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        fast: Sequence[str] = ("*",),
+        steps: int = 15,
+        rate: float = 0.01,
+        strength: float = 1.0,
+        hypergradient: Hypergradient | None = None,
+        inner_loss: ExplanationLoss = relative_squared_error,
+    ) -> None:
+        super().__init__(
+            explainer, fast, steps, lambda values: SGD(list(values), 1, rate), hypergradient or Implicit(), inner_loss
+        )
+        self.log_strength = nn.Parameter(torch.tensor(strength).log())
+
+    def problem(self, support: Explanations, start: Tensors) -> InnerProblem:
+        plain = super().problem(support, start)
+
+        def loss(parameters: Tensors) -> Tensor:
+            return plain.loss(parameters) + self.log_strength.exp() / 2 * _squared_distance(parameters, start)
+
+        return replace(plain, loss=loss)
+
+
+def _squared_distance(parameters: Tensors, start: Tensors) -> Tensor:
+    return torch.stack([(value - start[name]).square().sum() for name, value in parameters.items()]).sum()

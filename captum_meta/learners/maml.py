@@ -1,0 +1,39 @@
+"""Model-agnostic meta-learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
+from captum_meta.losses import relative_squared_error
+from captum_meta.nn import Explainer
+from captum_meta.optim import SGD, Hypergradient
+
+
+class MAML(GradientLearner):
+    r"""An initialisation from which a few gradient steps explain well (Finn et al. 2017).
+
+    .. math:: \theta_{s+1} = \theta_s - \alpha_s \nabla L_{support}(\theta_s), \qquad
+        \min_{\theta_0, \alpha} \sum_{tasks} L_{query}(\theta_S)
+
+    Rates are learned for each tensor at each step (MAML++). With ``hypergradient=FirstOrder()`` this is first-order MAML.
+
+    Args:
+        explainer: the network whose parameters are the initialisation.
+        fast: names of the parameters that adapt, as patterns; all by default.
+        steps: of the inner loop.
+        rate: from which the rates are learned.
+        hypergradient: how training differentiates the inner loop.
+        inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        fast: Sequence[str] = ("*",),
+        steps: int = 5,
+        rate: float = 0.01,
+        hypergradient: Hypergradient | None = None,
+        inner_loss: ExplanationLoss = relative_squared_error,
+    ) -> None:
+        super().__init__(explainer, fast, steps, lambda values: SGD(list(values), steps, rate), hypergradient, inner_loss)

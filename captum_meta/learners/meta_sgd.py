@@ -1,0 +1,37 @@
+"""Meta-SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
+from captum_meta.losses import relative_squared_error
+from captum_meta.nn import Explainer
+from captum_meta.optim import ElementwiseSGD, Hypergradient
+
+
+class MetaSGD(GradientLearner):
+    r"""MAML whose rates are learned for every weight, direction included (Li et al. 2017).
+
+    .. math:: \theta_{s+1} = \theta_s - \alpha \circ \nabla L_{support}(\theta_s)
+
+    Args: those of :class:`MAML`.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        fast: Sequence[str] = ("*",),
+        steps: int = 5,
+        rate: float = 0.01,
+        hypergradient: Hypergradient | None = None,
+        inner_loss: ExplanationLoss = relative_squared_error,
+    ) -> None:
+        super().__init__(
+            explainer,
+            fast,
+            steps,
+            lambda values: ElementwiseSGD({name: value.shape for name, value in values.items()}, rate),
+            hypergradient,
+            inner_loss,
+        )

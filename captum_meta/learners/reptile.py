@@ -1,0 +1,31 @@
+"""Reptile."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_meta.learners._gradient import flatten_tasks, without_coalitions
+from captum_meta.learners.maml import MAML
+from captum_meta.optim import FirstOrder
+from captum_meta.types import Explanations, ExplanationTask
+
+
+class Reptile(MAML):
+    r"""The initialisation moves towards what the inner loops arrive at (Nichol et al. 2018).
+
+    .. math:: \theta_0 \leftarrow \theta_0 - \epsilon \frac1T \sum_t (\theta_0 - \theta_{S,t})
+
+    The inner loops of training see the rows of both sets. Nothing is differentiated twice, and neither the rates nor
+    parameters that are not fast are learned.
+
+    Args: those of :class:`MAML`.
+    """
+
+    def loss(self, tasks: ExplanationTask) -> Tensor:
+        """Half the squared way of the inner loops, mean over tasks: the gradient of the start is the update's."""
+        n_batch = tasks.support.attributions.dim() - 2
+        parts = [flatten_tasks(without_coalitions(rows), n_batch) for rows in (tasks.support, tasks.query)]
+        ends = self.fit(Explanations.concatenate(parts, dim=1), FirstOrder())
+        ways = [self.explainer.get_parameter(name) - end.detach() for name, end in ends.items()]
+        return torch.stack([way.square().sum() / (2 * len(way)) for way in ways]).sum()

@@ -1,0 +1,53 @@
+"""Hypergradients: how the outcome of an inner loop is differentiated with respect to where it started and to its rule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from captum_meta.optim.problem import InnerProblem, Tensors
+
+
+class Hypergradient(ABC):
+    """``solve(problem, start)``: the parameters after ``problem.steps`` steps, differentiable in this class's own way.
+
+    What they depend on and how it is differentiated: ``start``, the rule's parameters, and everything that
+    ``problem.loss`` closes over.
+    """
+
+    @abstractmethod
+    def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
+        """Fast parameters ``(T, *shape)`` of each task after its inner loop."""
+
+
+class Backprop(Hypergradient):
+    """Through every step, second derivatives included: exact; memory grows with the steps (MAML, Finn et al. 2017)."""
+
+    def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
+        return _last(iterates(problem, start, create_graph=True))
+
+
+class FirstOrder(Hypergradient):
+    """As if the inner gradients were constants: no second derivatives (first-order MAML).
+
+    The start receives the gradient of the outcome; rates still learn, from the steps that they scale.
+    """
+
+    def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
+        return _last(iterates(problem, start, create_graph=False))
+
+
+def iterates(problem: InnerProblem, start: Tensors, create_graph: bool) -> Iterator[Tensors]:
+    """The parameters before the first step and after every step."""
+    memory = problem.rule.initial_memory(start)
+    parameters = start
+    yield parameters
+    for step in range(problem.steps):
+        gradients = problem.gradient(parameters, create_graph)
+        parameters, memory = problem.rule.update(step, parameters, gradients, memory)
+        yield parameters
+
+
+def _last(trajectory: Iterator[Tensors]) -> Tensors:
+    *_, last = trajectory
+    return last

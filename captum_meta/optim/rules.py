@@ -1,0 +1,75 @@
+"""Update rules: what one inner step makes of a gradient.
+
+A rule is a module whose parameters are meta-learned. What it remembers from step to step (a momentum, the hidden state of
+a learned optimizer) is handed through it as plain tensors by name, so that unrolling it is an ordinary loop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class UpdateRule(nn.Module, ABC):
+    """``theta, memory = rule.update(step, theta, gradient, memory)`` over tensors ``(T, *shape)`` by name."""
+
+    def initial_memory(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is remembered before the first step."""
+        return {}
+
+    @abstractmethod
+    def update(
+        self, step: int, parameters: dict[str, Tensor], gradients: dict[str, Tensor], memory: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters and memory after a step."""
+
+
+class SGD(UpdateRule):
+    r"""Gradient descent with a learned rate for each tensor at each step (MAML++, Antoniou et al. 2019).
+
+    .. math:: \theta_{s+1,j} = \theta_{s,j} - \alpha_{s,j} \nabla_j
+
+    Steps beyond those that were trained keep the last rates.
+
+    Args:
+        names: of the tensors.
+        steps: how many steps have rates of their own.
+        rate: the rate from which learning starts; learned rates stay positive.
+    """
+
+    def __init__(self, names: list[str], steps: int, rate: float) -> None:
+        super().__init__()
+        self.names = names
+        self.log_rates = nn.Parameter(torch.full((max(1, steps), len(names)), rate).log())
+
+    def update(
+        self, step: int, parameters: dict[str, Tensor], gradients: dict[str, Tensor], memory: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        rates = self.log_rates[min(step, len(self.log_rates) - 1)].exp().unbind()
+        by_name = dict(zip(self.names, rates, strict=True))
+        return {name: value - by_name[name] * gradients[name] for name, value in parameters.items()}, memory
+
+
+class ElementwiseSGD(UpdateRule):
+    r"""Gradient descent with a learned rate for each element, of either sign (Meta-SGD, Li et al. 2017).
+
+    .. math:: \theta_{s+1} = \theta_s - \alpha \circ \nabla
+
+    Args:
+        shapes: of the tensors without the dimension of tasks, by name.
+        rate: the rate from which learning starts.
+    """
+
+    def __init__(self, shapes: Mapping[str, torch.Size], rate: float) -> None:
+        super().__init__()
+        self.names = list(shapes)
+        self.rates = nn.ParameterList([nn.Parameter(torch.full(shape, rate)) for shape in shapes.values()])
+
+    def update(
+        self, step: int, parameters: dict[str, Tensor], gradients: dict[str, Tensor], memory: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        by_name = dict(zip(self.names, self.rates, strict=True))
+        return {name: value - by_name[name] * gradients[name] for name, value in parameters.items()}, memory
