@@ -35,11 +35,16 @@ def shapley_learner(learner: Learner, adapt: bool) -> Method:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if adapt:
-                attr.adapt(**_support(problem))
-            values = attr.attribute(**problem.arguments, n_samples=max(0, budget - problem.base_cost), seed=problem.seed)
-        return player_values(problem, values)
+                attr.adapt(**support_arguments(problem, "shapley"))
+            return explain_shapley(attr, problem, budget)
 
     return method
+
+
+def explain_shapley(attr: MetaKernelShap, problem: Problem, budget: int) -> Tensor:
+    """Attributions for ``budget`` evaluations a row."""
+    n_samples = max(0, budget - problem.base_cost)
+    return player_values(problem, attr.attribute(**problem.arguments, n_samples=n_samples, seed=problem.seed))
 
 
 def path_learner(learner: Learner, adapt: bool) -> Method:
@@ -48,15 +53,21 @@ def path_learner(learner: Learner, adapt: bool) -> Method:
     def method(problem: Problem, budget: int) -> Tensor:
         attr = MetaIntegratedGradients(problem.model, learner=learner)
         if adapt:
-            attr.adapt(**{key: value for key, value in _support(problem).items() if key != "feature_mask"})
-        return player_sums(problem, attr.attribute(**problem.path_arguments, n_steps=budget))
+            attr.adapt(**support_arguments(problem, "path"))
+        return explain_path(attr, problem, budget)
 
     return method
 
 
-def _support(problem: Problem) -> dict[str, Any]:
+def explain_path(attr: MetaIntegratedGradients, problem: Problem, budget: int) -> Tensor:
+    """Attributions for ``budget`` gradients a row."""
+    return player_sums(problem, attr.attribute(**problem.path_arguments, n_steps=budget))
+
+
+def support_arguments(problem: Problem, kind: str) -> dict[str, Any]:
+    """What ``adapt`` is given."""
     assert problem.support is not None, "there are no rows to adapt to"
-    return dict(problem.support)
+    return {key: value for key, value in problem.support.items() if kind == "shapley" or key != "feature_mask"}
 
 
 def border_mean(problem: Problem, budget: int) -> Tensor:
