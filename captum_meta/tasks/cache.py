@@ -26,6 +26,7 @@ from captum_meta.types import Coalitions, Evidence, Explanations
 LAYOUT = 1
 """Version of what is stored; raise it when explanations of the same key would come out differently."""
 
+_TOLD = "explanations"
 _NESTED: dict[str, type[Evidence] | type[Coalitions]] = {"evidence": Evidence, "coalitions": Coalitions}
 
 
@@ -91,9 +92,10 @@ class ExplanationCache:
             OSError: if the folder cannot be written to; nothing half-written remains under the shard's name.
         """
         tensors = {name: value for number, view in enumerate(views) for name, value in _flatten(view, f"{number}.")}
-        told = {"key": key, "views": str(len(views)), "finite": str(all(is_finite(view) for view in views))}
-        told["shape"] = json.dumps(list(views[0].attributions.shape))
-        content = save(tensors, {**told, "checksum": _checksum(tensors, told)})
+        shape = list(views[0].attributions.shape)
+        told = {"key": key, "views": len(views), "shape": shape, "finite": all(map(is_finite, views))}
+        # one entry, for safetensors writes several in random order and equal shards should be equal files
+        content = save(tensors, {_TOLD: json.dumps({**told, "checksum": _checksum(tensors, told)}, sort_keys=True)})
         path = self.path(key)
         part = path.with_name(f"{key}.{os.getpid()}.part")
         try:
@@ -114,22 +116,21 @@ class ExplanationCache:
         """The views of one batch; their tensors are pages of the file, read when they are touched."""
         with safe_open(self.path(key), "pt") as shard:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
-            return [_build(Explanations, tensors, f"{view}.") for view in range(int(shard.metadata()["views"]))]
+            return [_build(Explanations, tensors, f"{view}.") for view in range(_told(shard)["views"])]
 
-    def told(self, key: str) -> dict[str, str]:
-        """What the shard says of itself: views, shape, finite, checksum."""
+    def told(self, key: str) -> dict[str, Any]:
+        """What the shard says of itself: key, views, shape of the first, finite, checksum."""
         with safe_open(self.path(key), "pt") as shard:
-            metadata: dict[str, str] = shard.metadata()
-            return metadata
+            return _told(shard)
 
     def intact(self, key: str) -> bool:
         """Whether the shard is there and its contents are what was written."""
         try:
             with safe_open(self.path(key), "pt") as shard:
-                told = dict(shard.metadata())
+                told = _told(shard)
                 expected = told.pop("checksum")
                 tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
-        except (FileNotFoundError, SafetensorError, KeyError, TypeError):
+        except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
             return False
         return told.get("key") == key and _checksum(tensors, told) == expected
 
@@ -186,11 +187,16 @@ def make(
     yield from DataLoader(_Making(family, cache, indices, keys), batch_size=None, num_workers=workers)
 
 
+def _told(shard: Any) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(shard.metadata()[_TOLD])
+    return told
+
+
 def _flatten(rows: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
     for field in fields(rows):
         value = getattr(rows, field.name)
         if isinstance(value, Tensor):
-            yield prefix + field.name, value.detach().cpu().contiguous()
+            yield prefix + field.name, value.detach().cpu().contiguous().clone()  # views may share labels
         elif value is not None:
             yield from _flatten(value, f"{prefix}{field.name}.")
 
@@ -208,8 +214,8 @@ def _build(kind: type[Any], tensors: Mapping[str, Tensor], prefix: str) -> Any:
     return kind(**values)
 
 
-def _checksum(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> str:
-    digest = blake2b(json.dumps(dict(told), sort_keys=True).encode(), digest_size=16)
+def _checksum(tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> str:
+    digest = blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())

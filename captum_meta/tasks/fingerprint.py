@@ -98,12 +98,12 @@ def _function(function: Any) -> Iterator[Any]:
 
 
 def _code(thing: Any) -> bytes:
-    """Name and Captum's version, or name and source."""
+    """Name and Captum's version, or name and source: not the module, which is ``__main__`` in a script."""
     package = (getattr(thing, "__module__", None) or "builtins").split(".")[0]
-    name = f"{getattr(thing, '__module__', '')}.{thing.__qualname__}"
     if package in _PACKAGES:
-        return f"{name} {captum.__version__ if package == 'captum' else ''}".encode()
+        version = captum.__version__ if package == "captum" else ""
+        return f"{thing.__module__}.{thing.__qualname__} {version}".encode()
     try:
-        return f"{name} {inspect.getsource(thing)}".encode()
+        return f"{thing.__qualname__} {inspect.getsource(thing)}".encode()
     except (OSError, TypeError) as error:
-        raise TypeError(f"the source of {name} cannot be found") from error
+        raise TypeError(f"the source of {thing.__qualname__} cannot be found") from error

@@ -30,7 +30,7 @@ class _Shards(Sequence[list[Explanations]]):
 
     def __init__(self, cache: ExplanationCache, keys: Sequence[str]) -> None:
         self.cache = cache
-        self.keys = [key for key in keys if cache.told(key)["finite"] == "True"]
+        self.keys = [key for key in keys if cache.told(key)["finite"]]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -128,7 +128,10 @@ class _Evaluations(IterableDataset[ExplanationTask]):
 
 
 class _StepLoader(DataLoader[ExplanationTask]):
-    """Begins each time at the step that the trainer has come to, so that Lightning may resume in the middle of an epoch."""
+    """Begins each time at the step that the trainer has come to, so that Lightning may resume in the middle of an epoch.
+
+    It asks for the step when the first batch is wanted: Lightning calls ``iter`` before it has restored its counters.
+    """
 
     def __init__(self, steps: _Steps, data: LightningDataModule, workers: int) -> None:
         super().__init__(steps, batch_size=None, num_workers=workers)
@@ -138,7 +141,7 @@ class _StepLoader(DataLoader[ExplanationTask]):
         trainer = self.data.trainer
         if trainer is not None and isinstance(self.dataset, _Steps):
             self.dataset.first = trainer.fit_loop.total_batch_idx + 1
-        return super().__iter__()
+        yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the trainer knows the step. That this method exists tells Lightning that the loader can resume."""
