@@ -23,6 +23,7 @@ FLOORS = {
     "metrics": 2,
     "attr": 3,
     "training": 3,
+    "export": 3,
     "cli": 4,
     "demo": 4,
     "benchmark": 4,

@@ -1,0 +1,121 @@
+"""Attributions in the forms that other libraries expect.
+
+Captum's own ``visualize_image_attr``, ``visualize_text`` and ``visualize_timeseries_attr`` take our attributions as they
+are (the last one, of Captum 0.9.0, wants matplotlib below 3.9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from captum_meta._captum import format_tensor_into_tuples
+from captum_meta.evidence import Players
+
+if TYPE_CHECKING:
+    import pandas
+    import shap
+
+Tensors = Tensor | tuple[Tensor, ...]
+
+
+def to_shap(
+    attributions: Tensors,
+    inputs: Tensors,
+    base_values: Tensor | float,
+    feature_names: Sequence[str] | None = None,
+    feature_mask: Tensors | None = None,
+) -> shap.Explanation:
+    """Attributions as a ``shap.Explanation``, for shap's beeswarm, waterfall, bar, scatter and force plots.
+
+    Args:
+        attributions: ``(N, *features)``, or ``(N, M)`` values of the groups of a feature mask.
+        inputs: what was explained, ``(N, *features)``; a group is shown with the mean of its inputs.
+        base_values: the output at the baselines, one number or ``(N,)``; attributions are added to it.
+        feature_names: M names, in the order of the features (of the groups' ids, with a mask).
+        feature_mask: as it was given to ``attribute``; the same for all rows.
+
+    Raises:
+        ImportError: if shap is not installed.
+        ValueError: if shapes or the number of names do not fit.
+
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> to_shap(2 * x, x, base_values=0.5, feature_names=["a", "b"]).base_values.tolist()
+    [0.5, 0.5]
+    """
+    try:
+        import shap
+    except ImportError as error:
+        raise ImportError("to_shap needs shap, which is not installed: pip install shap.") from error
+    values, names = _columns(attributions, inputs, feature_names, feature_mask)
+    data = _by_player(inputs, _players(inputs, feature_mask))
+    base = torch.as_tensor(base_values).detach().double().cpu().flatten()
+    if len(base) not in (1, len(values)):
+        raise ValueError(
+            f"base_values has {len(base)} entries for {len(values)} rows: pass one number, or one for each row."
+        )
+    return shap.Explanation(
+        values=values.numpy(), base_values=base.expand(len(values)).numpy(), data=data.numpy(), feature_names=names
+    )
+
+
+def to_pandas(
+    attributions: Tensors,
+    inputs: Tensors,
+    feature_names: Sequence[str] | None = None,
+    feature_mask: Tensors | None = None,
+) -> pandas.DataFrame:
+    """Attributions as a table, a row for each example and a column for each player.
+
+    Arguments and errors: :func:`to_shap`.
+
+    >>> x = torch.tensor([[1.0, 2.0]])
+    >>> to_pandas(2 * x, x, ["a", "b"]).to_dict("records")
+    [{'a': 2.0, 'b': 4.0}]
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas.") from error
+    values, names = _columns(attributions, inputs, feature_names, feature_mask)
+    return pandas.DataFrame(values.numpy(), columns=names)
+
+
+def _columns(
+    attributions: Tensors, inputs: Tensors, feature_names: Sequence[str] | None, feature_mask: Tensors | None
+) -> tuple[Tensor, list[str]]:
+    """One column of attributions for each player, ``(N, M)``, and their names."""
+    players = _players(inputs, feature_mask)
+    parts = format_tensor_into_tuples(attributions)
+    shapes = tuple(part.shape for part in format_tensor_into_tuples(inputs))
+    if tuple(part.shape for part in parts) == shapes:
+        values = _by_player(attributions, players)
+    elif len(parts) == 1 and parts[0].shape == (shapes[0][0], players.count):
+        values = parts[0].detach().double().cpu()
+    else:
+        raise ValueError(
+            f"attributions have shapes {[tuple(part.shape) for part in parts]}: pass them in the inputs' shapes "
+            f"{[tuple(shape) for shape in shapes]}, or as {(shapes[0][0], players.count)}, one value for each player."
+        )
+    names = list(feature_names) if feature_names is not None else [f"feature {i}" for i in range(players.count)]
+    if len(names) != players.count:
+        raise ValueError(f"There are {len(names)} feature_names for {players.count} players: pass one for each.")
+    return values, names
+
+
+def _players(inputs: Tensors, feature_mask: Tensors | None) -> Players:
+    masks = None if feature_mask is None else format_tensor_into_tuples(feature_mask)
+    players = Players.of(format_tensor_into_tuples(inputs), masks)
+    if len(players.mask) > 1:
+        raise ValueError("feature_mask differs between rows, so players have no columns: export rows one at a time.")
+    return players
+
+
+def _by_player(tensors: Tensors, players: Players) -> Tensor:
+    """Each player's mean over its elements, ``(N, M)`` float64 on the CPU."""
+    parts: tuple[Any, ...] = format_tensor_into_tuples(tensors)
+    sizes = players.collect(tuple(torch.ones_like(part, dtype=torch.float64) for part in parts))
+    return (players.collect(tuple(part.detach().double() for part in parts)) / sizes).cpu()
