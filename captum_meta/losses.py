@@ -43,3 +43,87 @@ def relative_squared_error(
     tensor(0.)
     """
     return torch.log(floor + relative_errors(predicted, reference, variance)).mean()
+
+
+def mean_squared_error(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
+    r"""Squared error in units of the output, averaged over tasks, rows and players; noise taken off.
+
+    .. math:: \frac1{TNM} \sum_{t,n,i} \big[(\hat\phi_{tni} - \phi_{tni})^2 - \sigma^2_{tni}\big]
+
+    Args: those of :func:`relative_squared_error`.
+
+    >>> mean_squared_error(torch.ones(2, 3), 3 * torch.ones(2, 3))
+    tensor(4.)
+    """
+    squared = (predicted - reference).square().mean()
+    return squared if variance is None else squared - variance.mean()
+
+
+def scaled_squared_error(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
+    r"""Squared error of each task's rows over their squared reference, averaged over tasks; no output's scale matters.
+
+    .. math:: \frac1T \sum_t \frac{\sum_{n,i} (\hat\phi_{tni} - \phi_{tni})^2}{\sum_{n,i} \phi_{tni}^2}
+
+    A quadratic function of the predictions, unlike :func:`relative_squared_error`: one rate of descent suits all tasks.
+    Noise is not taken off the squared error, whose gradient it leaves unchanged on average, but off the reference.
+
+    Args: those of :func:`relative_squared_error`.
+
+    >>> scaled_squared_error(torch.ones(1, 2, 3), 2 * torch.ones(1, 2, 3))
+    tensor(0.2500)
+    """
+    size = reference.square().sum((-2, -1))
+    if variance is not None:
+        size = torch.maximum(size - variance.sum((-2, -1)), size / 10)
+    squared = (predicted - reference).square().sum((-2, -1))
+    return (torch.where(size > 0, squared, 0.0) / torch.where(size > 0, size, 1.0)).mean()
+
+
+def cosine_and_magnitude(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
+    r"""Direction and length of each row's attributions apart, averaged over rows and tasks.
+
+    .. math:: 1 - \frac{\hat\phi \cdot \phi}{(|\hat\phi| + \epsilon) (|\phi| + \epsilon)}
+        + \log^2\frac{|\hat\phi| + \epsilon}{|\phi| + \epsilon}
+
+    with epsilon a thousandth of the task's root mean squared row length. ``variance`` is not used.
+
+    Args: those of :func:`relative_squared_error`.
+
+    >>> once, twice = torch.ones(1, 2, 3), 2 * torch.ones(1, 2, 3)
+    >>> float(cosine_and_magnitude(once, once)) < 0.01 < float(cosine_and_magnitude(once, twice))
+    True
+    """
+    small = _positive(1e-3 * _length(reference).square().mean(-1, keepdim=True).sqrt())
+    lengths = [_length(values) + small for values in (predicted, reference)]
+    cosine = (predicted * reference).sum(-1) / (lengths[0] * lengths[1])
+    return (1 - cosine + (lengths[0] / lengths[1]).log().square()).mean()
+
+
+def importance_cross_entropy(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
+    r"""Cross-entropy between the players' shares in the absolute attributions, averaged over rows and tasks.
+
+    .. math:: -\sum_i p_i \log q_i, \qquad p_i = \frac{|\phi_i|}{\sum_j |\phi_j|}, \quad
+        q_i = \frac{|\hat\phi_i| + \epsilon}{\sum_j (|\hat\phi_j| + \epsilon)}
+
+    with epsilon a thousandth of the row's mean absolute reference. It tells neither sign nor size; rows whose reference is
+    zero give 0. ``variance`` is not used.
+
+    Args: those of :func:`relative_squared_error`.
+
+    >>> importance_cross_entropy(torch.tensor([[[3.0, 3.0]]]), torch.tensor([[[1.0, -1.0]]]))
+    tensor(0.6931)
+    """
+    importance = reference.abs()
+    small = _positive(1e-3 * importance.mean(-1, keepdim=True))
+    shares = importance / _positive(importance.sum(-1, keepdim=True))
+    guesses = predicted.abs() + small
+    return -(shares * (guesses / guesses.sum(-1, keepdim=True)).log()).sum(-1).mean()
+
+
+def _length(values: Tensor) -> Tensor:
+    """Euclidean length over the last dimension, whose gradient is finite at 0 too."""
+    return _positive(values.square().sum(-1)).sqrt()
+
+
+def _positive(values: Tensor) -> Tensor:
+    return values.clamp(min=torch.finfo(values.dtype).tiny)

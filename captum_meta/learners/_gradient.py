@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_meta.learners.base import MetaLearner
-from captum_meta.losses import relative_squared_error
+from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer, Prior
 from captum_meta.optim import Backprop, FirstOrder, Hypergradient, InnerProblem, Tensors, UpdateRule, call_per_task
 from captum_meta.types import Evidence, Explanations, State, _Rows
@@ -48,7 +48,7 @@ class GradientLearner(MetaLearner):
         steps: int,
         make_rule: Callable[[Tensors], UpdateRule],
         hypergradient: Hypergradient | None = None,
-        inner_loss: ExplanationLoss = relative_squared_error,
+        inner_loss: ExplanationLoss = scaled_squared_error,
     ) -> None:
         super().__init__(explainer)
         self.fast, self.steps = tuple(fast), steps

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from captum_meta.learners._gradient import ExplanationLoss
 from captum_meta.learners.maml import MAML
-from captum_meta.losses import relative_squared_error
+from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
 from captum_meta.optim import Hypergradient
 
@@ -24,6 +24,6 @@ class ANIL(MAML):
         steps: int = 5,
         rate: float = 0.01,
         hypergradient: Hypergradient | None = None,
-        inner_loss: ExplanationLoss = relative_squared_error,
+        inner_loss: ExplanationLoss = scaled_squared_error,
     ) -> None:
         super().__init__(explainer, fast, steps, rate, hypergradient, inner_loss)

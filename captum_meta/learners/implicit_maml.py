@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
-from captum_meta.losses import relative_squared_error
+from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
 from captum_meta.optim import SGD, Hypergradient, Implicit, InnerProblem, Tensors
 from captum_meta.types import Explanations
@@ -40,7 +40,7 @@ class ImplicitMAML(GradientLearner):
         rate: float = 0.01,
         strength: float = 1.0,
         hypergradient: Hypergradient | None = None,
-        inner_loss: ExplanationLoss = relative_squared_error,
+        inner_loss: ExplanationLoss = scaled_squared_error,
     ) -> None:
         super().__init__(
             explainer, fast, steps, lambda values: SGD(list(values), 1, rate), hypergradient or Implicit(), inner_loss

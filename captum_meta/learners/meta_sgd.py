@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
-from captum_meta.losses import relative_squared_error
+from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
 from captum_meta.optim import ElementwiseSGD, Hypergradient
 
@@ -25,7 +25,7 @@ class MetaSGD(GradientLearner):
         steps: int = 5,
         rate: float = 0.01,
         hypergradient: Hypergradient | None = None,
-        inner_loss: ExplanationLoss = relative_squared_error,
+        inner_loss: ExplanationLoss = scaled_squared_error,
     ) -> None:
         super().__init__(
             explainer,

@@ -30,9 +30,10 @@ class UpdateRule(nn.Module, ABC):
 class SGD(UpdateRule):
     r"""Gradient descent with a learned rate for each tensor at each step (MAML++, Antoniou et al. 2019).
 
-    .. math:: \theta_{s+1,j} = \theta_{s,j} - \alpha_{s,j} \nabla_j
+    .. math:: \theta_{s+1,j} = \theta_{s,j} - \alpha_{s,j} \nabla_j, \qquad \alpha_{s,j} = e^{10 \rho_{s,j}}
 
-    Steps beyond those that were trained keep the last rates.
+    The 10 lets a rate change by 1 % where an outer optimizer such as Adam moves the learned rho by .001. Steps beyond
+    those that were trained keep the last rates.
 
     Args:
         names: of the tensors.
@@ -43,14 +44,18 @@ class SGD(UpdateRule):
     def __init__(self, names: list[str], steps: int, rate: float) -> None:
         super().__init__()
         self.names = names
-        self.log_rates = nn.Parameter(torch.full((max(1, steps), len(names)), rate).log())
+        self.log_rates = nn.Parameter(torch.full((max(1, steps), len(names)), rate).log() / 10)
+
+    def rates(self, step: int) -> dict[str, Tensor]:
+        """Each tensor's rate."""
+        rates = (10 * self.log_rates[min(step, len(self.log_rates) - 1)]).exp().unbind()
+        return dict(zip(self.names, rates, strict=True))
 
     def update(
         self, step: int, parameters: dict[str, Tensor], gradients: dict[str, Tensor], memory: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        rates = self.log_rates[min(step, len(self.log_rates) - 1)].exp().unbind()
-        by_name = dict(zip(self.names, rates, strict=True))
-        return {name: value - by_name[name] * gradients[name] for name, value in parameters.items()}, memory
+        rates = self.rates(step)
+        return {name: value - rates[name] * gradients[name] for name, value in parameters.items()}, memory
 
 
 class ElementwiseSGD(UpdateRule):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaSGD, Reptile
-from captum_meta.losses import relative_squared_error
+from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, PathExplainer, Prior, ShapleyExplainer
 from captum_meta.optim import SGD, Backprop, FirstOrder, Implicit
 from captum_meta.tasks import SyntheticTaskFamily
@@ -40,11 +40,11 @@ def plain_loss(learner: MAML | MetaSGD, tasks: ExplanationTask, steps: int, seco
         values = {name: learner.explainer.get_parameter(name) for name in learner.names}
         for step in range(steps):
             predicted = functional_call(learner.explainer, values, (plain_evidence(task.support),)).attributions
-            loss = relative_squared_error(predicted, task.support.attributions, task.support.variance)
+            loss = scaled_squared_error(predicted, task.support.attributions, task.support.variance)
             gradients = torch.autograd.grad(loss, list(values.values()), create_graph=second_order)
             for number, name in enumerate(values):
                 if isinstance(learner.rule, SGD):
-                    rate = learner.rule.log_rates[min(step, len(learner.rule.log_rates) - 1), number].exp()
+                    rate = (10 * learner.rule.log_rates[min(step, len(learner.rule.log_rates) - 1), number]).exp()
                 else:
                     rate = learner.rule.rates[number]
                 values[name] = values[name] - rate * gradients[number]
@@ -154,7 +154,7 @@ def test_the_meta_gradient_of_a_linear_explainer_is_the_closed_form() -> None:
     learner = MAML(LinearExplainer(), steps=1, rate=0.1, inner_loss=mean_square).double()
     loss = mean_square(learner.predict(learner.adapt(support), query.evidence), query.attributions)
     (gradient,) = torch.autograd.grad(loss, [learner.explainer.head.weight])
-    rate = float(learner.rule.log_rates.detach().exp())
+    rate = float((10 * learner.rule.log_rates.detach()).exp())
     expected = torch.zeros(5, dtype=torch.float64)
     for task in range(4):
         (x, y), (z, t) = flat(support, task), flat(query, task)
@@ -197,9 +197,9 @@ def test_reptile_moves_the_start_towards_the_ends_of_the_inner_loops(tasks: dict
         values = dict(learner.explainer.named_parameters())
         for step in range(3):
             predicted = functional_call(learner.explainer, values, (task.evidence,)).attributions
-            loss = relative_squared_error(predicted, task.attributions, task.variance)
+            loss = scaled_squared_error(predicted, task.attributions, task.variance)
             gradients = torch.autograd.grad(loss, list(values.values()))
-            rates = learner.rule.log_rates[step].exp()
+            rates = (10 * learner.rule.log_rates[step]).exp()
             values = {n: v - r * g for (n, v), r, g in zip(values.items(), rates, gradients, strict=True)}
         ends.append(values)
     for name, parameter in learner.explainer.named_parameters():
