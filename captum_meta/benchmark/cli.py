@@ -19,6 +19,14 @@ _UNITS = {"shapley": "coalitions beside 3 gradients, in multiples of M", "path":
 
 def main(arguments: Sequence[str]) -> None:
     """Compare methods on the held-out problems, by family of models and by number of players."""
+    if list(arguments[:1]) == ["metrics"]:
+        from captum_meta.benchmark.metric_speed import main as time_metrics
+
+        return time_metrics(arguments[1:])
+    if list(arguments[:1]) == ["training"]:
+        from captum_meta.benchmark.training import main as train
+
+        return train(arguments[1:])
     options = _parser().parse_args(arguments)
     names = quick_names() if options.quick else held_out_names()
     output = options.output or Path("runs") / f"benchmark-{options.kind}.jsonl"
@@ -45,7 +53,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="captum-meta benchmark", description=main.__doc__)
+    parser = ArgumentParser(
+        prog="captum-meta benchmark",
+        description=main.__doc__,
+        epilog="`captum-meta benchmark metrics` times our deletion and insertion curves beside Quantus's PixelFlipping.",
+    )
     parser.add_argument("--kind", choices=("shapley", "path"), default="shapley", help="what is explained")
     parser.add_argument("--quick", action="store_true", help="a few problems of every family, in 3 minutes on 2 cores")
     parser.add_argument("--methods", nargs="*", default=(), help="names of methods; all by default")

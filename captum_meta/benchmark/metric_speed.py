@@ -1,0 +1,111 @@
+"""`captum-meta benchmark metrics`: our deletion and insertion curves beside Quantus's PixelFlipping, in one run."""
+
+from __future__ import annotations
+
+import warnings
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from captum_meta.metrics import DeletionAUC, InsertionAUC
+
+_ROWS, _SIDE, _CLASSES = 512, 8, 10
+_PLAYERS = _SIDE * _SIDE
+_MAX_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One metric: the least of its seconds, and how often they go into those of PixelFlipping."""
+
+    metric: str
+    seconds: float
+    ratio: float
+
+
+def _problem() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """A small net on images of 8 x 8 pixels, each a player; rows, classes and attributions."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        hidden = (nn.Flatten(), nn.Linear(_PLAYERS, 64), nn.ReLU(), nn.Linear(64, _CLASSES), nn.Softmax(1))
+        model = nn.Sequential(*hidden).eval()
+        x, attributions = torch.rand(2, _ROWS, 1, _SIDE, _SIDE)
+    with torch.no_grad():
+        return model, x, model(x).argmax(1), attributions
+
+
+def _pixel_flipping(model: nn.Module, x: Tensor, target: Tensor, attributions: Tensor) -> np.ndarray:
+    """Quantus's curves ``(B, M)``, all rows in one batch, which is how it is fastest."""
+    try:
+        import quantus
+    except ImportError as error:
+        raise SystemExit("Quantus is not installed: pip install 'captum-meta[benchmark]'.") from error
+    metric = quantus.PixelFlipping(normalise=False, perturb_baseline=0.0, disable_warnings=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        curves = metric(model, x.numpy(), target.numpy(), attributions.numpy(), softmax=True, batch_size=len(x))
+    return np.array(curves)
+
+
+def measure(repeats: int = 5) -> tuple[list[Speed], float]:
+    """Speeds of PixelFlipping and of ours on one thread, and the largest difference between the areas both give a row."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _measure(repeats)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(repeats: int) -> tuple[list[Speed], float]:
+    model, x, target, attributions = _problem()
+
+    def area(metric: type[DeletionAUC] | type[InsertionAUC], n_steps: int) -> Callable[[], Tensor]:
+        settings = {"n_steps": n_steps, "max_rows": _MAX_ROWS, "reduction": "none"}
+        return lambda: metric(model, **settings)(attributions=attributions, inputs=x, target=target)  # type: ignore[arg-type]
+
+    cases: dict[str, Callable[[], object]] = {
+        "Quantus PixelFlipping": lambda: _pixel_flipping(model, x, target, attributions),
+        f"DeletionAUC, {_PLAYERS} steps": area(DeletionAUC, _PLAYERS),
+        f"InsertionAUC, {_PLAYERS} steps": area(InsertionAUC, _PLAYERS),
+        "DeletionAUC, 10 steps (default)": area(DeletionAUC, 10),
+        "InsertionAUC, 10 steps (default)": area(InsertionAUC, 10),
+    }
+    for case in cases.values():
+        case()
+    # In turns, so that whatever else the machine does meets all of them alike.
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, case in cases.items():
+            start = perf_counter()
+            case()
+            times[name].append(perf_counter() - start)
+    peer = min(times["Quantus PixelFlipping"])
+    speeds = [Speed(name, min(seconds), peer / min(seconds)) for name, seconds in times.items()]
+    with torch.no_grad():
+        whole = model(x).gather(1, target.unsqueeze(1)).numpy()
+    curves = np.concatenate([whole, _pixel_flipping(model, x, target, attributions)], axis=1)
+    areas = (curves[:, :-1] + curves[:, 1:]).sum(1) / (2 * _PLAYERS)
+    return speeds, float(np.abs(areas - area(DeletionAUC, _PLAYERS)().numpy()).max())
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Time the deletion and insertion curves of 512 rows and 64 players beside Quantus's PixelFlipping."""
+    ArgumentParser(prog="captum-meta benchmark metrics", description=main.__doc__).parse_args(arguments)
+    speeds, difference = measure()
+    table = Table(title=f"{_ROWS} rows, {_PLAYERS} players, the same model, one thread: best of 5")
+    table.add_column("metric")
+    table.add_column("seconds", justify="right")
+    table.add_column("times as fast", justify="right")
+    for speed in speeds:
+        table.add_row(speed.metric, f"{speed.seconds:.4f}", f"{speed.ratio:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(f"Largest difference between the areas of both, of any row: {difference:.1e}")
