@@ -92,6 +92,7 @@ class Evidence(_Rows):
         points: ``(*batch, G)``, the path points in [0, 1].
         coalitions: all coalitions evaluated, where any has 2 to M - 2 members or they are all there are; otherwise None.
         inputs: ``(*batch, M, V)``, what the players' inputs and baselines are, for encoders that compare rows.
+        embedding: ``(*batch, E)``, output of a module of the explained model, where an encoder names one.
     """
 
     effects: Tensor
@@ -102,6 +103,7 @@ class Evidence(_Rows):
     points: Tensor
     coalitions: Coalitions | None = None
     inputs: Tensor | None = None
+    embedding: Tensor | None = None
 
     @property
     def n_players(self) -> Tensor:

@@ -4,7 +4,9 @@ from captum_meta.learners.anil import ANIL
 from captum_meta.learners.base import MetaLearner
 from captum_meta.learners.implicit_maml import ImplicitMAML
 from captum_meta.learners.maml import MAML
+from captum_meta.learners.matching import MatchingNetwork
 from captum_meta.learners.meta_sgd import MetaSGD
+from captum_meta.learners.prototypical import PrototypicalNetwork
 from captum_meta.learners.reptile import Reptile
 from captum_meta.learners.ridge import Ridge
 from captum_meta.learners.storage import list_learners, load_learner
@@ -14,8 +16,10 @@ __all__ = [
     "ANIL",
     "MAML",
     "ImplicitMAML",
+    "MatchingNetwork",
     "MetaLearner",
     "MetaSGD",
+    "PrototypicalNetwork",
     "Reptile",
     "Ridge",
     "ZeroShot",

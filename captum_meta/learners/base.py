@@ -66,6 +66,10 @@ class MetaLearner(nn.Module, ABC):
         predicted = self.predict(self.adapt(tasks.support), tasks.query.evidence)
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
 
+    def parts(self) -> Mapping[str, list[nn.Parameter]]:
+        """Parameters that may be trained in alternation, by what they belong to; together they are all there are."""
+        return {"all": list(self.parameters())}
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write ``path.json`` and ``path.safetensors``, to be read by :func:`load_learner`."""
         from captum_meta.learners.storage import save_learner

@@ -76,6 +76,15 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
     return learner.eval().requires_grad_(False)
 
 
+def shipped_explainer(name: str = "zero-shot", kind: Kind = "shapley") -> Explainer:
+    """The explainer within a shipped learner, frozen: what metric-based learners correct and leave as it is.
+
+    >>> shipped_explainer().kind
+    'shapley'
+    """
+    return load_learner(name, kind).explainer
+
+
 def list_learners(kind: Kind = "shapley") -> list[str]:
     """Names of the shipped learners that predict ``kind``.
 

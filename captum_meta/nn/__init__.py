@@ -1,9 +1,29 @@
-"""Explainer networks: from evidence to attributions, equivariant in the players' order."""
+"""Explainer networks: from evidence to attributions, equivariant in the players' order; and what compares rows."""
 
 from captum_meta.nn.blocks import PoolingBlock
+from captum_meta.nn.encoders import EmbeddingEncoder, Encoder, EvidenceEncoder, InputEncoder, RawInputs
 from captum_meta.nn.evidence import EvidenceExplainer
 from captum_meta.nn.explainer import Explainer, Prediction, Prior
 from captum_meta.nn.path import PathExplainer
 from captum_meta.nn.shapley import ShapleyExplainer
+from captum_meta.nn.similarities import AttentionSimilarity, CosineSimilarity, EuclideanSimilarity, MLPSimilarity, Similarity
 
-__all__ = ["EvidenceExplainer", "Explainer", "PathExplainer", "PoolingBlock", "Prediction", "Prior", "ShapleyExplainer"]
+__all__ = [
+    "AttentionSimilarity",
+    "CosineSimilarity",
+    "EmbeddingEncoder",
+    "Encoder",
+    "EuclideanSimilarity",
+    "EvidenceEncoder",
+    "EvidenceExplainer",
+    "Explainer",
+    "InputEncoder",
+    "MLPSimilarity",
+    "PathExplainer",
+    "PoolingBlock",
+    "Prediction",
+    "Prior",
+    "RawInputs",
+    "ShapleyExplainer",
+    "Similarity",
+]

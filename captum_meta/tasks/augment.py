@@ -110,13 +110,16 @@ def _shorten(coalitions: Coalitions, n_players: int, generator: Generator) -> Co
     )
 
 
-def augment(explanations: Explanations, generator: Generator) -> Explanations:
-    """Drop evidence of Shapley explanations and apply random symmetries; paths are only negated."""
+def augment(explanations: Explanations, generator: Generator, inside: float = _INSIDE) -> Explanations:
+    """Drop evidence of Shapley explanations and apply random symmetries; paths are only negated.
+
+    Coalitions inside the border are used with the probability ``inside``, on a few rows of each task.
+    """
     flip = torch.rand(len(explanations.attributions), generator=generator) < 0.5
     explanations = negate(explanations, flip)
     if explanations.evidence.coalitions is None:
         return explanations
-    if float(torch.rand((), generator=generator)) < _INSIDE:
+    if float(torch.rand((), generator=generator)) < inside:
         explanations = explanations[:, :_ROWS_INSIDE]
     else:
         explanations = replace(explanations, evidence=replace(explanations.evidence, coalitions=None))

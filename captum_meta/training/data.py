@@ -95,7 +95,9 @@ class _Steps(IterableDataset[ExplanationTask]):
                 "the gradient: choose batches_per_step or the family's tasks_per_batch so that they can."
             )
         rows = torch.randperm(len(chosen), generator=generator)[: self.rows]
-        augmented = augment(chosen[:, rows], generator)
+        chosen = chosen[:, rows]
+        adapts = max(self.support_rows) > 0
+        augmented = augment(chosen, generator, inside=0.0) if adapts else augment(chosen, generator)
         k = self.support_rows[0]
         if len(self.support_rows) > 1:
             k = self.support_rows[int(torch.randint(len(self.support_rows), (), generator=generator))]

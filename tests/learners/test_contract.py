@@ -11,15 +11,24 @@ from captum_meta.learners import (
     ANIL,
     MAML,
     ImplicitMAML,
+    MatchingNetwork,
     MetaLearner,
     MetaSGD,
+    PrototypicalNetwork,
     Reptile,
     Ridge,
     ZeroShot,
     list_learners,
     load_learner,
 )
-from captum_meta.nn import PathExplainer, ShapleyExplainer
+from captum_meta.nn import (
+    AttentionSimilarity,
+    CosineSimilarity,
+    InputEncoder,
+    MLPSimilarity,
+    PathExplainer,
+    ShapleyExplainer,
+)
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.types import Explanations, ExplanationTask
 
@@ -34,6 +43,15 @@ LEARNERS: dict[str, Callable[[], MetaLearner]] = {
     "meta-sgd": lambda: MetaSGD(ShapleyExplainer(16, 1), steps=2),
     "reptile": lambda: Reptile(ShapleyExplainer(16, 1), steps=2),
     "implicit-maml": lambda: ImplicitMAML(ShapleyExplainer(16, 1), steps=2),
+    "matching": lambda: MatchingNetwork(ShapleyExplainer(16, 1)),
+    "matching path": lambda: MatchingNetwork(PathExplainer(16, 1), neighbours=4),
+    "matching cosine": lambda: MatchingNetwork(ShapleyExplainer(16, 1), InputEncoder(16), CosineSimilarity()),
+    "matching MLP": lambda: MatchingNetwork(ShapleyExplainer(16, 1), similarity=MLPSimilarity(16)),
+    "matching attention": lambda: MatchingNetwork(ShapleyExplainer(16, 1), similarity=AttentionSimilarity(16), head="none"),
+    "prototypical": lambda: PrototypicalNetwork(ShapleyExplainer(16, 1)),
+    "prototypical path": lambda: PrototypicalNetwork(PathExplainer(16, 1), similarity=CosineSimilarity()),
+    "prototypical MLP": lambda: PrototypicalNetwork(ShapleyExplainer(16, 1), similarity=MLPSimilarity(16)),
+    "prototypical attention": lambda: PrototypicalNetwork(ShapleyExplainer(16, 1), similarity=AttentionSimilarity(16)),
 }
 
 

@@ -1,0 +1,157 @@
+"""A closed-form head: Bayesian regression of what the explainer gets wrong, in learned features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from captum_meta.nn import Prior
+from captum_meta.nn.encoders import EvidenceEncoder, effect_sizes
+from captum_meta.types import Evidence, Explanations, State
+
+_NOISE = (0.1, 1.0, 10.0)
+
+
+class ClosedFormHead(nn.Module):
+    r"""The residual of player i in row n as a learned linear map, in part shared by all players, in part the player's own.
+
+    .. math:: r_{ni} = \psi_{ni} \cdot w + \chi_{ni} \cdot u_i + \epsilon_{ni}, \qquad
+        w, u_i \sim N(0, I), \quad \epsilon_{ni} \sim N(0, \tau \sigma_{ni}^2)
+
+    An encoder gives the features psi and chi and the noise sigma, all in units of the player's effects; training fits them
+    so that the posterior mean of w and u, in closed form, explains other rows of the same model. It is computed for a few
+    noise levels tau, and these, and no correction at all, are averaged with weights that fall with the errors on support
+    rows left out one at a time. Cost is linear in players.
+
+    Closed-form heads in meta-learning: Bertinetto et al. 2019; learned priors for Bayesian regression: Harrison et al. 2018.
+
+    Args:
+        encoder: gives the features.
+        shared: dimensions of psi.
+        own: dimensions of chi.
+    """
+
+    def __init__(self, encoder: EvidenceEncoder, shared: int = 48, own: int = 16) -> None:
+        super().__init__()
+        self.encoder, self.shared, self.own = encoder, shared, own
+        width = encoder.width
+        self.shared_features, self.own_features = nn.Linear(width, shared, bias=False), nn.Linear(width, own)
+        self.log_noise = nn.Linear(width, 1)
+        self.floor = nn.Parameter(torch.tensor(-5.0))
+        self.sharpness, self.reluctance = nn.Parameter(torch.tensor(0.0)), nn.Parameter(torch.tensor(0.5))
+        for features in (self.shared_features, self.own_features):
+            nn.init.normal_(features.weight, std=0.3 / width**0.5)
+        nn.init.zeros_(self.log_noise.weight)
+        nn.init.constant_(self.log_noise.bias, -2.0)
+
+    def arguments(self) -> dict[str, object]:
+        """Constructor arguments, as JSON can hold them."""
+        return {"encoder": dict(self.encoder.arguments()), "shared": self.shared, "own": self.own}
+
+    def fit(self, support: Explanations, prior: Prior, residual: Tensor, state: State) -> tuple[State, Tensor]:
+        """Coefficients, and what rows left out one at a time still miss ``(*batch, K, M)``.
+
+        Args:
+            support: the explained rows.
+            prior: what the explainer says of them.
+            residual: attributions minus the explainer's, 0 for padding.
+            state: with the support set's statistics and ``unit``, ``(*batch,)``, its typical scale.
+        """
+        rows, weights, left_out = self._posterior(support, prior, residual, state)
+        shared, own = rows.mixed(weights)
+        coefficients = {"shared": shared.sum(-2), "own": own.sum(-3)}
+        return {name: value.to(residual.dtype) for name, value in coefficients.items()}, left_out.to(residual.dtype)
+
+    def correct(self, state: State, prior: Prior, evidence: Evidence) -> Tensor:
+        """What to add to the explainer's attributions, ``(*batch, N, M)``."""
+        shared, own, _ = self._features(prior, evidence, state)
+        correction = (shared * state["shared"][..., None, None, :]).sum(-1)
+        correction = correction + (own * _fit(state["own"], own.shape[-2]).unsqueeze(-3)).sum(-1)
+        return correction * state["unit"][..., None, None]
+
+    def contributions(
+        self, support: Explanations, support_prior: Prior, residual: Tensor, state: State
+    ) -> tuple[Tensor, Tensor]:
+        """Each support row's part in the coefficients ``shared (*batch, K, D)`` and ``own (*batch, K, M, d)``."""
+        rows, weights, _ = self._posterior(support, support_prior, residual, state)
+        shared, own = rows.mixed(weights)
+        return shared.to(residual.dtype), own.to(residual.dtype)
+
+    def _features(self, prior: Prior, evidence: Evidence, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = self.encoder(prior, evidence, state)
+        size = (effect_sizes(evidence) * evidence.players / state["unit"][..., None, None]).unsqueeze(-1)
+        noise = (self.log_noise(hidden).exp() * size).squeeze(-1)
+        return self.shared_features(hidden) * size, self.own_features(hidden) * size, noise
+
+    def _posterior(
+        self, support: Explanations, prior: Prior, residual: Tensor, state: State
+    ) -> tuple[_Rows, Tensor, Tensor]:
+        unit = state["unit"][..., None, None].double()
+        shared, own, noise = (part.double() for part in self._features(prior, support.evidence, state))
+        target = residual.double() / unit
+        label_noise = torch.zeros_like(target) if support.variance is None else support.variance.double() / unit.square()
+        signal = shared.square().sum(-1) + own.square().sum(-1)
+        variance = noise.square() + 1e-4 * signal + self.floor.double().exp().square()
+        fits = [_solve(shared, own, target, tau * variance + label_noise, support.evidence.players) for tau in _NOISE]
+        duals = torch.stack([fit[0] for fit in fits] + [torch.zeros_like(target)])
+        corrections = torch.stack([target - fit[1] for fit in fits] + [torch.zeros_like(target)])
+        corrections = corrections - prior.spread.double() * corrections.sum(-1, keepdim=True)
+        remains = target - corrections
+        errors = remains.square().sum((-2, -1)) - label_noise.sum((-2, -1))
+        errors = torch.log(errors.clamp(min=0) + 1e-3 * target.square().sum((-2, -1)) + 1e-12)
+        count = float(len(support))
+        logits = -self.sharpness.double().exp() * count * errors
+        nothing = torch.zeros_like(logits).index_fill(0, torch.tensor(len(_NOISE), device=logits.device), count**0.5)
+        weights = (logits + self.reluctance.double() * nothing).softmax(0)
+        left_out = (weights[..., None, None] * remains).sum(0) * unit
+        return _Rows(shared, own, duals), weights, left_out
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Features of the support rows, and the dual coefficients ``(levels, *batch, K, M)`` of their residuals."""
+
+    shared: Tensor
+    own: Tensor
+    duals: Tensor
+
+    def mixed(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row's part in the coefficients, averaged over the levels: ``(*batch, K, D)`` and ``(*batch, K, M, d)``."""
+        dual = (weights[..., None, None] * self.duals).sum(0).unsqueeze(-1)
+        return (self.shared * dual).sum(-2), self.own * dual
+
+
+def _solve(shared: Tensor, own: Tensor, target: Tensor, variance: Tensor, players: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Dual coefficients :math:`C^{-1} r` and the residuals of rows left out one at a time, ``(*batch, K, M)`` both.
+
+    :math:`C = \Psi \Psi^T + S` with S one block for each player, so C is never formed: Woodbury's identity needs S and a
+    matrix of the shared dimensions alone. The left-out residuals are :math:`(C^{-1})_{nn}^{-1} (C^{-1} r)_n`, where n stands
+    for all players of a row.
+    """
+    by_player = own.transpose(-3, -2)
+    blocks = by_player @ by_player.mT + torch.diag_embed(variance.mT)
+    factor = torch.linalg.cholesky(blocks)
+    features = shared.transpose(-3, -2)
+    solved = torch.cholesky_solve(torch.cat([features, target.mT.unsqueeze(-1)], dim=-1), factor)
+    solved_features, solved_target = solved[..., :-1], solved[..., -1]
+    eye = torch.eye(shared.shape[-1], dtype=shared.dtype, device=shared.device)
+    gram = eye + (features.mT @ solved_features).sum(-3)
+    moment = (features * solved_target.unsqueeze(-1)).sum((-3, -2))
+    gram_factor = torch.linalg.cholesky(gram)
+    weights = torch.cholesky_solve(moment.unsqueeze(-1), gram_factor)
+    dual = (solved_target - (solved_features @ weights.unsqueeze(-3)).squeeze(-1)).mT
+    diagonal = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).mT
+    left = solved_features.transpose(-3, -2)
+    scaled = left / diagonal.unsqueeze(-1)
+    inner = gram.unsqueeze(-3) - left.mT @ scaled
+    correction = torch.linalg.solve(inner, scaled.mT @ dual.unsqueeze(-1))
+    left_out = dual / diagonal + (scaled @ correction).squeeze(-1)
+    return torch.where(players, dual, 0.0), torch.where(players, left_out, 0.0)
+
+
+def _fit(own: Tensor, n_players: int) -> Tensor:
+    """Coefficients for ``n_players``: players that the support set never had get none."""
+    own = own[..., :n_players, :]
+    return nn.functional.pad(own, (0, 0, 0, n_players - own.shape[-2]))

@@ -1,0 +1,317 @@
+"""What matching and prototypical networks share: a query row is explained from the support rows it resembles."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+import captum_meta.nn as networks
+from captum_meta.learners._head import ClosedFormHead
+from captum_meta.learners.base import MetaLearner
+from captum_meta.losses import relative_errors
+from captum_meta.nn import (
+    AttentionSimilarity,
+    Encoder,
+    EuclideanSimilarity,
+    EvidenceEncoder,
+    Explainer,
+    MLPSimilarity,
+    Prior,
+)
+from captum_meta.nn.encoders import effect_sizes, fit_players, input_statistics
+from captum_meta.types import Evidence, Explanations, ExplanationTask, State
+
+SimilarityFunction = Callable[[Tensor, Tensor], Tensor]
+"""From queries ``(*batch, N, H)`` and keys ``(*batch, K, H)`` to scores ``(*batch, N, K)``."""
+
+_NEVER = -1e9
+_BOUND = 3.0
+_FLOOR = 5e-4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a query is compared with: rows, or the prototypes of their classes.
+
+    Attributes:
+        keys: ``(*batch, K, P, H)``; P is M, or 1 where a whole row has one key.
+        values: ``(*batch, K, M)``.
+        players: ``(*batch, K, M)`` bool, where there is a value.
+    """
+
+    keys: Tensor
+    values: Tensor
+    players: Tensor
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A state, and what it was made of: the explainer's word on the support rows, their residuals, keys and values."""
+
+    state: State
+    prior: Prior
+    residual: Tensor
+    keys: Tensor
+    values: Tensor
+    gain: Tensor
+
+
+class MetricLearner(MetaLearner):
+    """Base of the metric-based learners; a subclass says what is remembered of the support rows.
+
+    Args: those of :class:`MatchingNetwork` but for ``neighbours``.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        encoder: Encoder | Mapping[str, Any] | None = None,
+        similarity: SimilarityFunction | Mapping[str, Any] | None = None,
+        head: ClosedFormHead | Mapping[str, Any] | Literal["none"] | None = None,
+        values: Literal["residuals", "attributions"] = "residuals",
+        key_width: int = 16,
+        neighbours: int | None = None,
+    ) -> None:
+        super().__init__(explainer)
+        if explainer.kind == "general":
+            raise ValueError(
+                f"{type(self).__name__} corrects a trained explainer, and there is none for general teachers: use Ridge."
+            )
+        if values not in ("residuals", "attributions"):
+            raise ValueError(f'values must be "residuals" or "attributions", got {values!r}.')
+        if neighbours is not None and neighbours < 1:
+            raise ValueError(f"neighbours must be a positive number of support rows, got {neighbours}: pass None for all.")
+        features = int(explainer.width)  # type: ignore[arg-type]
+        built = _build(encoder) if isinstance(encoder, Mapping) else encoder
+        self.encoder: Encoder = built or EvidenceEncoder(features)
+        raw = self.encoder.width is None
+        self.project = nn.Identity() if raw else nn.Linear(int(self.encoder.width or 0), key_width, bias=False)
+        made = _build(similarity) if isinstance(similarity, Mapping) else similarity
+        self.similarity: SimilarityFunction = made or EuclideanSimilarity()
+        if raw and isinstance(made, (MLPSimilarity, AttentionSimilarity)):
+            raise ValueError(
+                f"{type(made).__name__} compares keys of one width, but {type(self.encoder).__name__} gives keys as wide as "
+                "the explained model's inputs: use CosineSimilarity, EuclideanSimilarity or a callable of your own."
+            )
+        self.values, self.key_width, self.neighbours = values, key_width, neighbours
+        self.head: ClosedFormHead | None = None
+        if values == "residuals" and head != "none":
+            self.head = _build_head(head, features)
+        self.threshold = nn.Parameter(torch.tensor(-1.0))
+
+    def arguments(self) -> dict[str, object]:
+        for name, part in (("encoder", self.encoder), ("similarity", self.similarity)):
+            if getattr(networks, type(part).__name__, None) is not type(part):
+                raise ValueError(
+                    f"The {name} is a {type(part).__name__} of your own, which a file of weights cannot name: "
+                    "save learner.state_dict() and build the learner in your own code."
+                )
+        return {
+            "encoder": _describe(self.encoder),
+            "similarity": _describe(self.similarity),
+            "head": "none" if self.head is None else dict(self.head.arguments()),
+            "values": self.values,
+            "key_width": self.key_width,
+            "neighbours": self.neighbours,
+        }
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        similarity = list(self.similarity.parameters()) if isinstance(self.similarity, nn.Module) else []
+        similarity.append(self.threshold)
+        mine = {id(parameter) for parameter in similarity}
+        return {"encoder": [p for p in self.parameters() if id(p) not in mine], "similarity": similarity}
+
+    @abstractmethod
+    def remember(self, keys: Tensor, values: Tensor, players: Tensor, labels: Tensor | None) -> Memory:
+        """What queries are compared with, of the support rows ``(*batch, K, ...)``."""
+
+    @abstractmethod
+    def remember_without(
+        self, keys: Tensor, values: Tensor, players: Tensor, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """For each support row what a memory without it holds.
+
+        Scores ``(*batch, P, K, C)`` of the row with the C remembered ones, their values ``(*batch, K or 1, C, M)``, and
+        where there is such a value, ``(*batch, M, K, C)``.
+        """
+
+    @abstractmethod
+    def to_rows(self, weights: Tensor, keys: Tensor, players: Tensor, labels: Tensor | None) -> Tensor:
+        """Weights ``(*batch, M, N, C)`` of what is remembered, as weights of the support rows ``(*batch, M, N, K)``."""
+
+    def adapt(self, support: Explanations) -> State:
+        """Learn from the explained rows.
+
+        Raises:
+            ValueError: if there are no rows, the attributions are not finite, or not of the evidence's shape.
+        """
+        _check(support)
+        support = replace(support, evidence=replace(support.evidence, coalitions=None))
+        return self._learn(support).state
+
+    def _learn(self, support: Explanations) -> _Learned:
+        evidence = support.evidence
+        prior = self.explainer.prior(evidence)
+        state = {"unit": prior.scale.square().mean(-1).sqrt(), **input_statistics(evidence)}
+        residual = support.attributions
+        if self.values == "residuals":
+            residual = residual - self.explainer.complete(prior, evidence).attributions
+        residual = values = torch.where(evidence.players, residual, 0.0)
+        if self.head is not None:
+            coefficients, values = self.head.fit(support, prior, residual, state)
+            state.update(coefficients)
+        keys = self.project(self.encoder(prior, evidence, state))
+        memory = self.remember(keys, values, evidence.players, support.labels)
+        gain = torch.ones_like(state["unit"])
+        if self.values == "residuals":
+            gain = self._gain(keys, values, evidence.players, support.labels)
+        gain = gain[..., None, None]
+        state.update(keys=memory.keys, values=memory.values * gain, players=memory.players)
+        return _Learned(state, prior, residual, keys, values, gain)
+
+    def prior(self, state: State, evidence: Evidence) -> Prior:
+        prior = self.explainer.prior(evidence)
+        if not state:
+            if self.values == "attributions":
+                raise RuntimeError(
+                    f"A {type(self).__name__} of attributions combines those of its support rows and knows nothing before "
+                    'it has any: call adapt first, or use values="residuals", which explains zero-shot until then.'
+                )
+            return prior
+        retrieved = self._retrieved(state, prior, evidence)
+        if self.values == "attributions":
+            return replace(prior, attributions=torch.where(evidence.players, retrieved, 0.0))
+        if self.head is not None:
+            retrieved = retrieved + self.head.correct(state, prior, evidence)
+        return replace(prior, attributions=prior.attributions + _bounded(retrieved, evidence))
+
+    def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
+        """Which support rows the explanations lean on, ``(*batch, N, K)``; 1 in sum, or 0 where nothing is leaned on.
+
+        A support row's weight is its share of what the support set adds to the explanation: the sum over players of the
+        absolute values that it contributes.
+        """
+        _check(support)
+        support = replace(support, evidence=replace(support.evidence, coalitions=None))
+        learned = self._learn(support)
+        prior, n_players = self.explainer.prior(evidence), evidence.players.shape[-1]
+        weights = self._weights(learned.state, prior, evidence, learned.state["values"].shape[-1])
+        weights = self.to_rows(weights, learned.keys, support.evidence.players, support.labels)
+        parts = _fit_dim(weights, n_players, -3) * fit_players(learned.values * learned.gain, n_players).mT.unsqueeze(-2)
+        if self.head is not None:
+            shared, own = self.head.contributions(support, learned.prior, learned.residual, learned.state)
+            rows = [
+                self.head.correct(
+                    {**learned.state, "shared": shared[..., k, :], "own": own[..., k, :, :]}, prior, evidence
+                ).mT
+                for k in range(len(support))
+            ]
+            parts = parts + torch.stack(rows, dim=-1)
+        sizes = torch.where(evidence.players.mT.unsqueeze(-1), parts, 0.0).abs().sum(-3)
+        return sizes / sizes.sum(-1, keepdim=True).clamp(min=torch.finfo(sizes.dtype).tiny)
+
+    def loss(self, tasks: ExplanationTask) -> Tensor:
+        r"""How much worse than zero-shot the adapted explanations are, harm counted more than use.
+
+        .. math:: \frac1T \sum_t d_t + \tfrac12 \max(0, d_t), \qquad
+            d_t = \log \frac{\epsilon + E_t(\text{adapted})}{\epsilon + E_t(\text{zero-shot})}
+
+        with E the relative squared error of the query rows.
+        """
+        query = tasks.query
+        adapted = self.predict(self.adapt(tasks.support), query.evidence)
+        errors = relative_errors(adapted, query.attributions, query.variance)
+        with torch.no_grad():
+            zero_shot = self.explainer(query.evidence).attributions
+            start = relative_errors(zero_shot, query.attributions, query.variance)
+        ratio = torch.log((errors + _FLOOR) / (start + _FLOOR))
+        return (ratio + 0.5 * ratio.clamp(min=0)).mean()
+
+    def _retrieved(self, state: State, prior: Prior, evidence: Evidence) -> Tensor:
+        width, n_players = state["values"].shape[-1], evidence.players.shape[-1]
+        if self.values == "attributions" and width != n_players:
+            raise ValueError(
+                f"The support rows have {width} players and the query has {n_players}, but attributions can only be "
+                'combined for the same players: adapt on such rows, or use values="residuals".'
+            )
+        weights = self._weights(state, prior, evidence, width)
+        retrieved = torch.einsum("...mnk,...km->...nm", weights, state["values"])
+        return fit_players(retrieved, n_players)
+
+    def _weights(self, state: State, prior: Prior, evidence: Evidence, width: int) -> Tensor:
+        """Attention ``(*batch, M, N, C)`` of the rows to what is remembered, for the ``width`` players of the support."""
+        queries, keys = self.project(self.encoder(prior, evidence, state)), state["keys"]
+        if keys.shape[-2] > 1:
+            queries = _fit_dim(queries, width, -2)
+        scores = self.similarity(queries.transpose(-3, -2), keys.transpose(-3, -2))
+        return self._softmax(scores, state["players"].mT.unsqueeze(-2))
+
+    def _softmax(self, scores: Tensor, known: Tensor) -> Tensor:
+        """Weights ``(*batch, M, N, K)``; residuals compete with a threshold, below which a row resembles none."""
+        scores = torch.where(known, scores, _NEVER)
+        if self.neighbours is not None and self.neighbours < scores.shape[-1]:
+            least = scores.topk(self.neighbours, dim=-1).values[..., -1:]
+            scores = torch.where(scores >= least, scores, _NEVER)
+        if self.values == "residuals":
+            nothing = self.threshold.to(scores).expand(*scores.shape[:-1], 1)
+            return torch.cat([scores, nothing], dim=-1).softmax(-1)[..., :-1]
+        return scores.softmax(-1)
+
+    def _gain(self, keys: Tensor, values: Tensor, players: Tensor, labels: Tensor | None) -> Tensor:
+        """Least-squares factor of what is retrieved for rows left out one at a time, shrunk; from 0 to 1.5."""
+        count = len(values[..., 0].movedim(-1, 0))
+        if count < 2:
+            return torch.zeros_like(values[..., 0, 0])
+        scores, others, known = self.remember_without(keys, values, players, labels)
+        weights = self._softmax(scores, known)
+        retrieved = (weights.movedim(-3, -1) * others).sum(-2)
+        agreement, size = (retrieved * values).sum((-2, -1)), retrieved.square().sum((-2, -1))
+        return (agreement / (size * (1 + 2 / count)).clamp(min=torch.finfo(size.dtype).tiny)).clamp(0, 1.5)
+
+
+def _bounded(correction: Tensor, evidence: Evidence) -> Tensor:
+    """A correction is small against the player's effects, and 0 for a player that has none."""
+    bound = _BOUND * effect_sizes(evidence)
+    known = evidence.players & (bound > 0)
+    return torch.where(known, bound * torch.tanh(correction / torch.where(known, bound, 1.0)), 0.0)
+
+
+def _check(support: Explanations) -> None:
+    shape, expected = support.attributions.shape, support.evidence.players.shape
+    if shape != expected:
+        raise ValueError(
+            f"attributions have the shape {tuple(shape)}, the evidence is of {tuple(expected)} rows and players: "
+            "pass one value for each player of each row."
+        )
+    if len(support) == 0:
+        raise ValueError("The support set is empty: pass at least one explained row, or initial_state() to predict.")
+    if not bool(support.attributions.isfinite().all()):
+        raise ValueError("attributions of the support set are not finite: leave these rows out.")
+
+
+def _describe(part: object) -> dict[str, object]:
+    return {"class": type(part).__name__, **part.arguments()}  # type: ignore[attr-defined]
+
+
+def _build(config: Mapping[str, Any]) -> Any:
+    arguments = dict(config)
+    return getattr(networks, arguments.pop("class"))(**arguments)
+
+
+def _build_head(head: Any, features: int) -> ClosedFormHead:
+    if head is None:
+        return ClosedFormHead(EvidenceEncoder(features))
+    if isinstance(head, Mapping):
+        arguments = dict(head)
+        return ClosedFormHead(EvidenceEncoder(**arguments.pop("encoder")), **arguments)
+    assert isinstance(head, ClosedFormHead)
+    return head
+
+
+def _fit_dim(values: Tensor, n_players: int, dim: int) -> Tensor:
+    return fit_players(values.movedim(dim, -1), n_players).movedim(-1, dim)
