@@ -27,6 +27,10 @@ def main(arguments: Sequence[str]) -> None:
         from captum_meta.benchmark.training import main as train
 
         return train(arguments[1:])
+    if list(arguments[:1]) == ["step"]:
+        from captum_meta.benchmark.step import main as time_step
+
+        return time_step(arguments[1:])
     options = _parser().parse_args(arguments)
     names = quick_names() if options.quick else held_out_names()
     output = options.output or Path("runs") / f"benchmark-{options.kind}.jsonl"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from captum_meta.evidence.untouched import untouched
 _EXACT_PLAYERS = 12
 _COALITIONS = 32
 _IG_POINTS, _IG_PIECES = 8, 12
-_ROWS = 8
+_ROWS, _SHARED_PLAYERS = 8, 64
 _EVALUATIONS = 512
 
 Teacher = Callable[[Callable[..., Any]], Any]
@@ -48,7 +49,7 @@ def shapley_reference(game: Game, seed: int) -> Tensor:
     rows = torch.arange(game.n_examples, device=game.device).split(_ROWS)
     games = [game.take(some) for some in rows] if game.n_rows == game.n_examples else [game]
     exact = game.players.count <= _EXACT_PLAYERS and len(game.players.mask) == 1
-    return torch.cat([_exact(part) if exact else _paired(part, seed) for part in games])
+    return torch.cat([_exact(part) if exact else _paired(part, number, seed) for number, part in enumerate(games)])
 
 
 def _exact(game: Game) -> Tensor:
@@ -56,16 +57,30 @@ def _exact(game: Game) -> Tensor:
     return shapley_values(_one_output(game.worths(everything)))
 
 
-def _paired(game: Game, seed: int) -> Tensor:
-    n_players = game.players.count
-    budget = max(_COALITIONS * n_players, 2 ** min(n_players, _EXACT_PLAYERS) - 2)
-    members, measured = plan_coalitions(game.mask, budget, seed, row_keys(game))
+def _paired(game: Game, part: int, seed: int) -> Tensor:
+    members, measured = _planned(game, part, seed)
     ends = _one_output(game.at(torch.tensor([0.0, 1.0])))
     worths = (_one_output(game.worths(members)) - ends[:, :1]).masked_fill(~measured, 0.0)
     total = ends[:, 1] - ends[:, 0]
     even = game.mask * (total / game.mask.sum(-1).clamp(min=1)).unsqueeze(-1)
     strength = torch.full_like(even, 1e-6)
     return kernel_shapley_values(members, worths, measured, game.mask, total, even, strength)
+
+
+def _planned(game: Game, part: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The coalitions of each row. Tasks share those of equal places, for planning costs as much as a small model does."""
+    n_players = game.players.count
+    budget = max(_COALITIONS * n_players, 2 ** min(n_players, _EXACT_PLAYERS) - 2)
+    if len(game.players.mask) > 1 or n_players > _SHARED_PLAYERS:
+        return plan_coalitions(game.mask, budget, seed, row_keys(game))
+    members, measured = _plan(game.n_rows, n_players, budget, part)
+    return members.to(game.device), measured.to(game.device)
+
+
+@lru_cache(maxsize=64)
+def _plan(n_rows: int, n_players: int, budget: int, part: int) -> tuple[Tensor, Tensor]:
+    everyone = torch.ones(n_rows, n_players, dtype=torch.bool)
+    return plan_coalitions(everyone, budget, 0, part * _ROWS + torch.arange(n_rows))
 
 
 def path_reference(game: Game, seed: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import cos, pi
 from os import PathLike
@@ -18,6 +18,9 @@ from captum_meta.learners.storage import build, configuration
 from captum_meta.losses import relative_errors
 from captum_meta.metrics import AttributionError
 from captum_meta.types import ExplanationTask
+
+_LEARNER = "captum_meta learner"
+"""Where a checkpoint says which learner it is of: not among the hyperparameters, which LightningCLI reads as arguments."""
 
 
 class MetaLearningModule(LightningModule):
@@ -35,6 +38,7 @@ class MetaLearningModule(LightningModule):
         warmup_steps: steps of the warm-up.
         schedule: ``"cosine"``, falling to nothing at the end of the run, or ``"constant"``.
         seed: of what the learner draws at random.
+        alternate: train the learner's ``parts()`` in turn, each for so many steps; None: all of them jointly.
     """
 
     def __init__(
@@ -45,18 +49,16 @@ class MetaLearningModule(LightningModule):
         warmup_steps: int = 200,
         schedule: Literal["cosine", "constant"] = "cosine",
         seed: int = 0,
+        alternate: int | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(learner, Mapping):
-            learner = build(dict(learner))
         if not any(parameter.requires_grad for parameter in learner.parameters()):
             learner.requires_grad_(True)
         self.learner = learner.train()
         self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
-        self.schedule, self.seed = schedule, seed
-        settings = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup_steps": warmup_steps}
+        self.schedule, self.seed, self.alternate = schedule, seed, alternate
         self.save_hyperparameters(
-            {"learner": configuration(learner), **settings, "schedule": schedule, "seed": seed}, logger=False
+            "learning_rate", "weight_decay", "warmup_steps", "schedule", "seed", "alternate", logger=False
         )
         self._error, self._log_error = MeanMetric(), MeanMetric()
         self._errors: list[AttributionError] = []
@@ -90,6 +92,26 @@ class MetaLearningModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._report("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_LEARNER] = configuration(self.learner)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **named: Any) -> MetaLearningModule:  # type: ignore[override]
+        """As in Lightning; the learner is built as it was, unless ``learner=`` gives one to fill with the weights."""
+        if "learner" not in named:
+            named["learner"] = build(torch.load(checkpoint_path, map_location="cpu", weights_only=True)[_LEARNER])
+        module: MetaLearningModule = super().load_from_checkpoint(checkpoint_path, *arguments, **named)
+        return module
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.alternate is None:
+            return
+        parts = list(self.learner.parts().values())
+        turn = {id(parameter) for parameter in parts[self.trainer.global_step // self.alternate % len(parts)]}
+        for parameter in self.learner.parameters():
+            if id(parameter) not in turn:
+                parameter.grad = None
 
     def configure_optimizers(self) -> Any:
         trained = [parameter for parameter in self.learner.parameters() if parameter.requires_grad]
@@ -147,6 +169,14 @@ class MetaLearningModule(LightningModule):
             if len(errors):
                 self.log(f"{stage}/mean error/{label}", errors.mean())
                 self.log(f"{stage}/median error/{label}", errors.median())
+
+
+def _told(learner: MetaLearner) -> dict[str, Any] | None:
+    """The learner's form; None where it has parts of the user's own, which a file cannot name."""
+    try:
+        return configuration(learner)
+    except ValueError:
+        return None
 
 
 def learner_from_checkpoint(path: str | PathLike[str]) -> MetaLearner:

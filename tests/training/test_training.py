@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
+from torch import Tensor
 
-from captum_meta.learners import MetaLearner, Ridge, ZeroShot, load_learner
+from captum_meta.learners import MatchingNetwork, MetaLearner, Ridge, ZeroShot, load_learner
 from captum_meta.nn import PathExplainer, ShapleyExplainer
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule
@@ -74,3 +75,28 @@ def test_a_family_without_finite_tasks_is_refused() -> None:
 
     with pytest.raises(ValueError, match="no batch of finite explanations"):
         ExplanationTaskDataModule(Broken(), Broken(), batches=1, validation_batches=1).setup("fit")
+
+
+def test_encoder_and_similarity_train_in_turn(tmp_path: Path) -> None:
+    """Two steps of the encoder, then two of the similarity, and so on."""
+    learner = MatchingNetwork(ShapleyExplainer(16, 1))
+    seen: list[dict[str, Tensor]] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, module: MetaLearningModule, *arguments: object) -> None:  # type: ignore[override]
+            seen.append({name: torch.cat([p.detach().flatten() for p in part]) for name, part in learner.parts().items()})
+
+    def similarity(queries: Tensor, keys: Tensor) -> Tensor:
+        return queries @ keys.mT
+
+    seen.append({name: torch.cat([p.detach().flatten() for p in part]) for name, part in learner.parts().items()})
+    trainer(tmp_path, callbacks=[Watch()]).fit(
+        MetaLearningModule(learner, alternate=2, warmup_steps=1, schedule="constant"), data("shapley", support_rows=5)
+    )
+    moved = [
+        [name for name in after if not torch.equal(before[name], after[name])]
+        for before, after in zip(seen, seen[1:], strict=False)
+    ]
+    assert moved == [["encoder"], ["encoder"], ["similarity"], ["similarity"], ["encoder"]]
+    own = MatchingNetwork(ShapleyExplainer(16, 1), similarity=similarity)
+    trainer(tmp_path).fit(MetaLearningModule(own), data("shapley", support_rows=5))

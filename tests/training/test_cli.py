@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from captum_meta.attr import MetaKernelShap
+from captum_meta.cli import main
+from captum_meta.learners import load_learner
+
+CONFIG = Path(__file__).parents[2] / "captum_meta" / "configs" / "own-models.yaml"
+
+MY_MODELS = """
+import torch
+from torch import nn
+from captum_meta.tasks import ModelTaskFamily
+
+def load(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+def family():
+    x = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
+    return ModelTaskFamily(range(10), x, load=load, rows=24)
+
+def train() -> ModelTaskFamily:
+    return family().hold_out(models=[0])[0]
+
+def held_out() -> ModelTaskFamily:
+    return family().hold_out(models=[0])[1]
+"""
+
+
+def test_own_models_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_models.py").write_text(MY_MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    short = ["--config", str(CONFIG), "--data.steps_per_epoch", "2", "--data.workers", "0", "--trainer.max_epochs", "1"]
+    assert main(["fit", *short]) == 0
+    assert list((tmp_path / "runs" / "own-models").rglob("metrics.csv"))
+    learner = load_learner(tmp_path / "runs" / "own-models")
+    import my_models
+
+    method = MetaKernelShap(my_models.load(0), learner=learner)
+    assert method.attribute(my_models.torch.ones(1, 4), target=0).shape == (1, 4)
+    checkpoint = next((tmp_path / "runs").rglob("last.ckpt"))
+    assert main(["validate", *short, "--ckpt_path", str(checkpoint)]) == 0
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_help_explains(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"usage: captum-meta {command} --config FILE" in shown
+    assert "  captum-meta fit --config my.yaml --ckpt_path last" in shown
+    assert "ModelTaskFamily over your own models" in shown

@@ -1,0 +1,167 @@
+"""What the Lightning module logs, keeps and gives back."""
+
+from pathlib import Path
+
+import pytest
+import small_run
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from captum_meta.attr import MetaKernelShap
+from captum_meta.learners import Ridge, ZeroShot
+from captum_meta.metrics import AttributionError
+from captum_meta.nn import ShapleyExplainer
+from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule, learner_from_checkpoint
+from captum_meta.training.data import _Steps
+from captum_meta.types import ExplanationTask
+
+
+def quiet(folder: Path, **arguments: object) -> Trainer:
+    return Trainer(
+        default_root_dir=folder,
+        logger=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"max_epochs": 1, **arguments},  # type: ignore[arg-type]
+    )
+
+
+def data(folder: Path, **arguments: object) -> ExplanationTaskDataModule:
+    train, held_out = small_run.families(folder)
+    settings = {"batches": None, "steps_per_epoch": 3, "batches_per_step": 2, "support_rows": 2, **arguments}
+    return ExplanationTaskDataModule(train, {"held out": held_out}, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    torch.manual_seed(0)
+    trainer = quiet(folder)
+    trainer.fit(MetaLearningModule(Ridge(ShapleyExplainer(8, 1), caution=2.0), warmup_steps=1), data(folder))
+    trainer.save_checkpoint(folder / "end.ckpt")
+    return folder
+
+
+def test_a_checkpoint_holds_no_model_and_unpickles_nothing(trained: Path) -> None:
+    checkpoint = torch.load(trained / "end.ckpt", weights_only=True)
+    assert all(name.startswith("learner.explainer.") for name in checkpoint["state_dict"])
+    assert checkpoint["hyper_parameters"]["warmup_steps"] == 1 and "learner" not in checkpoint["hyper_parameters"]
+    assert sum(len(group["params"]) for state in checkpoint["optimizer_states"] for group in state["param_groups"]) == len(
+        checkpoint["state_dict"]
+    )
+
+
+def test_a_checkpoint_becomes_a_learner_and_a_front_end(trained: Path) -> None:
+    learner = learner_from_checkpoint(trained / "end.ckpt")
+    assert isinstance(learner, Ridge) and learner.caution == 2.0 and not learner.training
+    state = torch.load(trained / "end.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, state[f"learner.{name}"]) for name, value in learner.state_dict().items())
+    model = small_run.AnyWidth(7).eval()
+    method = MetaKernelShap(model, learner=learner).adapt(small_run.rows(5), target=1)
+    assert method.attribute(small_run.rows(5, 3, 1), target=1).shape == (3, 5)
+
+
+def test_measuring_works_in_inference_mode_and_by_number_of_support_rows(trained: Path, tmp_path: Path) -> None:
+    module = MetaLearningModule.load_from_checkpoint(trained / "end.ckpt")
+    tasks = data(tmp_path, validation_support_rows=[0, 2, 4])
+    results = quiet(tmp_path).validate(module, tasks, verbose=False)[0]
+    assert results.keys() == quiet(tmp_path).test(module, tasks, verbose=False)[0].keys() ^ {
+        key.replace("validation", stage) for key in results for stage in ("validation", "test")
+    }
+    predictions = quiet(tmp_path).predict(module, tasks)
+    for k, loader, predicted in zip((0, 2, 4), tasks.val_dataloader(), predictions, strict=True):
+        errors = []
+        for task, answer in zip(loader, predicted, strict=True):
+            assert task.support.attributions.shape[1] == k and task.query.attributions.shape[1] == 4
+            error = AttributionError()
+            error.update(answer[0], task.query.attributions[0])
+            errors.append(error.compute())
+        assert results[f"validation/mean error/held out/k={k}"] == pytest.approx(float(torch.stack(errors).mean()), rel=1e-4)
+        assert results[f"validation/median error/held out/k={k}"] == pytest.approx(
+            float(torch.stack(errors).median()), rel=1e-4
+        )
+
+
+def test_frozen_learners_are_trained_on(tmp_path: Path) -> None:
+    learner = ZeroShot(ShapleyExplainer(8, 1)).requires_grad_(False).eval()
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    quiet(tmp_path, enable_checkpointing=False).fit(MetaLearningModule(learner, warmup_steps=1), data(tmp_path))
+    assert any(not torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+
+
+class Dice(ZeroShot):
+    """Its loss is random."""
+
+    def __init__(self, explainer: ShapleyExplainer) -> None:
+        super().__init__(explainer)
+        self.thrown: list[float] = []
+
+    def loss(self, tasks: ExplanationTask) -> Tensor:
+        noise = torch.rand(())
+        self.thrown.append(float(noise))
+        return super().loss(tasks) * noise
+
+
+def test_random_numbers_follow_from_seed_and_step(tmp_path: Path) -> None:
+    thrown = []
+    for start, seed in ((1, 0), (2, 0), (1, 5)):
+        torch.manual_seed(start)
+        learner = Dice(ShapleyExplainer(8, 1))
+        module = MetaLearningModule(learner, seed=seed)
+        quiet(tmp_path, max_epochs=2, enable_checkpointing=False, num_sanity_val_steps=0).fit(module, data(tmp_path))
+        thrown.append(learner.thrown)
+    assert len(set(thrown[0])) == 6
+    assert thrown[0] == thrown[1] != thrown[2]
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 3, "gradient_clip_val": 1.0}])
+def test_what_lightning_offers_works(settings: dict[str, object], tmp_path: Path) -> None:
+    module = MetaLearningModule(ZeroShot(ShapleyExplainer(8, 1)), schedule="constant")
+    quiet(tmp_path, enable_checkpointing=False, **settings).fit(module, data(tmp_path))
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
+def test_ranks_share_a_step_without_duplicates(tmp_path: Path) -> None:
+    tasks = data(tmp_path, batches_per_step=4, support_rows=[1, 2, 3])
+    tasks.setup("fit")
+    whole = tasks.train_dataloader().dataset
+    assert isinstance(whole, _Steps)
+    expected = [whole.batch(step) for step in range(6)]
+    assert len({len(task.support) for task in expected}) > 1
+    shares = []
+    for rank in range(2):
+        whole.rank, whole.ranks = rank, 2
+        shares.append([whole.batch(step) for step in range(6)])
+    for task, first, second in zip(expected, *shares, strict=True):
+        assert torch.equal(task.query.attributions[0::2], first.query.attributions)
+        assert torch.equal(task.query.attributions[1::2], second.query.attributions)
+    whole.ranks = 3
+    with pytest.raises(ValueError, match="4 tasks a step cannot be shared equally by 3 ranks"):
+        whole.batch(0)
+    with pytest.raises(ValueError, match="joins 9 different batches, but there are only 8"):
+        tasks.batches_per_step = 9
+        tasks.train_dataloader()
+
+
+@pytest.mark.gpu
+def test_a_step_on_the_gpu_is_a_step_on_the_cpu(tmp_path: Path) -> None:
+    weights = []
+    for accelerator in ("cpu", "cuda"):
+        module = small_run.module()
+        tasks = small_run.data(tmp_path)
+        quiet(tmp_path, accelerator=accelerator, devices=1, enable_checkpointing=False).fit(module, tasks)
+        weights.append(torch.cat([value.detach().cpu().flatten() for value in module.parameters()]))
+    assert torch.allclose(*weights, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_models_on_the_gpu_are_explained_there(tmp_path: Path) -> None:
+    from captum_meta.tasks import ModelTaskFamily
+
+    here = ModelTaskFamily([small_run.AnyWidth(0)], small_run.rows(5), rows=8).variants(0)[0]
+    there = ModelTaskFamily([small_run.AnyWidth(0).cuda()], small_run.rows(5).cuda(), rows=8).variants(0)[0]
+    assert there.attributions.device.type == "cpu"
+    assert torch.allclose(here.attributions, there.attributions, atol=1e-4)
+    assert torch.allclose(here.evidence.effects, there.evidence.effects, atol=1e-4)
