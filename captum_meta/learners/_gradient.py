@@ -62,8 +62,8 @@ class GradientLearner(MetaLearner):
 
     def start(self, n_tasks: int) -> Tensors:
         """The fast parameters before the first step, ``(n_tasks, *shape)``."""
-        values = {name: self.explainer.get_parameter(name) for name in self.names}
-        return {name: value.expand(n_tasks, *value.shape) for name, value in values.items()}
+        values = dict(self.explainer.named_parameters())
+        return {name: values[name].expand(n_tasks, *values[name].shape) for name in self.names}
 
     def problem(self, support: Explanations, start: Tensors) -> InnerProblem:
         """What the inner loop minimises on the support rows ``(T, K, M)``."""

@@ -1,0 +1,167 @@
+"""`captum-meta benchmark step`: the meta-training step beside the loop over tasks that meta-learning libraries run."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.func import functional_call
+
+from captum_meta.benchmark.journal import append_line
+from captum_meta.learners import MAML, load_learner
+from captum_meta.losses import relative_squared_error, scaled_squared_error
+from captum_meta.optim import SGD, Backprop, FirstOrder
+from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations, ExplanationTask
+
+TASKS, ROWS, PLAYERS = 16, 10, 16
+FAST = {"all": ("*",), "head": ("head.*",)}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one meta-training step of 16 tasks, 10 support rows, 10 query rows and 16 players.
+
+    Attributes:
+        fast, order, steps: the inner loop.
+        ours: all tasks at once.
+        loop: over tasks, as libraries write it: ``autograd.grad`` for each step, one backward for each task.
+        floor: plain forward-backwards over the same rows with shared weights, one for each inner step and one more.
+        megabytes: what ours keeps for the backward pass.
+    """
+
+    fast: str
+    order: str
+    steps: int
+    ours: float
+    loop: float
+    floor: float
+    megabytes: float
+
+
+def random_tasks(seed: int = 0) -> ExplanationTask:
+    """Evidence and attributions of nothing: only their shapes matter here."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rows() -> Explanations:
+        effects = torch.randn(TASKS, ROWS, PLAYERS, 5, generator=generator)
+        measured = torch.ones_like(effects, dtype=torch.bool)
+        points = torch.tensor(SHAPLEY_POINTS).expand(TASKS, ROWS, 3)
+        values = effects.mean(-1)
+        curve = torch.randn(TASKS, ROWS, 3, generator=generator)
+        return Explanations(Evidence(effects, measured, measured[..., 0], values.sum(-1), curve, points), values)
+
+    return ExplanationTask(rows(), rows())
+
+
+def learner(fast: str, order: str, steps: int) -> MAML:
+    """The shipped explainer under MAML."""
+    explainer = load_learner("zero-shot").explainer.requires_grad_(True)
+    return MAML(explainer, FAST[fast], steps, hypergradient=Backprop() if order == "second" else FirstOrder())
+
+
+def our_step(learner: MAML, tasks: ExplanationTask) -> None:
+    """Loss and gradients of all tasks."""
+    learner.zero_grad()
+    learner.loss(tasks).backward()
+
+
+def loop_step(learner: MAML, tasks: ExplanationTask) -> None:
+    """The same, a task at a time."""
+    learner.zero_grad()
+    explainer, rule = learner.explainer, learner.rule
+    assert isinstance(rule, SGD)
+    second_order = isinstance(learner.hypergradient, Backprop)
+    start = dict(explainer.named_parameters())
+    for index in range(len(tasks.support.attributions)):
+        task = tasks[index]
+        values: dict[str, Tensor] = {name: start[name] for name in learner.names}
+        for step in range(learner.steps):
+            predicted = functional_call(explainer, values, (task.support.evidence,)).attributions
+            loss = scaled_squared_error(predicted, task.support.attributions)
+            gradients = torch.autograd.grad(loss, list(values.values()), create_graph=second_order)
+            rates = rule.rates(step)
+            values = {n: v - rates[n] * g for (n, v), g in zip(values.items(), gradients, strict=True)}
+        predicted = functional_call(explainer, values, (task.query.evidence,)).attributions
+        (relative_squared_error(predicted, task.query.attributions) / TASKS).backward()
+
+
+def floor_step(learner: MAML, tasks: ExplanationTask) -> None:
+    """Plain forward-backwards with shared weights."""
+    learner.zero_grad()
+    parameters = [learner.explainer.get_parameter(name) for name in learner.names]
+    for _ in range(learner.steps):
+        predicted = learner.explainer(tasks.support.evidence).attributions
+        torch.autograd.grad(scaled_squared_error(predicted, tasks.support.attributions), parameters)
+    predicted = learner.explainer(tasks.query.evidence).attributions
+    relative_squared_error(predicted, tasks.query.attributions).backward()
+
+
+def kept_megabytes(learner: MAML, tasks: ExplanationTask) -> float:
+    """Storage that the forward of a step keeps for its backward, the parameters' own aside."""
+    storages: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in learner.parameters()}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        loss = learner.loss(tasks)
+    kept = sum(storages.values()) / 2**20
+    del loss
+    return kept
+
+
+def time_steps(fast: str, order: str, steps: int, repeats: int) -> Timing:
+    """Median times, the three ways taking turns so that they meet the same machine."""
+    maml, tasks = learner(fast, order, steps), random_tasks()
+    ways: dict[str, Callable[[MAML, ExplanationTask], None]] = {"ours": our_step, "loop": loop_step, "floor": floor_step}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            start = perf_counter()
+            way(maml, tasks)
+            if turn:
+                seconds[name].append(perf_counter() - start)
+    medians = {name: 1000 * median(values) for name, values in seconds.items()}
+    return Timing(fast, order, steps, **medians, megabytes=kept_megabytes(maml, tasks))
+
+
+def table(timings: Sequence[Timing]) -> Table:
+    """All timings, with the ratios that matter."""
+    shown = Table(title=f"Meta-training step: {TASKS} tasks x {ROWS} + {ROWS} rows x {PLAYERS} players, one explainer")
+    for column in ("fast", "order", "steps", "ours ms", "loop ms", "floor ms", "loop / ours", "ours / floor", "kept MB"):
+        shown.add_column(column, justify="left" if column in ("fast", "order") else "right")
+    for t in timings:
+        times = (f"{t.ours:.0f}", f"{t.loop:.0f}", f"{t.floor:.0f}")
+        shown.add_row(
+            t.fast, t.order, str(t.steps), *times, f"{t.loop / t.ours:.1f}", f"{t.ours / t.floor:.1f}", f"{t.megabytes:.0f}"
+        )
+    return shown
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Time one meta-training step of the shipped explainer beside a loop over tasks and the floor below both."""
+    parser = ArgumentParser(prog="captum-meta benchmark step", description=main.__doc__)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 5], help="inner steps")
+    parser.add_argument("--repeats", type=int, default=5, help="of which the median is shown")
+    parser.add_argument("--output", type=Path, default=None, help="JSON lines")
+    options = parser.parse_args(arguments)
+    timings = []
+    for fast in FAST:
+        for order in ("second", "first"):
+            for steps in options.steps:
+                timings.append(time_steps(fast, order, steps, options.repeats))
+                if options.output is not None:
+                    append_line(options.output, asdict(timings[-1]))
+    Console(width=130).print(table(timings))
