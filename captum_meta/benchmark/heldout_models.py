@@ -76,7 +76,7 @@ def _convolutional(table: Table, depth: int, width: int, activation: type[nn.Mod
         nn.Conv2d(8, 12, 3, stride=2, padding=1),
         activation(),
         nn.Flatten(),
-        nn.Linear(12 * 16, table.n_outputs),
+        nn.Linear(12 * (table.x.shape[-1] // 2) ** 2, table.n_outputs),
     )
 
 

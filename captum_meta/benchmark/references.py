@@ -12,7 +12,7 @@ from captum_meta._random import uniform
 from captum_meta.estimators import all_coalitions, gauss_legendre, shapley_values
 from captum_meta.evidence import Game
 
-_MAX_ROWS, _MAX_ELEMENTS = 2**17, 2**25
+_MAX_ROWS, _MAX_ELEMENTS = 2**17, 2**23
 _PIECES = 40
 
 

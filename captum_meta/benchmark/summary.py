@@ -13,7 +13,7 @@ from rich.table import Table
 
 from captum_meta.benchmark.compare import Result
 
-_PATCHES = ("digits-patches", "mnist-patches")
+_PATCHES = ("digits-patches", "mnist-patches", "mnist-blocks")
 _FAMILIES = {"rnn": "recurrent nets", "trees": "boosted trees", "minilm": "sentence tokens"}
 _SIZES = ((8, 12), (13, 20))
 

