@@ -120,8 +120,10 @@ class ExplanationCache:
 
     def told(self, key: str) -> dict[str, Any]:
         """What the shard says of itself: key, views, shape of the first, finite, checksum."""
-        with safe_open(self.path(key), "pt") as shard:
-            return _told(shard)
+        with self.path(key).open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        told: dict[str, Any] = json.loads(header["__metadata__"][_TOLD])
+        return told
 
     def intact(self, key: str) -> bool:
         """Whether the shard is there and its contents are what was written."""
@@ -134,9 +136,9 @@ class ExplanationCache:
             return False
         return told.get("key") == key and _checksum(tensors, told) == expected
 
-    def write_manifest(self, name: str, keys: Sequence[str]) -> None:
-        """List the shards of one family in ``manifest-NAME.json``."""
-        shards = [{**self.told(key), "file": str(self.path(key).relative_to(self.folder))} for key in keys]
+    def write_manifest(self, name: str, told: Sequence[Mapping[str, Any]]) -> None:
+        """List the shards of one family, by what they say of themselves, in ``manifest-NAME.json``."""
+        shards = [{**one, "file": str(self.path(one["key"]).relative_to(self.folder))} for one in told]
         content = json.dumps({"layout": LAYOUT, "shards": shards}, indent=1).encode()
         path = self.folder / f"manifest-{name}.json"
         write_whole(path.with_name(f"{path.name}.{os.getpid()}.part"), path, content)

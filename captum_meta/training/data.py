@@ -28,9 +28,9 @@ def split(explanations: Explanations, support_rows: int) -> ExplanationTask:
 class _Shards(Sequence[list[Explanations]]):
     """Batches that lie in a folder, those that are not finite left out."""
 
-    def __init__(self, cache: ExplanationCache, keys: Sequence[str]) -> None:
+    def __init__(self, cache: ExplanationCache, told: Sequence[Mapping[str, Any]]) -> None:
         self.cache = cache
-        self.keys = [key for key in keys if cache.told(key)["finite"]]
+        self.keys = [one["key"] for one in told if one["finite"]]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -277,10 +277,11 @@ class ExplanationTaskDataModule(LightningDataModule):
                 pool = [views for views in self._memory.pop(place) if all(map(is_finite, views))]
             else:
                 family = self.families[name][label]
-                keys = [key_of(describe(family, index)) for index in range(self._length(name, label))]
+                keys = (key_of(describe(family, index)) for index in range(self._length(name, label)))
+                told = [self.cache.told(key) for key in keys]
                 if self.rank[0] == 0:
-                    self.cache.write_manifest("-".join(filter(None, place)), keys)
-                pool = _Shards(self.cache, keys)
+                    self.cache.write_manifest("-".join(filter(None, place)), told)
+                pool = _Shards(self.cache, told)
             if not len(pool):
                 raise ValueError(f"The {name} family gave no batch of finite explanations: check its models' outputs.")
             self._pools[place] = pool

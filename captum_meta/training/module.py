@@ -94,13 +94,16 @@ class MetaLearningModule(LightningModule):
         self._report("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_LEARNER] = configuration(self.learner)
+        checkpoint[_LEARNER] = _told(self.learner)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **named: Any) -> MetaLearningModule:  # type: ignore[override]
+    def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **named: Any) -> MetaLearningModule:
         """As in Lightning; the learner is built as it was, unless ``learner=`` gives one to fill with the weights."""
         if "learner" not in named:
-            named["learner"] = build(torch.load(checkpoint_path, map_location="cpu", weights_only=True)[_LEARNER])
+            told = torch.load(checkpoint_path, map_location="cpu", weights_only=True)[_LEARNER]
+            if told is None:
+                raise ValueError(f"{checkpoint_path} holds a learner with parts of your own: pass learner= to fill.")
+            named["learner"] = build(told)
         module: MetaLearningModule = super().load_from_checkpoint(checkpoint_path, *arguments, **named)
         return module
 

@@ -103,7 +103,7 @@ def test_what_a_killed_writer_left_behind_goes_away(cache: ExplanationCache) -> 
 
 
 def test_the_manifest_lists_the_shards(cache: ExplanationCache) -> None:
-    cache.write_manifest("train", KEYS)
+    cache.write_manifest("train", [cache.told(key) for key in KEYS])
     shards = json.loads((cache.folder / "manifest-train.json").read_text())["shards"]
     assert [shard["key"] for shard in shards] == KEYS
     assert all((cache.folder / shard["file"]).is_file() and shard["finite"] for shard in shards)
