@@ -1,5 +1,6 @@
 """A learner trains through the one Lightning module, and what comes out loads as a learner."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -93,10 +94,14 @@ def test_encoder_and_similarity_train_in_turn(tmp_path: Path) -> None:
     trainer(tmp_path, callbacks=[Watch()]).fit(
         MetaLearningModule(learner, alternate=2, warmup_steps=1, schedule="constant"), data("shapley", support_rows=5)
     )
-    moved = [
-        [name for name in after if not torch.equal(before[name], after[name])]
-        for before, after in zip(seen, seen[1:], strict=False)
-    ]
+    moved = [[name for name in after if not torch.equal(before[name], after[name])] for before, after in pairwise(seen)]
     assert moved == [["encoder"], ["encoder"], ["similarity"], ["similarity"], ["encoder"]]
     own = MatchingNetwork(ShapleyExplainer(16, 1), similarity=similarity)
-    trainer(tmp_path).fit(MetaLearningModule(own), data("shapley", support_rows=5))
+    run = trainer(tmp_path)
+    run.fit(MetaLearningModule(own), data("shapley", support_rows=5))
+    run.save_checkpoint(tmp_path / "own.ckpt")
+    with pytest.raises(ValueError, match="pass learner="):
+        MetaLearningModule.load_from_checkpoint(tmp_path / "own.ckpt")
+    again = MatchingNetwork(ShapleyExplainer(16, 1), similarity=similarity)
+    MetaLearningModule.load_from_checkpoint(tmp_path / "own.ckpt", learner=again)
+    assert all(torch.equal(value, own.state_dict()[name]) for name, value in again.state_dict().items())
