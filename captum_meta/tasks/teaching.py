@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.estimators import all_coalitions, gauss_legendre, kernel_shapley_values, plan_coalitions, shapley_values
+from captum_meta.estimators.least_squares import kernel_weights
 from captum_meta.evidence import Game
 from captum_meta.evidence.measure import row_keys
 from captum_meta.evidence.untouched import untouched
@@ -19,7 +20,8 @@ from captum_meta.evidence.untouched import untouched
 _EXACT_PLAYERS = 12
 _COALITIONS = 32
 _IG_POINTS, _IG_PIECES = 8, 12
-_ROWS, _SHARED_PLAYERS = 8, 64
+_STRENGTH = 1e-6
+_ROWS, _SHARED_PLAYERS = 8, 40
 _EVALUATIONS = 512
 
 Teacher = Callable[[Callable[..., Any]], Any]
@@ -48,8 +50,12 @@ def shapley_reference(game: Game, seed: int) -> Tensor:
     """Shapley values ``(N, M)``: exact up to 12 players, beyond by paired KernelSHAP with 32 M coalitions a row."""
     rows = torch.arange(game.n_examples, device=game.device).split(_ROWS)
     games = [game.take(some) for some in rows] if game.n_rows == game.n_examples else [game]
-    exact = game.players.count <= _EXACT_PLAYERS and len(game.players.mask) == 1
-    return torch.cat([_exact(part) if exact else _paired(part, number, seed) for number, part in enumerate(games)])
+    one_mask = len(game.players.mask) == 1
+    if one_mask and game.players.count <= _EXACT_PLAYERS:
+        return torch.cat([_exact(part) for part in games])
+    if one_mask and game.players.count <= _SHARED_PLAYERS:
+        return torch.cat([_by_shared_plan(part, number) for number, part in enumerate(games)])
+    return torch.cat([_paired(part, seed) for part in games])
 
 
 def _exact(game: Game) -> Tensor:
@@ -57,30 +63,48 @@ def _exact(game: Game) -> Tensor:
     return shapley_values(_one_output(game.worths(everything)))
 
 
-def _paired(game: Game, part: int, seed: int) -> Tensor:
-    members, measured = _planned(game, part, seed)
-    ends = _one_output(game.at(torch.tensor([0.0, 1.0])))
-    worths = (_one_output(game.worths(members)) - ends[:, :1]).masked_fill(~measured, 0.0)
-    total = ends[:, 1] - ends[:, 0]
+def _paired(game: Game, seed: int) -> Tensor:
+    n_players = game.players.count
+    budget = max(_COALITIONS * n_players, 2 ** min(n_players, _EXACT_PLAYERS) - 2)
+    members, measured = plan_coalitions(game.mask, budget, seed, row_keys(game))
+    worths, total = _worths(game, members)
     even = game.mask * (total / game.mask.sum(-1).clamp(min=1)).unsqueeze(-1)
-    strength = torch.full_like(even, 1e-6)
+    strength = torch.full_like(even, _STRENGTH)
+    worths = worths.masked_fill(~measured, 0.0)
     return kernel_shapley_values(members, worths, measured, game.mask, total, even, strength)
 
 
-def _planned(game: Game, part: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The coalitions of each row. Tasks share those of equal places, for planning costs as much as a small model does."""
-    n_players = game.players.count
-    budget = max(_COALITIONS * n_players, 2 ** min(n_players, _EXACT_PLAYERS) - 2)
-    if len(game.players.mask) > 1 or n_players > _SHARED_PLAYERS:
-        return plan_coalitions(game.mask, budget, seed, row_keys(game))
-    members, measured = _plan(game.n_rows, n_players, budget, part)
-    return members.to(game.device), measured.to(game.device)
+def _by_shared_plan(game: Game, part: int) -> Tensor:
+    members, solution = (tensor.to(game.device) for tensor in _plan(game.n_rows, game.players.count, part))
+    worths, total = _worths(game, members)
+    share = (total / game.players.count).unsqueeze(-1)
+    beyond = worths - share * members.sum(-1)
+    return share + (solution @ beyond.to(solution.dtype).unsqueeze(-1)).squeeze(-1).to(share.dtype)
 
 
-@lru_cache(maxsize=64)
-def _plan(n_rows: int, n_players: int, budget: int, part: int) -> tuple[Tensor, Tensor]:
+def _worths(game: Game, members: Tensor) -> tuple[Tensor, Tensor]:
+    """f minus f(baseline) of the coalitions ``(N, S)``, and of all players together ``(N,)``."""
+    ends = _one_output(game.at(torch.tensor([0.0, 1.0])))
+    return _one_output(game.worths(members)) - ends[:, :1], ends[:, 1] - ends[:, 0]
+
+
+@lru_cache(maxsize=32)
+def _plan(n_rows: int, n_players: int, part: int) -> tuple[Tensor, Tensor]:
+    r"""Coalitions ``(N, S, M)`` of the rows of part ``part`` of any task, and KernelSHAP on them as a matrix ``(N, M, S)``.
+
+    .. math:: P = (I - d 1^T / 1^T d) G^{-1} D^T W, \quad G = D^T W D + \lambda I, \quad d = G^{-1} 1
+
+    with D the coalitions and W their kernel weights: P times what the worths have beyond equal shares of the total is what
+    the attributions have. Tasks share plans, for planning and solving cost as much as a small model does.
+    """
     everyone = torch.ones(n_rows, n_players, dtype=torch.bool)
-    return plan_coalitions(everyone, budget, 0, part * _ROWS + torch.arange(n_rows))
+    members, measured = plan_coalitions(everyone, _COALITIONS * n_players, 0, part * _ROWS + torch.arange(n_rows))
+    design = members.double()
+    weighted = (design * kernel_weights(members, measured, everyone).unsqueeze(-1)).mT
+    gram = weighted @ design + _STRENGTH * torch.eye(n_players, dtype=torch.float64)
+    ones = torch.ones(n_rows, n_players, 1, dtype=torch.float64)
+    free, direction = torch.linalg.solve(gram, torch.cat([weighted, ones], dim=-1)).split([members.shape[1], 1], dim=-1)
+    return members, free - direction * (free.sum(-2, keepdim=True) / direction.sum(-2, keepdim=True))
 
 
 def path_reference(game: Game, seed: int) -> Tensor:

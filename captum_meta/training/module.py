@@ -160,8 +160,8 @@ class MetaLearningModule(LightningModule):
         return error
 
     def _report(self, stage: Literal["validation", "test"]) -> None:
-        self.log(f"{stage}/error", self._error.compute(), prog_bar=True)
-        self.log(f"{stage}/log error", self._log_error.compute())
+        self.log(f"{stage}/error", self._error.compute(), prog_bar=True, sync_dist=True)
+        self.log(f"{stage}/log error", self._log_error.compute(), sync_dist=True)
         tell = getattr(getattr(self.trainer, "datamodule", None), "labels", None)
         labels = [f"loader {i}" for i in range(len(self._errors))] if tell is None else tell(stage)
         for number, label in enumerate(labels):
@@ -170,8 +170,8 @@ class MetaLearningModule(LightningModule):
             errors = self._errors[number].compute()
             errors = errors[errors.isfinite()]
             if len(errors):
-                self.log(f"{stage}/mean error/{label}", errors.mean())
-                self.log(f"{stage}/median error/{label}", errors.median())
+                self.log(f"{stage}/mean error/{label}", errors.mean(), sync_dist=True)
+                self.log(f"{stage}/median error/{label}", errors.median(), sync_dist=True)
 
 
 def _told(learner: MetaLearner) -> dict[str, Any] | None:

@@ -10,11 +10,13 @@ import torch
 from captum.attr import IntegratedGradients, KernelShap, ShapleyValues, ShapleyValueSampling
 from torch import Tensor, nn
 
+from captum_meta.estimators import kernel_shapley_values
+from captum_meta.evidence import Game
 from captum_meta.tasks import ExplainedData, ModelTaskFamily
 from captum_meta.tasks.cache import ExplanationCache, describe, key_of, make
 from captum_meta.tasks.fingerprint import fingerprint
 from captum_meta.tasks.joining import join
-from captum_meta.tasks.teaching import LabelError
+from captum_meta.tasks.teaching import LabelError, _by_shared_plan, _plan
 
 
 def rows(width: int = 4, count: int = 12, seed: int = 0) -> Tensor:
@@ -74,6 +76,22 @@ def test_more_than_twelve_players_are_labelled_closely() -> None:
     total = halves.sum(1)
     match = [int((total - t).abs().argmin()) for t in task.evidence.total[0]]
     assert torch.allclose(task.attributions[0], halves[match], atol=1e-4)
+
+
+def test_shared_plans_solve_kernel_shap() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(15, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    game = Game(model, rows(15, 3).double(), None, 0)
+    members, _ = _plan(3, 15, 2)
+    ends = game.at(torch.tensor([0.0, 1.0])).squeeze(-1)
+    worths = game.worths(members).squeeze(-1) - ends[:, :1]
+    everyone, total = torch.ones(3, 15, dtype=torch.bool), ends[:, 1] - ends[:, 0]
+    known = torch.ones_like(worths, dtype=torch.bool)
+    nothing = torch.zeros(3, 15, dtype=torch.float64)
+    expected = kernel_shapley_values(members, worths, known, everyone, total, nothing, nothing + 1e-9)
+    assert torch.allclose(_by_shared_plan(game, 2), expected, atol=1e-6)
+    assert not torch.equal(_plan(3, 15, 1)[0], members)
 
 
 @pytest.mark.parametrize("teacher", [KernelShap, ShapleyValueSampling, IntegratedGradients])

@@ -137,6 +137,10 @@ def uninterrupted(folder: Path, **arguments: object) -> None:
     run = trainer(folder, Losses(folder / "losses.pt"), **arguments)
     run.fit(module(), data(folder))
     run.save_checkpoint(folder / "end.ckpt", weights_only=True)
+    if run.is_global_zero:
+        torch.save(
+            {name: value for name, value in run.callback_metrics.items() if "validation" in name}, folder / "errors.pt"
+        )
 
 
 def main(folder: Path, how: str) -> None:

@@ -61,6 +61,9 @@ def test_two_ranks_are_one(whole: Path, tmp_path: Path) -> None:
     losses, expected = (torch.load(folder / "losses.pt", weights_only=True) for folder in (tmp_path, whole))
     assert len(losses) == 20
     assert torch.allclose(losses, expected, rtol=0, atol=1e-6)
+    errors, expected = (torch.load(folder / "errors.pt", weights_only=True) for folder in (tmp_path, whole))
+    assert errors.keys() == expected.keys() and len(errors) == 4
+    assert all(torch.allclose(value, expected[name], rtol=1e-5) for name, value in errors.items())
     right = weights(whole)
     assert all(torch.allclose(value, right[name], rtol=0, atol=1e-6) for name, value in weights(tmp_path).items())
 
