@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from copy import deepcopy
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -17,7 +18,7 @@ from captum_meta.attr._support import Support, player_attributions
 from captum_meta.evidence import Game
 from captum_meta.learners import MetaLearner, load_learner
 from captum_meta.nn import Prediction
-from captum_meta.types import Evidence, Kind, State
+from captum_meta.types import Evidence, Explanations, Kind, State
 
 _MAX_PLAYER_ROWS = 2**18
 _MAX_PAIRS = 2**23
@@ -106,6 +107,38 @@ class Frontend:
         self._support, self._states = support, states
         return self
 
+    def support_weights(
+        self,
+        inputs: Any,
+        baselines: Any = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        feature_mask: Any = None,
+    ) -> Tensor:
+        """Which support rows the explanations of these rows lean on: explanation by example.
+
+        Args:
+            inputs, baselines, target, additional_forward_args, feature_mask: the rows, as for ``attribute``.
+
+        Returns:
+            ``(B, K)``, each row's shares of what the K support rows, in the order of :meth:`adapt`, add to its explanation
+            by default arguments. They sum to 1, or are 0 where the support set adds nothing.
+
+        Raises:
+            RuntimeError: before the first :meth:`adapt`.
+            ValueError: if the learner does not compare rows.
+        """
+        if self._support.empty:
+            raise RuntimeError("There are no support rows yet: call adapt(rows) first.")
+        game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)
+        key = self._default_key(game)
+        evidence = self._viewed(self._measure_support(game, key), game)
+        support = self._explanations(self._support, key)
+        support = support.to(evidence.total.device, _working_dtype(evidence.total))
+        learner = self._learner_for(evidence.total)
+        with torch.no_grad():
+            return torch.cat([learner.support_weights(support, part) for part in chunks(evidence)])
+
     def _game(
         self,
         inputs: Any,
@@ -129,11 +162,22 @@ class Frontend:
         """Attributions ``(N, M)`` that are as good as exact."""
         raise NotImplementedError
 
+    def _viewed(self, evidence: Evidence, game: Game) -> Evidence:
+        """Evidence with the output of the module that the learner compares, where it names one."""
+        if self.learner.layer is None:
+            return evidence
+        embedding = game.embedding(self.learner.layer).to(evidence.total)
+        return replace(evidence, embedding=embedding.repeat_interleave(len(evidence.total) // len(embedding), 0))
+
+    def _explanations(self, support: Support, key: Hashable) -> Explanations:
+        explanations = support.explanations(lambda game: self._viewed(self._measure_support(game, key), game))
+        return explanations.to(dtype=_working_dtype(explanations.attributions))
+
     def _adapted(self, support: Support, key: Hashable) -> State:
-        explanations = support.explanations(lambda game: self._measure_support(game, key))
+        explanations = self._explanations(support, key)
         learner = self._learner_for(explanations.attributions)
         with torch.no_grad():
-            return learner.adapt(explanations.to(dtype=_working_dtype(explanations.attributions)))
+            return learner.adapt(explanations)
 
     def _explain(self, evidence: Evidence, key: Hashable) -> Prediction:
         """Predictions ``(N, M)`` for measured rows, with the state that belongs to what was measured."""

@@ -26,7 +26,8 @@ class ShapleyFrontend(Frontend):
 
     def _predict(self, game: Game, n_samples: int | None, seed: int) -> Tensor:
         """Attributions ``(N * K, M)``."""
-        return self._explain(measure_shapley(game, n_samples, seed), _key(game, n_samples)).attributions
+        evidence = self._viewed(measure_shapley(game, n_samples, seed), game)
+        return self._explain(evidence, _key(game, n_samples)).attributions
 
     def _predict_within(
         self, game: Game, n_samples: int | None, tolerance: float | None, seed: int
@@ -47,7 +48,7 @@ class ShapleyFrontend(Frontend):
         bounds = torch.full_like(attributions[..., 0], torch.nan)
         while len(rows):
             measurement.evaluate(count, torch.zeros_like(game.mask[:, 0]).index_fill(0, rows, True))
-            evidence, key = measurement.evidence(rows), _key(game, count)
+            evidence, key = self._viewed(measurement.evidence(rows), game.take(rows)), _key(game, count)
             values = self._explain(evidence, key).attributions
             bounds[rows] = self._bound(evidence, values, key).to(bounds).unflatten(0, (-1, n_outputs))
             attributions[rows] = values.to(attributions).unflatten(0, (-1, n_outputs))
@@ -90,7 +91,7 @@ class ShapleyFrontend(Frontend):
         evidence = measure_shapley(game, _REFERENCE_COALITIONS * n_players)
         learner = self._learner_for(evidence.total)
         with torch.no_grad():
-            return learner.predict(learner.initial_state(), evidence)
+            return learner.explainer(evidence).attributions
 
 
 def _key(game: Game, n_samples: int | None) -> int:

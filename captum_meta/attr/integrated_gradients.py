@@ -74,7 +74,7 @@ class MetaIntegratedGradients(Frontend, IntegratedGradients):
         _captum.validate_input(formatted, starts, n_steps, method)
         game = self._game(inputs, baselines, target, additional_forward_args, None, internal_batch_size)
         evidence, slopes = measure_path(game, _nodes(n_steps, method))
-        prediction = self._explain(evidence, (n_steps, method))
+        prediction = self._explain(self._viewed(evidence, game), (n_steps, method))
         values = prediction.attributions
         if not self.multiplies_by_inputs:
             values = _multipliers(values, slopes, game)

@@ -120,6 +120,10 @@ class MetricLearner(MetaLearner):
             "neighbours": self.neighbours,
         }
 
+    @property
+    def layer(self) -> str | None:
+        return self.encoder.layer
+
     def parts(self) -> dict[str, list[nn.Parameter]]:
         similarity = list(self.similarity.parameters()) if isinstance(self.similarity, nn.Module) else []
         similarity.append(self.threshold)
@@ -249,7 +253,7 @@ class MetricLearner(MetaLearner):
         if keys.shape[-2] > 1:
             queries = _fit_dim(queries, width, -2)
         scores = self.similarity(queries.transpose(-3, -2), keys.transpose(-3, -2))
-        return self._softmax(scores, state["players"].mT.unsqueeze(-2))
+        return self._softmax(scores, state["players"].bool().mT.unsqueeze(-2))
 
     def _softmax(self, scores: Tensor, known: Tensor) -> Tensor:
         """Weights ``(*batch, M, N, K)``; residuals compete with a threshold, below which a row resembles none."""

@@ -66,6 +66,22 @@ class MetaLearner(nn.Module, ABC):
         predicted = self.predict(self.adapt(tasks.support), tasks.query.evidence)
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
 
+    @property
+    def layer(self) -> str | None:
+        """Name of the explained model's module whose output must be in the evidence; None where none is compared."""
+        return None
+
+    def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
+        """Which of the support rows ``(*batch, K, M)`` the explanations lean on, ``(*batch, N, K)``.
+
+        Raises:
+            ValueError: if the learner does not explain by comparing rows.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not explain rows by comparing them: use a MatchingNetwork or a "
+            'PrototypicalNetwork, such as learner="matching".'
+        )
+
     def parts(self) -> Mapping[str, list[nn.Parameter]]:
         """Parameters that may be trained in alternation, by what they belong to; together they are all there are."""
         return {"all": list(self.parameters())}
