@@ -32,6 +32,8 @@ SimilarityFunction = Callable[[Tensor, Tensor], Tensor]
 _NEVER = -1e9
 _BOUND = 3.0
 _FLOOR = 5e-4
+_DEAD = 1e-15
+"""A model whose output changes no more than this is taken for constant."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ class MetricLearner(MetaLearner):
     def _learn(self, support: Explanations) -> _Learned:
         evidence = support.evidence
         prior = self.explainer.prior(evidence)
-        state = {"unit": prior.scale.square().mean(-1).sqrt(), **input_statistics(evidence)}
+        typical = prior.scale.square().mean(-1).sqrt()
+        state = {"unit": torch.where(typical > _DEAD, typical, 1.0), **input_statistics(evidence)}
         residual = support.attributions
         if self.values == "residuals":
             residual = residual - self.explainer.complete(prior, evidence).attributions
@@ -281,7 +284,7 @@ class MetricLearner(MetaLearner):
 def _bounded(correction: Tensor, evidence: Evidence) -> Tensor:
     """A correction is small against the player's effects, and 0 for a player that has none."""
     bound = _BOUND * effect_sizes(evidence)
-    known = evidence.players & (bound > 0)
+    known = evidence.players & (bound > _DEAD)
     return torch.where(known, bound * torch.tanh(correction / torch.where(known, bound, 1.0)), 0.0)
 
 

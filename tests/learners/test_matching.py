@@ -181,6 +181,15 @@ def test_rows_far_from_the_support_are_left_alone(explained: Explanations) -> No
     assert torch.allclose(learner.predict(learner.adapt(explained[:6]), query), expected)
 
 
+def test_a_constant_model_has_nothing_to_explain(explained: Explanations) -> None:
+    nothing = explained.evidence.map(lambda tensor: tensor * 0 if tensor.is_floating_point() else tensor)
+    learner = network()
+    state = learner.adapt(Explanations(nothing, 0 * explained.attributions))
+    assert not learner.predict(state, nothing).any()
+    found = learner.predict(state, explained.evidence)
+    assert torch.allclose(found, learner.predict({}, explained.evidence), atol=1e-6)
+
+
 def test_queries_may_have_other_players(explained: Explanations) -> None:
     """More players, fewer players: those that the support set has, in the same places, are corrected."""
     learner, query = network(), explained[6:].evidence
