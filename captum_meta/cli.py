@@ -10,6 +10,7 @@ usage: captum-meta COMMAND ...
 
   demo                  explain a classifier with the shipped explainers, beside Captum's own methods
   benchmark             compare methods at equal cost on the held-out models
+  benchmark training    fit the shipped explainer to a family of classifiers, and compare on members not seen
   fit, validate, test   meta-train a learner (LightningCLI; see `captum-meta fit --help`)
 """
 

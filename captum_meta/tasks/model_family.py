@@ -70,7 +70,8 @@ class ModelTaskFamily:
         datasets: rows to explain, one set or several; a tensor stands for ``ExplainedData(tensor)``.
         teacher: makes the Captum method whose answers are the labels: a class such as ``captum.attr.KernelShap`` or
             ``lambda model: ...``. None: exact Shapley values up to 12 players, beyond paired KernelSHAP with 32 M coalitions
-            a row; for paths Integrated Gradients of 96 gradients.
+            a row (Captum's own takes rows and samples one by one, and some forty times as long); for paths Integrated
+            Gradients of 96 gradients.
         teacher_arguments: of its ``attribute``, such as ``{"n_samples": 1000}``.
         repeats: how often the teacher is asked, with new random numbers. Labels are the means and weigh by their variance;
             for noisy teachers that are right on average (permutation sampling; not KernelShap of few samples).

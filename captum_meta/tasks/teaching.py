@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import torch
+from captum.attr import LimeBase
 from torch import Tensor, nn
 
 from captum_meta.estimators import all_coalitions, gauss_legendre, kernel_shapley_values, plan_coalitions, shapley_values
@@ -144,9 +146,11 @@ def _taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) 
     if game.players.groups is not None:
         shapes = (part.shape[1:] for part in game.inputs)
         offered["feature_mask"] = tuple(g.unflatten(1, shape) for g, shape in zip(game.players.groups, shapes, strict=True))
-    offered["perturbations_per_eval"] = max(1, _EVALUATIONS // game.n_examples)
+    together = 1 if isinstance(method, LimeBase) else game.n_examples  # KernelShap takes the rows one by one
+    offered["perturbations_per_eval"] = max(1, _EVALUATIONS // together)
     chosen = {name: value for name, value in offered.items() if name in known} | dict(arguments)
-    with untouched(game.forward_func, game.device):
+    with untouched(game.forward_func, game.device), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You are providing multiple inputs for Lime")
         torch.manual_seed(seed)
         values = method.attribute(tuple(part.clone() for part in game.inputs), **chosen)
     return _of_players(values, game)
