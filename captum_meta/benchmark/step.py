@@ -18,7 +18,7 @@ from torch.func import functional_call
 from captum_meta.benchmark.journal import append_line
 from captum_meta.learners import MAML, load_learner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
-from captum_meta.optim import SGD, Backprop, FirstOrder
+from captum_meta.optim import Backprop, FirstOrder
 from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations, ExplanationTask
 
 TASKS, ROWS, PLAYERS = 16, 10, 16
@@ -77,7 +77,6 @@ def loop_step(learner: MAML, tasks: ExplanationTask) -> None:
     """The same, a task at a time."""
     learner.zero_grad()
     explainer, rule = learner.explainer, learner.rule
-    assert isinstance(rule, SGD)
     second_order = isinstance(learner.hypergradient, Backprop)
     start = dict(explainer.named_parameters())
     for index in range(len(tasks.support.attributions)):
@@ -87,8 +86,10 @@ def loop_step(learner: MAML, tasks: ExplanationTask) -> None:
             predicted = functional_call(explainer, values, (task.support.evidence,)).attributions
             loss = scaled_squared_error(predicted, task.support.attributions)
             gradients = torch.autograd.grad(loss, list(values.values()), create_graph=second_order)
-            rates = rule.rates(step)
-            values = {n: v - rates[n] * g for (n, v), g in zip(values.items(), gradients, strict=True)}
+            as_tasks = {n: v.unsqueeze(0) for n, v in values.items()}
+            along = {n: g.unsqueeze(0) for n, g in zip(values, gradients, strict=True)}
+            moved, _ = rule.update(step, as_tasks, along, {})
+            values = {n: v.squeeze(0) for n, v in moved.items()}
         predicted = functional_call(explainer, values, (task.query.evidence,)).attributions
         (relative_squared_error(predicted, task.query.attributions) / TASKS).backward()
 

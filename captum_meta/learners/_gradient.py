@@ -10,11 +10,20 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from captum_meta.learners._caution import Choice, choose, folds
 from captum_meta.learners.base import MetaLearner
-from captum_meta.losses import scaled_squared_error
+from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, Prior
-from captum_meta.optim import Backprop, FirstOrder, Hypergradient, InnerProblem, Tensors, UpdateRule, call_per_task
-from captum_meta.types import Evidence, Explanations, State, _Rows
+from captum_meta.optim import (
+    Backprop,
+    Hypergradient,
+    InnerProblem,
+    Tensors,
+    UpdateRule,
+    call_per_task,
+    iterates,
+)
+from captum_meta.types import Evidence, Explanations, ExplanationTask, State, _Rows
 
 _R = TypeVar("_R", bound=_Rows)
 
@@ -23,10 +32,18 @@ ExplanationLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class GradientLearner(MetaLearner):
-    """Adapts by a few steps along the gradient of the support rows' loss.
+    r"""Adapts by a few steps along the gradient of the support rows' loss.
 
-    The state holds the fast parameters of each task. A subclass says in its constructor which parameters are fast, by which
-    rule they move and how the outcome is differentiated; the inner loop is the same for all.
+    A subclass says in its constructor which parameters are fast, by which rule they move and how the outcome is
+    differentiated; the inner loop is the same for all.
+
+    Training differentiates the plain inner loop. :meth:`adapt` also runs it without a part of the support rows at a time,
+    beside the one on all of them, and from what the left-out rows would have gained chooses the number of steps and how
+    far to go from the zero-shot answer towards the adapted one,
+
+    .. math:: \phi = \phi_{\theta_0} + s (\phi_{\theta_k} - \phi_{\theta_0}), \qquad 0 \le s \le 1
+
+    (:mod:`captum_meta.learners._caution`). A single support row leaves nothing to judge by, and changes nothing.
 
     Args:
         explainer: the network whose parameters are the initialisation.
@@ -36,6 +53,7 @@ class GradientLearner(MetaLearner):
         make_rule: from the fast parameters' values by name, without tasks, to the update rule.
         hypergradient: how training differentiates the inner loop; it changes nothing once trained, and is not saved.
         inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
+        zero_shot: weight of the loss before adaptation in meta-training, beside the loss after it.
 
     Raises:
         ValueError: if a pattern fits no parameter.
@@ -49,13 +67,14 @@ class GradientLearner(MetaLearner):
         make_rule: Callable[[Tensors], UpdateRule],
         hypergradient: Hypergradient | None = None,
         inner_loss: ExplanationLoss = scaled_squared_error,
+        zero_shot: float = 0.0,
     ) -> None:
         super().__init__(explainer)
         self.fast, self.steps = tuple(fast), steps
         self.names = _matching([name for name, _ in explainer.named_parameters()], self.fast)
         self.rule = make_rule({name: explainer.get_parameter(name) for name in self.names})
         self.hypergradient = hypergradient or Backprop()
-        self.inner_loss = inner_loss
+        self.inner_loss, self.zero_shot = inner_loss, zero_shot
 
     def arguments(self) -> dict[str, object]:
         return {"fast": list(self.fast), "steps": self.steps}
@@ -65,41 +84,99 @@ class GradientLearner(MetaLearner):
         values = dict(self.explainer.named_parameters())
         return {name: values[name].expand(n_tasks, *values[name].shape) for name in self.names}
 
-    def problem(self, support: Explanations, start: Tensors) -> InnerProblem:
-        """What the inner loop minimises on the support rows ``(T, K, M)``."""
+    def problem(self, support: Explanations, start: Tensors, used: Tensor | None = None) -> InnerProblem:
+        """What the inner loop minimises on the support rows ``(T, K, M)``, or those ``used``, ``(T, K)`` bool."""
+        reference, variance = support.attributions, support.variance
+        if used is not None:
+            reference = torch.where(used.unsqueeze(-1), reference, 0.0)
+            variance = variance if variance is None else torch.where(used.unsqueeze(-1), variance, 0.0)
 
         def loss(parameters: Tensors) -> Tensor:
-            prior = call_per_task(self.explainer, "prior", parameters, support.evidence)
-            predicted = self.explainer.complete(prior, support.evidence).attributions
-            return len(predicted) * self.inner_loss(predicted, support.attributions, support.variance)
+            predicted = self._predicted(parameters, support.evidence)
+            predicted = predicted if used is None else torch.where(used.unsqueeze(-1), predicted, 0.0)
+            return len(predicted) * self.inner_loss(predicted, reference, variance)
 
         return InnerProblem(loss, self.rule, self.steps)
+
+    def fit(self, support: Explanations) -> Tensors:
+        """Fast parameters ``(T, *shape)`` after the inner loop on ``(T, K, M)``, differentiable by the hypergradient."""
+        start = self.start(len(support.attributions))
+        return self.hypergradient.solve(self.problem(support, start), start)
+
+    def loss(self, tasks: ExplanationTask) -> Tensor:
+        """The query loss after the inner loop, taken as far as it goes, and perhaps that before it."""
+        n_batch = tasks.support.attributions.dim() - 2
+        support, query = (flatten_tasks(rows, n_batch) for rows in (tasks.support, tasks.query))
+        fast = self.fit(without_coalitions(support)) if len(support) else self.start(len(query.attributions))
+        prior: Prior = call_per_task(self.explainer, "prior", fast, query.evidence)
+        predicted = self.explainer.complete(prior, query.evidence).attributions
+        loss = relative_squared_error(predicted, query.attributions, query.variance)
+        if self.zero_shot == 0:
+            return loss
+        before = self.explainer(query.evidence).attributions
+        return loss + self.zero_shot * relative_squared_error(before, query.attributions, query.variance)
 
     def adapt(self, support: Explanations) -> State:
         if len(support) == 0:
             return self.initial_state()
         batch = support.attributions.shape[:-2]
-        tasks = flatten_tasks(without_coalitions(support), len(batch))
-        if torch.is_grad_enabled():
-            fast = self.fit(tasks, self.hypergradient)
-        else:
-            with torch.inference_mode(False), torch.enable_grad():
-                fast = self.fit(tasks.map(_ordinary), FirstOrder())
-            fast = {name: value.detach() for name, value in fast.items()}
-        return {name: value.reshape(*batch, *value.shape[1:]) for name, value in fast.items()}
+        tasks = flatten_tasks(without_coalitions(support), len(batch)).detach()
+        with torch.inference_mode(False), torch.enable_grad():
+            state = self._adapted(tasks.map(_ordinary))
+        return {name: value.detach().reshape((*batch, *value.shape[1:])) for name, value in state.items()}
 
-    def fit(self, support: Explanations, hypergradient: Hypergradient) -> Tensors:
-        """Fast parameters ``(T, *shape)`` after the inner loop on ``(T, K, M)``."""
-        start = self.start(len(support.attributions))
-        return hypergradient.solve(self.problem(support, start), start)
+    def _adapted(self, support: Explanations) -> State:
+        """The state ``(T, ...)`` after the inner loop on all rows, stopped and shortened as left-out rows advise."""
+        n_tasks = len(support.attributions)
+        left_out = folds(support.evidence.total)
+        used = torch.cat([torch.ones_like(left_out[:, :1]), ~left_out], dim=1)
+        repeated = support.map(lambda value: value.unsqueeze(1).expand(-1, used.shape[1], *value.shape[1:]).flatten(0, 1))
+        trajectory = self._trajectory(repeated, used.flatten(0, 1))
+        base = self.explainer(support.evidence).attributions
+        corrections = [torch.zeros_like(base)]
+        for fast in trajectory[1:]:
+            with torch.no_grad():
+                predicted = self._predicted(fast, repeated.evidence).unflatten(0, (n_tasks, -1))[:, 1:]
+            corrections.append(torch.where(left_out.unsqueeze(-1), predicted, 0.0).sum(1) - base)
+        choice = choose(torch.stack(corrections), support.attributions - base)
+        return {**_picked(trajectory, choice, used.shape[1]), "strength": choice.strength}
+
+    def _trajectory(self, support: Explanations, used: Tensor) -> list[Tensors]:
+        start = self.start(len(used))
+        problem = self.problem(support, start, used)
+        return [{name: v.detach() for name, v in fast.items()} for fast in iterates(problem, start, create_graph=False)]
+
+    def _predicted(self, fast: Tensors, evidence: Evidence) -> Tensor:
+        prior = call_per_task(self.explainer, "prior", fast, evidence)
+        return self.explainer.complete(prior, evidence).attributions
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
+        start = self.explainer.prior(evidence)
         if not state:
-            return self.explainer.prior(evidence)
+            return start
         batch = evidence.total.shape[:-1]
         fast = {name: state[name].reshape(-1, *state[name].shape[len(batch) :]) for name in self.names}
-        prior: Prior = call_per_task(self.explainer, "prior", fast, flatten_tasks(evidence, len(batch)))
-        return prior.map(lambda value: value.reshape(*batch, *value.shape[1:]))
+        adapted: Prior = call_per_task(self.explainer, "prior", fast, flatten_tasks(evidence, len(batch)))
+        adapted = adapted.map(lambda value: value.reshape(*batch, *value.shape[1:]))
+        return _between(start, adapted, state["strength"])
+
+
+def _between(start: Prior, end: Prior, strength: Tensor) -> Prior:
+    """The prior that lies the share ``strength`` ``(*batch,)`` on the way."""
+    ends = {name: value for name, value in vars(end).items() if value is not None}
+
+    def mixed(name: str) -> Tensor:
+        value: Tensor = getattr(start, name)
+        share = strength.reshape(*strength.shape, *[1] * (value.dim() - strength.dim()))
+        return value + share * (ends[name] - value)
+
+    return replace(start, **{name: mixed(name) for name in ends})
+
+
+def _picked(trajectory: Sequence[Tensors], choice: Choice, stride: int) -> Tensors:
+    """Of every task the chosen iterate of the first of its ``stride`` inner loops."""
+    tasks = torch.arange(len(choice.option), device=choice.option.device)
+    return {name: torch.stack([fast[name][::stride] for fast in trajectory])[choice.option, tasks] for name in trajectory[0]}
 
 
 def without_coalitions(explanations: Explanations) -> Explanations:

@@ -25,5 +25,6 @@ class ANIL(MAML):
         rate: float = 0.01,
         hypergradient: Hypergradient | None = None,
         inner_loss: ExplanationLoss = scaled_squared_error,
+        zero_shot: float = 0.0,
     ) -> None:
-        super().__init__(explainer, fast, steps, rate, hypergradient, inner_loss)
+        super().__init__(explainer, fast, steps, rate, hypergradient, inner_loss, zero_shot)

@@ -30,6 +30,7 @@ class ImplicitMAML(GradientLearner):
         strength: lambda, from which it is learned.
         hypergradient: how training differentiates the minimum.
         inner_loss: what the inner loop minimises beside the proximal term.
+        zero_shot: weight of the loss before adaptation in meta-training.
     """
 
     def __init__(
@@ -41,14 +42,21 @@ class ImplicitMAML(GradientLearner):
         strength: float = 1.0,
         hypergradient: Hypergradient | None = None,
         inner_loss: ExplanationLoss = scaled_squared_error,
+        zero_shot: float = 0.0,
     ) -> None:
         super().__init__(
-            explainer, fast, steps, lambda values: SGD(list(values), 1, rate), hypergradient or Implicit(), inner_loss
+            explainer,
+            fast,
+            steps,
+            lambda values: SGD(list(values), 1, rate),
+            hypergradient or Implicit(),
+            inner_loss,
+            zero_shot,
         )
         self.log_strength = nn.Parameter(torch.tensor(strength).log())
 
-    def problem(self, support: Explanations, start: Tensors) -> InnerProblem:
-        plain = super().problem(support, start)
+    def problem(self, support: Explanations, start: Tensors, used: Tensor | None = None) -> InnerProblem:
+        plain = super().problem(support, start, used)
 
         def loss(parameters: Tensors) -> Tensor:
             return plain.loss(parameters) + self.log_strength.exp() / 2 * _squared_distance(parameters, start)

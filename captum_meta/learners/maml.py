@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import SGD, Hypergradient
+from captum_meta.optim import SGD, Clipped, Hypergradient
 
 
 class MAML(GradientLearner):
@@ -16,7 +16,8 @@ class MAML(GradientLearner):
     .. math:: \theta_{s+1} = \theta_s - \alpha_s \nabla L_{support}(\theta_s), \qquad
         \min_{\theta_0, \alpha} \sum_{tasks} L_{query}(\theta_S)
 
-    Rates are learned for each tensor at each step (MAML++). With ``hypergradient=FirstOrder()`` this is first-order MAML.
+    Rates are learned for each tensor at each step (MAML++); the gradient's length is cut to 1. With
+    ``hypergradient=FirstOrder()`` this is first-order MAML.
 
     Args:
         explainer: the network whose parameters are the initialisation.
@@ -25,6 +26,7 @@ class MAML(GradientLearner):
         rate: from which the rates are learned.
         hypergradient: how training differentiates the inner loop.
         inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
+        zero_shot: weight of the loss before adaptation in meta-training.
     """
 
     def __init__(
@@ -35,5 +37,14 @@ class MAML(GradientLearner):
         rate: float = 0.01,
         hypergradient: Hypergradient | None = None,
         inner_loss: ExplanationLoss = scaled_squared_error,
+        zero_shot: float = 0.0,
     ) -> None:
-        super().__init__(explainer, fast, steps, lambda values: SGD(list(values), steps, rate), hypergradient, inner_loss)
+        super().__init__(
+            explainer,
+            fast,
+            steps,
+            lambda values: Clipped(SGD(list(values), steps, rate), 1.0),
+            hypergradient,
+            inner_loss,
+            zero_shot,
+        )

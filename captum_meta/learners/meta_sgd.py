@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import ElementwiseSGD, Hypergradient
+from captum_meta.optim import Clipped, ElementwiseSGD, Hypergradient
 
 
 class MetaSGD(GradientLearner):
@@ -26,12 +26,14 @@ class MetaSGD(GradientLearner):
         rate: float = 0.01,
         hypergradient: Hypergradient | None = None,
         inner_loss: ExplanationLoss = scaled_squared_error,
+        zero_shot: float = 0.0,
     ) -> None:
         super().__init__(
             explainer,
             fast,
             steps,
-            lambda values: ElementwiseSGD({name: value.shape for name, value in values.items()}, rate),
+            lambda values: Clipped(ElementwiseSGD({name: value.shape for name, value in values.items()}, rate), 1.0),
             hypergradient,
             inner_loss,
+            zero_shot,
         )

@@ -26,6 +26,7 @@ class Reptile(MAML):
         """Half the squared way of the inner loops, mean over tasks: the gradient of the start is the update's."""
         n_batch = tasks.support.attributions.dim() - 2
         parts = [flatten_tasks(without_coalitions(rows), n_batch) for rows in (tasks.support, tasks.query)]
-        ends = self.fit(Explanations.concatenate(parts, dim=1), FirstOrder())
+        start = self.start(len(parts[0].attributions))
+        ends = FirstOrder().solve(self.problem(Explanations.concatenate(parts, dim=1), start), start)
         ways = [self.explainer.get_parameter(name) - end.detach() for name, end in ends.items()]
         return torch.stack([way.square().sum() / (2 * len(way)) for way in ways]).sum()

@@ -4,11 +4,12 @@ from captum_meta.optim.hypergradients import Backprop, FirstOrder, Hypergradient
 from captum_meta.optim.implicit import Implicit
 from captum_meta.optim.per_task import call_per_task
 from captum_meta.optim.problem import InnerProblem, Tensors
-from captum_meta.optim.rules import SGD, ElementwiseSGD, UpdateRule
+from captum_meta.optim.rules import SGD, Clipped, ElementwiseSGD, UpdateRule
 
 __all__ = [
     "SGD",
     "Backprop",
+    "Clipped",
     "ElementwiseSGD",
     "FirstOrder",
     "Hypergradient",

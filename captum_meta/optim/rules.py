@@ -78,3 +78,31 @@ class ElementwiseSGD(UpdateRule):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         by_name = dict(zip(self.names, self.rates, strict=True))
         return {name: value - by_name[name] * gradients[name] for name, value in parameters.items()}, memory
+
+
+class Clipped(UpdateRule):
+    r"""Another rule, given gradients of a bounded length: no single task with a steep loss can be thrown far.
+
+    .. math:: \nabla \leftarrow \nabla \min(1, c / |\nabla|)
+
+    with the length over all tensors of a task.
+
+    Args:
+        rule: what makes the step.
+        length: c.
+    """
+
+    def __init__(self, rule: UpdateRule, length: float) -> None:
+        super().__init__()
+        self.rule, self.length = rule, length
+
+    def initial_memory(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.rule.initial_memory(parameters)
+
+    def update(
+        self, step: int, parameters: dict[str, Tensor], gradients: dict[str, Tensor], memory: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()]).sum(0)
+        share = self.length * squares.clamp(min=self.length**2).rsqrt()
+        clipped = {name: share.reshape(-1, *[1] * (g.dim() - 1)) * g for name, g in gradients.items()}
+        return self.rule.update(step, parameters, clipped, memory)

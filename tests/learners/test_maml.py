@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaSGD, Reptile
+from captum_meta.learners._caution import choose
+from captum_meta.learners._gradient import GradientLearner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, PathExplainer, Prior, ShapleyExplainer
-from captum_meta.optim import SGD, Backprop, FirstOrder, Implicit
+from captum_meta.optim import SGD, Backprop, FirstOrder, Implicit, InnerProblem, call_per_task
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.training.data import split
 from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations, ExplanationTask
@@ -42,12 +44,11 @@ def plain_loss(learner: MAML | MetaSGD, tasks: ExplanationTask, steps: int, seco
             predicted = functional_call(learner.explainer, values, (plain_evidence(task.support),)).attributions
             loss = scaled_squared_error(predicted, task.support.attributions, task.support.variance)
             gradients = torch.autograd.grad(loss, list(values.values()), create_graph=second_order)
+            length = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+            rule = learner.rule.rule
             for number, name in enumerate(values):
-                if isinstance(learner.rule, SGD):
-                    rate = (10 * learner.rule.log_rates[min(step, len(learner.rule.log_rates) - 1), number]).exp()
-                else:
-                    rate = learner.rule.rates[number]
-                values[name] = values[name] - rate * gradients[number]
+                rate = (10 * rule.log_rates[step, number]).exp() if isinstance(rule, SGD) else rule.rates[number]
+                values[name] = values[name] - rate * gradients[number] / length.clamp(min=1)
         predicted = functional_call(learner.explainer, values, (plain_evidence(task.query),)).attributions
         losses.append(relative_squared_error(predicted, task.query.attributions, task.query.variance))
     return torch.stack(losses).mean()
@@ -136,6 +137,11 @@ def mean_square(predicted: Tensor, reference: Tensor, variance: Tensor | None = 
     return (predicted - reference).square().mean()
 
 
+def fitted(learner: GradientLearner, support: Explanations, query: Explanations) -> Tensor:
+    """Query predictions after the plain inner loop, differentiable."""
+    return call_per_task(learner.explainer, "prior", learner.fit(support), query.evidence).attributions
+
+
 def linear_rows(seed: int, rows: int) -> Explanations:
     generator = torch.Generator().manual_seed(seed)
     effects = torch.randn(4, rows, 3, 5, generator=generator, dtype=torch.float64)
@@ -151,8 +157,10 @@ def flat(rows: Explanations, task: int) -> tuple[Tensor, Tensor]:
 
 def test_the_meta_gradient_of_a_linear_explainer_is_the_closed_form() -> None:
     support, query = linear_rows(0, 6), linear_rows(1, 7)
-    learner = MAML(LinearExplainer(), steps=1, rate=0.1, inner_loss=mean_square).double()
-    loss = mean_square(learner.predict(learner.adapt(support), query.evidence), query.attributions)
+    learner = GradientLearner(
+        LinearExplainer(), ("*",), 1, lambda values: SGD(list(values), 1, 0.1), inner_loss=mean_square
+    ).double()
+    loss = mean_square(fitted(learner, support, query), query.attributions)
     (gradient,) = torch.autograd.grad(loss, [learner.explainer.head.weight])
     rate = float((10 * learner.rule.log_rates.detach()).exp())
     expected = torch.zeros(5, dtype=torch.float64)
@@ -171,7 +179,7 @@ def test_the_implicit_gradient_is_the_exact_linear_solve() -> None:
         LinearExplainer(), steps=400, rate=0.2, strength=strength, hypergradient=Implicit(8), inner_loss=mean_square
     ).double()
     strength = float(learner.log_strength.detach().exp())
-    loss = mean_square(learner.predict(learner.adapt(support), query.evidence), query.attributions)
+    loss = mean_square(fitted(learner, support, query), query.attributions)
     to_start, to_strength = torch.autograd.grad(loss, [learner.explainer.head.weight, learner.log_strength])
     start = learner.explainer.head.weight.detach()[0]
     expected, expected_strength = torch.zeros(5, dtype=torch.float64), 0.0
@@ -199,7 +207,8 @@ def test_reptile_moves_the_start_towards_the_ends_of_the_inner_loops(tasks: dict
             predicted = functional_call(learner.explainer, values, (task.evidence,)).attributions
             loss = scaled_squared_error(predicted, task.attributions, task.variance)
             gradients = torch.autograd.grad(loss, list(values.values()))
-            rates = (10 * learner.rule.log_rates[step]).exp()
+            length = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().clamp(min=1)
+            rates = (10 * learner.rule.rule.log_rates[step]).exp() / length
             values = {n: v - r * g for (n, v), r, g in zip(values.items(), rates, gradients, strict=True)}
         ends.append(values)
     for name, parameter in learner.explainer.named_parameters():
@@ -210,3 +219,68 @@ def test_reptile_moves_the_start_towards_the_ends_of_the_inner_loops(tasks: dict
 def test_a_pattern_that_fits_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="No parameter of the explainer fits fast='tail"):
         MAML(ShapleyExplainer(8, 1), fast=("tail.*",))
+
+
+def test_the_loss_before_adaptation_may_be_trained_too(tasks: dict[str, ExplanationTask]) -> None:
+    batch = without_coalitions(tasks["shapley"])
+    plain, both = LEARNERS["head"](steps=2), LEARNERS["head"](steps=2, zero_shot=0.5)
+    before = LEARNERS["head"](steps=0).loss(batch)
+    assert torch.allclose(both.loss(batch), plain.loss(batch) + 0.5 * before, rtol=1e-9)
+
+
+def test_adapt_is_the_chosen_iterate_and_the_chosen_share(tasks: dict[str, ExplanationTask]) -> None:
+    """With folds dealt out by hand, every inner loop run alone."""
+    batch = without_coalitions(tasks["shapley"])
+    learner = LEARNERS["all"](steps=2).double()
+    state = learner.adapt(batch.support)
+    for index in range(3):
+        support = batch.support[index]
+        order = support.evidence.total.argsort()
+        corrections = torch.zeros(3, 5, support.attributions.shape[-1], dtype=torch.float64)
+        base = learner.explainer(support.evidence).attributions
+        for fold in range(4):
+            out = order[fold::4]
+            rest = support[torch.tensor([row for row in range(5) if row not in out.tolist()])]
+            for steps in (1, 2):
+                fast = alone(learner, rest, steps)
+                predicted = functional_call(learner.explainer, fast, (support.evidence[out],)).attributions
+                corrections[steps, out] = predicted - base[out]
+        choice = choose(corrections.unsqueeze(1), (support.attributions - base).unsqueeze(0))
+        assert torch.allclose(state["strength"][index], choice.strength[0], rtol=1e-7, atol=1e-9)
+        expected = alone(learner, support, int(choice.option))
+        assert all(torch.allclose(state[name][index], value, rtol=1e-7, atol=1e-9) for name, value in expected.items())
+    assert state["strength"].sum() > 0
+
+
+def alone(learner: GradientLearner, rows: Explanations, steps: int) -> dict[str, Tensor]:
+    start = learner.start(1)
+    problem = learner.problem(rows.map(lambda value: value.unsqueeze(0)), start)
+    fast = FirstOrder().solve(InnerProblem(problem.loss, problem.rule, steps), start)
+    return {name: value[0].detach() for name, value in fast.items()}
+
+
+def test_the_choice_is_the_best_cautious_share_on_left_out_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    residual = torch.randn(2, 9, 4, generator=generator, dtype=torch.float64)
+    noise = torch.randn(3, 2, 9, 4, generator=generator, dtype=torch.float64)
+    corrections = torch.stack([noise[0], residual + 0.5 * noise[1], 0.3 * residual + noise[2]])
+    choice = choose(corrections, residual, caution=0.0)
+    for task in range(2):
+        grid = [
+            (float((residual[task] - share * corrections[option, task]).square().sum()), option, share)
+            for option in range(3)
+            for share in torch.linspace(0, 1, 1001).tolist()
+        ]
+        _, option, share = min(grid)
+        assert int(choice.option[task]) == option
+        assert float(choice.strength[task]) == pytest.approx(share, abs=1e-3)
+    cautious = choose(corrections, residual, caution=1.0)
+    assert (cautious.strength < choice.strength).all()
+    assert (choose(noise[:1] * 0, residual).strength == 0).all()
+
+
+def test_one_support_row_changes_nothing(tasks: dict[str, ExplanationTask]) -> None:
+    batch = without_coalitions(tasks["shapley"])
+    learner = LEARNERS["head"](steps=2).double()
+    adapted = learner.predict(learner.adapt(batch.support[:, :1]), batch.query.evidence)
+    assert torch.equal(adapted, learner.predict({}, batch.query.evidence))
