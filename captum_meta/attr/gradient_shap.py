@@ -129,8 +129,11 @@ class _Draws:
         keys = row_keys(game)
         rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
         repeated = game.take(rows)
-        pick = (uniform(keys, (n_samples,), seed) * len(distribution[0])).long().flatten()
-        starts = tuple(part.to(x.device, x.dtype)[pick] for part, x in zip(distribution, game.inputs, strict=True))
+        baselines = tuple(part.to(x.device, x.dtype) for part, x in zip(distribution, game.inputs, strict=True))
+        pick = _spread_over(baselines, game.inputs, n_samples, keys, seed).flatten()
+        starts = tuple(part[pick] for part in baselines)
+        means = tuple(part.mean(0, keepdim=True) for part in baselines)
+        self.expected = torch.cat([(x - mean).flatten(1) for x, mean in zip(game.inputs, means, strict=True)], dim=1)
         ends = tuple(
             x + (stdev * _normal(keys, (n_samples, *x.shape[1:]), seed + 17 * (place + 2)).flatten(0, 1)).to(x)
             for place, (x, stdev) in enumerate(zip(repeated.inputs, stdevs, strict=True))
@@ -159,9 +162,17 @@ class _Draws:
         return values.unflatten(0, (-1, self.n_samples)).mean(1)
 
     def evidence(self) -> Evidence:
-        """The mean over the draws, as a path of one point."""
-        effects = self._mean(self.slopes * self.delta).unsqueeze(-1)
-        total = self._mean(self.change)
+        """The mean over the draws, as a path of one point.
+
+        Differences from the baselines are a control variate, as their mean over the whole distribution is known: what the
+        draws estimate is the covariance of gradients and differences, and not the product of their means. A linear model's
+        attributions are so exact from any draws.
+        """
+        slope = self._mean(self.slopes)
+        repeated, expected = (part.repeat_interleave(self.n_samples, 0) for part in (slope, self.expected))
+        covariance = self._mean((self.slopes - repeated) * (self.delta - expected))
+        effects = (slope * self.expected + covariance * self.n_samples / max(1, self.n_samples - 1)).unsqueeze(-1)
+        total = self._mean(self.change) - (slope * (self._mean(self.delta) - self.expected)).sum(1)
         return Evidence(
             effects=effects,
             measured=torch.ones_like(effects, dtype=torch.bool),
@@ -172,14 +183,32 @@ class _Draws:
         )
 
     def multipliers(self, values: Tensor) -> Tensor:
-        """Attributions over the mean difference; the average gradient where that is zero."""
-        delta = self._mean(self.delta).to(values)
+        """Attributions over the expected difference; the average gradient where that is zero."""
+        delta = self.expected.to(values)
         same = delta.abs() < 1e-12
         return torch.where(same, self._mean(self.slopes).to(values), values / torch.where(same, 1.0, delta))
 
     def deltas(self) -> Tensor:
         """Each draw's own gap, ``(B * n,)``."""
         return (self.slopes * self.delta).sum(1) - self.change
+
+
+def _spread_over(
+    baselines: tuple[Tensor, ...], inputs: tuple[Tensor, ...], n_samples: int, keys: Tensor, seed: int
+) -> Tensor:
+    """Indices ``(B, n)`` of baselines, one from each stratum of them along the direction from their mean to the input.
+
+    The strata are met in random order, so that they are unrelated to those of the path.
+    """
+    count = len(baselines[0])
+    along = torch.zeros(len(keys), count, dtype=torch.float64, device=keys.device)
+    for part, x in zip(baselines, inputs, strict=True):
+        centred = (part - part.mean(0)).flatten(1).double()
+        along += (x - part.mean(0)).flatten(1).double() @ centred.T
+    order = along.argsort(dim=-1, stable=True)
+    strata = uniform(keys, (n_samples,), seed + 2).argsort(dim=-1)
+    places = (strata + uniform(keys, (n_samples,), seed)) / n_samples * count
+    return order.gather(1, places.long().clamp(max=count - 1))
 
 
 def _with_inputs(game: Game, inputs: tuple[Tensor, ...]) -> Game:
