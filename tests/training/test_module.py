@@ -16,6 +16,8 @@ from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule, 
 from captum_meta.training.data import _Steps
 from captum_meta.types import ExplanationTask
 
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
 
 def quiet(folder: Path, **arguments: object) -> Trainer:
     return Trainer(
@@ -146,6 +148,7 @@ def test_ranks_share_a_step_without_duplicates(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@NEEDS_CUDA
 def test_a_step_on_the_gpu_is_a_step_on_the_cpu(tmp_path: Path) -> None:
     weights = []
     for accelerator in ("cpu", "cuda"):
@@ -157,6 +160,7 @@ def test_a_step_on_the_gpu_is_a_step_on_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@NEEDS_CUDA
 def test_models_on_the_gpu_are_explained_there(tmp_path: Path) -> None:
     from captum_meta.tasks import ModelTaskFamily
 
