@@ -61,7 +61,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class Coalitions(_Rows):
-    """Coalitions evaluated on the explained model.
+    """Coalitions evaluated on the explained model, in pairs: each is followed by its complement among the row's players.
 
     Attributes:
         members: ``(*batch, S, M)`` bool, True where the player keeps the input's value.

@@ -33,8 +33,9 @@ def plan_coalitions(
         priority: ``(N, M)``, which players come first where the budget does not cover the border; by default random.
 
     Returns:
-        ``members (N, S, M)`` bool and ``measured (N, S)`` bool, the latter False for padding; S <= budget. The border comes
-        first, then pairs of all sizes in turn, so that the first part of a plan is nearly the plan of a smaller budget.
+        ``members (N, S, M)`` bool and ``measured (N, S)`` bool, the latter False for padding; S <= budget. Coalitions come
+        in pairs, each followed by its complement: first the border, then all sizes in turn, so that the first part of a plan
+        is nearly the plan of a smaller budget. Only of an odd budget below 2M the last one stands alone.
 
     >>> members, measured = plan_coalitions(torch.ones(1, 3, dtype=torch.bool), 2, 0, torch.tensor([1]))
     >>> members.sum(-1).tolist()
@@ -69,26 +70,27 @@ def _plan(n_players: int, budget: int, seed: int, keys: Tensor, priority: Tensor
     if n_players < 2:
         return torch.zeros(len(keys), 0, n_players, dtype=torch.bool, device=device)
     if n_players < 60 and budget >= 2**n_players - 2:
-        return all_coalitions(n_players, device)[1:-1].expand(len(keys), -1, -1)
+        half = all_coalitions(n_players, device)[1 : 2 ** (n_players - 1)]
+        return _with_complements(half.expand(len(keys), -1, -1))
     if budget < 2 * n_players:
         return _partial_border(budget, priority)
     singles = torch.eye(n_players, dtype=torch.bool, device=device)
-    border = torch.cat([singles, ~singles]).expand(len(keys), -1, -1)
+    border = singles.expand(len(keys), -1, -1)
     counts = _allocate(n_players, (budget - 2 * n_players) // 2)
     if not counts:
-        return border
+        return _with_complements(border)
     inside = torch.cat([_sample(n_players, size, count, seed + 7919 * size, keys) for size, count in counts.items()], dim=1)
     turns = torch.cat([(torch.arange(count) + 0.5) / count for count in counts.values()])
     mixed = inside[:, turns.argsort(stable=True).to(device)]
-    return torch.cat([border, _with_complements(mixed)], dim=1)
+    return _with_complements(torch.cat([border, mixed], dim=1))
 
 
 def _partial_border(budget: int, priority: Tensor) -> Tensor:
     """Both border coalitions of the players of highest priority; an odd one out is left out of the full coalition."""
     n_players = priority.shape[-1]
     first = priority.argsort(dim=-1, descending=True, stable=True)[:, : (budget + 1) // 2]
-    singles = torch.nn.functional.one_hot(first, n_players).bool()
-    return torch.cat([singles[:, : budget // 2], ~singles], dim=1)
+    pairs = _with_complements(~torch.nn.functional.one_hot(first, n_players).bool())
+    return pairs[:, :budget]
 
 
 def _count(n_players: int, size: int) -> int:

@@ -5,9 +5,11 @@ additive is interaction, and coalitions that differ in few players interact alik
 the diffusion kernel (Kondor and Lafferty 2002), one diffusion rate a player, says just that; it passes through every worth
 seen, so it is exact when all are, and the Shapley values of its mean are linear in the worths and closed-form.
 
-With s, t in {-1, 1}^M for "in" and "out", the prior covariance of the game is
+Shapley values depend on a game's odd part alone, f(S) minus f of the complement of S, and under this kernel the odd part is
+independent of the even one. So coalitions come in pairs with their complements, and a pair is one observation of the odd
+part. With s, t in {-1, 1}^M for "in" and "out", its prior covariance is
 
-    k(s, t) = c + sum_i tau_i s_i t_i + [prod_i (1 + rho_i s_i t_i) - 1 - sum_i rho_i s_i t_i] / prod_i (1 + rho_i):
+    k(s, t) = sum_i tau_i s_i t_i + [odd part of prod_i (1 + rho_i s_i t_i) - sum_i rho_i s_i t_i] / prod_i (1 + rho_i):
 
 ``tau`` is how little the additive prior is trusted, and ``rho`` in [0, 1) how much a player interacts (0: a player with no
 interactions). Both come from the explainer; only their ratios matter.
@@ -16,6 +18,7 @@ interactions). Both come from the explainer; only their ratios matter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 import torch
@@ -31,29 +34,34 @@ _MAX_NODES = 12
 class _Kernel:
     """The pieces of the covariance that both the worths and the Shapley values need; all float64."""
 
-    signs: Tensor  # (*batch, S, M)
+    signs: Tensor  # (*batch, P, M)
     additive: Tensor  # (*batch, M), tau
     rates: Tensor  # (*batch, M), rho
 
-    @property
+    @cached_property
     def _log_norm(self) -> Tensor:
         return self.rates.log1p().sum(-1)
 
-    @property
-    def _low_order(self) -> Tensor:
-        """Part of the product that is constant, and (times ``rates``) additive: taken out in favour of tau."""
-        return torch.exp(-self._log_norm)
+    @cached_property
+    def _linear(self) -> Tensor:
+        """tau less the additive part of the product."""
+        return self.additive - torch.exp(-self._log_norm).unsqueeze(-1) * self.rates
 
-    def between_worths(self) -> Tensor:
-        """``(*batch, S, S)``."""
-        half = self.rates.atanh()
-        logs = (self.signs * half.unsqueeze(-2)) @ self.signs.mT - half.sum(-1)[..., None, None]
-        constant = 10 * (1 + self.additive.sum(-1)) - self._low_order
-        return logs.exp() + (self.signs * self._linear.unsqueeze(-2)) @ self.signs.mT + constant[..., None, None]
+    @cached_property
+    def _nodes(self) -> tuple[Tensor, Tensor]:
+        nodes, weights = gauss_legendre(min(_MAX_NODES, ceil(self.signs.shape[-1] / 2)))
+        return nodes.to(self.signs), weights.to(self.signs)
+
+    def between_pairs(self) -> Tensor:
+        """``(*batch, P, P)``."""
+        alike = (self.signs * self.rates.atanh().unsqueeze(-2)) @ self.signs.mT
+        level = (0.5 * torch.log1p(-self.rates.square()).sum(-1) - self._log_norm)[..., None, None]
+        odd = (torch.exp(level + alike) - torch.exp(level - alike)) / 2
+        return odd + (self.signs * self._linear.unsqueeze(-2)) @ self.signs.mT
 
     def with_shapley_values(self) -> Tensor:
-        """``(*batch, S, M)``: the Shapley value of player i in the game t -> k(s, t), by its multilinear extension."""
-        nodes, weights = self._nodes()
+        """``(*batch, P, M)``: the Shapley value of player i in the game t -> k(s, t), by its multilinear extension."""
+        nodes, weights = self._nodes
         scaled = self.rates.unsqueeze(-2) * (2 * nodes - 1).unsqueeze(-1)
         logs = self.signs @ scaled.atanh().mT + 0.5 * torch.log1p(-scaled.square()).sum(-1).unsqueeze(-2)
         products = torch.exp(logs - self._log_norm[..., None, None])
@@ -63,20 +71,12 @@ class _Kernel:
 
     def of_shapley_values(self) -> Tensor:
         """``(*batch, M)``: variance of each Shapley value before anything was seen."""
-        nodes, weights = self._nodes()
+        nodes, weights = self._nodes
         means = 2 * nodes - 1
         factors = 1 + self.rates[..., None, None, :] * (means.unsqueeze(-1) * means).unsqueeze(-1)
         others = (factors.log().sum(-1, keepdim=True) - factors.log() - self._log_norm[..., None, None, None]).exp()
         integral = torch.einsum("p,q,...pqm->...m", weights, weights, others)
         return 4 * (self.rates * integral + self._linear)
-
-    def _nodes(self) -> tuple[Tensor, Tensor]:
-        nodes, weights = gauss_legendre(min(_MAX_NODES, ceil(self.signs.shape[-1] / 2)))
-        return nodes.to(self.signs), weights.to(self.signs)
-
-    @property
-    def _linear(self) -> Tensor:
-        return self.additive - self._low_order.unsqueeze(-1) * self.rates
 
 
 def _factor(covariance: Tensor, ridge: Tensor) -> Tensor:
@@ -92,12 +92,12 @@ class HypercubePosterior:
     """The game expected from the worths seen, and how sure that is; differentiable in ``prior``, ``additive``, ``rates``.
 
     Args:
-        members: ``(*batch, S, M)`` bool, which players each coalition has.
-        worths: ``(*batch, S)``, f of the coalition minus f of the baseline.
-        measured: ``(*batch, S)`` bool, False for padding.
+        members: ``(*batch, P, M)`` bool, which players one coalition of each pair has; its complement has the others.
+        differences: ``(*batch, P)``, f of this coalition minus f of its complement.
+        measured: ``(*batch, P)`` bool, False for padding.
         players: ``(*batch, M)`` bool, False for padding.
-        total: ``(*batch,)``, f(input) - f(baseline).
-        prior: ``(*batch, M)``, Shapley values expected before any worth was seen, in the units of ``worths``.
+        total: ``(*batch,)``, f(input) - f(baseline): the pair of everyone and no one.
+        prior: ``(*batch, M)``, Shapley values expected before any worth was seen, in the units of ``differences``.
         additive: ``(*batch, M)``, tau of the module's formula, at least 0.
         rates: ``(*batch, M)``, rho of the module's formula, in [0, 1).
     """
@@ -105,7 +105,7 @@ class HypercubePosterior:
     def __init__(
         self,
         members: Tensor,
-        worths: Tensor,
+        differences: Tensor,
         measured: Tensor,
         players: Tensor,
         total: Tensor,
@@ -113,35 +113,32 @@ class HypercubePosterior:
         additive: Tensor,
         rates: Tensor,
     ) -> None:
-        self._players, self._dtype = players, worths.dtype
+        self._players, self._dtype = players, differences.dtype
         everyone = players.unsqueeze(-2)
-        members = torch.cat([torch.zeros_like(everyone), everyone, members & everyone], dim=-2)
-        ends = torch.stack([torch.zeros_like(total), total], dim=-1).double()
-        self._known = torch.cat([torch.ones_like(ends, dtype=torch.bool), measured], dim=-1)
+        signs = torch.cat([everyone, members & everyone], dim=-2).double() * 2 - 1
+        self._known = torch.cat([torch.ones_like(measured[..., :1]), measured], dim=-1)
+        seen = torch.cat([total.unsqueeze(-1), torch.where(measured, differences, 0.0)], dim=-1).double() / 2
         self._prior = torch.where(players, prior.double(), 0.0)
-        values = torch.cat([ends, torch.where(measured, worths.double(), 0.0)], dim=-1)
-        expected = (members.double() @ self._prior.unsqueeze(-1)).squeeze(-1)
-        self._residual = torch.where(self._known, values - expected, 0.0)
+        expected = (signs @ self._prior.unsqueeze(-1)).squeeze(-1) / 2
         self._kernel = _Kernel(
-            members.double() * 2 - 1,
-            torch.where(players, additive.double(), 0.0),
-            torch.where(players, rates.double(), 0.0),
+            signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0)
         )
         both = self._known.unsqueeze(-1) & self._known.unsqueeze(-2)
-        covariance = torch.where(both, self._kernel.between_worths(), 0.0)
+        covariance = torch.where(both, self._kernel.between_pairs(), 0.0)
         ridge = torch.where(self._known, _JITTER * covariance.diagonal(dim1=-2, dim2=-1), 1.0)
         self._factor = _factor(covariance, ridge)
-        self._coefficients = torch.cholesky_solve(self._residual.unsqueeze(-1), self._factor)
+        residual = torch.where(self._known, seen - expected, 0.0)
+        self._coefficients = torch.cholesky_solve(residual.unsqueeze(-1), self._factor)
 
     def shapley_values(self) -> Tensor:
-        """``(*batch, M)`` in the units and dtype of ``worths``; their sum is ``total`` up to rounding; 0 for padding."""
+        """``(*batch, M)`` in the units and dtype of ``differences``; they sum to ``total`` up to rounding; 0 for padding."""
         correction = (self._kernel.with_shapley_values().mT @ self._coefficients).squeeze(-1)
         return torch.where(self._players, self._prior + correction, 0.0).to(self._dtype)
 
     def shapley_variance(self) -> Tensor:
-        """Variance of each Shapley value given the worths seen, ``(*batch, M)`` in squared units of ``worths``.
+        """Variance of each Shapley value given the worths seen, ``(*batch, M)`` in squared units of ``differences``.
 
-        The kernel says it up to an amplitude. This is the mean squared error with which each worth is predicted from all
+        The kernel says it up to an amplitude. This is the mean squared error with which each pair is predicted from all
         the others, over what the kernel expects of it: leave-one-out in closed form (Dubrule 1983).
         """
         cross = torch.where(self._known.unsqueeze(-1), self._kernel.with_shapley_values(), 0.0)

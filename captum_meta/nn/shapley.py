@@ -147,13 +147,14 @@ def _is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
 
 
 def _posterior(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitions) -> HypercubePosterior:
-    """The posterior in units of the row's scale."""
+    """The posterior in units of the row's scale, from the pairs of coalitions."""
     assert prior.additive is not None and prior.rates is not None
     unit = prior.scale.unsqueeze(-1)
+    worths, measured = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2))
     return HypercubePosterior(
-        coalitions.members,
-        coalitions.worths / unit,
-        coalitions.measured,
+        coalitions.members[..., ::2, :],
+        (worths[..., 0] - worths[..., 1]) / unit,
+        measured.all(-1),
         evidence.players,
         evidence.total / prior.scale,
         mean / unit,
@@ -163,14 +164,16 @@ def _posterior(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coali
 
 
 def _border(evidence: Evidence) -> Coalitions:
-    """The coalitions of one player and of all but one, read back from their effects."""
+    """Pairs of the coalitions of one player and of all others, read back from their effects."""
     everyone = evidence.players.unsqueeze(-2)
     singles = torch.eye(evidence.players.shape[-1], dtype=torch.bool, device=everyone.device) & everyone
-    members = torch.cat([singles, everyone & ~singles], dim=-2)
     without = evidence.total.unsqueeze(-1) - evidence.effects[..., LEAVE_ONE_OUT]
-    worths = torch.cat([evidence.effects[..., ADD_ONE_IN], without], dim=-1)
     known = evidence.measured & evidence.players.unsqueeze(-1)
-    return Coalitions(members, worths, torch.cat([known[..., ADD_ONE_IN], known[..., LEAVE_ONE_OUT]], dim=-1))
+    return Coalitions(
+        torch.stack([singles, everyone & ~singles], dim=-2).flatten(-3, -2),
+        torch.stack([evidence.effects[..., ADD_ONE_IN], without], dim=-1).flatten(-2),
+        known[..., [ADD_ONE_IN, LEAVE_ONE_OUT]].flatten(-2),
+    )
 
 
 def _exact(coalitions: Coalitions, total: Tensor) -> Tensor:

@@ -30,9 +30,7 @@ def test_budget_is_spent_on_different_coalitions_border_first(n_players: int, bu
 @settings(max_examples=30, deadline=None)
 def test_coalitions_come_with_their_complements(n_players: int, extra_pairs: int) -> None:
     members = plan(n_players, 2 * n_players + 2 * extra_pairs)
-    for row in members:
-        known = {tuple(coalition.tolist()) for coalition in row}
-        assert all(tuple((~coalition).tolist()) in known for coalition in row)
+    assert torch.equal(members[:, ::2], ~members[:, 1::2])
 
 
 def test_a_row_does_not_depend_on_its_batch_and_rows_differ() -> None:
@@ -54,8 +52,8 @@ def test_small_budget_measures_the_players_of_highest_priority() -> None:
     players = torch.ones(1, 6, dtype=torch.bool)
     priority = torch.tensor([[0.0, 5.0, 1.0, 3.0, 0.5, 2.0]])
     members, _ = plan_coalitions(players, 4, 0, torch.tensor([1]), priority)
-    assert members[0, :2].nonzero()[:, 1].tolist() == [1, 3]
-    assert (~members[0, 2:]).nonzero()[:, 1].tolist() == [1, 3]
+    assert members[0, 1::2].nonzero()[:, 1].tolist() == [1, 3]
+    assert (~members[0, ::2]).nonzero()[:, 1].tolist() == [1, 3]
 
 
 def test_sizes_share_the_budget_by_kernel_mass_and_small_ones_are_exhausted_first() -> None:
