@@ -19,6 +19,10 @@ _UNITS = {"shapley": "coalitions beside 3 gradients, in multiples of M", "path":
 
 def main(arguments: Sequence[str]) -> None:
     """Compare methods on the held-out problems, by family of models and by number of players."""
+    if list(arguments[:1]) == ["adaptation"]:
+        from captum_meta.benchmark.adaptation import main as adapt
+
+        return adapt(arguments[1:])
     if list(arguments[:1]) == ["metrics"]:
         from captum_meta.benchmark.metric_speed import main as time_metrics
 

@@ -1,0 +1,243 @@
+"""`captum-meta benchmark adaptation`: what learners make of k explained rows of a held-out model."""
+
+from __future__ import annotations
+
+import warnings
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from captum_meta.attr import MetaKernelShap
+from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out, quick_names, reference
+from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.problem import Problem, player_values
+from captum_meta.benchmark.summary import family_group
+from captum_meta.evidence import Game, measure_shapley
+from captum_meta.functional import attribution_error
+from captum_meta.learners import MatchingNetwork, MetaLearner, ZeroShot, list_learners, load_learner
+from captum_meta.losses import relative_squared_error
+from captum_meta.nn import CosineSimilarity, RawInputs
+from captum_meta.types import Explanations, State
+
+ROWS = (4, 16, 64)
+BUDGETS = {"none": 0, "2M": 2}
+ZERO_SHOT, LITERAL, FINE_TUNING = "zero-shot", "matching, literal form", "fine-tuning, 60 Adam steps"
+SAME, SHIFTED, OTHER = "same", "other half", "other model"
+_ELSEWHERE = 16
+_HARM = 1.1
+
+
+class FineTuning(ZeroShot):
+    """All parameters of the explainer, moved by Adam steps on the support rows' loss, as without meta-learning."""
+
+    def __init__(self, learner: MetaLearner, steps: int = 60, rate: float = 1e-3) -> None:
+        super().__init__(learner.explainer)
+        self.steps, self.rate = steps, rate
+
+    def adapt(self, support: Explanations) -> State:
+        explainer = deepcopy(self.explainer).requires_grad_(True)
+        optimizer = torch.optim.Adam(explainer.parameters(), self.rate)
+        evidence = replace(support.evidence, coalitions=None)
+        with torch.enable_grad():
+            for _ in range(self.steps):
+                optimizer.zero_grad()
+                predicted = explainer(evidence).attributions
+                relative_squared_error(predicted, support.attributions).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        return {name: value.detach() for name, value in explainer.named_parameters()}
+
+    def predict(self, state: State, evidence: Any) -> Tensor:
+        return torch.func.functional_call(self.explainer, state, (evidence,)).attributions
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """One learner on one held-out model.
+
+    Attributes:
+        problem, family, learner: what was explained, by what.
+        rows: explained rows adapted to.
+        budget: coalitions a row, ``"none"`` or ``"2M"``, beside three gradients.
+        support: where the rows come from: ``"same"``, ``"other half"`` of the inputs, ``"other model"`` on the same data.
+        error: relative squared error over the query rows.
+        before: that of the zero-shot explainer on the same rows.
+    """
+
+    problem: str
+    family: str
+    learner: str
+    rows: int
+    budget: str
+    support: str
+    error: float
+    before: float
+
+
+def learners(names: Sequence[str] = ()) -> dict[str, MetaLearner]:
+    """Shipped learners, the literal matching network and plain fine-tuning, or those of them with the given ``names``."""
+    zero_shot = load_learner(ZERO_SHOT)
+    literal = MatchingNetwork(zero_shot.explainer, RawInputs(), CosineSimilarity(), values="attributions").eval()
+    makers: dict[str, Callable[[], MetaLearner]] = {
+        **{name: (lambda name=name: load_learner(name)) for name in list_learners()},  # type: ignore[misc]
+        LITERAL: lambda: literal,
+        FINE_TUNING: lambda: FineTuning(zero_shot),
+    }
+    unknown = [name for name in names if name not in makers]
+    if unknown:
+        raise ValueError(f"There are no learners {unknown}: pass some of {list(makers)}.")
+    return {name: makers[name]() for name in names or makers}
+
+
+def run(names: Sequence[str], chosen: Mapping[str, MetaLearner], output: Path, references: Path) -> list[Adapted]:
+    """Adapt every learner to every problem; results already in ``output`` (JSON lines) are kept."""
+    done = [Adapted(**entry) for entry in read_lines(output)]
+    known = {(r.problem, r.learner, r.rows, r.budget, r.support) for r in done}
+    for name in track(names, description="Adapting"):
+        problem = load_held_out(name)
+        for budget in BUDGETS if problem.has_gradient else ("2M",):
+            wanted = [
+                (learner, k, where)
+                for learner in chosen
+                for k, where in _settings(name)
+                if (name, learner, k, budget, where) not in known
+            ]
+            if wanted:
+                for result in _measure(problem, budget, wanted, chosen, references):
+                    done.append(result)
+                    append_line(output, asdict(result))
+    return [r for r in done if r.problem in names and r.learner in chosen]
+
+
+def _settings(name: str) -> list[tuple[int, str]]:
+    settings = [(k, SAME) for k in ROWS] + [(_ELSEWHERE, SHIFTED)]
+    return settings + ([(_ELSEWHERE, OTHER)] if _sibling(name) else [])
+
+
+def _sibling(name: str) -> str | None:
+    """Another model on the same data, with the same baseline; of another architecture where there is one."""
+    data, architecture, _, baseline = name.split("/")
+    others = [n for n in held_out_names() if n != name and n.split("/")[0] == data and n.split("/")[3] == baseline]
+    others = [n for n in others if "/trees/" not in n or architecture == "trees"]
+    return min(others, key=lambda n: n.split("/")[1] == architecture) if others else None
+
+
+def _measure(
+    problem: HeldOutProblem,
+    budget: str,
+    wanted: Sequence[tuple[str, int, str]],
+    chosen: Mapping[str, MetaLearner],
+    references: Path,
+) -> list[Adapted]:
+    coalitions = BUDGETS[budget] * problem.n_players
+    query = Explanations(_evidence(problem.game(), coalitions), reference(problem, "shapley", references))
+    supports = {SAME: _support(problem, coalitions, references)}
+    if any(where == OTHER for _, _, where in wanted):
+        sibling = _sibling(problem.name)
+        assert sibling is not None
+        supports[OTHER] = _support(load_held_out(sibling), coalitions, references)
+    low, high = _halves(supports[SAME], query)
+    results = []
+    for name, k, where in wanted:
+        rows = low if where == SHIFTED else torch.arange(k)
+        asked = query[high] if where == SHIFTED else query
+        support = supports[OTHER if where == OTHER else SAME][rows[:k]]
+        learner = chosen[name]
+        with torch.no_grad():
+            before = learner.explainer(asked.evidence).attributions
+            predicted = learner.predict(learner.adapt(support), asked.evidence)
+        errors = [float(attribution_error(v.double(), asked.attributions.double())) for v in (predicted, before)]
+        results.append(Adapted(problem.name, problem.family, name, k, budget, where, *errors))
+    return results
+
+
+def _halves(support: Explanations, query: Explanations) -> tuple[Tensor, Tensor]:
+    """Support rows of one half of the inputs, and query rows of the other: halves along the first principal direction."""
+    assert support.evidence.inputs is not None and query.evidence.inputs is not None
+    rows, asked = support.evidence.inputs[..., 0], query.evidence.inputs[..., 0]
+    centre = rows.mean(0)
+    direction = torch.linalg.svd(rows - centre, full_matrices=False).Vh[0]
+    places, queries = (rows - centre) @ direction, (asked - centre) @ direction
+    middle = places.median()
+    high = (queries > middle).nonzero().flatten()
+    if len(high) == 0:
+        return (places > middle).nonzero().flatten(), torch.arange(len(queries))
+    return (places <= middle).nonzero().flatten(), high
+
+
+def _evidence(game: Game, coalitions: int) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return replace(measure_shapley(game, coalitions), coalitions=None)
+
+
+def _support(problem: HeldOutProblem, coalitions: int, references: Path) -> Explanations:
+    """64 rows with the attributions that ``adapt`` would compute for them."""
+    arguments = dict(problem.all_support)
+    path = references / f"{problem.name.replace('/', '_')}-support.pt"
+    if path.is_file():
+        labels = torch.load(path, weights_only=True)
+    else:
+        n_players = problem.n_players
+        budget = 2**n_players - 2 if n_players <= 12 else 32 * n_players
+        attr = MetaKernelShap(problem.model, learner=ZERO_SHOT)
+        rows = torch.arange(len(arguments["inputs"])).split(8)
+        mask = arguments["feature_mask"]
+        parts = []
+        for some in rows:
+            these = {key: value if key == "feature_mask" else value[some] for key, value in arguments.items()}
+            found = attr.attribute(**these, n_samples=budget)
+            parts.append(player_values(Problem(model=problem.model, arguments={**these, "feature_mask": mask}), found))
+        labels = torch.cat(parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(labels, path)
+    return Explanations(_evidence(Game(problem.model, **arguments), coalitions), labels)
+
+
+def table(results: Sequence[Adapted], budget: str) -> Table:
+    """Median / mean error by family, and how many models are worse than zero-shot by more than 10 %, or better."""
+    some = [r for r in results if r.budget == budget]
+    families = list(dict.fromkeys(family_group(r) for r in some))  # type: ignore[arg-type]
+    shown = Table(title=f"Errors after adaptation, median / mean; coalitions a row: {budget}")
+    for column in ("support", "rows", "learner", *families, "worse", "better"):
+        shown.add_column(column, justify="left" if column in ("support", "learner") else "right")
+    places = [(SAME, k) for k in ROWS] + [(SHIFTED, _ELSEWHERE), (OTHER, _ELSEWHERE)]
+    for where, k in places:
+        here = [r for r in some if r.support == where and r.rows == k]
+        for name in dict.fromkeys(r.learner for r in here):
+            mine = [r for r in here if r.learner == name]
+            cells = []
+            for family in families:
+                errors = np.array([r.error for r in mine if family_group(r) == family])  # type: ignore[arg-type]
+                cells.append(f"{np.median(errors):.4f} / {errors.mean():.4f}" if len(errors) else "")
+            worse = np.mean([r.error > _HARM * r.before for r in mine])
+            better = np.mean([r.error < r.before for r in mine])
+            shown.add_row(where, str(k), name, *cells, f"{worse:.0%}", f"{better:.0%}")
+        shown.add_section()
+    return shown
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Adapt learners to 4, 16 and 64 explained rows of the held-out models, with 2M coalitions a row and with none."""
+    parser = ArgumentParser(prog="captum-meta benchmark adaptation", description=main.__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few problems of every family")
+    parser.add_argument("--learners", nargs="*", default=(), help="all shipped ones and the peers by default")
+    parser.add_argument("--output", type=Path, default=Path("runs/adaptation.jsonl"), help="JSON lines, taken up again")
+    parser.add_argument("--references", type=Path, default=None, help="folder of references; beside the output by default")
+    options = parser.parse_args(arguments)
+    names = quick_names() if options.quick else held_out_names()
+    references = options.references or options.output.parent / "references"
+    results = run(names, learners(options.learners), options.output, references)
+    console = Console(width=200)
+    for budget in BUDGETS:
+        console.print(table(results, budget))
+    console.print(f"All results: {options.output}")
