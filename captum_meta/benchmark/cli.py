@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from captum_meta.benchmark.compare import compare
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str]) -> None:
 
         return time_step(arguments[1:])
     options = _parser().parse_args(arguments)
+    # The models are small: threads would wait for each other longer than they work, most of all on a busy machine.
+    torch.set_num_threads(1)
     names = quick_names() if options.quick else held_out_names()
     output = options.output or Path("runs") / f"benchmark-{options.kind}.jsonl"
     further = adapted_methods(options.kind, options.learners)
