@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from captum_meta.learners._caution import choose
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
 from captum_meta.types import Evidence, Explanations, State
@@ -21,15 +22,15 @@ class Ridge(MetaLearner):
     .. math:: \phi_{ni} = \phi^0_{ni} + x_{ni} \cdot w + z_{ni} \cdot u_i
 
     with z the player's effects and x the effects beside the network's features, both in units of the output. Each
-    regression is solved in closed form for a grid of strengths. The strength is the one of lowest squared error on rows
-    left out one at a time, and there is no correction at all unless it is clearly below the error without one.
+    regression is solved in closed form for a grid of strengths. The strength, and how much of its correction is applied, are
+    judged by rows left out one at a time: nothing is, unless these rows clearly miss less with it.
 
     Args:
         explainer: the meta-trained explainer.
-        caution: by how many standard errors the left-out rows must favour a correction.
+        caution: how many standard errors are taken off what the left-out rows say of a correction.
     """
 
-    def __init__(self, explainer: Explainer, caution: float = 1.0) -> None:
+    def __init__(self, explainer: Explainer, caution: float = 2.0) -> None:
         super().__init__(explainer)
         self.caution = caution
 
@@ -139,24 +140,16 @@ def _own_regression(features: Tensor, target: Tensor, trust: Tensor) -> _Regress
 
 
 def _choose(regression: _Regression, residual: Tensor, spread: Tensor, caution: float) -> tuple[Tensor, Tensor]:
-    """The coefficients of the best strength (zeros where none is clearly useful), and what left-out rows still miss."""
-    coefficients, remains, errors = [], [], []
-    for strength in _STRENGTHS:
-        weights, correction = regression(strength)
-        correction = correction - spread * correction.sum(-1, keepdim=True)
-        coefficients.append(weights)
-        remains.append(residual - correction)
-        errors.append(remains[-1].square().sum(-1))
-    gains = residual.square().sum(-1) - torch.stack(errors)
-    best = gains.sum(-1).argmax(0, keepdim=True)
-    gain = gains.gather(0, best.unsqueeze(-1).expand_as(gains[:1]))[0]
-    deviation = gain.std(-1, correction=1).nan_to_num(nan=torch.inf) if gain.shape[-1] > 1 else gain.sum(-1) * torch.inf
-    useful = gain.sum(-1) > caution * deviation * gain.shape[-1] ** 0.5
+    """The coefficients of the best strength, shrunk to what is sure of them, and what left-out rows still miss."""
+    fits = [regression(strength) for strength in _STRENGTHS]
+    coefficients = torch.stack([weights for weights, _ in fits])
+    corrections = torch.stack([correction for _, correction in fits])
+    corrections = corrections - spread * corrections.sum(-1, keepdim=True)
+    choice = choose(corrections, residual, caution)
 
-    def pick(options: list[Tensor], otherwise: Tensor) -> Tensor:
-        stacked = torch.stack(options)
-        index = best.reshape(best.shape + (1,) * (stacked.dim() - best.dim())).expand_as(stacked[:1])
-        keep = useful.reshape(useful.shape + (1,) * (otherwise.dim() - useful.dim()))
-        return torch.where(keep, stacked.gather(0, index)[0], otherwise)
+    def pick(options: Tensor) -> Tensor:
+        tail = (1,) * (options.dim() - 1 - choice.option.dim())
+        index = choice.option.reshape(1, *choice.option.shape, *tail).expand_as(options[:1])
+        return options.gather(0, index)[0] * choice.strength.reshape(*choice.strength.shape, *tail)
 
-    return pick(coefficients, torch.zeros_like(coefficients[0])), pick(remains, residual)
+    return pick(coefficients), residual - pick(corrections)

@@ -26,8 +26,8 @@ def explanations(n_rows: int, n_players: int, seed: int, signal: float) -> Expla
     return Explanations(evidence, values)
 
 
-def plain_shared(features: np.ndarray, target: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
-    """Ridge on all rows, and the squared error on rows left out one at a time, refitted each time."""
+def plain_shared(features: np.ndarray, target: np.ndarray, strength: float, caution: float) -> tuple[np.ndarray, float]:
+    """Ridge on all rows, shrunk by what rows left out one at a time say, and by how much these rows gain."""
     flat = features.reshape(-1, features.shape[-1])
     size = np.mean(np.diag(flat.T @ flat))
     penalty = strength * size * np.eye(features.shape[-1])
@@ -37,21 +37,25 @@ def plain_shared(features: np.ndarray, target: np.ndarray, strength: float) -> t
         return np.linalg.solve(x.T @ x + penalty, x.T @ y)
 
     everyone = list(range(len(features)))
-    error = 0.0
+    agreement, size = [], 0.0
     for row in everyone:
-        weights = fit([other for other in everyone if other != row])
-        error += ((target[row] - features[row] @ weights) ** 2).sum()
-    return fit(everyone), error
+        correction = features[row] @ fit([other for other in everyone if other != row])
+        agreement.append((correction * target[row]).sum())
+        size += (correction**2).sum()
+    sure = sum(agreement) - caution * np.std(agreement, ddof=1) * len(everyone) ** 0.5
+    share = min(max(sure / size, 0.0), 1.0)
+    return share * fit(everyone), share * (2 * sure - share * size)
 
 
-def test_shared_coefficients_are_those_of_the_best_left_out_error() -> None:
+def test_shared_coefficients_are_those_that_left_out_rows_gain_most_by() -> None:
     support = explanations(12, 4, seed=0, signal=2.0)
     explainer = EvidenceExplainer()
     prior = explainer.prior(support.evidence)
     features = torch.cat([support.evidence.effects, prior.features], dim=-1).numpy()
-    fits = [plain_shared(features, support.attributions.numpy(), strength) for strength in _STRENGTHS]
-    expected = min(fits, key=lambda fit: fit[1])[0]
-    state = Ridge(explainer).adapt(support)
+    fits = [plain_shared(features, support.attributions.numpy(), strength, 0.5) for strength in _STRENGTHS]
+    expected = max(fits, key=lambda fit: fit[1])[0]
+    state = Ridge(explainer, caution=0.5).adapt(support)
+    assert np.abs(expected).max() > 0.1
     assert np.allclose(state["shared"].numpy(), expected, atol=1e-8)
 
 
@@ -80,7 +84,7 @@ def test_players_of_their_own_are_learned_apart() -> None:
     support = Explanations(support.evidence, values)
     learner = Ridge(EvidenceExplainer())
     predicted = learner.predict(learner.adapt(support), support.evidence)
-    assert (predicted - values).square().sum() < 0.05 * values.square().sum()
+    assert (predicted - values).square().sum() < 0.3 * values.square().sum()
 
 
 def test_noisy_labels_count_less() -> None:
