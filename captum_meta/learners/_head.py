@@ -31,11 +31,13 @@ class ClosedFormHead(nn.Module):
         encoder: gives the features.
         shared: dimensions of psi.
         own: dimensions of chi.
+        caution: added, when training is over, to the learned reluctance to correct; training weighs use and harm, and this
+            keeps the harm rare where support rows are few.
     """
 
-    def __init__(self, encoder: EvidenceEncoder, shared: int = 48, own: int = 16) -> None:
+    def __init__(self, encoder: EvidenceEncoder, shared: int = 48, own: int = 16, caution: float = 0.7) -> None:
         super().__init__()
-        self.encoder, self.shared, self.own = encoder, shared, own
+        self.encoder, self.shared, self.own, self.caution = encoder, shared, own, caution
         width = encoder.width
         self.shared_features, self.own_features = nn.Linear(width, shared, bias=False), nn.Linear(width, own)
         self.log_noise = nn.Linear(width, 1)
@@ -48,7 +50,7 @@ class ClosedFormHead(nn.Module):
 
     def arguments(self) -> dict[str, object]:
         """Constructor arguments, as JSON can hold them."""
-        return {"encoder": dict(self.encoder.arguments()), "shared": self.shared, "own": self.own}
+        return {"encoder": dict(self.encoder.arguments()), "shared": self.shared, "own": self.own, "caution": self.caution}
 
     def fit(self, support: Explanations, prior: Prior, residual: Tensor, state: State) -> tuple[State, Tensor]:
         """Coefficients, and what rows left out one at a time still miss ``(*batch, K, M)``.
@@ -104,7 +106,8 @@ class ClosedFormHead(nn.Module):
         count = float(len(support))
         logits = -self.sharpness.double().exp() * count * errors
         nothing = torch.zeros_like(logits).index_fill(0, torch.tensor(len(_NOISE), device=logits.device), count**0.5)
-        weights = (logits + self.reluctance.double() * nothing).softmax(0)
+        reluctance = self.reluctance.double() + (0.0 if self.training else self.caution)
+        weights = (logits + reluctance * nothing).softmax(0)
         left_out = (weights[..., None, None] * remains).sum(0) * unit
         return _Rows(shared, own, duals), weights, left_out
 

@@ -112,7 +112,7 @@ def test_the_head_is_bayesian_regression_on_all_players_of_all_rows(explained: E
     nothing = float((residual / unit).square().sum())
     logs = [float(torch.tensor(error + 1e-3 * nothing + 1e-12).log()) for error in [*errors, nothing]]
     logits = [-float(head.sharpness.exp()) * n_rows * log for log in logs]
-    logits[-1] += float(head.reluctance) * n_rows**0.5
+    logits[-1] += (float(head.reluctance) + 0.7) * n_rows**0.5
     shares = softmax(logits)[:-1]
     dual = sum(share * fit for share, fit in zip(shares, fits, strict=True))
     w = sum(d * psi[p] for d, p in zip(dual, places, strict=True))
