@@ -52,7 +52,7 @@ class FineTuning(ZeroShot):
             for _ in range(self.steps):
                 optimizer.zero_grad()
                 predicted = explainer(evidence).attributions
-                relative_squared_error(predicted, support.attributions).backward()  # type: ignore[no-untyped-call]
+                relative_squared_error(predicted, support.attributions).backward()
                 optimizer.step()
         return {name: value.detach() for name, value in explainer.named_parameters()}
 
