@@ -27,6 +27,8 @@ from torch import Tensor
 from captum_meta.estimators.quadrature import gauss_legendre
 
 _JITTER = 1e-10
+_FLOOR = 1e-14
+"""Where no player is expected to have any effect."""
 _MAX_NODES = 12
 
 
@@ -125,7 +127,7 @@ class HypercubePosterior:
         )
         both = self._known.unsqueeze(-1) & self._known.unsqueeze(-2)
         covariance = torch.where(both, self._kernel.between_pairs(), 0.0)
-        ridge = torch.where(self._known, _JITTER * covariance.diagonal(dim1=-2, dim2=-1), 1.0)
+        ridge = torch.where(self._known, (_JITTER * covariance.diagonal(dim1=-2, dim2=-1)).clamp(min=_FLOOR), 1.0)
         self._factor = _factor(covariance, ridge)
         residual = torch.where(self._known, seen - expected, 0.0)
         self._coefficients = torch.cholesky_solve(residual.unsqueeze(-1), self._factor)

@@ -122,3 +122,14 @@ def test_the_prior_covariance_is_differentiable() -> None:
         return HypercubePosterior(members, differences, known, players, worths[-1], prior, tau, rho).shapley_values()
 
     assert torch.autograd.gradcheck(function, (additive, rates), eps=1e-5, atol=1e-4)
+
+
+def test_where_nothing_is_expected_the_prior_stands() -> None:
+    worths, codes = game(2), [1, 2, 6]
+    nothing = torch.zeros(N_PLAYERS, dtype=torch.float64)
+    prior = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]).double()
+    differences = worths[codes] - worths.flip(0)[codes]
+    known, players = torch.ones(3, dtype=torch.bool), torch.ones(N_PLAYERS, dtype=torch.bool)
+    members = all_coalitions(N_PLAYERS)[codes]
+    found = HypercubePosterior(members, differences, known, players, worths[-1], prior, nothing, nothing)
+    assert torch.allclose(found.shapley_values(), prior)
