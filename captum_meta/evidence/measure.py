@@ -100,8 +100,8 @@ class ShapleyMeasurement:
             rows = torch.arange(len(self.total), device=self.total.device)
         channels, known, total, mask = self.channels[rows], self.known[rows], self.total[rows], self.game.mask[rows]
         length = int(self.measured[rows].any(0).sum())
-        parts = [part[rows, :length] for part in (self.members, self.worths, self.measured)]
-        _read_border(channels, known, *parts, mask, total)
+        members, worths, measured = (part[rows, :length] for part in (self.members, self.worths, self.measured))
+        _read_border(channels, known, members, worths, measured, mask, total)
         n_rows, n_players, _, n_outputs = channels.shape
         everyone = mask.unsqueeze(-1).expand(n_rows, n_players, n_outputs)
         return Evidence(
@@ -111,7 +111,7 @@ class ShapleyMeasurement:
             total=total.flatten(),
             curve=_outputs_first(self.curve[rows]),
             points=self.points.expand(n_rows * n_outputs, -1),
-            coalitions=_per_output(*parts) if _beyond_border(parts[0], parts[2], mask) else None,
+            coalitions=_per_output(members, worths, measured) if _beyond_border(members, measured, mask) else None,
             inputs=None if self.inputs is None else self.inputs[rows].repeat_interleave(n_outputs, 0),
         )
 
