@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--held-out", type=int, default=10, help="versions to compare on")
     parser.add_argument("--width", type=int, default=384, help="hidden width of the classifiers, give or take a quarter")
     parser.add_argument("--rows", type=int, default=64, help="explained rows of each version to learn from")
-    parser.add_argument("--steps", type=int, default=600, help="training steps of 8 tasks")
+    parser.add_argument("--steps", type=int, default=1200, help="training steps of 8 tasks")
     parser.add_argument("--pairs", type=int, default=500, help="pairs of permutations of the reference compared with")
     options = parser.parse_args(arguments)
     start = perf_counter()
