@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -15,27 +16,24 @@ from captum_meta.benchmark.methods import adapted_methods
 from captum_meta.benchmark.summary import curves, family_group, size_group, summarise, tables, write
 from captum_meta.benchmark.support_cost import support_table
 
+_FURTHER = {
+    "adaptation": "adaptation",
+    "estimates": "error_estimates",
+    "gradient-shap": "gradient_shap",
+    "metrics": "metric_speed",
+    "overhead": "overhead",
+    "step": "step",
+    "training": "training",
+}
+"""Further comparisons by name, and the modules whose ``main`` runs them."""
+
 _UNITS = {"shapley": "coalitions beside 3 gradients, in multiples of M", "path": "gradients"}
 
 
 def main(arguments: Sequence[str]) -> None:
     """Compare methods on the held-out problems, by family of models and by number of players."""
-    if list(arguments[:1]) == ["adaptation"]:
-        from captum_meta.benchmark.adaptation import main as adapt
-
-        return adapt(arguments[1:])
-    if list(arguments[:1]) == ["metrics"]:
-        from captum_meta.benchmark.metric_speed import main as time_metrics
-
-        return time_metrics(arguments[1:])
-    if list(arguments[:1]) == ["training"]:
-        from captum_meta.benchmark.training import main as train
-
-        return train(arguments[1:])
-    if list(arguments[:1]) == ["step"]:
-        from captum_meta.benchmark.step import main as time_step
-
-        return time_step(arguments[1:])
+    if arguments and arguments[0] in _FURTHER:
+        return import_module(f"captum_meta.benchmark.{_FURTHER[arguments[0]]}").main(arguments[1:])
     options = _parser().parse_args(arguments)
     # The models are small: threads would wait for each other longer than they work, most of all on a busy machine.
     torch.set_num_threads(1)
@@ -67,7 +65,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="captum-meta benchmark",
         description=main.__doc__,
-        epilog="`captum-meta benchmark metrics` times our deletion and insertion curves beside Quantus's PixelFlipping.",
+        epilog=f"Further comparisons, each with its own --help: captum-meta benchmark {' | '.join(_FURTHER)}",
     )
     parser.add_argument("--kind", choices=("shapley", "path"), default="shapley", help="what is explained")
     parser.add_argument("--quick", action="store_true", help="a few problems of every family, in 3 minutes on 2 cores")

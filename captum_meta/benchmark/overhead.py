@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
@@ -27,7 +28,7 @@ class _Timed(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             sizes = (n_players, 128, 128, 3)
-            layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+            layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         self.layers = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
         self.seconds = 0.0
 
