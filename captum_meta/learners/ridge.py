@@ -23,14 +23,15 @@ class Ridge(MetaLearner):
 
     with z the player's effects and x the effects beside the network's features, both in units of the output. Each
     regression is solved in closed form for a grid of strengths. The strength, and how much of its correction is applied, are
-    judged by rows left out one at a time: nothing is, unless these rows clearly miss less with it.
+    judged by rows left out one at a time: nothing is, unless these rows clearly miss less with it. No row is corrected by
+    more than the support row that was corrected most: effects that explode on a saturated row would carry x w anywhere.
 
     Args:
         explainer: the meta-trained explainer.
         caution: how many standard errors are taken off what the left-out rows say of a correction.
     """
 
-    def __init__(self, explainer: Explainer, caution: float = 2.0) -> None:
+    def __init__(self, explainer: Explainer, caution: float = 1.5) -> None:
         super().__init__(explainer)
         self.caution = caution
 
@@ -48,16 +49,23 @@ class Ridge(MetaLearner):
         weights, left_out = _choose(shared, residual, spread, self.caution)
         own = _own_regression(_effects(evidence).double(), left_out, trust)
         coefficients, _ = _choose(own, left_out, spread, self.caution)
-        return {"shared": weights.to(start.dtype), "own": coefficients.to(start.dtype)}
+        state = {"shared": weights.to(start.dtype), "own": coefficients.to(start.dtype)}
+        return {**state, "reach": _correction(state, prior, evidence).norm(dim=-1).amax(-1)}
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
         prior = self.explainer.prior(evidence)
         if not state:
             return prior
-        own = _fit_players(state["own"], evidence.players.shape[-1]).unsqueeze(-3)
-        correction = (_shared_features(prior, evidence) * state["shared"][..., None, None, :]).sum(-1)
-        correction = correction + (_effects(evidence) * own).sum(-1)
-        return replace(prior, attributions=prior.attributions + torch.where(evidence.players, correction, 0.0))
+        correction = _correction(state, prior, evidence)
+        size = correction.norm(dim=-1).clamp(min=torch.finfo(correction.dtype).tiny)
+        bounded = correction * (state["reach"].unsqueeze(-1) / size).clamp(max=1).unsqueeze(-1)
+        return replace(prior, attributions=prior.attributions + bounded)
+
+
+def _correction(state: State, prior: Prior, evidence: Evidence) -> Tensor:
+    own = _fit_players(state["own"], evidence.players.shape[-1]).unsqueeze(-3)
+    shared = (_shared_features(prior, evidence) * state["shared"][..., None, None, :]).sum(-1)
+    return torch.where(evidence.players, shared + (_effects(evidence) * own).sum(-1), 0.0)
 
 
 def _effects(evidence: Evidence) -> Tensor:

@@ -1,5 +1,7 @@
 """The ridge learner derived again, row by row, with everything written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -74,6 +76,20 @@ def test_noise_does_little_harm() -> None:
 def test_one_row_cannot_judge_itself_so_nothing_is_learned() -> None:
     state = Ridge(EvidenceExplainer()).adapt(explanations(1, 4, 0, signal=2.0))
     assert not state["shared"].any() and not state["own"].any()
+
+
+def test_no_row_is_corrected_by_more_than_the_support_rows() -> None:
+    support, learner = explanations(12, 4, seed=0, signal=2.0), Ridge(EvidenceExplainer())
+    state = learner.adapt(support)
+    query = explanations(5, 4, seed=1, signal=2.0).evidence
+    far = replace(query, effects=1000 * query.effects)
+
+    def sizes(evidence: Evidence) -> torch.Tensor:
+        correction = learner.prior(state, evidence).attributions - learner.explainer.prior(evidence).attributions
+        return correction.norm(dim=-1)
+
+    largest = sizes(support.evidence).max()
+    assert torch.allclose(sizes(far), largest.expand(5)) and largest > 0
 
 
 def test_players_of_their_own_are_learned_apart() -> None:
