@@ -1,0 +1,64 @@
+"""The reversible loop against whole numbers of Python and against the unroll."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_meta.optim import SGD, Backprop, InnerProblem
+from captum_meta.optim.reversible import DENOMINATOR, ExactProduct, MomentumSGD, Reversible
+
+
+def _loss(p: dict[str, Tensor]) -> Tensor:
+    return ((p["a"].tanh() * 2 - p["b"]) ** 2).sum() + (p["b"].sin() * 0.3).sum() + 0.05 * (p["a"] ** 2).sum()
+
+
+def _start() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {n: torch.randn(2, 3, generator=generator, dtype=torch.float64).requires_grad_() for n in "ab"}
+
+
+@pytest.mark.parametrize("steps", [5, 100, 700])
+def test_products_return_bit_for_bit(steps: int) -> None:
+    first = torch.tensor([123456789012345, -98765432109876, 7, 0])
+    product, values, buffers, plain = ExactProduct(first), first, [0] * 4, first.tolist()
+    numerators = [DENOMINATOR * 9 // 10 - s % 7 for s in range(steps)]
+    for s, n in enumerate(numerators):
+        values = product.multiply(values, n) + s
+        for i, v in enumerate(plain):
+            buffers[i] = buffers[i] * DENOMINATOR + v % DENOMINATOR
+            plain[i] = v // DENOMINATOR * n + buffers[i] % n + s
+            buffers[i] //= n
+        if not product.full:
+            assert values.tolist() == plain
+    for s in reversed(range(steps)):
+        values = product.divide(values - s, numerators[s])
+    assert torch.equal(values, first) and not product.buffer.any() and not product.full
+
+
+@pytest.mark.parametrize("steps", [5, 100, 700])
+def test_gradients_are_those_of_the_unroll(steps: int) -> None:
+    found = []
+    for way in (Backprop(), Reversible()):
+        rule, start = MomentumSGD(["a", "b"], steps, 0.02, 0.75).double(), _start()
+        end = way.solve(InnerProblem(_loss, rule, steps), start)
+        (end["a"].square().sum() + end["b"].sum()).backward()
+        found.append([*end.values(), *[v.grad for v in start.values()], rule.log_rates.grad, rule.logits.grad])
+    for expected, got in zip(*found, strict=True):
+        assert torch.allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_loss_that_changes_is_refused() -> None:
+    calls: list[None] = []
+
+    def loss(p: dict[str, Tensor]) -> Tensor:
+        calls.append(None)
+        return _loss(p) * len(calls)
+
+    end = Reversible().solve(InnerProblem(loss, MomentumSGD(["a", "b"], 5, 0.01, 0.75).double(), 5), _start())
+    with pytest.raises(RuntimeError, match="bit for bit"):
+        end["a"].sum().backward()
+
+
+def test_another_rule_is_refused() -> None:
+    with pytest.raises(TypeError, match="MomentumSGD"):
+        Reversible().solve(InnerProblem(_loss, SGD(["a", "b"], 5, 0.01), 5), _start())
