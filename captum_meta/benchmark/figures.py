@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = "osD^vPX"
+_MARKERS = "osD^vPX<>*h"
+_EXACT = 1e-7
+"""Errors below this are rounding; the axis ends there."""
 
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
@@ -27,17 +29,19 @@ def error_against_cost(panels: Mapping[str, Curves], path: Path) -> None:
             index = methods.index(method)
             style = {"linestyle": "-" if index < 7 else "--", "linewidth": 2.5 if method.startswith("Meta") else 1.2}
             cost, error = zip(*points, strict=True)
-            axes.plot(cost, error, color=_COLOURS[index % 7], marker=_MARKERS[index % 7], label=method, **style)
+            axes.plot(cost, error, color=_COLOURS[index % 7], marker=_MARKERS[index % len(_MARKERS)], label=method, **style)
         axes.set(xscale="log", yscale="log", title=title)
         axes.set_xlabel("model evaluations a row (a gradient counts as 3)")
         axes.set_ylabel("relative squared error")
+        if axes.get_ylim()[0] < _EXACT:
+            axes.set_ylim(bottom=_EXACT)
         axes.grid(alpha=0.3, which="both")
     for axes in all_axes[len(panels) :]:
         axes.set_axis_off()
     handles = {label: line for axes in all_axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
 
 
 def attributions_of_one_row(values: Mapping[str, Tensor], names: Sequence[str], path: Path, top: int = 10) -> None:
