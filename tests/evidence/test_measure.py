@@ -80,8 +80,7 @@ def test_worths_of_coalitions_inside_the_border_in_small_chunks() -> None:
         for members, worth in zip(whole.coalitions.members[row], whole.coalitions.worths[row], strict=True):
             kept = {group for group, member in zip(ORDER, members.tolist(), strict=True) if member}
             values = [
-                model(*mixed(x, b, row, some), extra[0][row : row + 1], extra[1])[0, target[row]]
-                for some in (kept, set())
+                model(*mixed(x, b, row, some), extra[0][row : row + 1], extra[1])[0, target[row]] for some in (kept, set())
             ]
             assert torch.isclose(worth, values[0] - values[1])
 
