@@ -39,7 +39,7 @@ def plan_coalitions(
 
     >>> members, measured = plan_coalitions(torch.ones(1, 3, dtype=torch.bool), 2, 0, torch.tensor([1]))
     >>> members.sum(-1).tolist()
-    [[1, 2]]
+    [[2, 1]]
     """
     if budget < 0:
         raise ValueError(f"The budget of coalitions must not be negative, got {budget}: pass 0 for none.")

@@ -19,6 +19,7 @@ def row_keys(inputs: tuple[Tensor, ...], seed: int) -> Tensor:
 def uniform(keys: Tensor, steps: Tensor, count: int) -> Tensor:
     """Float32 numbers in [0, 1), ``(N, count)``, for the N pairs of a row's key and a step.
 
+    >>> import torch
     >>> keys = torch.tensor([5, 7])
     >>> torch.equal(uniform(keys, torch.tensor([3, 3]), 4)[1:], uniform(keys[1:], torch.tensor([3]), 4))
     True

@@ -32,10 +32,10 @@ class Similarity(nn.Module, ABC):
 
 
 class CosineSimilarity(Similarity):
-    r"""The angle between keys (Vinyals et al. 2016): :math:`q \cdot s / (|q| |s|)`.
+    r"""Cosine of the angle (Vinyals et al. 2016): :math:`q \cdot s / (|q| |s|)`, over a temperature of 0.1 at first.
 
-    >>> CosineSimilarity()(torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])).tolist()
-    [[1.0, 0.0]]
+    >>> CosineSimilarity()(torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])).detach().round().tolist()
+    [[10.0, 0.0]]
     """
 
     def __init__(self, temperature: float = 0.1) -> None:
