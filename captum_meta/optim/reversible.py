@@ -15,6 +15,7 @@ DENOMINATOR = 2**12
 """Momenta are whole multiples of 1 / DENOMINATOR."""
 
 _UNIT = 2.0**44
+_LARGEST = 2.0**10
 
 
 class MomentumSGD(UpdateRule):
@@ -112,7 +113,7 @@ class Reversible(Hypergradient):
 class _Loop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: InnerProblem, names: list[str], rates: Tensor, momenta: Tensor, *start: Tensor) -> Any:
-        whole = [(value.double() * _UNIT).round().long() for value in start]
+        whole = [_fixed(value.double()) for value in start]
         ctx.start = [value.clone() for value in whole]
         velocity = [torch.zeros_like(value) for value in whole]
         products = [ExactProduct(value) for value in whole]
@@ -152,12 +153,22 @@ class _Loop(torch.autograd.Function):
         return None, None, to_rates, to_momenta, *to_start
 
 
+def _fixed(values: Tensor) -> Tensor:
+    """``values`` float64 in units of the fixed point."""
+    if not bool((values.abs() < _LARGEST).all()):
+        raise ValueError(
+            f"A parameter or its step is not finite or beyond {_LARGEST:g}, which the fixed point cannot hold: "
+            "lower the rates, scale the loss, or use Backprop."
+        )
+    return (values * _UNIT).round().long()
+
+
 def _value(whole: Tensor, dtype: torch.dtype) -> Tensor:
     return (whole.double() / _UNIT).to(dtype)
 
 
 def _moves(gradients: list[Tensor], rates: Tensor) -> list[Tensor]:
-    return [(-r.double() * g.double() * _UNIT).round().long() for r, g in zip(rates, gradients, strict=True)]
+    return [_fixed(-r.double() * g.double()) for r, g in zip(rates, gradients, strict=True)]
 
 
 def _gradient(

@@ -62,3 +62,10 @@ def test_a_loss_that_changes_is_refused() -> None:
 def test_another_rule_is_refused() -> None:
     with pytest.raises(TypeError, match="MomentumSGD"):
         Reversible().solve(InnerProblem(_loss, SGD(["a", "b"], 5, 0.01), 5), _start())
+
+
+@pytest.mark.parametrize("rate", [1e9, float("nan")])
+def test_what_the_fixed_point_cannot_hold_is_refused(rate: float) -> None:
+    rule = MomentumSGD(["a", "b"], 3, 0.01, 0.75).double()
+    with pytest.raises(ValueError, match="lower the rates"):
+        Reversible().solve(InnerProblem(lambda p: rate * _loss(p), rule, 3), _start())
