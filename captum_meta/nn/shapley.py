@@ -81,9 +81,11 @@ class ShapleyExplainer(Explainer):
         """A bound on each row's relative squared error, ``(*batch,)``, from the hypercube posterior.
 
         It expects of any attributions a squared error of its variance and of their distance from its own mean. Nine in ten
-        rows of synthetic models are below ten times that. It needs coalitions: NaN where none was evaluated. Beyond 2,048 of
-        them the first ones speak for all, which overstates the error.
+        rows of synthetic models are below ten times that. It needs coalitions: NaN where none was evaluated, or
+        no more than a border larger than 2,048. Of more than 2,048 the first speak for all, which overstates the error.
         """
+        if evidence.coalitions is None and 2 * evidence.players.shape[-1] > _MAX_POSTERIOR:
+            return super().estimate_error(prior, evidence, attributions)
         coalitions = evidence.coalitions or _border(evidence)
         if _is_complete(coalitions, evidence):
             return torch.zeros_like(evidence.total)

@@ -65,6 +65,12 @@ def test_estimates_are_zero_when_all_is_known_and_unknown_when_nothing_is() -> N
     assert bounds.shape == (4,) and (bounds > 0).all()
 
 
+def test_an_image_of_150528_pixels_has_no_estimate_and_costs_no_square_of_it() -> None:
+    attr = MetaKernelShap(lambda x: x.square().mean((1, 2, 3)), learner=untrained("shapley"))
+    values, bounds = attr.attribute(torch.ones(1, 3, 224, 224), n_samples=0, return_error_estimate=True)
+    assert values.shape == (1, 3, 224, 224) and bounds.isnan().all()
+
+
 def test_estimates_do_not_depend_on_the_outputs_scale() -> None:
     model, x = CountingModel(), torch.randn(4, 6)
     one = MetaKernelShap(model, learner=untrained("shapley"))
