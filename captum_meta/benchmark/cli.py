@@ -14,7 +14,7 @@ from captum_meta.benchmark.compare import compare
 from captum_meta.benchmark.heldout import held_out_names, quick_names
 from captum_meta.benchmark.methods import adapted_methods
 from captum_meta.benchmark.summary import curves, family_group, size_group, summarise, tables, write
-from captum_meta.benchmark.support_cost import support_table
+from captum_meta.benchmark.support_cost import outcome_table, support_table
 
 _FURTHER = {
     "adaptation": "adaptation",
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
         console.print(*tables(some, _UNITS[options.kind]))
     support = support_table(results, options.kind)
     if support is not None:
-        console.print(support)
+        console.print(support, outcome_table(results, options.kind))
     console.print(f"All results: {output}")
     for path in options.export:
         write(summaries, path)

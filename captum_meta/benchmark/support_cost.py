@@ -16,6 +16,7 @@ from captum_meta.benchmark.methods import ADAPTED, PATH_ADAPTED, PATH_ZERO_SHOT,
 from captum_meta.benchmark.problem import Counted, Problem
 
 PAIRS = {"shapley": (ZERO_SHOT, ADAPTED), "path": (PATH_ZERO_SHOT, PATH_ADAPTED)}
+_EQUAL = 1e-4
 
 
 @lru_cache
@@ -93,6 +94,31 @@ def support_table(results: Sequence[Result], kind: str) -> Table | None:
         label = f"{n_players}{', no gradient' if trees else ''}"
         table.add_row(label, str(len({r.problem for r in some})), f"{cost:,}", *cells)
     return table if keys else None
+
+
+def outcomes(results: Sequence[Result], kind: str) -> dict[int, tuple[int, int, int]]:
+    """For each budget: models compared, and those that support rows made better and worse by more than a tenth.
+
+    Errors under 1e-4 count as equal.
+    """
+    plain, adapted = PAIRS[kind]
+    before = {(r.problem, r.budget): r.error for r in results if r.method == plain}
+    pairs = [(r.budget, before.get((r.problem, r.budget)), r.error) for r in results if r.method == adapted]
+    counts = {}
+    for budget in sorted({budget for budget, _, _ in pairs}):
+        some = [(max(old, _EQUAL), max(new, _EQUAL)) for b, old, new in pairs if b == budget and old is not None]
+        counts[budget] = (len(some), sum(new < 0.9 * old for old, new in some), sum(new > 1.1 * old for old, new in some))
+    return counts
+
+
+def outcome_table(results: Sequence[Result], kind: str) -> Table:
+    """What :func:`outcomes` counts."""
+    table = Table(title=f"{SUPPORT_ROWS} support rows beside none: models by more than a tenth")
+    for name in ("budget", "models", "better", "worse"):
+        table.add_column(name, justify="right")
+    for budget, counts in outcomes(results, kind).items():
+        table.add_row(str(budget), *map(str, counts))
+    return table
 
 
 def _paid(results: Sequence[Result], kind: str, budget: int, cost: int) -> str:

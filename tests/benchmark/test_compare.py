@@ -15,7 +15,14 @@ from captum_meta.benchmark import compare as comparison
 from captum_meta.benchmark.compare import Result, compare
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.summary import curves, family_group, interval, size_group, summarise, tables, write
-from captum_meta.benchmark.support_cost import evaluations_for, rows_until_paid, support_cost, support_table
+from captum_meta.benchmark.support_cost import (
+    PAIRS,
+    evaluations_for,
+    outcomes,
+    rows_until_paid,
+    support_cost,
+    support_table,
+)
 
 NAMES = ["wine/mlp/logit/zero", "diabetes/mlp/value/row", "diabetes/trees/value/row"]
 METHODS = ["Captum IntegratedGradients", "Captum, one more, completed"]
@@ -186,3 +193,14 @@ def test_the_support_table_names_its_cost() -> None:
     console.print(table)
     assert f"{support_cost('path', 13):,}" in console.file.getvalue()  # type: ignore[attr-defined]
     assert support_table([r for r in results if "16 rows" not in r.method], "path") is None
+
+
+def test_better_and_worse_are_counted_a_budget_and_rounding_is_equal() -> None:
+    plain, adapted = PAIRS["path"]
+    errors = {"a": (0.5, 0.4), "b": (0.5, 0.6), "c": (0.5, 0.52), "d": (1e-9, 1e-5), "e": (0.5, 0.1)}
+    results = [
+        Result(name, "mlp", 8, method, 3, error, 0.0)
+        for name, pair in errors.items()
+        for method, error in zip((plain, adapted), pair, strict=True)
+    ]
+    assert outcomes(results, "path") == {3: (5, 2, 1)}
