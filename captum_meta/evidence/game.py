@@ -14,6 +14,7 @@ from captum_meta.evidence.untouched import says_no_gradient, untouched
 
 _MAX_ROWS = 4096
 _MAX_ELEMENTS = 2**25
+_MAX_GRADIENT_ELEMENTS = 2**18
 _Reduce = Callable[[Tensors, Tensor], Tensor]
 
 
@@ -26,7 +27,7 @@ class Game:
 
     Args:
         forward_func, inputs, baselines, target, additional_forward_args, feature_mask: as in Captum.
-        max_rows: rows of the explained model evaluated at once.
+        max_rows: rows of the explained model evaluated, or differentiated, at once.
 
     Raises:
         AssertionError: for arguments that Captum refuses.
@@ -55,6 +56,8 @@ class Game:
         )
         elements = max(1, sum(tensor[0].numel() for tensor in self.inputs))
         self.max_rows = max_rows or max(1, min(_MAX_ROWS, _MAX_ELEMENTS // elements))
+        # A backward keeps all activations: as many rows as the caller's batch, more only where rows are small.
+        self.max_gradient_rows = max_rows or min(self.max_rows, max(self.n_examples, _MAX_GRADIENT_ELEMENTS // elements))
         self.has_gradient = all(tensor.is_floating_point() for tensor in self.inputs)
         self._whole_batch = False
         self._one_at_a_time = False
@@ -176,7 +179,7 @@ class Game:
 
     def _gradients(self, points: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor]:
         everyone = torch.arange(self.n_examples, device=self.device)
-        step = self.n_examples if self._whole_batch else self.max_rows
+        step = self.n_examples if self._whole_batch else self.max_gradient_rows
         rows = everyone.repeat(len(points))
         alphas = points.to(self.device).repeat_interleave(self.n_examples)
         effects, values = [], []

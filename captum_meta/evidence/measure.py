@@ -17,6 +17,8 @@ from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence, _Rows
 _BORDER_PLAYERS = 32
 """Up to this many players the border is measured when no budget is given."""
 _MAX_INPUT_PLAYERS = 4096
+_ROUNDING = 8
+"""Units in the last place by which two evaluations of the same input may differ: a batch's rows are not rounded alike."""
 
 
 def measure_shapley(game: Game, n_samples: int | None = None, seed: int = 0) -> Evidence:
@@ -101,7 +103,10 @@ class ShapleyMeasurement:
         channels, known, total, mask = self.channels[rows], self.known[rows], self.total[rows], self.game.mask[rows]
         length = int(self.measured[rows].any(0).sum())
         members, worths, measured = (part[rows, :length] for part in (self.members, self.worths, self.measured))
-        _read_border(channels, known, members, worths, measured, mask, total)
+        rounding = (
+            _ROUNDING * torch.finfo(total.dtype).eps * torch.maximum(self.start.abs(), (self.start + self.total).abs())
+        )
+        _read_border(channels, known, members, worths, measured, mask, total, rounding[rows])
         n_rows, n_players, _, n_outputs = channels.shape
         everyone = mask.unsqueeze(-1).expand(n_rows, n_players, n_outputs)
         return Evidence(
@@ -208,14 +213,22 @@ def _warn_of_coalitions(n_players: int) -> None:
 
 
 def _read_border(
-    channels: Tensor, known: Tensor, members: Tensor, worths: Tensor, measured: Tensor, mask: Tensor, total: Tensor
+    channels: Tensor,
+    known: Tensor,
+    members: Tensor,
+    worths: Tensor,
+    measured: Tensor,
+    mask: Tensor,
+    total: Tensor,
+    rounding: Tensor,
 ) -> None:
-    """Fill in leave-one-out and add-one-in from the coalitions of one player, and of all but one."""
+    """Fill in leave-one-out and add-one-in from the coalitions of one player, and of all but one; rounding counts as 0."""
     absent = mask.unsqueeze(1) & ~members
     for channel, single, value in ((4, members, worths), (3, absent, total.unsqueeze(1) - worths)):
         rows, coalitions = (measured & (single.sum(-1) == 1)).nonzero(as_tuple=True)
         players = single[rows, coalitions].to(torch.uint8).argmax(-1)
-        channels[rows, players, channel] = value[rows, coalitions]
+        effects = value[rows, coalitions]
+        channels[rows, players, channel] = torch.where(effects.abs() <= rounding[rows], 0.0, effects)
         known[rows, players, channel] = True
 
 

@@ -196,3 +196,29 @@ def test_evidence_lies_where_the_model_lies() -> None:
     assert evidence.effects.is_cuda
     alone = measure_shapley(Game(model.cpu(), x.cpu(), None, 1), n_samples=6)
     assert torch.allclose(evidence.effects.cpu(), alone.effects, atol=1e-5)
+
+
+def test_rounding_that_depends_on_the_place_in_the_batch_is_no_effect() -> None:
+    def model(x: Tensor) -> Tensor:
+        ulp = torch.finfo(x.dtype).eps * (torch.arange(len(x)) % 3 - 1)
+        return (1 + x[:, 0] + x[:, 1] * x[:, 2]) * (1 + ulp)
+
+    evidence = measure_shapley(Game(model, torch.rand(3, 4) + 0.5), 8)
+    assert (evidence.effects[:, 3] == 0).all() and evidence.measured[:, 3].all()
+    assert (evidence.effects[:, :3, 3:].abs().sum(-1) > 0.1).all()
+
+
+def test_gradients_are_taken_of_as_many_rows_as_the_batch_has_unless_rows_are_small() -> None:
+    sizes = []
+
+    def model(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x.flatten(1).sum(1)
+
+    for x, largest in ((torch.rand(2, 3, 128, 512), 2), (torch.rand(2, 3), 20)):
+        sizes.clear()
+        Game(model, x).slopes(torch.linspace(0, 1, 10))
+        assert max(sizes) == largest
+    sizes.clear()
+    Game(model, torch.rand(2, 3), max_rows=7).slopes(torch.linspace(0, 1, 10))
+    assert max(sizes) == 7
