@@ -5,6 +5,7 @@ from captum._utils.common import _expand_target as expand_target
 from captum._utils.common import _format_additional_forward_args as format_additional_forward_args
 from captum._utils.common import _format_feature_mask as format_feature_mask
 from captum._utils.common import _format_output as format_output
+from captum._utils.common import _format_outputs as format_outputs
 from captum._utils.common import _format_tensor_into_tuples as format_tensor_into_tuples
 from captum._utils.common import _is_tuple as is_tuple
 from captum._utils.common import _run_forward as run_forward
@@ -29,6 +30,7 @@ __all__ = [
     "format_feature_mask",
     "format_input_baseline",
     "format_output",
+    "format_outputs",
     "format_tensor_into_tuples",
     "is_tuple",
     "progress",

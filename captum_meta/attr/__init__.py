@@ -11,6 +11,7 @@ from captum_meta.attr.general import MetaAttribution
 from captum_meta.attr.gradient_shap import MetaGradientShap
 from captum_meta.attr.integrated_gradients import MetaIntegratedGradients
 from captum_meta.attr.kernel_shap import MetaKernelShap
+from captum_meta.attr.layer_integrated_gradients import MetaLayerIntegratedGradients
 from captum_meta.attr.shapley_value import MetaShapleyValueSampling
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "MetaGradientShap",
     "MetaIntegratedGradients",
     "MetaKernelShap",
+    "MetaLayerIntegratedGradients",
     "MetaShapleyValueSampling",
 ]

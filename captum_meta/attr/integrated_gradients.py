@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from captum.attr import IntegratedGradients
 from captum.log import log_usage
 from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
-from captum_meta.attr._frontend import Frontend, Learner, count_examples, output_dtype
-from captum_meta.evidence import Game, measure_path
-from captum_meta.types import Evidence
-
-_REFERENCE_STEPS = 200
+from captum_meta.attr._frontend import Learner, count_examples
+from captum_meta.attr._path import PathFrontend
 
 
-class MetaIntegratedGradients(Frontend, IntegratedGradients):
+class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
     """Integrated Gradients from a few gradients, corrected by what f itself says along the path.
 
     Every row costs ``n_steps`` gradients and two evaluations. The correction vanishes as the quadrature converges.
@@ -35,8 +31,6 @@ class MetaIntegratedGradients(Frontend, IntegratedGradients):
     >>> MetaIntegratedGradients(lambda x: x[:, 0] * x[:, 1]).attribute(torch.tensor([[2.0, 3.0]]), n_steps=3)
     tensor([[3., 3.]])
     """
-
-    kind = "path"
 
     def __init__(
         self, forward_func: Callable[..., Any], multiply_by_inputs: bool = True, *, learner: Learner = None
@@ -62,8 +56,8 @@ class MetaIntegratedGradients(Frontend, IntegratedGradients):
             inputs, baselines, target, additional_forward_args, method: as in Captum.
             n_steps: gradients a row.
             internal_batch_size: rows of the model differentiated at once.
-            return_convergence_delta: also return, for each row, the sum of the attributions before they were completed,
-                minus f(input) - f(baseline).
+            return_convergence_delta: also return, for each row, what the attributions' sum would miss of
+                f(input) - f(baseline) without the correction: the delta of Captum's own method at these steps.
 
         Returns:
             Attributions in the shapes of the inputs, and the delta ``(B,)`` if asked for.
@@ -73,42 +67,6 @@ class MetaIntegratedGradients(Frontend, IntegratedGradients):
         formatted, starts = _captum.format_input_baseline(inputs, baselines)
         _captum.validate_input(formatted, starts, n_steps, method)
         game = self._game(inputs, baselines, target, additional_forward_args, None, internal_batch_size)
-        evidence, slopes = measure_path(game, _nodes(n_steps, method))
-        prediction = self._explain(self._viewed(evidence, game), (n_steps, method))
-        values = prediction.attributions
-        if not self.multiplies_by_inputs:
-            values = _multipliers(values, slopes, game)
-        parts = game.players.of_elements(values.to(output_dtype(game, values)))
+        parts, delta = self._integrate(game, n_steps, method)
         attributions = _captum.format_output(is_tuple, parts)
-        return (attributions, prediction.gap) if return_convergence_delta else attributions
-
-    def _default_key(self, game: Game) -> Hashable:
-        return (10, "gausslegendre")
-
-    def _measure_support(self, game: Game, key: Hashable) -> Evidence:
-        assert isinstance(key, tuple)
-        return measure_path(game, _nodes(*key))[0]
-
-    def _reference(self, game: Game) -> Tensor:
-        """A long run of Captum's own quadrature, ``(N, M)``."""
-        slopes = game.slopes(_nodes(_REFERENCE_STEPS, "gausslegendre").to(game.inputs[0].dtype))
-        assert slopes is not None
-        weights = torch.tensor(_captum.approximation_parameters("gausslegendre")[0](_REFERENCE_STEPS))
-        return (slopes[0].squeeze(-1) @ weights.to(slopes[0])) * _delta(game)
-
-
-def _nodes(n_steps: int, method: str) -> Tensor:
-    """Captum's own points of the path for ``method``."""
-    points = torch.tensor(_captum.approximation_parameters(method)[1](n_steps), dtype=torch.float64)
-    return points.clamp(1e-6, 1 - 1e-6)
-
-
-def _delta(game: Game) -> Tensor:
-    return torch.cat([(x - b).flatten(1) for x, b in zip(game.inputs, game.baselines, strict=True)], dim=1)
-
-
-def _multipliers(values: Tensor, slopes: Tensor, game: Game) -> Tensor:
-    """Attributions over (input - baseline), and the average gradient where input and baseline are the same."""
-    delta = _delta(game).to(values)
-    same = delta == 0
-    return torch.where(same, slopes.mean(-1).to(values), values / torch.where(same, 1.0, delta))
+        return (attributions, delta) if return_convergence_delta else attributions

@@ -1,7 +1,8 @@
 """What is measured on the explained model: players, coalitions and gradients along the path."""
 
 from captum_meta.evidence.game import Game
+from captum_meta.evidence.layer import LayerModel
 from captum_meta.evidence.measure import ShapleyMeasurement, measure_path, measure_shapley, pad_players
 from captum_meta.evidence.players import Players
 
-__all__ = ["Game", "Players", "ShapleyMeasurement", "measure_path", "measure_shapley", "pad_players"]
+__all__ = ["Game", "LayerModel", "Players", "ShapleyMeasurement", "measure_path", "measure_shapley", "pad_players"]

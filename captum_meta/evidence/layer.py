@@ -1,0 +1,91 @@
+"""The explained model from one of its layers on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_meta.evidence.game import take_rows
+from captum_meta.evidence.untouched import untouched
+
+Tensors = tuple[Tensor, ...]
+
+
+class LayerModel(nn.Module):
+    """``f(*activations, *arguments)``: the model on its arguments, with what its layers give replaced by ``activations``.
+
+    A layer that runs several times in a forward gives what it gave last, and is replaced each time, as in Captum.
+
+    Args:
+        forward_func: the model.
+        layers: modules that run inside it.
+        of_inputs: replace what the layers are given instead of what they give.
+    """
+
+    def __init__(self, forward_func: Callable[..., Any], layers: Sequence[nn.Module], of_inputs: bool = False) -> None:
+        super().__init__()
+        self.training = False
+        self.forward_func, self.of_inputs = forward_func, of_inputs
+        self.layers = tuple(layers)
+        self.counts: list[int] = []
+
+    def activations(self, inputs: Tensors, extra: tuple[Any, ...], max_rows: int | None) -> Tensors:
+        """What the layers give for the inputs ``(B, ...)``, evaluated ``max_rows`` at once; :attr:`counts` tensors each.
+
+        Raises:
+            AssertionError: if a layer does not run, or gives something else than one entry for each example.
+        """
+        count = len(inputs[0])
+        parts = []
+        for rows in torch.arange(count, device=inputs[0].device).split(max_rows or count):
+            arguments = tuple(take_rows(value, rows, count) for value in (*inputs, *extra))
+            parts.append(self._observe(arguments, len(rows)))
+        self.counts = [len(values) for values in parts[0]]
+        flat = [[value for values in part for value in values] for part in parts]
+        return tuple(torch.cat(some) for some in zip(*flat, strict=True))
+
+    def _observe(self, arguments: tuple[Any, ...], n_rows: int) -> list[Tensors]:
+        found: list[Tensors] = [()] * len(self.layers)
+
+        def keep(index: int, values: Any) -> None:
+            tensors = values if isinstance(values, tuple) else (values,)
+            found[index] = tuple(value.detach().clone() for value in tensors)
+
+        with torch.no_grad(), untouched(self.forward_func, arguments[0].device), self._hooked(keep):
+            self.forward_func(*arguments)
+        for values, layer in zip(found, self.layers, strict=True):
+            shapes = [tuple(value.shape) for value in values]
+            assert values and all(value.dim() > 0 and len(value) == n_rows for value in values), (
+                f"{type(layer).__name__} gave {shapes or 'nothing'} for {n_rows} examples: name a layer that runs in "
+                "forward_func and whose first dimension is that of the examples."
+            )
+        return found
+
+    def forward(self, *arguments: Any) -> Any:
+        values = iter(arguments[: sum(self.counts)])
+        replacements = [tuple(next(values).clone() for _ in range(count)) for count in self.counts]
+
+        def replace(index: int, old: Any) -> Any:
+            return replacements[index] if isinstance(old, tuple) else replacements[index][0]
+
+        with self._hooked(replace):
+            return self.forward_func(*arguments[sum(self.counts) :])
+
+    @contextmanager
+    def _hooked(self, use: Callable[[int, Any], Any]) -> Iterator[None]:
+        """Call ``use`` with the index of a layer and what passes there; what it returns, if anything, takes its place."""
+        handles = []
+        try:
+            for index, layer in enumerate(self.layers):
+                if self.of_inputs:
+                    handles.append(layer.register_forward_pre_hook(lambda _, given, i=index: use(i, given)))
+                else:
+                    handles.append(layer.register_forward_hook(lambda _, given, gives, i=index: use(i, gives)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
