@@ -1,0 +1,97 @@
+"""What README and the pages of docs/ show is so: Python blocks run, commands and files exist, the added learner works."""
+
+import inspect
+import re
+import shlex
+from contextlib import redirect_stdout, suppress
+from functools import cache
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+import captum_meta.learners as learners
+from captum_meta.benchmark.cli import _FURTHER
+from captum_meta.cli import main
+from captum_meta.nn import ShapleyExplainer
+from captum_meta.types import Explanations
+from tests.learners import test_contract as contract
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "captum_meta/weights/README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+]
+COMMENTED = [*sorted(ROOT.glob("captum_meta/configs/*.yaml")), *sorted(ROOT.glob("tutorials/*.ipynb"))]
+TO_BE_WRITTEN = {"captum_meta/learners/rescaling.py", "tests/learners/test_rescaling.py"}
+USERS_OWN = {"my.yaml", "runs/my.ckpt"}
+batches = contract.batches
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def run(page: Path) -> dict[str, object]:
+    """The namespace that all Python blocks of a page leave, run in order."""
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page):
+        exec(compile(block, str(page), "exec"), namespace)
+    return namespace
+
+
+def commands() -> list[str]:
+    text = "\n".join(page.read_text() for page in [*PAGES, *COMMENTED])
+    text = re.sub(r"\s*\\+\n\s*", " ", text)
+    found = re.findall(r"captum-meta ((?:demo|benchmark|fit|validate|test)\b[^`\n#|&;)]*)", text)
+    return sorted({command.split("  ")[0].strip().rstrip(".,:") for command in found})
+
+
+@cache
+def options_of(*command: str) -> set[str]:
+    with redirect_stdout(StringIO()) as told, suppress(SystemExit):
+        main([*command, "--help"])
+    return set(re.findall(r"--[\w.-]+\w", told.getvalue()))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_python_blocks_run(page: Path) -> None:
+    run(page)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_exist(command: str) -> None:
+    words = shlex.split(command)
+    name = words[:2] if len(words) > 1 and words[0] == "benchmark" and not words[1].startswith("-") else words[:1]
+    if len(name) == 2:
+        assert name[1] in _FURTHER
+    options = {word for word in words if word.startswith("--")}
+    assert not options or options <= options_of(*name)
+
+
+def test_files_exist() -> None:
+    missing = []
+    for page in PAGES:
+        text = re.sub(r"```text\n.*?```", "", page.read_text(), flags=re.DOTALL)
+        named = re.findall(r"(?<![\w/.*-])((?:[\w.-]+/)*[\w-]+\.(?:py|yaml|ipynb|jsonl|png|cff))\b", text)
+        linked = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+        for path in {*named, *linked} - TO_BE_WRITTEN - USERS_OWN:
+            places = (page.parent, ROOT, ROOT / "captum_meta", ROOT / "captum_meta/configs", ROOT / "tests")
+            missing += [f"{page.name}: {path}"] if not any((place / path).exists() for place in places) else []
+    assert not missing
+
+
+def test_the_learner_that_a_page_adds_keeps_the_contract(
+    batches: dict[str, Explanations], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = run(ROOT / "docs/adding-a-learner.md")["Rescaling"]
+    monkeypatch.setattr(learners, "Rescaling", made, raising=False)
+    monkeypatch.setitem(contract.LEARNERS, "rescaling", lambda: made(ShapleyExplainer(16, 1)))  # type: ignore[operator]
+    given = {"name": "rescaling", "batches": batches, "tmp_path": tmp_path}
+    checks = [check for check in vars(contract.TestEveryLearner) if check.startswith("test_")]
+    assert checks
+    for check in checks:
+        method = getattr(contract.TestEveryLearner(), check)
+        method(**{argument: given[argument] for argument in inspect.signature(method).parameters})
