@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
@@ -34,5 +35,17 @@ class PoolingBlock(nn.Module):
         scores = self.scores(normed).masked_fill(~mask.unsqueeze(-1), -1e9)
         values = self.values(normed).unflatten(-1, (self.heads, -1))
         pooled = torch.einsum("...mh,...mhd->...hd", scores.softmax(-2), values).flatten(-2)
-        context = pooled.unsqueeze(-2).expand_as(normed)
-        return hidden + self.mix(torch.cat([normed, context], dim=-1))
+        first, *rest = self.mix
+        mixed = linear_of_parts(first, normed, pooled)
+        for layer in rest:
+            mixed = layer(mixed)
+        return hidden + mixed
+
+
+def linear_of_parts(layer: nn.Linear, players: Tensor, rows: Tensor) -> Tensor:
+    """``layer`` of the players' values and, behind them, what all players of a row share, which is multiplied once.
+
+    Shapes: ``players (*batch, M, A)``, ``rows (*batch, B)``, ``layer`` of A + B inputs -> ``(*batch, M, outputs)``.
+    """
+    of_players, of_rows = layer.weight.split([players.shape[-1], rows.shape[-1]], dim=-1)
+    return functional.linear(players, of_players, layer.bias) + functional.linear(rows, of_rows).unsqueeze(-2)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.estimators import HypercubePosterior, kernel_shapley_values, shapley_values
-from captum_meta.nn.blocks import PoolingBlock, masked_mean
+from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
 
@@ -50,7 +50,8 @@ class ShapleyExplainer(Explainer):
         scale = row_scale(evidence)
         measured = evidence.measured & evidence.players.unsqueeze(-1)
         effects = torch.where(measured, evidence.effects / scale[..., None, None], 0.0)
-        hidden = self.encode(_inputs(effects, measured, evidence, scale))
+        first, activation, second = self.encode
+        hidden = second(activation(linear_of_parts(first, *_inputs(effects, measured, evidence, scale))))
         for block in self.blocks:
             hidden = block(hidden, evidence.players)
         features = self.norm(hidden)
@@ -103,8 +104,8 @@ class ShapleyExplainer(Explainer):
         return torch.where(coalitions.measured.any(-1), estimate, torch.nan)
 
 
-def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor) -> Tensor:
-    """Scale-free numbers of each player and, repeated, of its row."""
+def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale-free numbers of each player, ``(*batch, M, A)``, and of its row, ``(*batch, B)``."""
     players = evidence.players.unsqueeze(-1)
     total = evidence.total / scale
     halfway = measured[..., 1].any(-1)
@@ -127,9 +128,8 @@ def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor
         ],
         dim=-1,
     )
-    repeated = torch.cat([row, means], dim=-1).unsqueeze(-2).expand(*effects.shape[:-1], -1)
-    compressed = torch.asinh(3 * effects)
-    return torch.cat([effects.clamp(-5, 5), compressed, measured.to(effects), repeated], dim=-1)
+    own = torch.cat([effects.clamp(-5, 5), torch.asinh(3 * effects), measured.to(effects)], dim=-1)
+    return own, torch.cat([row, means], dim=-1)
 
 
 def _refine(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitions) -> Tensor:
