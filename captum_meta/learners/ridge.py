@@ -57,9 +57,14 @@ class Ridge(MetaLearner):
         if not state:
             return prior
         correction = _correction(state, prior, evidence)
-        size = correction.norm(dim=-1).clamp(min=torch.finfo(correction.dtype).tiny)
-        bounded = correction * (state["reach"].unsqueeze(-1) / size).clamp(max=1).unsqueeze(-1)
+        bounded = correction * _within(state["reach"].unsqueeze(-1), correction.norm(dim=-1)).unsqueeze(-1)
         return replace(prior, attributions=prior.attributions + bounded)
+
+
+def _within(reach: Tensor, size: Tensor) -> Tensor:
+    """The factor that makes ``size`` at most ``reach``; its gradient is finite where ``size`` is zero too."""
+    far = size > reach
+    return torch.where(far, reach / torch.where(far, size, 1.0), 1.0)
 
 
 def _correction(state: State, prior: Prior, evidence: Evidence) -> Tensor:

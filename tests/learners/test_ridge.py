@@ -117,3 +117,15 @@ def test_noisy_labels_count_less() -> None:
         return (learner.predict(state, query.evidence) - query.attributions).square().sum()
 
     assert error(variance) <= error(None)
+
+
+def test_rows_with_hardly_any_effect_have_a_finite_gradient() -> None:
+    """Such as saturated rows of a probability: the bound on corrections divides by their size."""
+    support, query = (explanations(12, 4, seed, signal=2.0).to(dtype=torch.float32) for seed in (0, 1))
+    learner = Ridge(EvidenceExplainer())
+    state = {name: value.requires_grad_(True) for name, value in learner.adapt(support).items()}
+    assert state["reach"] > 0
+    effects = query.evidence.effects.clone()
+    effects[0] *= 1e-19
+    learner.predict(state, replace(query.evidence, effects=effects)).square().sum().backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in state.values())
