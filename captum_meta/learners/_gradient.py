@@ -107,10 +107,14 @@ class GradientLearner(MetaLearner):
         """The query loss after the inner loop, taken as far as it goes, and perhaps that before it."""
         n_batch = tasks.support.attributions.dim() - 2
         support, query = (flatten_tasks(rows, n_batch) for rows in (tasks.support, tasks.query))
-        fast = self.fit(without_coalitions(support)) if len(support) else self.start(len(query.attributions))
-        prior: Prior = call_per_task(self.explainer, "prior", fast, query.evidence)
-        predicted = self.explainer.complete(prior, query.evidence).attributions
-        loss = relative_squared_error(predicted, query.attributions, query.variance)
+
+        def outcome(fast: Tensors) -> Tensor:
+            predicted = self._predicted(fast, query.evidence)
+            return relative_squared_error(predicted, query.attributions, query.variance)
+
+        start = self.start(len(query.attributions))
+        problem = self.problem(without_coalitions(support), start)
+        loss = self.hypergradient.loss(problem, start, outcome) if len(support) else outcome(start)
         if self.zero_shot == 0:
             return loss
         before = self.explainer(query.evidence).attributions

@@ -1,21 +1,29 @@
 """Inner loops: update rules, hypergradients, and networks whose weights differ from task to task."""
 
+from captum_meta.optim.coordinatewise_lstm import CoordinatewiseLSTM
+from captum_meta.optim.coordinatewise_mlp import CoordinatewiseMLP
 from captum_meta.optim.hypergradients import Backprop, FirstOrder, Hypergradient, iterates
 from captum_meta.optim.implicit import Implicit
 from captum_meta.optim.per_task import call_per_task
+from captum_meta.optim.persistent_es import PersistentES
 from captum_meta.optim.problem import InnerProblem, Tensors
 from captum_meta.optim.rules import SGD, Clipped, ElementwiseSGD, UpdateRule
+from captum_meta.optim.truncated import Truncated
 
 __all__ = [
     "SGD",
     "Backprop",
     "Clipped",
+    "CoordinatewiseLSTM",
+    "CoordinatewiseMLP",
     "ElementwiseSGD",
     "FirstOrder",
     "Hypergradient",
     "Implicit",
     "InnerProblem",
+    "PersistentES",
     "Tensors",
+    "Truncated",
     "UpdateRule",
     "call_per_task",
     "iterates",

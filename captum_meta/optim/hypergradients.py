@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
 
 from captum_meta.optim.problem import InnerProblem, Tensors
 
@@ -18,6 +20,13 @@ class Hypergradient(ABC):
     @abstractmethod
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
         """Fast parameters ``(T, *shape)`` of each task after its inner loop."""
+
+    def loss(self, problem: InnerProblem, start: Tensors, outcome: Callable[[Tensors], Tensor]) -> Tensor:
+        """What training minimises: a scalar function of the fast parameters, where the inner loop ends.
+
+        Hypergradients that judge the loop on its way too, or that know the gradient of a scalar alone, say otherwise.
+        """
+        return outcome(self.solve(problem, start))
 
 
 class Backprop(Hypergradient):

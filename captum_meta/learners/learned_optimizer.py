@@ -1,0 +1,61 @@
+"""The learned optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
+from captum_meta.losses import scaled_squared_error
+from captum_meta.nn import Explainer
+from captum_meta.optim import CoordinatewiseLSTM, CoordinatewiseMLP, Hypergradient, Truncated
+
+_RULES = {"mlp": CoordinatewiseMLP, "lstm": CoordinatewiseLSTM}
+
+
+class LearnedOptimizer(GradientLearner):
+    r"""The rule by which gradients become steps is a network, learned over many explained models.
+
+    .. math:: \theta_{s+1}, m_{s+1} = U_\phi(\theta_s, \nabla L_{support}(\theta_s), m_s), \qquad
+        \min_\phi \sum_{tasks} \frac1W \sum_{w=1}^W L_{query}(\theta_{w})
+
+    with theta_w where each window of the loop ends. The same rule moves every weight, so it may take more steps than it
+    was trained for.
+
+    Args:
+        explainer: the network that adapts.
+        fast: names of the parameters that adapt, as patterns; all by default.
+        steps: of the inner loop.
+        rule: ``"mlp"``, :class:`captum_meta.optim.CoordinatewiseMLP`, or ``"lstm"``,
+            :class:`captum_meta.optim.CoordinatewiseLSTM`.
+        rate: from which each tensor's rate is learned, relative to its root mean square.
+        hypergradient: how training differentiates the inner loop: windows of five steps by default;
+            :class:`captum_meta.optim.PersistentES` for very long ones.
+        inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
+        zero_shot: weight of the loss before adaptation in meta-training.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        fast: Sequence[str] = ("*",),
+        steps: int = 20,
+        rule: Literal["mlp", "lstm"] = "mlp",
+        rate: float = 0.01,
+        hypergradient: Hypergradient | None = None,
+        inner_loss: ExplanationLoss = scaled_squared_error,
+        zero_shot: float = 0.0,
+    ) -> None:
+        super().__init__(
+            explainer,
+            fast,
+            steps,
+            lambda values: _RULES[rule](list(values), rate=rate),
+            hypergradient or Truncated(5),
+            inner_loss,
+            zero_shot,
+        )
+        self.rule_name = rule
+
+    def arguments(self) -> dict[str, object]:
+        return {**super().arguments(), "rule": self.rule_name}
