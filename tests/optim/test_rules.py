@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_meta.optim import SGD, Clipped, ElementwiseSGD, UpdateRule
+from captum_meta.optim import SGD, Clipped, CoordinatewiseLSTM, CoordinatewiseMLP, ElementwiseSGD, UpdateRule
 from captum_meta.optim.reversible import MomentumSGD
 
 SHAPES = {"weight": torch.Size([3, 2]), "bias": torch.Size([3])}
@@ -14,6 +14,8 @@ RULES: dict[str, Callable[[], UpdateRule]] = {
     "SGD": lambda: SGD(list(SHAPES), 2, 0.1),
     "elementwise SGD": lambda: ElementwiseSGD(SHAPES, 0.1),
     "SGD with momentum": lambda: MomentumSGD(list(SHAPES), 2, 0.1, 0.9),
+    "coordinate-wise MLP": lambda: CoordinatewiseMLP(list(SHAPES)),
+    "coordinate-wise LSTM": lambda: CoordinatewiseLSTM(list(SHAPES), width=4),
     "clipped": lambda: Clipped(SGD(list(SHAPES), 2, 0.1), 1.0),
 }
 TASKS, STEPS = 4, 3
