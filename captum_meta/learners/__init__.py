@@ -7,6 +7,7 @@ from captum_meta.learners.learned_optimizer import LearnedOptimizer
 from captum_meta.learners.maml import MAML
 from captum_meta.learners.matching import MatchingNetwork
 from captum_meta.learners.meta_sgd import MetaSGD
+from captum_meta.learners.momentum_maml import MomentumMAML
 from captum_meta.learners.prototypical import PrototypicalNetwork
 from captum_meta.learners.reptile import Reptile
 from captum_meta.learners.ridge import Ridge
@@ -21,6 +22,7 @@ __all__ = [
     "MatchingNetwork",
     "MetaLearner",
     "MetaSGD",
+    "MomentumMAML",
     "PrototypicalNetwork",
     "Reptile",
     "Ridge",

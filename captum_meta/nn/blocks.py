@@ -42,10 +42,11 @@ class PoolingBlock(nn.Module):
         return hidden + mixed
 
 
-def linear_of_parts(layer: nn.Linear, players: Tensor, rows: Tensor) -> Tensor:
+def linear_of_parts(layer: nn.Module, players: Tensor, rows: Tensor) -> Tensor:
     """``layer`` of the players' values and, behind them, what all players of a row share, which is multiplied once.
 
     Shapes: ``players (*batch, M, A)``, ``rows (*batch, B)``, ``layer`` of A + B inputs -> ``(*batch, M, outputs)``.
     """
+    assert isinstance(layer, nn.Linear)
     of_players, of_rows = layer.weight.split([players.shape[-1], rows.shape[-1]], dim=-1)
     return functional.linear(players, of_players, layer.bias) + functional.linear(rows, of_rows).unsqueeze(-2)

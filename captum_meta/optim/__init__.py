@@ -7,7 +7,9 @@ from captum_meta.optim.implicit import Implicit
 from captum_meta.optim.per_task import call_per_task
 from captum_meta.optim.persistent_es import PersistentES
 from captum_meta.optim.problem import InnerProblem, Tensors
-from captum_meta.optim.rules import SGD, Clipped, ElementwiseSGD, UpdateRule
+from captum_meta.optim.reversible import Reversible
+from captum_meta.optim.rules import SGD, Clipped, ElementwiseSGD, MomentumSGD, UpdateRule
+from captum_meta.optim.segmented import Segmented
 from captum_meta.optim.truncated import Truncated
 
 __all__ = [
@@ -21,7 +23,10 @@ __all__ = [
     "Hypergradient",
     "Implicit",
     "InnerProblem",
+    "MomentumSGD",
     "PersistentES",
+    "Reversible",
+    "Segmented",
     "Tensors",
     "Truncated",
     "UpdateRule",

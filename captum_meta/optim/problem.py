@@ -34,3 +34,27 @@ class InnerProblem:
         values = {name: v if v.requires_grad else v.detach().requires_grad_() for name, v in parameters.items()}
         gradients = torch.autograd.grad(self.loss(values), list(values.values()), create_graph=create_graph)
         return dict(zip(values, gradients, strict=True))
+
+    def closed_over(self, parameters: Tensors) -> list[Tensor]:
+        """What the loss depends on besides the fast parameters: all tensors that a backward pass from it would reach.
+
+        They are leaves, such as the parameters that are not fast, found by evaluating the loss once.
+        """
+        values = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        with torch.enable_grad():
+            reached = _leaves(self.loss(values))
+        return [leaf for leaf in reached if not any(leaf is value for value in values.values())]
+
+
+def _leaves(value: Tensor) -> list[Tensor]:
+    waiting, seen = [value.grad_fn], set()
+    found: list[Tensor] = []
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        waiting.extend(following for following, _ in node.next_functions)
+    return found

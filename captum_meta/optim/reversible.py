@@ -5,54 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from captum_meta.optim.hypergradients import Hypergradient
 from captum_meta.optim.problem import InnerProblem, Tensors
-from captum_meta.optim.rules import UpdateRule
+from captum_meta.optim.rules import Clipped, MomentumSGD
 
 DENOMINATOR = 2**12
 """Momenta are whole multiples of 1 / DENOMINATOR."""
 
 _UNIT = 2.0**44
 _LARGEST = 2.0**10
-
-
-class MomentumSGD(UpdateRule):
-    r"""Gradient descent with momentum, a learned rate and momentum for each tensor at each step.
-
-    .. math:: v \leftarrow \mu_{s,j} v - \alpha_{s,j} \nabla_j, \qquad \theta_j \leftarrow \theta_j + v
-
-    Args:
-        names: of the tensors.
-        steps: how many steps have rates of their own; later steps keep the last.
-        rate: the rate from which learning starts.
-        momentum: that from which learning starts, between 0 and 1.
-    """
-
-    def __init__(self, names: list[str], steps: int, rate: float, momentum: float) -> None:
-        super().__init__()
-        self.names = names
-        shape = (max(1, steps), len(names))
-        self.log_rates = nn.Parameter(torch.full(shape, rate).log() / 10)
-        self.logits = nn.Parameter(torch.full(shape, momentum).logit())
-
-    def rates(self, step: int) -> Tensor:
-        """Each tensor's rate, in the order of ``names``."""
-        return (10 * self.log_rates[min(step, len(self.log_rates) - 1)]).exp()
-
-    def momenta(self, step: int) -> Tensor:
-        """Each tensor's momentum, in the order of ``names``."""
-        return self.logits[min(step, len(self.logits) - 1)].sigmoid()
-
-    def initial_memory(self, parameters: Tensors) -> Tensors:
-        return {name: torch.zeros_like(value) for name, value in parameters.items()}
-
-    def update(self, step: int, parameters: Tensors, gradients: Tensors, memory: Tensors) -> tuple[Tensors, Tensors]:
-        rates = dict(zip(self.names, self.rates(step), strict=True))
-        momenta = dict(zip(self.names, self.momenta(step), strict=True))
-        velocity = {n: momenta[n] * memory[n] - rates[n] * gradients[n] for n in parameters}
-        return {n: parameters[n] + velocity[n] for n in parameters}, velocity
 
 
 class ExactProduct:
@@ -90,29 +54,39 @@ class ExactProduct:
 
 
 class Reversible(Hypergradient):
-    """Through every step of :class:`MomentumSGD`, by running it backwards: memory grows by the lost digits alone.
+    r"""The gradient of :class:`Backprop` through :class:`MomentumSGD`, by running it backwards.
 
-    These are log2(1 / momentum) bits a parameter a step. What ``problem.loss`` closes over counts as constant.
+    Memory grows by the digits alone that a product with a momentum mu loses: :math:`\log_2(1 / \mu)` bits a parameter a
+    step. Parameters, velocities and steps are held as whole multiples of :math:`2^{-44}`, and momenta are rounded to
+    multiples of 1/4096 (between 1/4096 and 4095/4096): the steps are not those of ``Backprop`` to the last digit, and the
+    gradient is that of the rounded steps.
 
     Raises:
-        TypeError: the rule is not :class:`MomentumSGD`.
+        TypeError: the rule is not :class:`MomentumSGD`, which may be :class:`Clipped`.
+        ValueError: a parameter or a step is too large for the fixed point.
         RuntimeError: at the backward pass, if the way back did not end bit for bit at the start.
     """
 
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
-        rule = problem.rule
+        rule = problem.rule.rule if isinstance(problem.rule, Clipped) else problem.rule
         if not isinstance(rule, MomentumSGD):
-            raise TypeError(f"Reversible runs MomentumSGD backwards, not {type(rule).__name__}: pass rule=MomentumSGD")
-        steps = range(problem.steps)
-        rates = torch.stack([rule.rates(s) for s in steps]) if steps else rule.log_rates[:0]
-        momenta = torch.stack([rule.momenta(s) for s in steps]) if steps else rule.logits[:0]
-        names = rule.names
-        return dict(zip(names, _Loop.apply(problem, names, rates, momenta, *[start[n] for n in names]), strict=True))
+            raise TypeError(
+                f"Reversible runs MomentumSGD backwards, not {type(rule).__name__}: use a learner of that rule, such as "
+                "MomentumMAML, or the hypergradient Segmented."
+            )
+        if problem.steps == 0:
+            return start
+        rates = torch.stack([rule.rates(step) for step in range(problem.steps)])
+        momenta = torch.stack([rule.momenta(step) for step in range(problem.steps)])
+        closed_over = [value for value in problem.closed_over(start) if value.requires_grad]
+        values = [start[name] for name in rule.names]
+        return dict(zip(rule.names, _Loop.apply(problem, rule.names, rates, momenta, *values, *closed_over), strict=True))
 
 
 class _Loop(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, problem: InnerProblem, names: list[str], rates: Tensor, momenta: Tensor, *start: Tensor) -> Any:
+    def forward(ctx: Any, problem: InnerProblem, names: list[str], rates: Tensor, momenta: Tensor, *values: Tensor) -> Any:
+        start, closed_over = values[: len(names)], values[len(names) :]
         whole = [_fixed(value.double()) for value in start]
         ctx.start = [value.clone() for value in whole]
         velocity = [torch.zeros_like(value) for value in whole]
@@ -120,29 +94,33 @@ class _Loop(torch.autograd.Function):
         numerators = (momenta.double() * DENOMINATOR).round().clamp(1, DENOMINATOR - 1).long().tolist()
         dtypes = [value.dtype for value in start]
         for s in range(problem.steps):
-            moves = _moves(_gradient(problem, names, whole, dtypes, False)[1], rates[s])
+            _, gradients = _gradient(problem, names, whole, dtypes)
+            moves = _moves(gradients, rates[s])
             for j, product in enumerate(products):
                 velocity[j] = product.multiply(velocity[j], numerators[s][j]) + moves[j]
                 whole[j] = whole[j] + velocity[j]
         ctx.problem, ctx.names, ctx.rates, ctx.numerators, ctx.dtypes = problem, names, rates, numerators, dtypes
         ctx.momenta, ctx.end = momenta, (whole, velocity, products)
+        ctx.save_for_backward(*closed_over)
         return tuple(_value(w, d) for w, d in zip(whole, dtypes, strict=True))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *outer: Tensor) -> Any:
         whole, velocity, products = list(ctx.end[0]), list(ctx.end[1]), ctx.end[2]
-        to_start, to_velocity = list(outer), [torch.zeros_like(o) for o in outer]
+        closed_over = list(ctx.saved_tensors)
+        # To the parameters, and behind them to what is closed over.
+        to_values = [*outer, *[torch.zeros_like(value) for value in closed_over]]
+        to_velocity = [torch.zeros_like(o) for o in outer]
         to_rates, to_momenta = torch.zeros_like(ctx.rates), torch.zeros_like(ctx.momenta)
         for s in reversed(range(ctx.problem.steps)):
             whole = [w - v for w, v in zip(whole, velocity, strict=True)]
-            values, gradients = _gradient(ctx.problem, ctx.names, whole, ctx.dtypes, True)
-            moves = _moves([g.detach() for g in gradients], ctx.rates[s])
-            to_velocity = [v + o for v, o in zip(to_velocity, to_start, strict=True)]
+            values, gradients = _gradient(ctx.problem, ctx.names, whole, ctx.dtypes)
+            moves = _moves(gradients, ctx.rates[s])
+            to_velocity = [v + o for v, o in zip(to_velocity, to_values, strict=False)]
             weights = [-r * v for r, v in zip(ctx.rates[s], to_velocity, strict=True)]
-            curved = [(g, w) for g, w in zip(gradients, weights, strict=True) if g.requires_grad]
-            if curved:
-                found = torch.autograd.grad([g for g, _ in curved], values, [w for _, w in curved], allow_unused=True)
-                to_start = [t if f is None else t + f for t, f in zip(to_start, found, strict=True)]
+            further = _second_derivatives(gradients, [*values, *closed_over], weights)
+            to_values = [total + more for total, more in zip(to_values, further, strict=True)]
             for j, product in enumerate(products):
                 velocity[j] = product.divide(velocity[j] - moves[j], ctx.numerators[s][j])
                 to_rates[s, j] = -(to_velocity[j] * gradients[j].detach()).sum()
@@ -150,7 +128,25 @@ class _Loop(torch.autograd.Function):
                 to_velocity[j] = ctx.numerators[s][j] / DENOMINATOR * to_velocity[j]
         for w, v, p, first in zip(whole, velocity, products, ctx.start, strict=True):
             _check(torch.equal(w, first) and not v.any() and not p.buffer.any())
-        return None, None, to_rates, to_momenta, *to_start
+        return None, None, to_rates, to_momenta, *to_values
+
+
+def _second_derivatives(gradients: list[Tensor], wanted: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
+    """Derivatives of the weighted sum of the gradients."""
+    curved = [(gradient, weight) for gradient, weight in zip(gradients, weights, strict=True) if gradient.requires_grad]
+    if not curved:
+        return [torch.zeros_like(value) for value in wanted]
+    # What is closed over may have a graph of its own that all steps share.
+    return list(
+        torch.autograd.grad(
+            [gradient for gradient, _ in curved],
+            wanted,
+            [weight for _, weight in curved],
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    )
 
 
 def _fixed(values: Tensor) -> Tensor:
@@ -158,7 +154,7 @@ def _fixed(values: Tensor) -> Tensor:
     if not bool((values.abs() < _LARGEST).all()):
         raise ValueError(
             f"A parameter or its step is not finite or beyond {_LARGEST:g}, which the fixed point cannot hold: "
-            "lower the rates, scale the loss, or use Backprop."
+            "lower the rates, scale the loss, or use the hypergradient Segmented."
         )
     return (values * _UNIT).round().long()
 
@@ -168,18 +164,19 @@ def _value(whole: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _moves(gradients: list[Tensor], rates: Tensor) -> list[Tensor]:
-    return [_fixed(-r.double() * g.double()) for r, g in zip(rates, gradients, strict=True)]
+    return [_fixed(-r.double() * g.detach().double()) for r, g in zip(rates, gradients, strict=True)]
 
 
 def _gradient(
-    problem: InnerProblem, names: list[str], whole: list[Tensor], dtypes: list[torch.dtype], create_graph: bool
+    problem: InnerProblem, names: list[str], whole: list[Tensor], dtypes: list[torch.dtype]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    # Always with a graph, so that both directions run the same kernels.
+    """Parameters and gradients; always with a graph, so that both directions run the same kernels."""
     with torch.enable_grad():
         values = {n: _value(w, d).requires_grad_() for n, w, d in zip(names, whole, dtypes, strict=True)}
-        gradients = problem.gradient(values, True)
-    found = [gradients[name] for name in names]
-    return list(values.values()), found if create_graph else [g.detach() for g in found]
+        gradients = problem.gradient(values, create_graph=True)
+        if isinstance(problem.rule, Clipped):
+            gradients = problem.rule.clip(gradients)
+    return list(values.values()), [gradients[name] for name in names]
 
 
 def _check(exact: bool) -> None:
@@ -187,5 +184,5 @@ def _check(exact: bool) -> None:
         raise RuntimeError(
             "running the inner loop backwards did not return to its start bit for bit, so its gradient would be wrong: "
             "the loss gave different gradients the second time. Use torch.use_deterministic_algorithms(True), no dropout "
-            "and one backward pass for each solve, or the hypergradient Backprop"
+            "and one backward pass for each solve, or the hypergradient Segmented"
         )

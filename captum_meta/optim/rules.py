@@ -58,6 +58,45 @@ class SGD(UpdateRule):
         return {name: value - rates[name] * gradients[name] for name, value in parameters.items()}, memory
 
 
+class MomentumSGD(UpdateRule):
+    r"""Gradient descent with momentum, a learned rate and momentum for each tensor at each step.
+
+    .. math:: v \leftarrow \mu_{s,j} v - \alpha_{s,j} \nabla_j, \qquad \theta_j \leftarrow \theta_j + v
+
+    Args:
+        names: of the tensors.
+        steps: how many steps have rates of their own; later steps keep the last.
+        rate: the rate from which learning starts.
+        momentum: that from which learning starts, between 0 and 1.
+    """
+
+    def __init__(self, names: list[str], steps: int, rate: float, momentum: float) -> None:
+        super().__init__()
+        self.names = names
+        shape = (max(1, steps), len(names))
+        self.log_rates = nn.Parameter(torch.full(shape, rate).log() / 10)
+        self.logits = nn.Parameter(torch.full(shape, momentum).logit())
+
+    def rates(self, step: int) -> Tensor:
+        """Each tensor's rate, in the order of ``names``."""
+        return (10 * self.log_rates[min(step, len(self.log_rates) - 1)]).exp()
+
+    def momenta(self, step: int) -> Tensor:
+        """Each tensor's momentum, in the order of ``names``."""
+        return self.logits[min(step, len(self.logits) - 1)].sigmoid()
+
+    def initial_memory(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: torch.zeros_like(value) for name, value in parameters.items()}
+
+    def update(
+        self, step: int, parameters: dict[str, Tensor], gradients: dict[str, Tensor], memory: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        rates = dict(zip(self.names, self.rates(step), strict=True))
+        momenta = dict(zip(self.names, self.momenta(step), strict=True))
+        velocity = {n: momenta[n] * memory[n] - rates[n] * gradients[n] for n in parameters}
+        return {n: parameters[n] + velocity[n] for n in parameters}, velocity
+
+
 class ElementwiseSGD(UpdateRule):
     r"""Gradient descent with a learned rate for each element, of either sign (Meta-SGD, Li et al. 2017).
 
@@ -102,7 +141,10 @@ class Clipped(UpdateRule):
     def update(
         self, step: int, parameters: dict[str, Tensor], gradients: dict[str, Tensor], memory: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return self.rule.update(step, parameters, self.clip(gradients), memory)
+
+    def clip(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The gradients of the tasks where they are longer than allowed, shortened."""
         squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()]).sum(0)
         share = self.length * squares.clamp(min=self.length**2).rsqrt()
-        clipped = {name: share.reshape(-1, *[1] * (g.dim() - 1)) * g for name, g in gradients.items()}
-        return self.rule.update(step, parameters, clipped, memory)
+        return {name: share.reshape(-1, *[1] * (g.dim() - 1)) * g for name, g in gradients.items()}

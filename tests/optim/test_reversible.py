@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_meta.optim import SGD, Backprop, InnerProblem
-from captum_meta.optim.reversible import DENOMINATOR, ExactProduct, MomentumSGD, Reversible
+from captum_meta.optim import SGD, Backprop, Clipped, InnerProblem, MomentumSGD, Reversible
+from captum_meta.optim.reversible import DENOMINATOR, ExactProduct
 
 
 def _loss(p: dict[str, Tensor]) -> Tensor:
@@ -45,6 +45,25 @@ def test_gradients_are_those_of_the_unroll(steps: int) -> None:
         found.append([*end.values(), *[v.grad for v in start.values()], rule.log_rates.grad, rule.logits.grad])
     for expected, got in zip(*found, strict=True):
         assert torch.allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_reach_what_the_loss_closes_over_and_through_clipping() -> None:
+    found = []
+    for way in (Backprop(), Reversible()):
+        rule, start = Clipped(MomentumSGD(["a", "b"], 20, 0.05, 0.75), 0.8).double(), _start()
+        slope = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64).requires_grad_()
+        evidence = slope.exp()
+
+        def loss(p: dict[str, Tensor], evidence: Tensor = evidence) -> Tensor:
+            return ((p["a"] * evidence).tanh() - p["b"]).square().sum() * 3 + p["b"].sin().sum()
+
+        end = way.solve(InnerProblem(loss, rule, 20), start)
+        outcome = end["a"].square().sum() + end["b"].sum()
+        learned = [*start.values(), slope, rule.rule.log_rates, rule.rule.logits]
+        found.append([*end.values(), *torch.autograd.grad(outcome, learned)])
+    for expected, got in zip(*found, strict=True):
+        assert torch.allclose(got, expected, rtol=1e-5, atol=1e-5)
+    assert found[0][4].abs().max() > 1e-2
 
 
 def test_a_loss_that_changes_is_refused() -> None:

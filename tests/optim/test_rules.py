@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_meta.optim import SGD, Clipped, CoordinatewiseLSTM, CoordinatewiseMLP, ElementwiseSGD, UpdateRule
-from captum_meta.optim.reversible import MomentumSGD
+from captum_meta.optim import SGD, Clipped, CoordinatewiseLSTM, CoordinatewiseMLP, ElementwiseSGD, MomentumSGD, UpdateRule
 
 SHAPES = {"weight": torch.Size([3, 2]), "bias": torch.Size([3])}
 RULES: dict[str, Callable[[], UpdateRule]] = {
