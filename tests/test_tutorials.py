@@ -1,4 +1,4 @@
-"""Every tutorial runs top to bottom."""
+"""Every tutorial runs top to bottom; they need the extra `tutorials`."""
 
 from pathlib import Path
 
