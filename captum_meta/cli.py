@@ -8,10 +8,12 @@ from collections.abc import Sequence
 _USAGE = """\
 usage: captum-meta COMMAND ...
 
-  demo                  explain a classifier with the shipped explainers, beside Captum's own methods
-  benchmark             compare methods at equal cost on the held-out models
-  benchmark training    fit the shipped explainer to a family of classifiers, and compare on members not seen
-  fit, validate, test   meta-train a learner (LightningCLI; see `captum-meta fit --help`)
+  demo                  explain a classifier with the shipped explainers, beside Captum's own methods: a minute
+  benchmark             compare methods at equal cost on the held-out models: --quick in minutes, all in an hour
+  benchmark COMPARISON  a further comparison, such as `training`: `captum-meta benchmark --help` names them
+  fit, validate, test   meta-train a learner on synthetic models, or on your own; measure it (LightningCLI)
+
+Every command has its own --help.
 """
 
 

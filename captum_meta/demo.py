@@ -167,5 +167,7 @@ def _figures(
 def main(arguments: Sequence[str]) -> None:
     """Explain a classifier with the shipped explainers and with Captum's methods, and compare them."""
     parser = ArgumentParser(prog="captum-meta demo", description=main.__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("captum_meta_demo"), help="where the figures go")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("captum_meta_demo"), help="where the figures go; ./captum_meta_demo by default"
+    )
     run(parser.parse_args(arguments).folder)

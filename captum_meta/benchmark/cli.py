@@ -69,8 +69,15 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--kind", choices=("shapley", "path"), default="shapley", help="what is explained")
     parser.add_argument("--quick", action="store_true", help="a few problems of every family, in 3 minutes on 2 cores")
-    parser.add_argument("--methods", nargs="*", default=(), help="names of methods; all by default")
-    parser.add_argument("--learners", nargs="*", default=[], help="further learners of ours, each adapted to 16 rows")
+    parser.add_argument(
+        "--methods", nargs="*", default=(), help="such as 'Captum KernelShap'; all by default, and a wrong name lists them"
+    )
+    parser.add_argument(
+        "--learners",
+        nargs="*",
+        default=[],
+        help="further learners, each adapted to 16 rows: shipped names, or paths given to save()",
+    )
     parser.add_argument("--output", type=Path, default=None, help="JSON lines; a run is taken up where it stopped")
     parser.add_argument("--export", type=Path, nargs="*", default=[], help="summaries as .csv or .json files")
     parser.add_argument("--figure", type=Path, default=None, help="error against cost, as an image")
