@@ -1,6 +1,7 @@
 """What README and the pages of docs/ show is so: Python blocks run, commands and files exist, the added learner works."""
 
 import inspect
+import json
 import re
 import shlex
 from contextlib import redirect_stdout, suppress
@@ -42,8 +43,14 @@ def run(page: Path) -> dict[str, object]:
     return namespace
 
 
+def text_of(path: Path) -> str:
+    if path.suffix != ".ipynb":
+        return path.read_text()
+    return "\n\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
+
+
 def commands() -> list[str]:
-    text = "\n".join(page.read_text() for page in [*PAGES, *COMMENTED])
+    text = "\n".join(text_of(page) for page in [*PAGES, *COMMENTED])
     text = re.sub(r"\s*\\+\n\s*", " ", text)
     found = re.findall(r"captum-meta ((?:demo|benchmark|fit|validate|test)\b[^`\n#|&;)]*)", text)
     return sorted({command.split("  ")[0].strip().rstrip(".,:") for command in found})
