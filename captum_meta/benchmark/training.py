@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from captum_meta.attr import MetaKernelShap
+from captum_meta.benchmark.journal import append_line
 from captum_meta.benchmark.references import sampled_shapley
 from captum_meta.evidence import Game
 from captum_meta.learners import MetaLearner, load_learner
@@ -120,6 +121,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rows", type=int, default=64, help="explained rows of each version to learn from")
     parser.add_argument("--steps", type=int, default=1200, help="training steps of 8 tasks")
     parser.add_argument("--pairs", type=int, default=500, help="pairs of permutations of the reference compared with")
+    parser.add_argument("--output", type=Path, default=None, help="JSON lines, to which the results are added")
     options = parser.parse_args(arguments)
     start = perf_counter()
     x, y = _breast_cancer()
@@ -131,17 +133,15 @@ def main(arguments: Sequence[str]) -> None:
     with TemporaryDirectory() as folder:
         seconds = train_further(train, validation, folder, options.steps)
         learners = {"shipped": load_learner("zero-shot"), "trained further": load_learner(Path(folder) / "learner")}
-    whole = perf_counter() - start
+    seconds = {"whole": perf_counter() - start, "models": made, **seconds}
     found = errors(learners, models[options.models :], x[unseen], options.pairs)
     console = Console(width=120)
     console.print(_table(found))
-    tasks = options.steps * _TASKS
-    console.print(
-        f"{whole:.0f} s to the explainer: {made:.0f} s for {len(models)} classifiers, {seconds['labels']:.0f} s for labels "
-        f"({len(family) / seconds['labels']:.2f} tasks/s of {options.rows} rows, "
-        f"{1 - seconds['model'] / seconds['labels']:.0%} of it outside the models), {seconds['training']:.0f} s for "
-        f"{options.steps} steps ({tasks / seconds['training']:.0f} tasks/s of {_ROWS} rows)"
-    )
+    console.print(_told(seconds, len(family), len(models), options.rows, options.steps))
+    if options.output is not None:
+        settings = {name: value for name, value in vars(options).items() if name != "output"}
+        values = {name: value.tolist() for name, value in found.items()}
+        append_line(options.output, {**settings, "budgets": _BUDGETS, "seconds": seconds, "errors": values})
 
 
 def _breast_cancer() -> tuple[Tensor, Tensor]:
@@ -163,7 +163,20 @@ def _table(found: dict[str, np.ndarray]) -> Table:
         table.add_column(str(budget), justify="right")
     for name, values in found.items():
         table.add_row(name, *(f"{np.median(column):.4f} / {column.mean():.4f}" for column in values.T))
+    before, after = found["shipped"], found["trained further"]
+    fallen = [1 - summary(after, axis=0) / summary(before, axis=0) for summary in (np.median, np.mean)]
+    table.add_row("fallen by", *(f"{median:.0%} / {mean:.0%}" for median, mean in zip(*fallen, strict=True)))
     return table
+
+
+def _told(seconds: dict[str, float], tasks: int, models: int, rows: int, steps: int) -> str:
+    outside = 1 - seconds["model"] / seconds["labels"]
+    return (
+        f"{seconds['whole']:.0f} s to the explainer: {seconds['models']:.0f} s for {models} classifiers, "
+        f"{seconds['labels']:.0f} s for labels ({tasks / seconds['labels']:.2f} tasks/s of {rows} rows, {outside:.0%} of "
+        f"it outside the models), {seconds['training']:.0f} s for {steps} steps "
+        f"({steps * _TASKS / seconds['training']:.0f} tasks/s of {_ROWS} rows)"
+    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Sizes are sampled in proportion to their kernel mass, and small sizes without re
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import combinations
 from math import comb
 
@@ -98,6 +99,7 @@ def _count(n_players: int, size: int) -> int:
     return comb(n_players, size) // (2 if 2 * size == n_players else 1)
 
 
+@lru_cache(maxsize=64)
 def _listed(n_players: int, size: int, device: torch.device) -> Tensor:
     """One coalition of each pair, ``(pairs, M)``."""
     subsets = torch.tensor(list(combinations(range(n_players), size))[: _count(n_players, size)], device=device)

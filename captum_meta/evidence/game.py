@@ -97,9 +97,10 @@ class Game:
 
     def worths(self, members: Tensor, wanted: Tensor | None = None) -> Tensor:
         """f of the coalitions ``(N, S, M)``, as ``(N, S, K)``; only of those ``wanted`` ``(N, S)``, and 0 for the others."""
-        if wanted is None:
-            wanted = torch.ones(members.shape[:2], dtype=torch.bool, device=self.device)
         with torch.no_grad(), untouched(self.forward_func, self.device):
+            if wanted is None:
+                rows = torch.arange(len(members), device=self.device).repeat_interleave(members.shape[1])
+                return self._worths(members.flatten(0, 1), rows).unflatten(0, members.shape[:2])
             values = self._worths(members[wanted], wanted.nonzero()[:, 0])
         worths = values.new_zeros(*wanted.shape, values.shape[-1])
         worths[wanted] = values

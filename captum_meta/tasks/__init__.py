@@ -1,7 +1,8 @@
 """Explanation tasks: sources of models to learn from."""
 
 from captum_meta.tasks.cache import ExplanationCache, TaskFamily
-from captum_meta.tasks.model_family import ExplainedData, ModelTaskFamily
+from captum_meta.tasks.explained_data import ExplainedData
+from captum_meta.tasks.model_family import ModelTaskFamily
 from captum_meta.tasks.synthetic import SyntheticTaskFamily
 from captum_meta.tasks.teaching import LabelError
 from captum_meta.types import ExplanationTask

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
@@ -12,58 +11,20 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from captum_meta import _captum
 from captum_meta.estimators import gauss_legendre
 from captum_meta.evidence import Game, measure_path, measure_shapley
-from captum_meta.evidence.game import take_rows, take_target
-from captum_meta.evidence.untouched import untouched
+from captum_meta.tasks.explained_data import ExplainedData, Model
 from captum_meta.tasks.fingerprint import fingerprint
 from captum_meta.tasks.teaching import LabelError, Teacher, evaluating, path_reference, shapley_reference, taught
 from captum_meta.types import Evidence, Explanations, Kind
-
-Model = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class ExplainedData:
-    """Rows that may be explained, with what an explanation of them needs.
-
-    Attributes:
-        inputs, baselines, feature_mask, additional_forward_args: as in Captum.
-        target: ``"predicted"``, the class of the largest output (nothing to select where there is one output); a rule from
-            the outputs ``(B, K)`` to the targets ``(B,)``; or as in Captum, for all rows.
-        name: for messages.
-    """
-
-    inputs: Tensor | tuple[Tensor, ...]
-    baselines: Any = None
-    target: Any = "predicted"
-    feature_mask: Any = None
-    additional_forward_args: Any = None
-    name: str = "data"
-
-    def __len__(self) -> int:
-        return len(_captum.format_tensor_into_tuples(self.inputs)[0])
-
-    def take(self, rows: Tensor) -> ExplainedData:
-        """Some of the rows."""
-        count = len(self)
-
-        def some(value: Any) -> Any:
-            return tuple(map(some, value)) if isinstance(value, tuple) else take_rows(value, rows, count)
-
-        target = self.target if callable(self.target) else take_target(self.target, rows, count)
-        parts = (self.inputs, self.baselines, self.feature_mask, self.additional_forward_args)
-        inputs, baselines, mask, extra = map(some, parts)
-        return ExplainedData(inputs, baselines, target, mask, extra, self.name)
 
 
 class ModelTaskFamily:
     """A task for each pair of one of your models and one of your data sets; each is a batch of its own.
 
-    The models are only run, in eval mode, and are afterwards what they were. What a task depends on (weights and code of
-    the model, data, teacher and its arguments) is hashed into its description, so that labels kept in a folder are made
-    once, and again where something changed.
+    The models are only run, in eval mode and where they lie (the rows are brought to their device), and are afterwards what
+    they were. What a task depends on (weights and code of the model, data, teacher and its arguments) is hashed into its
+    description, so that labels kept in a folder are made once, and again where something changed.
 
     Args:
         models: modules or callables; or, with ``load``, whatever it makes a model from: paths of checkpoints, numbers.
@@ -219,12 +180,12 @@ class ModelTaskFamily:
 
     def _compare_outputs(self, model: Model, data_number: int) -> None:
         """The model's outputs must be those of the first model: as many, in the same shape."""
-        data = self.datasets[data_number].take(torch.arange(1))
+        row = self.datasets[data_number].take(torch.arange(1))
         if data_number not in self._outputs:
             first = self._model(self.pairs[0][0])
             with evaluating(first):
-                self._outputs[data_number] = _outputs(first, data).shape[1:]
-        shape, expected = _outputs(model, data).shape[1:], self._outputs[data_number]
+                self._outputs[data_number] = row.beside(first).outputs(first).shape[1:]
+        shape, expected = row.beside(model).outputs(model).shape[1:], self._outputs[data_number]
         if shape != expected:
             raise LabelError(
                 f"it gives outputs of shape (B, {', '.join(map(str, shape))}), but model {self.pairs[0][0]} of this family "
@@ -233,13 +194,12 @@ class ModelTaskFamily:
 
     def _explained(self, model: Model, data: ExplainedData, seed: int) -> list[Explanations]:
         chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[: self.rows]
-        device = _captum.format_tensor_into_tuples(data.inputs)[0].device
-        data = data.take(chosen.to(device))
+        data = data.take(chosen).beside(model)
         game = Game(
             model,
             data.inputs,
             data.baselines,
-            _targets(model, data),
+            data.targets(model),
             data.additional_forward_args,
             data.feature_mask,
         )
@@ -279,25 +239,6 @@ def _check(family: ModelTaskFamily) -> None:
         raise ValueError(f"There are {len(family.keys)} keys for {len(family.models)} models: pass one for each.")
     if family.repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {family.repeats}.")
-
-
-def _outputs(model: Model, data: ExplainedData) -> Tensor:
-    inputs = _captum.format_tensor_into_tuples(data.inputs)
-    extra = _captum.format_additional_forward_args(data.additional_forward_args)
-    with torch.no_grad(), untouched(model, inputs[0].device):
-        output: Tensor = _captum.run_forward(model, inputs, None, extra)
-    return output
-
-
-def _targets(model: Model, data: ExplainedData) -> Any:
-    if data.target == "predicted" if isinstance(data.target, str) else False:
-        outputs = _outputs(model, data)
-        return outputs.argmax(1) if outputs.dim() == 2 and outputs.shape[1] > 1 else _only_output(outputs)
-    return data.target(_outputs(model, data)) if callable(data.target) else data.target
-
-
-def _only_output(outputs: Tensor) -> int | None:
-    return 0 if outputs.dim() == 2 else None
 
 
 def _task(evidence: Evidence, labels: Tensor, variance: Tensor, game: Game) -> Explanations:

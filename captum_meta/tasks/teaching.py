@@ -56,7 +56,8 @@ def shapley_reference(game: Game, seed: int) -> Tensor:
     if one_mask and game.players.count <= _EXACT_PLAYERS:
         return torch.cat([_exact(part) for part in games])
     if one_mask and game.players.count <= _SHARED_PLAYERS:
-        return torch.cat([_by_shared_plan(part, number) for number, part in enumerate(games)])
+        ends = _ends(game).split([part.n_rows for part in games])  # of all rows at once: calls cost as much as a small model
+        return torch.cat([_by_shared_plan(part, number, ends[number]) for number, part in enumerate(games)])
     return torch.cat([_paired(part, seed) for part in games])
 
 
@@ -69,24 +70,28 @@ def _paired(game: Game, seed: int) -> Tensor:
     n_players = game.players.count
     budget = max(_COALITIONS * n_players, 2 ** min(n_players, _EXACT_PLAYERS) - 2)
     members, measured = plan_coalitions(game.mask, budget, seed, row_keys(game))
-    worths, total = _worths(game, members)
+    worths, total = _worths(game, members, _ends(game))
     even = game.mask * (total / game.mask.sum(-1).clamp(min=1)).unsqueeze(-1)
     strength = torch.full_like(even, _STRENGTH)
     worths = worths.masked_fill(~measured, 0.0)
     return kernel_shapley_values(members, worths, measured, game.mask, total, even, strength)
 
 
-def _by_shared_plan(game: Game, part: int) -> Tensor:
+def _by_shared_plan(game: Game, part: int, ends: Tensor) -> Tensor:
     members, solution = (tensor.to(game.device) for tensor in _plan(game.n_rows, game.players.count, part))
-    worths, total = _worths(game, members)
+    worths, total = _worths(game, members, ends)
     share = (total / game.players.count).unsqueeze(-1)
     beyond = worths - share * members.sum(-1)
     return share + (solution @ beyond.to(solution.dtype).unsqueeze(-1)).squeeze(-1).to(share.dtype)
 
 
-def _worths(game: Game, members: Tensor) -> tuple[Tensor, Tensor]:
+def _ends(game: Game) -> Tensor:
+    """f of baseline and input, ``(N, 2)``."""
+    return _one_output(game.at(torch.tensor([0.0, 1.0])))
+
+
+def _worths(game: Game, members: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
     """f minus f(baseline) of the coalitions ``(N, S)``, and of all players together ``(N,)``."""
-    ends = _one_output(game.at(torch.tensor([0.0, 1.0])))
     return _one_output(game.worths(members)) - ends[:, :1], ends[:, 1] - ends[:, 0]
 
 

@@ -17,8 +17,8 @@ Meta-train an explainer, or measure one: a learner (--model) on explanation task
 --data.train and --data.validation are task families: captum_meta.tasks.SyntheticTaskFamily, or the dotted name of a
 function of yours, annotated `-> ModelTaskFamily`, that returns a captum_meta.tasks.ModelTaskFamily over your own models.
 --model.learner is a class of captum_meta.learners, or captum_meta.learners.load_learner with a shipped name to start from
-its weights. Every argument can stand in the YAML file of --config; --print_config writes one, and --data.help,
---model.learner.help CLASS tell more.
+its weights. Every argument can stand in the YAML file of --config; --print_config writes one, --model.learner.help CLASS
+and --data.train.help CLASS tell more, and the files of captum_meta/configs show every learner.
 Metrics go to a CSV file in runs/; --trainer.logger takes any other logger of Lightning's.
 """
 

@@ -2,155 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
-from captum_meta.tasks.augment import augment
 from captum_meta.tasks.cache import ExplanationCache, TaskFamily, describe, is_finite, key_of, make
-from captum_meta.tasks.joining import join
+from captum_meta.training.steps import Evaluations, Shards, StepLoader, Steps, Views, split
 from captum_meta.types import Explanations, ExplanationTask
 
 __all__ = ["ExplanationTaskDataModule", "TaskFamily", "split"]
 
 _ENDLESS = 256
-
-
-def split(explanations: Explanations, support_rows: int) -> ExplanationTask:
-    """The first ``support_rows`` rows of every task as support set, the others as query set."""
-    support = explanations[:, :support_rows]
-    return ExplanationTask(support, explanations[:, support_rows:] if support_rows else explanations)
-
-
-class _Shards(Sequence[list[Explanations]]):
-    """Batches that lie in a folder, those that are not finite left out."""
-
-    def __init__(self, cache: ExplanationCache, told: Sequence[Mapping[str, Any]]) -> None:
-        self.cache = cache
-        self.keys = [one["key"] for one in told if one["finite"]]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.cache.read(self.keys[index])
-
-
-class _Views(Dataset[list[Explanations]]):
-    """The batches of a family, made when they are asked for."""
-
-    def __init__(self, family: TaskFamily, length: int) -> None:
-        self.family, self.length = family, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> list[Explanations]:
-        return self.family.variants(index)
-
-
-class _Steps(IterableDataset[ExplanationTask]):
-    """A walk through a pool without end; what step ``s`` sees depends on the seed and ``s`` only.
-
-    Attributes:
-        first: the step to begin with.
-        rank, ranks: each rank sees every ``ranks``-th task of the step's batch, drawn and augmented as a whole.
-    """
-
-    def __init__(
-        self,
-        pool: Sequence[list[Explanations]],
-        steps: int,
-        support_rows: Sequence[int],
-        seed: int,
-        batches: int = 1,
-        rows: int | None = None,
-    ) -> None:
-        self.pool, self.steps, self.support_rows, self.seed = pool, steps, support_rows, seed
-        self.batches, self.rows = batches, rows
-        self.first, self.rank, self.ranks = 0, 0, 1
-
-    def __iter__(self) -> Iterator[ExplanationTask]:
-        worker = get_worker_info()
-        begin, stride = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        for step in range(self.first + begin, self.first + self.steps, stride):
-            yield self.batch(step)
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def batch(self, step: int) -> ExplanationTask:
-        """This rank's share of the augmented tasks of one step."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        drawn = [self.pool[index] for index in self._draw(generator)]
-        view = int(torch.randint(len(drawn[0]), (), generator=generator))
-        chosen = join([views[view] for views in drawn])
-        n_tasks = len(chosen.attributions)
-        if n_tasks % self.ranks:
-            raise ValueError(
-                f"{n_tasks} tasks a step cannot be shared equally by {self.ranks} ranks, and unequal shares would change "
-                "the gradient: choose batches_per_step or the family's tasks_per_batch so that they can."
-            )
-        rows = torch.randperm(len(chosen), generator=generator)[: self.rows]
-        chosen = chosen[:, rows]
-        adapts = max(self.support_rows) > 0
-        augmented = augment(chosen, generator, inside=0.0) if adapts else augment(chosen, generator)
-        k = self.support_rows[0]
-        if len(self.support_rows) > 1:
-            k = self.support_rows[int(torch.randint(len(self.support_rows), (), generator=generator))]
-        return split(augmented[self.rank :: self.ranks], k)
-
-    def _draw(self, generator: torch.Generator) -> list[int]:
-        """Different batches of the pool."""
-        chosen: list[int] = []
-        while len(chosen) < self.batches:
-            index = int(torch.randint(len(self.pool), (), generator=generator))
-            if index not in chosen:
-                chosen.append(index)
-        return chosen
-
-
-class _Evaluations(IterableDataset[ExplanationTask]):
-    """All views of this rank's share of a pool, with ``k`` support rows; queries are the rows behind the first ``skip``."""
-
-    def __init__(self, pool: Sequence[list[Explanations]], k: int, skip: int, rank: int, ranks: int) -> None:
-        self.pool, self.k, self.skip = pool, k, skip
-        self.indices = range(rank, len(pool), ranks)
-
-    def __iter__(self) -> Iterator[ExplanationTask]:
-        for index in self.indices:
-            for view in self.pool[index]:
-                yield ExplanationTask(view[:, : self.k], view[:, self.skip :])
-
-    def __len__(self) -> int:
-        return sum(len(self.pool[index]) for index in self.indices)
-
-
-class _StepLoader(DataLoader[ExplanationTask]):
-    """Begins each time at the step that the trainer has come to, so that Lightning may resume in the middle of an epoch.
-
-    It asks for the step when the first batch is wanted: Lightning calls ``iter`` before it has restored its counters.
-    """
-
-    def __init__(self, steps: _Steps, data: LightningDataModule, workers: int) -> None:
-        super().__init__(steps, batch_size=None, num_workers=workers)
-        self.data = data
-
-    def __iter__(self) -> Any:
-        trainer = self.data.trainer
-        if trainer is not None and isinstance(self.dataset, _Steps):
-            self.dataset.first = trainer.fit_loop.total_batch_idx + 1
-        yield from super().__iter__()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the trainer knows the step. That this method exists tells Lightning that the loader can resume."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to do."""
 
 
 class ExplanationTaskDataModule(LightningDataModule):
@@ -224,9 +89,9 @@ class ExplanationTaskDataModule(LightningDataModule):
         pool = self._pool("train", "")
         if self.batches_per_step > len(pool):
             raise ValueError(f"A step joins {self.batches_per_step} different batches, but there are only {len(pool)}.")
-        steps = _Steps(pool, self.steps_per_epoch, self.support_rows, self.seed, self.batches_per_step, self.rows_per_step)
+        steps = Steps(pool, self.steps_per_epoch, self.support_rows, self.seed, self.batches_per_step, self.rows_per_step)
         steps.rank, steps.ranks = self.rank
-        return _StepLoader(steps, self, self.workers)
+        return StepLoader(steps, self, self.workers)
 
     def val_dataloader(self) -> list[DataLoader[ExplanationTask]]:
         return self._evaluations("validation")
@@ -249,7 +114,7 @@ class ExplanationTaskDataModule(LightningDataModule):
     def _evaluations(self, name: str) -> list[DataLoader[ExplanationTask]]:
         skip = max(self.validation_support_rows)
         return [
-            DataLoader(_Evaluations(self._pool(name, label), k, skip, *self.rank), batch_size=None)
+            DataLoader(Evaluations(self._pool(name, label), k, skip, *self.rank), batch_size=None)
             for label in self.families[name]
             for k in self.validation_support_rows
         ]
@@ -258,7 +123,7 @@ class ExplanationTaskDataModule(LightningDataModule):
         family, length = self.families[name][label], self._length(name, label)
         rank, ranks = self.rank
         if self.cache is None:
-            loader = DataLoader(_Views(family, length), batch_size=None, num_workers=self.workers)
+            loader = DataLoader(Views(family, length), batch_size=None, num_workers=self.workers)
             self._memory[name, label] = list(_shown(loader, f"{name} {label}".strip(), length, rank))
             self._pool(name, label)
             return
@@ -281,7 +146,7 @@ class ExplanationTaskDataModule(LightningDataModule):
                 told = [self.cache.told(key) for key in keys]
                 if self.rank[0] == 0:
                     self.cache.write_manifest("-".join(filter(None, place)), told)
-                pool = _Shards(self.cache, told)
+                pool = Shards(self.cache, told)
             if not len(pool):
                 raise ValueError(f"The {name} family gave no batch of finite explanations: check its models' outputs.")
             self._pools[place] = pool

@@ -90,7 +90,7 @@ def test_shared_plans_solve_kernel_shap() -> None:
     known = torch.ones_like(worths, dtype=torch.bool)
     nothing = torch.zeros(3, 15, dtype=torch.float64)
     expected = kernel_shapley_values(members, worths, known, everyone, total, nothing, nothing + 1e-9)
-    assert torch.allclose(_by_shared_plan(game, 2), expected, atol=1e-6)
+    assert torch.allclose(_by_shared_plan(game, 2, ends), expected, atol=1e-6)
     assert not torch.equal(_plan(3, 15, 1)[0], members)
 
 

@@ -46,6 +46,53 @@ def test_own_models_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert main(["validate", *short, "--ckpt_path", str(checkpoint)]) == 0
 
 
+@pytest.mark.parametrize("config", sorted(path.name for path in CONFIG.parent.glob("*.yaml")))
+def test_every_configuration_runs_a_step(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_models.py").write_text(MY_MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = CONFIG.parent / config
+    small = [
+        "--data.workers",
+        "0",
+        "--data.batches",
+        "8",
+        "--data.validation_batches",
+        "1",
+        "--trainer.fast_dev_run",
+        "true",
+    ]
+    if "SyntheticTaskFamily" in path.read_text():
+        small += ["--data.batches", "1"]
+        for family in ("train", "validation"):
+            small += [f"--data.{family}.tasks_per_batch", "2", f"--data.{family}.rows", "8"]
+    if "support_rows" in path.read_text():
+        small += ["--data.support_rows", "[4]", "--data.validation_support_rows", "[4]"]
+    assert main(["fit", "--config", str(path), *small]) == 0
+
+
+MISTAKES = {
+    "an argument that there is not": (("warmup_steps", "warm_up"), "does not accept option 'model.warm_up'"),
+    "a learner that there is not": (("load_learner", "load_leaner"), "has no attribute 'load_leaner'"),
+    "a file that there is not": (("my_models.train", "their_models.train"), "No module named 'their_models'"),
+    "words for a number": (("steps_per_epoch: 200", "steps_per_epoch: many"), "Expected a <class 'int'>. Got value: many"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_a_configuration_are_told(
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_models.py").write_text(MY_MODELS)
+    monkeypatch.syspath_prepend(tmp_path)
+    (right, wrong), message = MISTAKES[mistake]
+    (tmp_path / "wrong.yaml").write_text(CONFIG.read_text().replace(right, wrong))
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "--config", str(tmp_path / "wrong.yaml")])
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["fit", "validate", "test"])
 def test_help_explains(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
@@ -55,3 +102,18 @@ def test_help_explains(command: str, capsys: pytest.CaptureFixture[str]) -> None
     assert f"usage: captum-meta {command} --config FILE" in shown
     assert "  captum-meta fit --config my.yaml --ckpt_path last" in shown
     assert "ModelTaskFamily over your own models" in shown
+
+
+TOLD = {
+    "--model.learner.help=MAML": "of the inner loop",
+    "--data.train.help=captum_meta.tasks.SyntheticTaskFamily": "models of one architecture",
+    "--print_config": "steps_per_epoch: 1000",
+}
+
+
+@pytest.mark.parametrize("option", TOLD)
+def test_options_tell_more(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "--config", str(CONFIG.with_name("shapley-zero-shot.yaml")), option])
+    assert left.value.code == 0
+    assert TOLD[option] in capsys.readouterr().out

@@ -13,10 +13,8 @@ from captum_meta.learners import Ridge, ZeroShot
 from captum_meta.metrics import AttributionError
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule, learner_from_checkpoint
-from captum_meta.training.data import _Steps
+from captum_meta.training.steps import Steps
 from captum_meta.types import ExplanationTask
-
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
 def quiet(folder: Path, **arguments: object) -> Trainer:
@@ -129,7 +127,7 @@ def test_ranks_share_a_step_without_duplicates(tmp_path: Path) -> None:
     tasks = data(tmp_path, batches_per_step=4, support_rows=[1, 2, 3])
     tasks.setup("fit")
     whole = tasks.train_dataloader().dataset
-    assert isinstance(whole, _Steps)
+    assert isinstance(whole, Steps)
     expected = [whole.batch(step) for step in range(6)]
     assert len({len(task.support) for task in expected}) > 1
     shares = []
@@ -145,27 +143,3 @@ def test_ranks_share_a_step_without_duplicates(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="joins 9 different batches, but there are only 8"):
         tasks.batches_per_step = 9
         tasks.train_dataloader()
-
-
-@pytest.mark.gpu
-@NEEDS_CUDA
-def test_a_step_on_the_gpu_is_a_step_on_the_cpu(tmp_path: Path) -> None:
-    weights = []
-    for accelerator in ("cpu", "cuda"):
-        module = small_run.module()
-        tasks = small_run.data(tmp_path)
-        quiet(tmp_path, accelerator=accelerator, devices=1, enable_checkpointing=False).fit(module, tasks)
-        weights.append(torch.cat([value.detach().cpu().flatten() for value in module.parameters()]))
-    assert torch.allclose(*weights, atol=1e-5)
-
-
-@pytest.mark.gpu
-@NEEDS_CUDA
-def test_models_on_the_gpu_are_explained_there(tmp_path: Path) -> None:
-    from captum_meta.tasks import ModelTaskFamily
-
-    here = ModelTaskFamily([small_run.AnyWidth(0)], small_run.rows(5), rows=8).variants(0)[0]
-    there = ModelTaskFamily([small_run.AnyWidth(0).cuda()], small_run.rows(5).cuda(), rows=8).variants(0)[0]
-    assert there.attributions.device.type == "cpu"
-    assert torch.allclose(here.attributions, there.attributions, atol=1e-4)
-    assert torch.allclose(here.evidence.effects, there.evidence.effects, atol=1e-4)
