@@ -3,6 +3,7 @@
 from captum_meta.tasks.cache import ExplanationCache, TaskFamily
 from captum_meta.tasks.explained_data import ExplainedData
 from captum_meta.tasks.model_family import ModelTaskFamily
+from captum_meta.tasks.model_stream import ModelStream
 from captum_meta.tasks.synthetic import SyntheticTaskFamily
 from captum_meta.tasks.teaching import LabelError
 from captum_meta.types import ExplanationTask
@@ -12,6 +13,7 @@ __all__ = [
     "ExplanationCache",
     "ExplanationTask",
     "LabelError",
+    "ModelStream",
     "ModelTaskFamily",
     "SyntheticTaskFamily",
     "TaskFamily",

@@ -91,7 +91,7 @@ class ExplanationCache:
         Raises:
             OSError: if the folder cannot be written to; nothing half-written remains under the shard's name.
         """
-        tensors = {name: value for number, view in enumerate(views) for name, value in _flatten(view, f"{number}.")}
+        tensors = {name: value for number, view in enumerate(views) for name, value in flatten(view, f"{number}.")}
         shape = list(views[0].attributions.shape)
         told = {"key": key, "views": len(views), "shape": shape, "finite": all(map(is_finite, views))}
         # one entry, for safetensors writes several in random order and equal shards should be equal files
@@ -116,7 +116,7 @@ class ExplanationCache:
         """The views of one batch; their tensors are pages of the file, read when they are touched."""
         with safe_open(self.path(key), "pt") as shard:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
-            return [_build(Explanations, tensors, f"{view}.") for view in range(_told(shard)["views"])]
+            return [build(Explanations, tensors, f"{view}.") for view in range(_told(shard)["views"])]
 
     def told(self, key: str) -> dict[str, Any]:
         """What the shard says of itself: key, views, shape of the first, finite, checksum."""
@@ -194,23 +194,25 @@ def _told(shard: Any) -> dict[str, Any]:
     return told
 
 
-def _flatten(rows: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def flatten(rows: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of explanations by name, such as ``evidence.total``, as copies on the CPU."""
     for field in fields(rows):
         value = getattr(rows, field.name)
         if isinstance(value, Tensor):
             yield prefix + field.name, value.detach().cpu().contiguous().clone()  # views may share labels
         elif value is not None:
-            yield from _flatten(value, f"{prefix}{field.name}.")
+            yield from flatten(value, f"{prefix}{field.name}.")
 
 
-def _build(kind: type[Any], tensors: Mapping[str, Tensor], prefix: str) -> Any:
+def build(kind: type[Any], tensors: Mapping[str, Tensor], prefix: str = "") -> Any:
+    """The explanations, evidence or coalitions whose tensors :func:`flatten` named."""
     values: dict[str, Any] = {}
     for field in fields(kind):
         name = prefix + field.name
         if name in tensors:
             values[field.name] = tensors[name]
         elif field.name in _NESTED and any(other.startswith(f"{name}.") for other in tensors):
-            values[field.name] = _build(_NESTED[field.name], tensors, f"{name}.")
+            values[field.name] = build(_NESTED[field.name], tensors, f"{name}.")
         else:
             values[field.name] = None
     return kind(**values)

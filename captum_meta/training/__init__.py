@@ -2,6 +2,18 @@
 
 from captum_meta.training.attribution_callback import AttributionCallback
 from captum_meta.training.data import ExplanationTaskDataModule
+from captum_meta.training.hindsight import best_in_hindsight, stream_errors
 from captum_meta.training.module import MetaLearningModule, learner_from_checkpoint
+from captum_meta.training.online import FollowTheMetaLeader
+from captum_meta.training.stream import TaskStream
 
-__all__ = ["AttributionCallback", "ExplanationTaskDataModule", "MetaLearningModule", "learner_from_checkpoint"]
+__all__ = [
+    "AttributionCallback",
+    "ExplanationTaskDataModule",
+    "FollowTheMetaLeader",
+    "MetaLearningModule",
+    "TaskStream",
+    "best_in_hindsight",
+    "learner_from_checkpoint",
+    "stream_errors",
+]

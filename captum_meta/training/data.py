@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -107,9 +106,6 @@ class ExplanationTaskDataModule(LightningDataModule):
         return [
             f"{label}/k={k}" if label else f"k={k}" for label in self.families[name] for k in self.validation_support_rows
         ]
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device) if isinstance(batch, ExplanationTask) else batch
 
     def _evaluations(self, name: str) -> list[DataLoader[ExplanationTask]]:
         skip = max(self.validation_support_rows)

@@ -63,11 +63,14 @@ class MetaLearningModule(LightningModule):
         self._error, self._log_error = MeanMetric(), MeanMetric()
         self._errors: list[AttributionError] = []
 
-    def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor:
-        with self._keyed_random_numbers():
+    def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor | None:
+        with self._keyed_random_numbers(self.trainer.fit_loop.total_batch_idx):
             loss = self.learner.loss(batch)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device) if isinstance(batch, ExplanationTask) else batch
 
     def on_validation_epoch_start(self) -> None:
         self._begin()
@@ -130,10 +133,10 @@ class MetaLearningModule(LightningModule):
         return warm * (0.5 + 0.5 * cos(pi * min(1.0, step / total)))
 
     @contextmanager
-    def _keyed_random_numbers(self) -> Iterator[None]:
+    def _keyed_random_numbers(self, step: int) -> Iterator[None]:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx)
+            torch.manual_seed(self.seed * 1_000_003 + step)
             yield
 
     def _begin(self) -> None:
