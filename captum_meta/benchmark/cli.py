@@ -21,6 +21,7 @@ _FURTHER = {
     "estimates": "error_estimates",
     "gradient-shap": "gradient_shap",
     "metrics": "metric_speed",
+    "optimizers": "optimizers",
     "overhead": "overhead",
     "step": "step",
     "training": "training",
