@@ -3,6 +3,7 @@
 from captum_meta.learners.anil import ANIL
 from captum_meta.learners.base import MetaLearner
 from captum_meta.learners.implicit_maml import ImplicitMAML
+from captum_meta.learners.kernel_ridge import KernelRidge
 from captum_meta.learners.learned_optimizer import LearnedOptimizer
 from captum_meta.learners.maml import MAML
 from captum_meta.learners.matching import MatchingNetwork
@@ -18,6 +19,7 @@ __all__ = [
     "ANIL",
     "MAML",
     "ImplicitMAML",
+    "KernelRidge",
     "LearnedOptimizer",
     "MatchingNetwork",
     "MetaLearner",

@@ -59,3 +59,10 @@ def choose(corrections: Tensor, residual: Tensor, caution: float = _CAUTION) -> 
     gain = torch.where(finite, strength * (2 * sure - strength * size), 0.0)
     best = gain.argmax(0)
     return Choice(best, strength.gather(0, best.unsqueeze(0))[0])
+
+
+def picked(options: Tensor, choice: Choice) -> Tensor:
+    """Of ``(S, T, ...)`` each task's chosen option, as much of it as the choice says, ``(T, ...)``."""
+    tail = (1,) * (options.dim() - 1 - choice.option.dim())
+    index = choice.option.reshape(1, *choice.option.shape, *tail).expand_as(options[:1])
+    return options.gather(0, index)[0] * choice.strength.reshape(*choice.strength.shape, *tail)

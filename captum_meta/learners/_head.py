@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from captum_meta.learners._multitask import fit_coefficients, solve
 from captum_meta.nn import Prior
 from captum_meta.nn.encoders import EvidenceEncoder, effect_sizes
 from captum_meta.types import Evidence, Explanations, State
@@ -70,7 +71,7 @@ class ClosedFormHead(nn.Module):
         """What to add to the explainer's attributions, ``(*batch, N, M)``."""
         shared, own, _ = self._features(prior, evidence, state)
         correction = (shared * state["shared"][..., None, None, :]).sum(-1)
-        correction = correction + (own * _fit(state["own"], own.shape[-2]).unsqueeze(-3)).sum(-1)
+        correction = correction + (own * fit_coefficients(state["own"], own.shape[-2]).unsqueeze(-3)).sum(-1)
         return correction * state["unit"][..., None, None]
 
     def contributions(
@@ -96,7 +97,7 @@ class ClosedFormHead(nn.Module):
         label_noise = torch.zeros_like(target) if support.variance is None else support.variance.double() / unit.square()
         signal = shared.square().sum(-1) + own.square().sum(-1)
         variance = noise.square() + 1e-4 * signal + self.floor.double().exp().square()
-        fits = [_solve(shared, own, target, tau * variance + label_noise, support.evidence.players) for tau in _NOISE]
+        fits = [solve(shared, own, target, tau * variance + label_noise, support.evidence.players) for tau in _NOISE]
         duals = torch.stack([fit[0] for fit in fits] + [torch.zeros_like(target)])
         corrections = torch.stack([target - fit[1] for fit in fits] + [torch.zeros_like(target)])
         corrections = corrections - prior.spread.double() * corrections.sum(-1, keepdim=True)
@@ -124,37 +125,3 @@ class _Rows:
         """Each row's part in the coefficients, averaged over the levels: ``(*batch, K, D)`` and ``(*batch, K, M, d)``."""
         dual = (weights[..., None, None] * self.duals).sum(0).unsqueeze(-1)
         return (self.shared * dual).sum(-2), self.own * dual
-
-
-def _solve(shared: Tensor, own: Tensor, target: Tensor, variance: Tensor, players: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Dual coefficients :math:`C^{-1} r` and the residuals of rows left out one at a time, ``(*batch, K, M)`` both.
-
-    :math:`C = \Psi \Psi^T + S` with S one block for each player, so C is never formed: Woodbury's identity needs S and a
-    matrix of the shared dimensions alone. The left-out residuals are :math:`(C^{-1})_{nn}^{-1} (C^{-1} r)_n`, where n stands
-    for all players of a row.
-    """
-    by_player = own.transpose(-3, -2)
-    blocks = by_player @ by_player.mT + torch.diag_embed(variance.mT)
-    factor = torch.linalg.cholesky(blocks)
-    features = shared.transpose(-3, -2)
-    solved = torch.cholesky_solve(torch.cat([features, target.mT.unsqueeze(-1)], dim=-1), factor)
-    solved_features, solved_target = solved[..., :-1], solved[..., -1]
-    eye = torch.eye(shared.shape[-1], dtype=shared.dtype, device=shared.device)
-    gram = eye + (features.mT @ solved_features).sum(-3)
-    moment = (features * solved_target.unsqueeze(-1)).sum((-3, -2))
-    gram_factor = torch.linalg.cholesky(gram)
-    weights = torch.cholesky_solve(moment.unsqueeze(-1), gram_factor)
-    dual = (solved_target - (solved_features @ weights.unsqueeze(-3)).squeeze(-1)).mT
-    diagonal = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).mT
-    left = solved_features.transpose(-3, -2)
-    scaled = left / diagonal.unsqueeze(-1)
-    inner = gram.unsqueeze(-3) - left.mT @ scaled
-    correction = torch.linalg.solve(inner, scaled.mT @ dual.unsqueeze(-1))
-    left_out = dual / diagonal + (scaled @ correction).squeeze(-1)
-    return torch.where(players, dual, 0.0), torch.where(players, left_out, 0.0)
-
-
-def _fit(own: Tensor, n_players: int) -> Tensor:
-    """Coefficients for ``n_players``: players that the support set never had get none."""
-    own = own[..., :n_players, :]
-    return nn.functional.pad(own, (0, 0, 0, n_players - own.shape[-2]))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_meta.learners._caution import choose
+from captum_meta.learners._caution import choose, picked
+from captum_meta.learners._multitask import fit_coefficients
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
 from captum_meta.types import Evidence, Explanations, State
@@ -68,7 +69,7 @@ def _within(reach: Tensor, size: Tensor) -> Tensor:
 
 
 def _correction(state: State, prior: Prior, evidence: Evidence) -> Tensor:
-    own = _fit_players(state["own"], evidence.players.shape[-1]).unsqueeze(-3)
+    own = fit_coefficients(state["own"], evidence.players.shape[-1]).unsqueeze(-3)
     shared = (_shared_features(prior, evidence) * state["shared"][..., None, None, :]).sum(-1)
     return torch.where(evidence.players, shared + (_effects(evidence) * own).sum(-1), 0.0)
 
@@ -80,12 +81,6 @@ def _effects(evidence: Evidence) -> Tensor:
 
 def _shared_features(prior: Prior, evidence: Evidence) -> Tensor:
     return torch.cat([_effects(evidence), prior.features], dim=-1)
-
-
-def _fit_players(own: Tensor, n_players: int) -> Tensor:
-    """Coefficients for ``n_players``: players that the support set never had get none."""
-    own = own[..., :n_players, :]
-    return torch.nn.functional.pad(own, (0, 0, 0, n_players - own.shape[-2]))
 
 
 def _trust(residual: Tensor, variance: Tensor | None) -> Tensor:
@@ -160,9 +155,4 @@ def _choose(regression: _Regression, residual: Tensor, spread: Tensor, caution: 
     corrections = corrections - spread * corrections.sum(-1, keepdim=True)
     choice = choose(corrections, residual, caution)
 
-    def pick(options: Tensor) -> Tensor:
-        tail = (1,) * (options.dim() - 1 - choice.option.dim())
-        index = choice.option.reshape(1, *choice.option.shape, *tail).expand_as(options[:1])
-        return options.gather(0, index)[0] * choice.strength.reshape(*choice.strength.shape, *tail)
-
-    return pick(coefficients), residual - pick(corrections)
+    return picked(coefficients, choice), residual - picked(corrections, choice)

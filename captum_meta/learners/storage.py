@@ -20,7 +20,7 @@ from captum_meta.types import Kind
 EVIDENCE_VERSION = 1
 """Version of the evidence layout; weights of another version cannot read today's evidence."""
 
-_DEFAULT = "ridge"
+_DEFAULT = "kernel-ridge"
 
 
 def save_learner(learner: MetaLearner, path: str | PathLike[str]) -> None:

@@ -42,7 +42,7 @@ class RawInputs(Encoder):
     """The inputs and baselines of all players side by side, as they are: one key a row, of the width 2M."""
 
     def forward(self, prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
-        return _standardised(_inputs(evidence), evidence, statistics).flatten(-2).unsqueeze(-2)
+        return standardised(_inputs(evidence), evidence, statistics).flatten(-2).unsqueeze(-2)
 
 
 class EmbeddingEncoder(Encoder):
@@ -138,7 +138,7 @@ class EvidenceEncoder(_PlayerEncoder):
         size = effect_sizes(evidence).unsqueeze(-1)
         features = torch.where(size > 0, prior.features / torch.where(size > 0, size, 1.0), 0.0).clamp(-10, 10)
         unit = prior.scale.unsqueeze(-1)
-        effects, measured = _five_effects(evidence)
+        effects, measured = five_effects(evidence)
         answer = torch.asinh(3 * prior.attributions / unit).unsqueeze(-1)
         parts = [features, torch.asinh(3 * effects / unit.unsqueeze(-1)), measured.to(features), answer]
         if evidence.inputs is None:
@@ -184,7 +184,7 @@ def _inputs(evidence: Evidence) -> Tensor:
     return evidence.inputs.to(evidence.effects)
 
 
-def _standardised(inputs: Tensor, evidence: Evidence, statistics: State) -> Tensor:
+def standardised(inputs: Tensor, evidence: Evidence, statistics: State) -> Tensor:
     """Inputs and baselines ``(*batch, M, 2)`` in units of the support rows' deviation; 0 for players these never had."""
     if "input mean" not in statistics:
         return torch.zeros_like(inputs)
@@ -196,7 +196,7 @@ def _standardised(inputs: Tensor, evidence: Evidence, statistics: State) -> Tens
 
 
 def _input_numbers(inputs: Tensor, evidence: Evidence, statistics: State) -> Tensor:
-    both = _standardised(inputs, evidence, statistics).clamp(-5, 5)
+    both = standardised(inputs, evidence, statistics).clamp(-5, 5)
     x, baseline = both.unbind(-1)
     delta = (x - baseline).clamp(-5, 5)
     return torch.stack([x, baseline, delta, x.abs(), delta.abs()], dim=-1)
@@ -208,7 +208,7 @@ def fit_players(values: Tensor, n_players: int) -> Tensor:
     return nn.functional.pad(values, (0, n_players - values.shape[-1]))
 
 
-def _five_effects(evidence: Evidence) -> tuple[Tensor, Tensor]:
+def five_effects(evidence: Evidence) -> tuple[Tensor, Tensor]:
     """The five channels of the Shapley kind; first, middle, last, mean and spread of those along a path."""
     measured = evidence.measured & evidence.players.unsqueeze(-1)
     effects = torch.where(measured, evidence.effects, 0.0)
