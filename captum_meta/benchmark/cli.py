@@ -20,6 +20,7 @@ _FURTHER = {
     "adaptation": "adaptation",
     "estimates": "error_estimates",
     "gradient-shap": "gradient_shap",
+    "memory": "memory",
     "metrics": "metric_speed",
     "optimizers": "optimizers",
     "overhead": "overhead",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import log2
 from typing import Any
 
 import torch
@@ -52,6 +54,10 @@ class ExactProduct:
             self.buffer, self.bound = self.full.pop()
         return before
 
+    def bits(self) -> float:
+        """How many bits all digits kept so far could need."""
+        return sum(log2(bound + 1) for bound in (self.bound, *[bound for _, bound in self.full]))
+
 
 class Reversible(Hypergradient):
     r"""The gradient of :class:`Backprop` through :class:`MomentumSGD`, by running it backwards.
@@ -81,6 +87,28 @@ class Reversible(Hypergradient):
         closed_over = [value for value in problem.closed_over(start) if value.requires_grad]
         values = [start[name] for name in rule.names]
         return dict(zip(rule.names, _Loop.apply(problem, rule.names, rates, momenta, *values, *closed_over), strict=True))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The information buffer of a reversible loop.
+
+    Attributes:
+        bits: a parameter, that tell the way back.
+        megabytes: of the whole numbers that hold them.
+    """
+
+    bits: float
+    megabytes: float
+
+
+def kept_bits(outcome: Tensor) -> Kept:
+    """What :class:`Reversible` keeps for the way back from one of the tensors that it solved for."""
+    products: list[ExactProduct] = getattr(outcome.grad_fn, "end")[2]  # noqa: B009
+    sizes = [product.buffer.numel() for product in products]
+    bits = sum(product.bits() * size for product, size in zip(products, sizes, strict=True)) / sum(sizes)
+    words = sum((1 + len(product.full)) * size for product, size in zip(products, sizes, strict=True))
+    return Kept(bits, 8 * words / 2**20)
 
 
 class _Loop(torch.autograd.Function):

@@ -1,0 +1,99 @@
+"""`captum-meta benchmark memory`: what the gradient of a long inner loop keeps, by the way it is taken."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import log2
+from multiprocessing import get_context
+from pathlib import Path
+from time import process_time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from captum_meta.benchmark.journal import append_line
+from captum_meta.benchmark.step import random_tasks
+from captum_meta.learners import MomentumMAML, load_learner
+from captum_meta.optim import Backprop, Hypergradient, Reversible, Segmented
+from captum_meta.optim.reversible import kept_bits
+
+TASKS, MOMENTUM = 2, 0.9
+WAYS: dict[str, type[Hypergradient]] = {"unroll": Backprop, "segments": Segmented, "reversible": Reversible}
+
+
+@dataclass(frozen=True)
+class Peak:
+    """One meta-training step of the shipped explainer, all its parameters fast: 2 tasks of 10 + 10 rows of 16 players.
+
+    Attributes:
+        way, steps: how the inner loop is differentiated, and its length.
+        megabytes: peak resident memory of the process above that of a step with an inner loop of two.
+        seconds: of one core.
+        buffer: megabytes of it in the information buffer of the reversible loop.
+        bits: that the buffer is filled with, for each parameter and step.
+    """
+
+    way: str
+    steps: int
+    megabytes: float
+    seconds: float
+    buffer: float = 0.0
+    bits: float = 0.0
+
+
+def measure(way: str, steps: int) -> Peak:
+    """To be called in a process of its own: peaks do not go down again."""
+    torch.set_num_threads(1)
+    tasks = random_tasks()[:TASKS]
+    _learner(way, 2).loss(tasks).backward()
+    before, start = _peak_megabytes(), process_time()
+    learner = _learner(way, steps)
+    learner.loss(tasks).backward()
+    peak = Peak(way, steps, _peak_megabytes() - before, process_time() - start)
+    if way != "reversible":
+        return peak
+    kept = kept_bits(next(iter(learner.fit(tasks.support).values())))
+    return Peak(**{**asdict(peak), "buffer": kept.megabytes, "bits": kept.bits / steps})
+
+
+def table(peaks: Sequence[Peak]) -> Table:
+    """Steps by ways."""
+    expected = log2(1 / MOMENTUM)
+    shown = Table(title=f"Peak memory; log2(1 / momentum) is {expected:.3f}")
+    for column in ("way", "steps", "MB above two steps", "s", "of it buffer MB", "bits a parameter a step"):
+        shown.add_column(column, justify="left" if column == "way" else "right")
+    for p in peaks:
+        buffer = (f"{p.buffer:.1f}", f"{p.bits:.3f}") if p.bits else ("", "")
+        shown.add_row(p.way, str(p.steps), f"{p.megabytes:.0f}", f"{p.seconds:.1f}", *buffer)
+    return shown
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Peak memory of one meta-training step by the length of its inner loop: unrolled, in segments, and reversible."""
+    parser = ArgumentParser(prog="captum-meta benchmark memory", description=main.__doc__)
+    parser.add_argument("--steps", type=int, nargs="+", default=[20, 50, 100, 200, 500], help="inner steps")
+    parser.add_argument("--output", type=Path, default=None, help="JSON lines")
+    options = parser.parse_args(arguments)
+    peaks = []
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        for way in WAYS:
+            for steps in options.steps:
+                peaks.append(processes.apply(measure, (way, steps)))
+                if options.output is not None:
+                    append_line(options.output, asdict(peaks[-1]))
+    Console(width=110).print(table(peaks))
+
+
+def _learner(way: str, steps: int) -> MomentumMAML:
+    explainer = load_learner("zero-shot").explainer.requires_grad_(True)
+    return MomentumMAML(explainer, ("*",), steps, 1e-4, MOMENTUM, WAYS[way]())
+
+
+def _peak_megabytes() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
