@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from captum_meta.optim import (
     call_per_task,
     iterates,
 )
+from captum_meta.optim.compiled import CompiledFunction, CompiledProblem
 from captum_meta.types import Evidence, Explanations, ExplanationTask, State, _Rows
 
 _R = TypeVar("_R", bound=_Rows)
@@ -75,6 +77,24 @@ class GradientLearner(MetaLearner):
         self.rule = make_rule({name: explainer.get_parameter(name) for name in self.names})
         self.hypergradient = hypergradient or Backprop()
         self.inner_loss, self.zero_shot = inner_loss, zero_shot
+        self._compiled_gradient: CompiledFunction | None = None
+        self._compiled_outcome: CompiledFunction | None = None
+
+    def compile(self, *args: object, **kwargs: object) -> None:
+        """Training computes the inner gradients and the query loss by compiled graphs, one for each shape of a batch.
+
+        The first step of each shape waits for the compiler: minutes, where all parameters are fast and second derivatives
+        are wanted. A custom ``inner_loss`` may not look at values. :meth:`adapt` and :meth:`predict` are not compiled.
+
+        Raises:
+            ValueError: the explainer chooses its computation by looking at values.
+        """
+        if self.kind == "path":
+            raise ValueError(
+                "PathExplainer looks at the path points' values, which no compiled graph can: train it eagerly."
+            )
+        self._compiled_gradient = CompiledFunction(self.explainer, self._support_gradient)
+        self._compiled_outcome = CompiledFunction(self.explainer, lambda fast, query: (self._query_loss(fast, query),))
 
     def arguments(self) -> dict[str, object]:
         return {"fast": list(self.fast), "steps": self.steps}
@@ -86,17 +106,34 @@ class GradientLearner(MetaLearner):
 
     def problem(self, support: Explanations, start: Tensors, used: Tensor | None = None) -> InnerProblem:
         """What the inner loop minimises on the support rows ``(T, K, M)``, or those ``used``, ``(T, K)`` bool."""
+        if used is None:
+            problem = InnerProblem(partial(self._support_loss, support=support), self.rule, self.steps)
+            if self._compiled_gradient is None:
+                return problem
+            return CompiledProblem(**vars(problem), compiled=partial(self._compiled_gradient, rows=support))
         reference, variance = support.attributions, support.variance
-        if used is not None:
-            reference = torch.where(used.unsqueeze(-1), reference, 0.0)
-            variance = variance if variance is None else torch.where(used.unsqueeze(-1), variance, 0.0)
+        reference = torch.where(used.unsqueeze(-1), reference, 0.0)
+        variance = variance if variance is None else torch.where(used.unsqueeze(-1), variance, 0.0)
 
         def loss(parameters: Tensors) -> Tensor:
-            predicted = self._predicted(parameters, support.evidence)
-            predicted = predicted if used is None else torch.where(used.unsqueeze(-1), predicted, 0.0)
+            predicted = torch.where(used.unsqueeze(-1), self._predicted(parameters, support.evidence), 0.0)
             return len(predicted) * self.inner_loss(predicted, reference, variance)
 
         return InnerProblem(loss, self.rule, self.steps)
+
+    def _support_loss(self, parameters: Tensors, support: Explanations) -> Tensor:
+        predicted = self._predicted(parameters, support.evidence)
+        return len(predicted) * self.inner_loss(predicted, support.attributions, support.variance)
+
+    def _support_gradient(self, parameters: Tensors, support: Explanations) -> tuple[Tensor, ...]:
+        problem = InnerProblem(partial(self._support_loss, support=support), self.rule, self.steps)
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            return tuple(problem.gradient(parameters, create_graph).values())
+
+    def _query_loss(self, fast: Tensors, query: Explanations) -> Tensor:
+        predicted = self._predicted(fast, query.evidence)
+        return relative_squared_error(predicted, query.attributions, query.variance)
 
     def fit(self, support: Explanations) -> Tensors:
         """Fast parameters ``(T, *shape)`` after the inner loop on ``(T, K, M)``, differentiable by the hypergradient."""
@@ -109,8 +146,9 @@ class GradientLearner(MetaLearner):
         support, query = (flatten_tasks(rows, n_batch) for rows in (tasks.support, tasks.query))
 
         def outcome(fast: Tensors) -> Tensor:
-            predicted = self._predicted(fast, query.evidence)
-            return relative_squared_error(predicted, query.attributions, query.variance)
+            if self._compiled_outcome is None or query.evidence.coalitions is not None:
+                return self._query_loss(fast, query)
+            return self._compiled_outcome(fast, query)[0]
 
         start = self.start(len(query.attributions))
         problem = self.problem(without_coalitions(support), start)

@@ -66,6 +66,16 @@ class MetaLearner(nn.Module, ABC):
         predicted = self.predict(self.adapt(tasks.support), tasks.query.evidence)
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
 
+    def compile(self, *args: object, **kwargs: object) -> None:
+        """Have :meth:`loss` run by compiled graphs from now on.
+
+        Raises:
+            ValueError: if the learner cannot.
+        """
+        raise ValueError(
+            f"{type(self).__name__} is not compiled, only gradient-based learners are: train it with compile=False."
+        )
+
     @property
     def layer(self) -> str | None:
         """Name of the explained model's module whose output must be in the evidence; None where none is compared."""

@@ -55,6 +55,9 @@ class ImplicitMAML(GradientLearner):
         )
         self.log_strength = nn.Parameter(torch.tensor(strength).log())
 
+    def compile(self, *args: object, **kwargs: object) -> None:
+        raise ValueError("The proximal term of ImplicitMAML is not compiled: train it with compile=False.")
+
     def problem(self, support: Explanations, start: Tensors, used: Tensor | None = None) -> InnerProblem:
         plain = super().problem(support, start, used)
 

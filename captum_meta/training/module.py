@@ -39,6 +39,8 @@ class MetaLearningModule(LightningModule):
         schedule: ``"cosine"``, falling to nothing at the end of the run, or ``"constant"``.
         seed: of what the learner draws at random.
         alternate: train the learner's ``parts()`` in turn, each for so many steps; None: all of them jointly.
+        compile: run gradient-based learners by compiled graphs, one for each shape of a batch: for long training on
+            batches of a few shapes (see ``GradientLearner.compile``).
     """
 
     def __init__(
@@ -50,15 +52,18 @@ class MetaLearningModule(LightningModule):
         schedule: Literal["cosine", "constant"] = "cosine",
         seed: int = 0,
         alternate: int | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if not any(parameter.requires_grad for parameter in learner.parameters()):
             learner.requires_grad_(True)
+        if compile:
+            learner.compile()
         self.learner = learner.train()
         self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
         self.schedule, self.seed, self.alternate = schedule, seed, alternate
         self.save_hyperparameters(
-            "learning_rate", "weight_decay", "warmup_steps", "schedule", "seed", "alternate", logger=False
+            "learning_rate", "weight_decay", "warmup_steps", "schedule", "seed", "alternate", "compile", logger=False
         )
         self._error, self._log_error = MeanMetric(), MeanMetric()
         self._errors: list[AttributionError] = []
