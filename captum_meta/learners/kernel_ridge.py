@@ -11,7 +11,7 @@ from captum_meta.learners._caution import choose, picked
 from captum_meta.learners._multitask import fit_coefficients, solve
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
-from captum_meta.nn.encoders import five_effects, input_statistics, standardised
+from captum_meta.nn.encoders import effect_sizes, five_effects, input_statistics, standardised
 from captum_meta.types import Evidence, Explanations, State
 
 _NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -38,7 +38,8 @@ class KernelRidge(MetaLearner):
 
     The level of the noise, and how much of the correction is applied, are judged by rows left out one at a time, in closed
     form: nothing is, unless these rows clearly miss less with it. No row is corrected by more than the left-out row that was
-    corrected most. Among very many players, those that the explainer missed most are learned from.
+    corrected most. A player without any effect keeps its zero. Among very many players, those that the explainer missed most are
+    learned from.
 
     Args:
         explainer: the meta-trained explainer.
@@ -67,7 +68,7 @@ class KernelRidge(MetaLearner):
         state = {"unit": torch.where(typical > _DEAD, typical, 1.0), **input_statistics(evidence)}
         kept = _most_missed(residual)
         features = self._features(_take(_coordinates(prior, evidence, state), kept)).double()
-        features = features * _take(evidence.players, kept).unsqueeze(-1)
+        features = features * _take(_alive(evidence), kept).unsqueeze(-1)
         residual, variance = _take(residual, kept).double(), support.variance
         noise = _relative_noise(residual, None if variance is None else _take(variance, kept))
         fits = [_fit(features, residual, level + noise) for level in _NOISES]
@@ -87,7 +88,7 @@ class KernelRidge(MetaLearner):
             return prior
         features = self._features(_coordinates(prior, evidence, state))
         own = fit_coefficients(state["own"], features.shape[-2])
-        correction = torch.where(evidence.players, _correct(features, state["shared"], own), 0.0)
+        correction = torch.where(_alive(evidence), _correct(features, state["shared"], own), 0.0)
         size = correction.norm(dim=-1).clamp(min=torch.finfo(correction.dtype).tiny)
         bounded = correction * (state["reach"].unsqueeze(-1) / size).clamp(max=1).unsqueeze(-1)
         return replace(prior, attributions=prior.attributions + bounded)
@@ -110,6 +111,12 @@ def _coordinates(prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
     effects, _ = five_effects(evidence)
     sizes = torch.asinh(3 * torch.cat([prior.attributions.unsqueeze(-1), effects], dim=-1) / unit.unsqueeze(-1))
     return torch.cat([torch.stack([delta, total], dim=-1), sizes], dim=-1)
+
+
+def _alive(evidence: Evidence) -> Tensor:
+    """Players ``(*batch, M)`` that may be corrected: not those without any effect, unless no player of the row has one."""
+    has_effect = (effect_sizes(evidence) > 0) & evidence.players
+    return evidence.players & (has_effect | ~has_effect.any(-1, keepdim=True))
 
 
 def _most_missed(residual: Tensor) -> Tensor:

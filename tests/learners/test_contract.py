@@ -91,6 +91,15 @@ class TestEveryLearner:
         assert predicted.shape == tasks.query.attributions.shape
         assert torch.allclose(predicted.sum(-1), tasks.query.evidence.total, rtol=1e-4, atol=1e-5)
 
+    def test_a_player_without_any_effect_gets_nothing(self, name: str, batches: dict[str, Explanations]) -> None:
+        learner = build(name)
+        tasks = tasks_for(learner, batches)
+        evidence = tasks.query.evidence
+        effects = evidence.effects.clone()
+        effects[..., 1, :] = 0
+        predicted = learner.predict(learner.adapt(tasks.support), replace(evidence, effects=effects))
+        assert (predicted[..., 1] == 0).all() and (predicted != 0).any()
+
     def test_the_state_is_plain_tensors_and_the_meta_parameters_stay(
         self, name: str, batches: dict[str, Explanations]
     ) -> None:
