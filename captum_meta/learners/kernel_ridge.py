@@ -38,8 +38,8 @@ class KernelRidge(MetaLearner):
 
     The level of the noise, and how much of the correction is applied, are judged by rows left out one at a time, in closed
     form: nothing is, unless these rows clearly miss less with it. No row is corrected by more than the left-out row that was
-    corrected most. A player without any effect keeps its zero. Among very many players, those that the explainer missed most are
-    learned from.
+    corrected most. A player without any effect keeps its zero. Among very many players, those that the explainer missed most
+    are learned from.
 
     Args:
         explainer: the meta-trained explainer.
