@@ -9,8 +9,8 @@ from torch import Tensor
 def relative_errors(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
     """Squared error of each task's rows over their squared reference, ``(*batch, N, M)`` twice to ``(*batch,)``.
 
-    The noise that ``variance`` tells of is taken off both. Tasks whose reference is zero, or nothing but noise, have no
-    relative error and get 0.
+    The noise that ``variance`` tells of is taken off both. Tasks whose reference is zero, or nothing but noise or underflow,
+    have no relative error and get 0.
 
     >>> relative_errors(torch.ones(2, 3), 2 * torch.ones(2, 3))
     tensor(0.2500)
@@ -20,7 +20,7 @@ def relative_errors(predicted: Tensor, reference: Tensor, variance: Tensor | Non
     if variance is not None:
         noise = variance.sum((-2, -1))
         squared, size = squared - noise, size - noise
-    alive = size > 0
+    alive = size >= torch.finfo(size.dtype).tiny
     return torch.where(alive, squared, 0.0).clamp(min=0) / torch.where(alive, size, 1.0)
 
 

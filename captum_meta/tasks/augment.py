@@ -1,7 +1,7 @@
 """What training does to explanations so that one network serves every budget, and respects every symmetry.
 
 A random part of the evidence is dropped, as a smaller budget would not have measured it; games are negated and replaced by
-their duals, both of which leave the form of the Shapley values intact.
+their duals, both of which leave the form of the Shapley values intact. Paths are negated and walked backwards.
 """
 
 from __future__ import annotations
@@ -62,6 +62,18 @@ def dual(evidence: Evidence) -> Evidence:
     )
 
 
+def backwards(evidence: Evidence) -> Evidence:
+    """Evidence of -f on the way from the input to the baseline, whose path integrals are the same."""
+    return replace(
+        evidence,
+        effects=evidence.effects.flip(-1),
+        measured=evidence.measured.flip(-1),
+        curve=evidence.total.unsqueeze(-1) - evidence.curve.flip(-1),
+        points=1 - evidence.points.flip(-1),
+        inputs=None if evidence.inputs is None else evidence.inputs.flip(-1),
+    )
+
+
 def drop_evidence(evidence: Evidence, generator: Generator) -> Evidence:
     """Forget, task by task, the gradients, the border or part of it; and, for all, coalitions inside the border.
 
@@ -111,14 +123,15 @@ def _shorten(coalitions: Coalitions, n_players: int, generator: Generator) -> Co
 
 
 def augment(explanations: Explanations, generator: Generator, inside: float = _INSIDE) -> Explanations:
-    """Drop evidence of Shapley explanations and apply random symmetries; paths are only negated.
+    """Drop evidence of Shapley explanations and apply random symmetries, of paths too.
 
     Coalitions inside the border are used with the probability ``inside``, on a few rows of each task.
     """
     flip = torch.rand(len(explanations.attributions), generator=generator) < 0.5
     explanations = negate(explanations, flip)
     if explanations.evidence.coalitions is None:
-        return explanations
+        turn = _is_path(explanations.evidence) and float(torch.rand((), generator=generator)) < 0.5
+        return replace(explanations, evidence=backwards(explanations.evidence)) if turn else explanations
     if float(torch.rand((), generator=generator)) < inside:
         explanations = explanations[:, :_ROWS_INSIDE]
     else:
@@ -126,3 +139,8 @@ def augment(explanations: Explanations, generator: Generator, inside: float = _I
     evidence = drop_evidence(explanations.evidence, generator)
     evidence = dual(evidence) if float(torch.rand((), generator=generator)) < 0.5 else evidence
     return replace(explanations, evidence=evidence)
+
+
+def _is_path(evidence: Evidence) -> bool:
+    """Whether gradients along the path are all that was measured."""
+    return evidence.effects.shape[-1] == evidence.points.shape[-1]

@@ -3,8 +3,13 @@ import torch
 
 from captum_meta.estimators import all_coalitions
 from captum_meta.tasks import SyntheticTaskFamily
-from captum_meta.tasks.augment import augment, dual, negate
-from captum_meta.tasks.batched_games import BatchedGames, long_integrated_gradients, shapley_explanations
+from captum_meta.tasks.augment import augment, backwards, dual, negate
+from captum_meta.tasks.batched_games import (
+    BatchedGames,
+    long_integrated_gradients,
+    path_explanations,
+    shapley_explanations,
+)
 from captum_meta.types import Explanations
 
 
@@ -84,6 +89,16 @@ def test_the_dual_is_what_swapping_input_and_baseline_measures() -> None:
     other = negate(shapley_explanations(swapped, 0, seed=0), torch.tensor([True, True])).evidence
     assert torch.allclose(one.effects, other.effects, atol=1e-5)
     assert torch.allclose(one.total, other.total, atol=1e-5)
+
+
+def test_walking_backwards_is_what_measuring_the_negative_from_input_to_baseline_gives() -> None:
+    known = games()
+    turned = BatchedGames(known.function, known.baselines, known.inputs, known.has_gradient)
+    there = path_explanations(known, 4, each_number=False, reference=None)
+    back = negate(path_explanations(turned, 4, each_number=False, reference=None), torch.tensor([True, True]))
+    assert torch.allclose(back.attributions, there.attributions, atol=1e-5)
+    for name in ("effects", "total", "curve", "points"):
+        assert torch.allclose(getattr(backwards(there.evidence), name), getattr(back.evidence, name), atol=1e-5)
 
 
 def test_augmented_evidence_hides_what_it_drops() -> None:
