@@ -72,6 +72,14 @@ def test_gradients_are_finite_where_attributions_are_zero(name: str) -> None:
         assert gradient.isfinite().all()
 
 
+def test_a_reference_whose_square_underflows_has_no_relative_error() -> None:
+    predicted = torch.zeros(1, 1, 2, requires_grad=True)
+    loss = LOSSES["relative"](predicted, torch.full((1, 1, 2), 1e-23))
+    (gradient,) = torch.autograd.grad(loss, [predicted])
+    assert torch.equal(loss, LOSSES["relative"](torch.zeros(1, 1, 2), torch.zeros(1, 1, 2)))
+    assert (gradient == 0).all()
+
+
 @pytest.mark.parametrize("name", ["mean", "scaled", "relative"])
 def test_noise_in_the_labels_does_not_change_a_loss_on_average(name: str) -> None:
     predicted, reference = torch.zeros(1, 20000, 4), torch.ones(1, 20000, 4)

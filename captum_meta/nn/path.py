@@ -63,7 +63,9 @@ class PathExplainer(Explainer):
         common, finer, finest, jump, level, wild, varied, changing, large = self.head(features).unbind(-1)
         size, change = pieces.sizes()
         shares = pieces.common
-        steer = (1 + 2 * torch.tanh(common)) * shares[0] + 2 * torch.tanh(finer) * shares[1] + 2 * torch.tanh(finest) * shares[2]
+        steer = (
+            (1 + 2 * torch.tanh(common)) * shares[0] + 2 * torch.tanh(finer) * shares[1] + 2 * torch.tanh(finest) * shares[2]
+        )
         steer = steer + 2 * torch.tanh(jump) * pieces.jump_share + 2 * torch.tanh(level) * pieces.level_share
         local = pieces.errors.unsqueeze(-1) * steer + pieces.trouble.unsqueeze(-1) * (change + size) * torch.tanh(wild)
         left = pieces.errors - local.sum(-1)

@@ -209,3 +209,47 @@ def test_quadrature_that_leaves_no_error_is_not_corrected() -> None:
     values = explain(explainer(PathExplainer), evidence)
     assert torch.allclose(values, effects @ weights, atol=1e-6)
     assert torch.allclose(values, slope.unsqueeze(0), atol=1e-6)
+
+
+def test_players_that_share_one_curve_share_its_error_before_any_training() -> None:
+    """f is a function of one weighted sum: its error at three nodes is large, but whose it is the gradients tell."""
+    weights, nodes = torch.tensor([3.0, 0.5, 1.5, 0.0]).double(), gauss_legendre(3)[0]
+
+    def curve(points: Tensor) -> Tensor:
+        return torch.sigmoid(40 * (points - 0.3))
+
+    slopes = 40 * curve(nodes) * (1 - curve(nodes))
+    ends = curve(torch.tensor([0.0, 1.0]).double())
+    effects = (weights.unsqueeze(-1) * slopes / weights.sum()).unsqueeze(0)
+    evidence = Evidence(
+        effects=effects,
+        measured=torch.ones_like(effects, dtype=torch.bool),
+        players=torch.ones(1, 4, dtype=torch.bool),
+        total=(ends[1] - ends[0]).unsqueeze(0),
+        curve=(curve(nodes) - ends[0]).unsqueeze(0),
+        points=nodes.unsqueeze(0),
+    )
+    right = weights / weights.sum() * evidence.total
+    assert (effects @ gauss_legendre(3)[1] - right).abs().max() > 0.1
+    assert torch.allclose(PathExplainer(16, 1).double()(evidence).attributions, right.unsqueeze(0), atol=1e-9)
+
+
+def test_error_signals_are_distances_from_other_answers() -> None:
+    network, evidence = explainer(ShapleyExplainer), shapley_evidence(inside=10).to(dtype=torch.float64)
+    assert isinstance(network, ShapleyExplainer) and evidence.coalitions is not None
+    prior = network.prior(evidence)
+    values = network.complete(prior, evidence).attributions
+    signals = network.error_signals(prior, evidence, values)
+    size = values.square().sum(-1)
+    gradients = torch.tensor([True, True, True, False, False]).expand_as(evidence.measured)
+    alone = network(replace(evidence, measured=gradients, coalitions=None)).attributions
+    assert torch.allclose(signals[:, 1], (alone - values).square().sum(-1) / size)
+    coalitions = replace(evidence.coalitions, worths=-evidence.coalitions.worths)
+    negative = replace(
+        evidence, effects=-evidence.effects, total=-evidence.total, curve=-evidence.curve, coalitions=coalitions
+    )
+    assert torch.allclose(signals[:, 3], (network(negative).attributions + values).square().sum(-1) / size)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    turned = network.error_signals(network.prior(permuted(evidence, order)), permuted(evidence, order), values[:, order])
+    assert torch.allclose(turned, signals, rtol=1e-4)
+    assert (network.estimate_error(prior, evidence, values) > 0).all()
