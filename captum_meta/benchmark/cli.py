@@ -23,6 +23,7 @@ _FURTHER = {
     "memory": "memory",
     "metrics": "metric_speed",
     "optimizers": "optimizers",
+    "online": "online",
     "overhead": "overhead",
     "step": "step",
     "training": "training",

@@ -1,0 +1,151 @@
+"""`captum-meta benchmark online`: online meta-learning on models that drift away from what the shipped explainer knows.
+
+Five streams of 60 models (:mod:`captum_meta.benchmark.drift`). In each round 16 rows of the day's model are explained to
+adapt on and 24 others are to be explained, at 0 coalitions a row and at 2M, beside three gradients. Labels are exact.
+Compared are the zero-shot learner that follows the meta-leader from the shipped weights on; the shipped default, frozen,
+adapted to the round's support rows; and an explainer trained on these rows from nothing. Streams 0 to 4 are for this
+comparison alone; how far the family drifts, and the settings, were chosen by trials on streams 100 to 102.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from captum_meta.benchmark.adaptation import FineTuning
+from captum_meta.benchmark.drift import DAYS, Drift
+from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.learners import ZeroShot, load_learner
+from captum_meta.nn import ShapleyExplainer
+from captum_meta.tasks import ModelStream
+from captum_meta.training import FollowTheMetaLeader, TaskStream, best_in_hindsight, stream_errors
+from captum_meta.types import LEAVE_ONE_OUT, Explanations, ExplanationTask
+
+STREAMS, SUPPORT, QUERY = 5, 16, 24
+LATE = 40
+"""Rounds before the ones over which means are taken."""
+BUDGETS = ("none", "2M")
+ONLINE, FROZEN, SCRATCH = "follow the meta-leader", "frozen, adapted", "from scratch"
+HINDSIGHT = "best in hindsight"
+_LEARNING = {"learning_rate": 2e-3, "tasks_per_step": 8}
+_STEPS, _MEMORY, _HINDSIGHT_STEPS, _SCRATCH_STEPS = 15, 32, 300, 60
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Errors by round of one method on one stream.
+
+    Attributes:
+        stream: its seed.
+        budget: coalitions a row, ``"none"`` or ``"2M"``, beside three gradients.
+        method: what explains.
+        errors: relative squared errors over each round's query rows; training from scratch has only the late rounds.
+    """
+
+    stream: int
+    budget: str
+    method: str
+    errors: list[float]
+
+    @property
+    def late(self) -> float:
+        """Mean error of the late rounds."""
+        return float(np.mean(self.errors[-(DAYS - LATE) :]))
+
+
+def rounds(seed: int, days: int = DAYS) -> list[ExplanationTask]:
+    """The tasks of a stream at 2M coalitions."""
+    family = ModelStream(Drift(seed), days, rows=SUPPORT + QUERY, coalitions=2)
+    stream = track(TaskStream(family, SUPPORT), description=f"Making stream {seed}")
+    return [task for task in stream if task is not None]
+
+
+def gradients_only(task: ExplanationTask) -> ExplanationTask:
+    """The task without its coalitions."""
+    return ExplanationTask(_gradients(task.support), _gradients(task.query))
+
+
+def _gradients(rows: Explanations) -> Explanations:
+    evidence = rows.evidence
+    measured = evidence.measured.clone()
+    measured[..., LEAVE_ONE_OUT:] = False
+    effects = torch.where(measured, evidence.effects, 0.0)
+    return replace(rows, evidence=replace(evidence, measured=measured, effects=effects, coalitions=None))
+
+
+def compare(seed: int, budget: str, tasks: Sequence[ExplanationTask]) -> list[Stream]:
+    """All methods on the tasks of a stream."""
+    errors = {
+        ONLINE: follow(tasks),
+        FROZEN: stream_errors(load_learner(), tasks),
+        SCRATCH: [from_scratch(task, number) for number, task in enumerate(tasks) if number >= LATE],
+        HINDSIGHT: best_in_hindsight(load_learner("zero-shot"), tasks, _HINDSIGHT_STEPS, 100, **_LEARNING).errors,  # type: ignore[arg-type]
+    }
+    return [Stream(seed, budget, method, values) for method, values in errors.items()]
+
+
+def follow(tasks: Sequence[ExplanationTask]) -> list[float]:
+    """Errors by round of the learner that follows, from the shipped zero-shot explainer on."""
+    from lightning import Trainer
+
+    module = FollowTheMetaLeader(load_learner("zero-shot"), steps=_STEPS, memory=_MEMORY, **_LEARNING)  # type: ignore[arg-type]
+    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer.fit(module, DataLoader(tasks, batch_size=None))  # type: ignore[arg-type]
+    return module.errors
+
+
+def from_scratch(task: ExplanationTask, seed: int) -> float:
+    """Error on the query rows of an explainer that knows nothing but the support rows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = ZeroShot(ShapleyExplainer(32, 3))
+    return stream_errors(FineTuning(fresh, _SCRATCH_STEPS, 3e-3), [task])[0]
+
+
+def table(results: Sequence[Stream]) -> Table:
+    """Mean errors of the late rounds by stream and over all of them, and the regret at the end."""
+    streams = sorted({result.stream for result in results})
+    shown = Table(title=f"Mean error of rounds {LATE + 1} to {DAYS}; regret after all rounds, against the best in hindsight")
+    for column in ("coalitions", "method", *(f"stream {seed}" for seed in streams), "all", "regret"):
+        shown.add_column(column, justify="left" if column in ("coalitions", "method") else "right")
+    for budget in BUDGETS:
+        best = {r.stream: sum(r.errors) for r in results if r.budget == budget and r.method == HINDSIGHT}
+        for method in (ONLINE, FROZEN, SCRATCH, HINDSIGHT):
+            mine = sorted((r for r in results if (r.budget, r.method) == (budget, method)), key=lambda r: r.stream)
+            if mine:
+                late = [r.late for r in mine]
+                whole = method in (ONLINE, FROZEN)
+                regret = f"{np.mean([sum(r.errors) - best[r.stream] for r in mine]):.2f}" if whole else ""
+                shown.add_row(budget, method, *(f"{value:.4f}" for value in late), f"{np.mean(late):.4f}", regret)
+        shown.add_section()
+    return shown
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Follow the meta-leader through streams of drifting models, beside the frozen explainer and training from scratch."""
+    parser = ArgumentParser(prog="captum-meta benchmark online", description=main.__doc__)
+    parser.add_argument("--quick", action="store_true", help="one stream")
+    parser.add_argument("--output", type=Path, default=Path("runs/online.jsonl"), help="JSON lines, taken up again")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    results = [Stream(**entry) for entry in read_lines(options.output)]
+    seeds = range(1 if options.quick else STREAMS)
+    for seed in seeds:
+        missing = [b for b in BUDGETS if sum((r.stream, r.budget) == (seed, b) for r in results) < 4]
+        tasks = rounds(seed) if missing else []
+        for budget in missing:
+            results = [r for r in results if (r.stream, r.budget) != (seed, budget)]
+            for result in compare(seed, budget, tasks if budget == "2M" else list(map(gradients_only, tasks))):
+                results.append(result)
+                append_line(options.output, asdict(result))
+    Console(width=140).print(table([r for r in results if r.stream in seeds]))
+    print(f"All results: {options.output}")
