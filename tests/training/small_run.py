@@ -1,6 +1,6 @@
 """A small run on user models, shared by the tests; as a program it is killed on the way, or one of two ranks.
 
-small_run.py FOLDER shard|step|ranks
+small_run.py FOLDER shard|step|workers|ranks|single
 """
 
 import os
@@ -64,8 +64,8 @@ class InDouble(ExplanationTaskDataModule):
         return batch.to(device, torch.float64)
 
 
-def data(folder: Path, workers: int = 0) -> ExplanationTaskDataModule:
-    return InDouble(
+def data(folder: Path, workers: int = 0, double: bool = True) -> ExplanationTaskDataModule:
+    return (InDouble if double else ExplanationTaskDataModule)(
         *families(folder),
         batches=None,
         steps_per_epoch=10,
@@ -100,10 +100,13 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def module() -> MetaLearningModule:
+def module(double: bool = True) -> MetaLearningModule:
+    """In single precision its steps are differentiated in two shares."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MetaLearningModule(ZeroShot(ShapleyExplainer(8, 1)), warmup_steps=2).double()
+        learner = ZeroShot(ShapleyExplainer(8, 1))
+    made = MetaLearningModule(learner, warmup_steps=2, shares=1 if double else 2)
+    return made.double() if double else made
 
 
 def trainer(folder: Path, *callbacks: Callback, **arguments: object) -> Trainer:
@@ -133,9 +136,9 @@ def kill_in_the_third_shard() -> None:
     cache.os.fsync = fsync
 
 
-def uninterrupted(folder: Path, **arguments: object) -> None:
+def uninterrupted(folder: Path, double: bool = True, **arguments: object) -> None:
     run = trainer(folder, Losses(folder / "losses.pt"), **arguments)
-    run.fit(module(), data(folder))
+    run.fit(module(double), data(folder, double=double))
     run.save_checkpoint(folder / "end.ckpt", weights_only=True)
     if run.is_global_zero:
         torch.save(
@@ -144,12 +147,12 @@ def uninterrupted(folder: Path, **arguments: object) -> None:
 
 
 def main(folder: Path, how: str) -> None:
-    if how == "ranks":
-        uninterrupted(folder, strategy="ddp", devices=2)
+    if how in ("ranks", "single"):
+        uninterrupted(folder, how == "ranks", strategy="ddp", devices=2)
         return
     if how == "shard":
         kill_in_the_third_shard()
-    trainer(folder, KillAt(14)).fit(module(), data(folder))
+    trainer(folder, KillAt(14)).fit(module(), data(folder, workers=2 if how == "workers" else 0))
 
 
 if __name__ == "__main__":
