@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import torch
 from rich.console import Console
@@ -27,11 +29,13 @@ FAST = {"all": ("*",), "head": ("head.*",)}
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one meta-training step of 16 tasks, 10 support rows, 10 query rows and 16 players.
+    """One meta-training step of 16 tasks, 10 support rows, 10 query rows and 16 players, in milliseconds of one core.
 
     Attributes:
         fast, order, steps: the inner loop.
         ours: all tasks at once.
+        compiled: the same by compiled graphs.
+        compiling: seconds of the first compiled step, the compiler's processes included; little where its cache knows it.
         loop: over tasks, as libraries write it: ``autograd.grad`` for each step, one backward for each task.
         floor: plain forward-backwards over the same rows with shared weights, one for each inner step and one more.
         megabytes: what ours keeps for the backward pass.
@@ -44,6 +48,8 @@ class Timing:
     loop: float
     floor: float
     megabytes: float
+    compiled: float = 0.0
+    compiling: float = 0.0
 
 
 def random_tasks(seed: int = 0) -> ExplanationTask:
@@ -123,46 +129,77 @@ def kept_megabytes(learner: MAML, tasks: ExplanationTask) -> float:
     return kept
 
 
-def time_steps(fast: str, order: str, steps: int, repeats: int) -> Timing:
-    """Median times, the three ways taking turns so that they meet the same machine."""
+def compiled_learner(fast: str, order: str, steps: int, tasks: ExplanationTask) -> tuple[MAML, float]:
+    """A learner whose graphs are compiled, and the seconds of processors that this took."""
+    maml, start = learner(fast, order, steps), _processor_seconds()
+    maml.compile()
+    our_step(maml, tasks)
+    return maml, _processor_seconds() - start
+
+
+def time_steps(fast: str, order: str, steps: int, repeats: int, compile: bool = False) -> Timing:
+    """Median times, all ways taking turns so that they meet the same machine."""
     maml, tasks = learner(fast, order, steps), random_tasks()
-    ways: dict[str, Callable[[MAML, ExplanationTask], None]] = {"ours": our_step, "loop": loop_step, "floor": floor_step}
+    ways: dict[str, Callable[[], None]] = {
+        "ours": partial(our_step, maml, tasks),
+        "loop": partial(loop_step, maml, tasks),
+        "floor": partial(floor_step, maml, tasks),
+    }
+    compiling = 0.0
+    if compile:
+        graphs, compiling = compiled_learner(fast, order, steps, tasks)
+        ways["compiled"] = partial(our_step, graphs, tasks)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):
         for name, way in ways.items():
-            start = perf_counter()
-            way(maml, tasks)
+            start = process_time()
+            way()
             if turn:
-                seconds[name].append(perf_counter() - start)
+                seconds[name].append(process_time() - start)
     medians = {name: 1000 * median(values) for name, values in seconds.items()}
-    return Timing(fast, order, steps, **medians, megabytes=kept_megabytes(maml, tasks))
+    return Timing(fast, order, steps, **medians, compiling=compiling, megabytes=kept_megabytes(maml, tasks))
 
 
 def table(timings: Sequence[Timing]) -> Table:
     """All timings, with the ratios that matter."""
-    shown = Table(title=f"Meta-training step: {TASKS} tasks x {ROWS} + {ROWS} rows x {PLAYERS} players, one explainer")
-    for column in ("fast", "order", "steps", "ours ms", "loop ms", "floor ms", "loop / ours", "ours / floor", "kept MB"):
+    shown = Table(title=f"Meta-training step: {TASKS} tasks x {ROWS} + {ROWS} rows x {PLAYERS} players, one explainer, ms")
+    times = ("ours", "compiled", "loop", "floor")
+    columns = ("fast", "order", "steps", *times, "loop / ours", "loop / compiled", "best / floor", "compiling s", "kept MB")
+    for column in columns:
         shown.add_column(column, justify="left" if column in ("fast", "order") else "right")
     for t in timings:
-        times = (f"{t.ours:.0f}", f"{t.loop:.0f}", f"{t.floor:.0f}")
+        best = min(t.ours, t.compiled or t.ours)
         shown.add_row(
-            t.fast, t.order, str(t.steps), *times, f"{t.loop / t.ours:.1f}", f"{t.ours / t.floor:.1f}", f"{t.megabytes:.0f}"
+            *(t.fast, t.order, str(t.steps)),
+            *[f"{value:.0f}" if value else "" for value in (getattr(t, name) for name in times)],
+            *(f"{t.loop / t.ours:.1f}", f"{t.loop / t.compiled:.1f}" if t.compiled else "", f"{best / t.floor:.1f}"),
+            *(f"{t.compiling:.0f}" if t.compiling else "", f"{t.megabytes:.0f}"),
         )
     return shown
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Time one meta-training step of the shipped explainer beside a loop over tasks and the floor below both."""
+    """Time one meta-training step of the shipped explainer beside a loop over tasks and the floor below both.
+
+    Times are those of one core's work, so that a busy machine changes them little.
+    """
     parser = ArgumentParser(prog="captum-meta benchmark step", description=main.__doc__)
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 5], help="inner steps")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 5, 20], help="inner steps")
     parser.add_argument("--repeats", type=int, default=5, help="of which the median is shown")
+    parser.add_argument("--compile", action="store_true", help="compiled graphs too: some minutes more at the first time")
     parser.add_argument("--output", type=Path, default=None, help="JSON lines")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
     timings = []
     for fast in FAST:
         for order in ("second", "first"):
             for steps in options.steps:
-                timings.append(time_steps(fast, order, steps, options.repeats))
+                timings.append(time_steps(fast, order, steps, options.repeats, options.compile))
                 if options.output is not None:
                     append_line(options.output, asdict(timings[-1]))
-    Console(width=130).print(table(timings))
+    Console(width=150).print(table(timings))
+
+
+def _processor_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
