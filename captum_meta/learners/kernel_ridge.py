@@ -10,9 +10,10 @@ from torch import Tensor
 from captum_meta.learners._caution import choose, picked
 from captum_meta.learners._multitask import fit_coefficients, solve
 from captum_meta.learners.base import MetaLearner
+from captum_meta.losses import relative_squared_error
 from captum_meta.nn import Explainer, Prior
 from captum_meta.nn.encoders import effect_sizes, five_effects, input_statistics, standardised
-from captum_meta.types import Evidence, Explanations, State
+from captum_meta.types import Evidence, Explanations, ExplanationTask, State
 
 _NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _SHARED = 0.9
@@ -92,6 +93,11 @@ class KernelRidge(MetaLearner):
         size = correction.norm(dim=-1).clamp(min=torch.finfo(correction.dtype).tiny)
         bounded = correction * (state["reach"].unsqueeze(-1) / size).clamp(max=1).unsqueeze(-1)
         return replace(prior, attributions=prior.attributions + bounded)
+
+    def loss(self, tasks: ExplanationTask) -> Tensor:
+        """That of the explainer, before any correction: this has nothing to learn, and makes a step five times as dear."""
+        predicted = self.predict(self.initial_state(), tasks.query.evidence)
+        return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
 
     def _features(self, z: Tensor) -> Tensor:
         """``(*batch, N, M, F)`` whose inner products are the kernel."""

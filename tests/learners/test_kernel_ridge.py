@@ -8,8 +8,8 @@ import torch
 
 from captum_meta.learners import KernelRidge, kernel_ridge
 from captum_meta.learners.kernel_ridge import _NOISES
-from captum_meta.nn import EvidenceExplainer
-from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations
+from captum_meta.nn import EvidenceExplainer, ShapleyExplainer
+from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations, ExplanationTask
 
 
 def explanations(n_rows: int, n_players: int, seed: int, curved: bool = True) -> Explanations:
@@ -133,3 +133,12 @@ def test_of_very_many_players_those_missed_most_are_learned_from(monkeypatch: py
     some = learner.adapt(support)
     assert everyone["own"].any(-1).all()
     assert some["own"].any(-1).tolist() == [False, False, False, True, True]
+
+
+def test_meta_training_sees_the_explainer_alone() -> None:
+    learner, tasks = KernelRidge(ShapleyExplainer(16, 1)), ExplanationTask(explanations(6, 4, 0), explanations(5, 4, 1))
+    learner.double()
+    predicted = learner.explainer(tasks.query.evidence).attributions
+    squared = (predicted - tasks.query.attributions).square().sum()
+    expected = torch.log(0.0005 + squared / tasks.query.attributions.square().sum())
+    assert torch.allclose(learner.loss(tasks), expected)
