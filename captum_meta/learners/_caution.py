@@ -66,3 +66,10 @@ def picked(options: Tensor, choice: Choice) -> Tensor:
     tail = (1,) * (options.dim() - 1 - choice.option.dim())
     index = choice.option.reshape(1, *choice.option.shape, *tail).expand_as(options[:1])
     return options.gather(0, index)[0] * choice.strength.reshape(*choice.strength.shape, *tail)
+
+
+def within(corrections: Tensor, reach: Tensor) -> Tensor:
+    """Rows' corrections ``(*batch, N, M)``, none longer than ``reach`` ``(*batch,)``; the gradient is finite at 0 too."""
+    size, reach = corrections.norm(dim=-1), reach.unsqueeze(-1)
+    far = size > reach
+    return corrections * torch.where(far, reach / torch.where(far, size, 1.0), 1.0).unsqueeze(-1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from captum_meta.learners._caution import choose, picked
+from captum_meta.learners._caution import choose, picked, within
 from captum_meta.learners._multitask import fit_coefficients, solve
 from captum_meta.learners.base import MetaLearner
 from captum_meta.losses import relative_squared_error
@@ -90,9 +90,7 @@ class KernelRidge(MetaLearner):
         features = self._features(_coordinates(prior, evidence, state))
         own = fit_coefficients(state["own"], features.shape[-2])
         correction = torch.where(_alive(evidence), _correct(features, state["shared"], own), 0.0)
-        size = correction.norm(dim=-1).clamp(min=torch.finfo(correction.dtype).tiny)
-        bounded = correction * (state["reach"].unsqueeze(-1) / size).clamp(max=1).unsqueeze(-1)
-        return replace(prior, attributions=prior.attributions + bounded)
+        return replace(prior, attributions=prior.attributions + within(correction, state["reach"]))
 
     def loss(self, tasks: ExplanationTask) -> Tensor:
         """That of the explainer, before any correction: this has nothing to learn, and makes a step five times as dear."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_meta.learners._caution import choose, picked
+from captum_meta.learners._caution import choose, picked, within
 from captum_meta.learners._multitask import fit_coefficients
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
@@ -58,14 +58,7 @@ class Ridge(MetaLearner):
         if not state:
             return prior
         correction = _correction(state, prior, evidence)
-        bounded = correction * _within(state["reach"].unsqueeze(-1), correction.norm(dim=-1)).unsqueeze(-1)
-        return replace(prior, attributions=prior.attributions + bounded)
-
-
-def _within(reach: Tensor, size: Tensor) -> Tensor:
-    """The factor that makes ``size`` at most ``reach``; its gradient is finite where ``size`` is zero too."""
-    far = size > reach
-    return torch.where(far, reach / torch.where(far, size, 1.0), 1.0)
+        return replace(prior, attributions=prior.attributions + within(correction, state["reach"]))
 
 
 def _correction(state: State, prior: Prior, evidence: Evidence) -> Tensor:
