@@ -13,6 +13,9 @@ part. With s, t in {-1, 1}^M for "in" and "out", its prior covariance is
 
 ``tau`` is how little the additive prior is trusted, and ``rho`` in [0, 1) how much a player interacts (0: a player with no
 interactions). Both come from the explainer; only their ratios matter.
+
+How much of the game depends on few directions (:mod:`captum_meta.estimators.multi_index`) differs from row to row: none, or
+1, 10 or 100 times as much as on the rest. The answers of all four are averaged by how well each expects what was seen.
 """
 
 from __future__ import annotations
@@ -24,12 +27,17 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from captum_meta.estimators.multi_index import MultiIndexWaves
 from captum_meta.estimators.quadrature import gauss_legendre
 
 _JITTER = 1e-10
 _FLOOR = 1e-14
 """Where no player is expected to have any effect."""
 _MAX_NODES = 12
+_TINY = 1e-30
+_SHARES, _LOG_PRIOR = (0.0, 1.0, 10.0, 100.0), (0.0, 0.0, -1.0, -2.0)
+_TEMPER = 0.5
+"""Power of the evidence: the covariances are guesses, so what is seen tells less of them than if one were true."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,48 @@ def _factor(covariance: Tensor, ridge: Tensor) -> Tensor:
     return factor
 
 
+@dataclass(frozen=True)
+class _Conditioned:
+    """The Gaussian process of one covariance, given the pairs seen; all float64."""
+
+    known: Tensor  # (*batch, P) bool
+    residual: Tensor  # (*batch, P)
+    with_values: Tensor  # (*batch, P, M), covariance of the pairs with the Shapley values
+    of_values: Tensor  # (*batch, M), variance of the Shapley values
+    factor: Tensor  # (*batch, P, P)
+
+    @classmethod
+    def on(cls, known: Tensor, residual: Tensor, among: Tensor, with_values: Tensor, of_values: Tensor) -> _Conditioned:
+        among = torch.where(known.unsqueeze(-1) & known.unsqueeze(-2), among, 0.0)
+        ridge = torch.where(known, (_JITTER * among.diagonal(dim1=-2, dim2=-1)).clamp(min=_FLOOR), 1.0)
+        return cls(known, residual, with_values, of_values, _factor(among, ridge))
+
+    @cached_property
+    def coefficients(self) -> Tensor:
+        return torch.cholesky_solve(self.residual.unsqueeze(-1), self.factor).squeeze(-1)
+
+    @cached_property
+    def correction(self) -> Tensor:
+        """``(*batch, M)``, expected beyond the prior mean."""
+        return (self.with_values.mT @ self.coefficients.unsqueeze(-1)).squeeze(-1)
+
+    def log_evidence(self) -> Tensor:
+        """Log density ``(*batch,)`` of what was seen, at the amplitude that makes it largest, up to a constant."""
+        n_pairs = self.known.sum(-1)
+        amplitude = (self.residual * self.coefficients).sum(-1) / n_pairs
+        return -0.5 * n_pairs * amplitude.clamp(min=_TINY).log() - self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def variance(self) -> Tensor:
+        cross = torch.where(self.known.unsqueeze(-1), self.with_values, 0.0)
+        explained = torch.linalg.solve_triangular(self.factor, cross, upper=False).square().sum(-2)
+        precision = torch.cholesky_inverse(self.factor).diagonal(dim1=-2, dim2=-1)
+        standardised = torch.where(self.known, self.coefficients.square() / precision, 0.0)
+        amplitude = standardised.sum(-1) / self.known.sum(-1)
+        return amplitude.unsqueeze(-1) * (self.of_values - explained).clamp(min=0)
+
+
 class HypercubePosterior:
-    """The game expected from the worths seen, and how sure that is; differentiable in ``prior``, ``additive``, ``rates``.
+    """The game expected from the worths seen, and how sure that is; differentiable in all but the coalitions.
 
     Args:
         members: ``(*batch, P, M)`` bool, which players one coalition of each pair has; its complement has the others.
@@ -102,6 +150,7 @@ class HypercubePosterior:
         prior: ``(*batch, M)``, Shapley values expected before any worth was seen, in the units of ``differences``.
         additive: ``(*batch, M)``, tau of the module's formula, at least 0.
         rates: ``(*batch, M)``, rho of the module's formula, in [0, 1).
+        directions: ``(*batch, D, M)``, along which the worths are expected to change; zeros where nothing is.
     """
 
     def __init__(
@@ -114,39 +163,52 @@ class HypercubePosterior:
         prior: Tensor,
         additive: Tensor,
         rates: Tensor,
+        directions: Tensor,
     ) -> None:
         self._players, self._dtype = players, differences.dtype
         everyone = players.unsqueeze(-2)
         signs = torch.cat([everyone, members & everyone], dim=-2).double() * 2 - 1
-        self._known = torch.cat([torch.ones_like(measured[..., :1]), measured], dim=-1)
+        known = torch.cat([torch.ones_like(measured[..., :1]), measured], dim=-1)
         seen = torch.cat([total.unsqueeze(-1), torch.where(measured, differences, 0.0)], dim=-1).double() / 2
         self._prior = torch.where(players, prior.double(), 0.0)
         expected = (signs @ self._prior.unsqueeze(-1)).squeeze(-1) / 2
-        self._kernel = _Kernel(
-            signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0)
-        )
-        both = self._known.unsqueeze(-1) & self._known.unsqueeze(-2)
-        covariance = torch.where(both, self._kernel.between_pairs(), 0.0)
-        ridge = torch.where(self._known, (_JITTER * covariance.diagonal(dim1=-2, dim2=-1)).clamp(min=_FLOOR), 1.0)
-        self._factor = _factor(covariance, ridge)
-        residual = torch.where(self._known, seen - expected, 0.0)
-        self._coefficients = torch.cholesky_solve(residual.unsqueeze(-1), self._factor)
+        residual = torch.where(known, seen - expected, 0.0)
+        kernel = _Kernel(signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0))
+        waves = MultiIndexWaves(torch.where(everyone, directions, 0.0))
+        at_pairs, values = waves.at(signs), waves.shapley_values()
+        among, with_values, of_values = kernel.between_pairs(), kernel.with_shapley_values(), kernel.of_shapley_values()
+        pieces = at_pairs @ at_pairs.mT, at_pairs @ values, values.square().sum(-2)
+        level = among[..., :1, :1]
+        self._games = [
+            _Conditioned.on(
+                known,
+                residual,
+                among + share * level * pieces[0],
+                with_values + share * level * pieces[1],
+                of_values + share * level.squeeze(-1) * pieces[2],
+            )
+            for share in _SHARES
+        ]
+        evidence = torch.stack([game.log_evidence() for game in self._games], dim=-1)
+        self._weights = (_TEMPER * evidence + evidence.new_tensor(_LOG_PRIOR)).softmax(-1)
 
     def shapley_values(self) -> Tensor:
         """``(*batch, M)`` in the units and dtype of ``differences``; they sum to ``total`` up to rounding; 0 for padding."""
-        correction = (self._kernel.with_shapley_values().mT @ self._coefficients).squeeze(-1)
-        return torch.where(self._players, self._prior + correction, 0.0).to(self._dtype)
+        return torch.where(self._players, self._prior + self._mixed(self._corrections), 0.0).to(self._dtype)
 
     def shapley_variance(self) -> Tensor:
         """Variance of each Shapley value given the worths seen, ``(*batch, M)`` in squared units of ``differences``.
 
-        The kernel says it up to an amplitude. This is the mean squared error with which each pair is predicted from all
-        the others, over what the kernel expects of it: leave-one-out in closed form (Dubrule 1983).
+        A covariance says it up to an amplitude. This is the mean squared error with which each pair is predicted from all
+        the others, over what the covariance expects of it: leave-one-out in closed form (Dubrule 1983).
         """
-        cross = torch.where(self._known.unsqueeze(-1), self._kernel.with_shapley_values(), 0.0)
-        explained = torch.linalg.solve_triangular(self._factor, cross, upper=False).square().sum(-2)
-        remaining = (self._kernel.of_shapley_values() - explained).clamp(min=0)
-        precision = torch.cholesky_inverse(self._factor).diagonal(dim1=-2, dim2=-1)
-        standardised = torch.where(self._known, self._coefficients.squeeze(-1).square() / precision, 0.0)
-        amplitude = standardised.sum(-1) / self._known.sum(-1)
-        return torch.where(self._players, amplitude.unsqueeze(-1) * remaining, 0.0).to(self._dtype)
+        within = self._mixed(torch.stack([game.variance() for game in self._games], dim=-1))
+        between = self._mixed((self._corrections - self._mixed(self._corrections).unsqueeze(-1)).square())
+        return torch.where(self._players, within + between, 0.0).to(self._dtype)
+
+    @cached_property
+    def _corrections(self) -> Tensor:
+        return torch.stack([game.correction for game in self._games], dim=-1)
+
+    def _mixed(self, options: Tensor) -> Tensor:
+        return (options * self._weights.unsqueeze(-2)).sum(-1)

@@ -196,6 +196,8 @@ def _posterior(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coali
     """The posterior in units of the row's scale, from the pairs of coalitions."""
     assert prior.additive is not None and prior.rates is not None
     unit = prior.scale.unsqueeze(-1)
+    slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
+    directions = torch.cat([slopes, mean.unsqueeze(-1)], dim=-1).mT / unit.unsqueeze(-1)
     worths, measured = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2))
     return HypercubePosterior(
         coalitions.members[..., ::2, :],
@@ -206,6 +208,7 @@ def _posterior(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coali
         mean / unit,
         prior.additive,
         prior.rates,
+        directions,
     )
 
 

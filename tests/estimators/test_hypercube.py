@@ -4,10 +4,14 @@ import pytest
 import torch
 
 from captum_meta.estimators import HypercubePosterior, all_coalitions, plan_coalitions, shapley_values
+from captum_meta.estimators.multi_index import MultiIndexWaves
 
 N_PLAYERS = 5
 TAU = [0.3, 0.01, 0.2, 0.5, 0.1]
 RHO = [0.4, 0.2, 0.3, 0.7, 0.3]
+SHARES, LOG_PRIOR = [0.0, 1.0, 10.0, 100.0], [0.0, 0.0, -1.0, -2.0]
+NOWHERE = torch.zeros(1, N_PLAYERS, dtype=torch.float64)
+SOMEWHERE = torch.tensor([[1.0, 2.0, 0.5, 0.1, -1.0], [0.0, 1.0, -1.0, 0.5, 2.0]], dtype=torch.float64)
 
 
 def covariance(s: torch.Tensor, t: torch.Tensor) -> float:
@@ -24,7 +28,28 @@ def game(seed: int) -> torch.Tensor:
     return worths - worths[0]
 
 
-def posterior(worths: torch.Tensor, codes: list[int], prior: torch.Tensor) -> HypercubePosterior:
+def odd_covariances(directions: torch.Tensor) -> list[torch.Tensor]:
+    """Of all 32 coalitions, for each share of the waves along the directions."""
+    everything = all_coalitions(N_PLAYERS)
+    whole = torch.tensor([[covariance(a, b) for b in everything] for a in everything], dtype=torch.float64)
+    odd = (whole - whole.flip(1)) / 2
+    waves = MultiIndexWaves(directions).at(everything.double() * 2 - 1)
+    return [odd + share * odd[0, 0] * waves @ waves.T for share in SHARES]
+
+
+def tempered_weights(among: list[torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """Of each covariance, by the square root of the density of the values at the amplitude that makes it largest."""
+    logs = []
+    for each, prior in zip(among, LOG_PRIOR, strict=True):
+        amplitude = values @ torch.linalg.solve(each, values) / len(values)
+        normal = torch.distributions.MultivariateNormal(torch.zeros_like(values), amplitude * each)
+        logs.append(0.5 * normal.log_prob(values) + prior)
+    return torch.stack(logs).softmax(0)
+
+
+def posterior(
+    worths: torch.Tensor, codes: list[int], prior: torch.Tensor, directions: torch.Tensor = NOWHERE
+) -> HypercubePosterior:
     """From the coalitions of ``codes`` and their complements."""
     complements = [31 - code for code in codes]
     return HypercubePosterior(
@@ -36,6 +61,7 @@ def posterior(worths: torch.Tensor, codes: list[int], prior: torch.Tensor) -> Hy
         prior,
         torch.tensor(TAU, dtype=torch.float64),
         torch.tensor(RHO, dtype=torch.float64),
+        directions,
     )
 
 
@@ -58,25 +84,52 @@ def test_is_the_shapley_value_of_the_gaussian_process_mean(seed: int) -> None:
     assert torch.allclose(estimate(worths, codes, prior), shapley_values(mean), atol=1e-6)
 
 
-def test_variance_is_that_of_the_gaussian_process_at_the_amplitude_of_left_out_pairs() -> None:
+@pytest.mark.parametrize("directions", [NOWHERE, SOMEWHERE])
+def test_mean_and_variance_are_those_of_the_mixture_of_gaussian_processes(directions: torch.Tensor) -> None:
     worths, codes = game(4), [1, 2, 6, 9, 21]
-    everything = all_coalitions(N_PLAYERS)
     seen = [31, *codes]
-    whole = torch.tensor([[covariance(a, b) for b in everything] for a in everything], dtype=torch.float64)
-    odd = (whole - whole.flip(1)) / 2
-    among, towards = odd[seen][:, seen], odd[:, seen]
     functional = torch.stack([shapley_values(row) for row in torch.eye(32, dtype=torch.float64)], dim=1)
-    remaining = odd - towards @ torch.linalg.solve(among, towards.T)
     values = (worths - worths.flip(0))[seen] / 2
-    standardised = []
-    for left_out in range(len(seen)):
-        others = [i for i in range(len(seen)) if i != left_out]
-        weights = torch.linalg.solve(among[others][:, others], among[others, left_out])
-        error = values[left_out] - weights @ values[others]
-        standardised.append(error**2 / (among[left_out, left_out] - weights @ among[others, left_out]))
-    expected = (functional @ remaining @ functional.T).diagonal() * torch.stack(standardised).mean()
-    variance = posterior(worths, codes, torch.zeros(N_PLAYERS).double()).shapley_variance()
-    assert torch.allclose(variance, expected, rtol=1e-4)
+    odds = odd_covariances(directions)
+    weights = tempered_weights([odd[seen][:, seen] for odd in odds], values)
+    means, variances = [], []
+    for odd in odds:
+        among, towards = odd[seen][:, seen], odd[:, seen]
+        remaining = odd - towards @ torch.linalg.solve(among, towards.T)
+        standardised = []
+        for left_out in range(len(seen)):
+            others = [i for i in range(len(seen)) if i != left_out]
+            kept = torch.linalg.solve(among[others][:, others], among[others, left_out])
+            error = values[left_out] - kept @ values[others]
+            standardised.append(error**2 / (among[left_out, left_out] - kept @ among[others, left_out]))
+        means.append(functional @ towards @ torch.linalg.solve(among, values))
+        variances.append((functional @ remaining @ functional.T).diagonal() * torch.stack(standardised).mean())
+    mean = weights @ torch.stack(means)
+    variance = weights @ (torch.stack(variances) + (torch.stack(means) - mean).square())
+    found = posterior(worths, codes, torch.zeros(N_PLAYERS).double(), directions)
+    assert torch.allclose(found.shapley_values(), mean, atol=1e-6)
+    assert torch.allclose(found.shapley_variance(), variance, rtol=1e-4)
+
+
+def test_a_bent_line_along_a_direction_is_seen_through() -> None:
+    """What no single-player rates explain: a saturated function of one weighted sum."""
+    n_players = 14
+    weights = torch.linspace(0.2, 1.5, n_players).double()
+    everything = all_coalitions(n_players)
+    worths = torch.sigmoid(everything.double() @ weights - 0.5 * weights.sum() - 2)
+    worths = worths - worths[0]
+    members, _ = plan_coalitions(torch.ones(1, n_players, dtype=torch.bool), 4 * n_players, 0, torch.zeros(1).long())
+    members = members[0, ::2]
+    codes = (members.long() * 2 ** torch.arange(n_players)).sum(-1)
+    differences = worths[codes] - worths[2**n_players - 1 - codes]
+    known, players = torch.ones(len(codes), dtype=torch.bool), torch.ones(n_players, dtype=torch.bool)
+    exact, even = shapley_values(worths), torch.full((n_players,), float(worths[-1]) / n_players).double()
+    errors = []
+    for along in (torch.zeros_like(weights), weights):
+        tau, rho = torch.full((n_players,), 0.1).double(), torch.full((n_players,), 0.1).double()
+        found = HypercubePosterior(members, differences, known, players, worths[-1], even, tau, rho, along[None])
+        errors.append(float((found.shapley_values() - exact).square().sum()))
+    assert errors[1] < 0.1 * errors[0]
 
 
 def test_is_exact_when_all_worths_are_known() -> None:
@@ -99,10 +152,11 @@ def test_efficiency_padding_and_scale() -> None:
     total = torch.tensor([1.5, -2.0]).double()
     rates = torch.rand(2, 6, generator=generator) * 0.8
     noise = torch.where(measured, worths, torch.nan)
-    values = HypercubePosterior(members, noise, measured, players, total, rates * 0, rates, rates).shapley_values()
+    along = torch.randn(2, 3, 6, generator=generator)
+    values = HypercubePosterior(members, noise, measured, players, total, rates * 0, rates, rates, along).shapley_values()
     assert torch.allclose(values.sum(-1), total, atol=1e-6)
     assert (values[~players] == 0).all()
-    double = HypercubePosterior(members, 2 * noise, measured, players, 2 * total, rates * 0, rates, rates)
+    double = HypercubePosterior(members, 2 * noise, measured, players, 2 * total, rates * 0, rates, rates, along)
     assert torch.allclose(double.shapley_values(), 2 * values, atol=1e-9)
     variance = double.shapley_variance()
     assert (variance[players] > 0).all() and (variance[~players] == 0).all()
@@ -117,11 +171,13 @@ def test_the_prior_covariance_is_differentiable() -> None:
     known = torch.ones(len(codes), dtype=torch.bool)
     members = all_coalitions(N_PLAYERS)[codes]
 
-    def function(tau: torch.Tensor, rho: torch.Tensor) -> torch.Tensor:
-        prior = torch.zeros(N_PLAYERS).double()
-        return HypercubePosterior(members, differences, known, players, worths[-1], prior, tau, rho).shapley_values()
+    along = SOMEWHERE.clone().requires_grad_()
 
-    assert torch.autograd.gradcheck(function, (additive, rates), eps=1e-5, atol=1e-4)
+    def function(tau: torch.Tensor, rho: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        prior = torch.zeros(N_PLAYERS).double()
+        return HypercubePosterior(members, differences, known, players, worths[-1], prior, tau, rho, g).shapley_values()
+
+    assert torch.autograd.gradcheck(function, (additive, rates, along), eps=1e-5, atol=1e-4)
 
 
 def test_where_nothing_is_expected_the_prior_stands() -> None:
@@ -131,5 +187,5 @@ def test_where_nothing_is_expected_the_prior_stands() -> None:
     differences = worths[codes] - worths.flip(0)[codes]
     known, players = torch.ones(3, dtype=torch.bool), torch.ones(N_PLAYERS, dtype=torch.bool)
     members = all_coalitions(N_PLAYERS)[codes]
-    found = HypercubePosterior(members, differences, known, players, worths[-1], prior, nothing, nothing)
+    found = HypercubePosterior(members, differences, known, players, worths[-1], prior, nothing, nothing, NOWHERE)
     assert torch.allclose(found.shapley_values(), prior)

@@ -1,0 +1,83 @@
+"""Games of few directions: a prior for worths that depend on a few weighted sums of the players.
+
+A saturated class probability is a bent line: a function of one weighted sum of the players, whose interactions are of every
+order and yet known once the bend is. A network is a function of several such sums (a multi-index model: Li 1991), and the
+gradients at the ends and the middle of the path tell along which. With s in {-1, 1}^M for "in" and "out" and directions
+:math:`g_d`, a smooth random function of the indices :math:`g_d \\cdot s` has an odd part with covariance
+
+    k(s, t) = sum_q a_q sin(w_q s) sin(w_q t),  w_q = sum_d omega_qd g_d
+
+in random Fourier features (Rahimi and Recht 2007). The Shapley values of each wave are closed-form.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import pi
+
+import torch
+from torch import Generator, Tensor
+
+from captum_meta.estimators.quadrature import gauss_legendre
+
+_JOINT, _SINGLE = 128, 16
+"""Waves across all directions, and along each."""
+_SPREAD, _LENGTH = 2.0, 0.3
+"""Standard deviation of the joint frequencies, and length of the Matern-3/2 functions of one index in [-1, 1]."""
+_MAX_NODES = 8
+_TINY = 1e-30
+
+
+@lru_cache(maxsize=16)
+def _spectrum(n_directions: int) -> tuple[Tensor, Tensor]:
+    """Frequencies omega ``(Q, D)`` and amplitudes a ``(Q,)``, which sum to 1."""
+    joint = _SPREAD * torch.randn(_JOINT, n_directions, generator=Generator().manual_seed(1)).double()
+    single = pi * (torch.arange(_SINGLE).double() + 0.5)
+    matern = (1 + (single * _LENGTH).square()) ** -2
+    amplitudes = [torch.full((_JOINT,), 1 / _JOINT).double(), (matern / matern.sum() / n_directions).repeat(n_directions)]
+    along = torch.kron(torch.eye(n_directions).double(), single.unsqueeze(-1))
+    return torch.cat([joint, along]), torch.cat(amplitudes) / 2
+
+
+def _half_of_the_nodes(n_players: int) -> list[tuple[float, float]]:
+    """Values of 2 t - 1, none negative, and their weights, for even polynomials of degree below ``n_players``."""
+    nodes, weights = gauss_legendre(min(_MAX_NODES, (n_players + 1) // 2))
+    both = zip((2 * nodes - 1).tolist(), weights.tolist(), strict=True)
+    return [(node, weight if node < 1e-9 else 2 * weight) for node, weight in both if node > -1e-9]
+
+
+class MultiIndexWaves:
+    """The waves sqrt(a_q) sin(w_q s), whose inner products are the covariance; all float64.
+
+    Args:
+        directions: ``(*batch, D, M)``; their lengths do not matter, and one of zeros says nothing.
+    """
+
+    def __init__(self, directions: Tensor) -> None:
+        directions = directions.double()
+        directions = directions / directions.abs().sum(-1, keepdim=True).clamp(min=_TINY)
+        frequencies, amplitudes = _spectrum(directions.shape[-2])
+        self._frequencies = frequencies.to(directions) @ directions
+        self._sizes = amplitudes.to(directions).sqrt()
+
+    def at(self, signs: Tensor) -> Tensor:
+        """``(*batch, P, Q)`` at the coalitions ``(*batch, P, M)`` of -1 and 1."""
+        return self._sizes * torch.sin(signs @ self._frequencies.mT)
+
+    def shapley_values(self) -> Tensor:
+        r"""``(*batch, Q, M)``, by the multilinear extension.
+
+        .. math:: \phi_i(\sin w \cdot s) = 2 \sin w_i \int_0^1 \mathrm{Re} \prod_{j \neq i}
+            (\cos w_j + \mathrm{i} (2 t - 1) \sin w_j) \, dt
+
+        The integrand is even in 2 t - 1, so that half of the nodes will do.
+        """
+        sine, cosine = self._frequencies.sin(), self._frequencies.cos()
+        others = torch.zeros_like(sine)
+        for node, weight in _half_of_the_nodes(sine.shape[-1]):
+            imaginary = node * sine
+            log_size = 0.5 * (cosine.square() + imaginary.square()).clamp(min=_TINY**2).log()
+            angle = torch.atan2(imaginary, cosine)
+            rest_size = (log_size.sum(-1, keepdim=True) - log_size).exp()
+            others = others + weight * rest_size * (angle.sum(-1, keepdim=True) - angle).cos()
+        return self._sizes.unsqueeze(-1) * 2 * sine * others
