@@ -2,6 +2,7 @@
 
 from captum_meta.nn.blocks import PoolingBlock
 from captum_meta.nn.encoders import EmbeddingEncoder, Encoder, EvidenceEncoder, InputEncoder, RawInputs
+from captum_meta.nn.error_head import ErrorHead
 from captum_meta.nn.evidence import EvidenceExplainer
 from captum_meta.nn.explainer import Explainer, Prediction, Prior
 from captum_meta.nn.path import PathExplainer
@@ -13,6 +14,7 @@ __all__ = [
     "CosineSimilarity",
     "EmbeddingEncoder",
     "Encoder",
+    "ErrorHead",
     "EuclideanSimilarity",
     "EvidenceEncoder",
     "EvidenceExplainer",

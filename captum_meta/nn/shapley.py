@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from captum_meta.estimators import HypercubePosterior, kernel_shapley_values, shapley_values
 from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean
+from captum_meta.nn.error_head import numbers_of, shipped_error_head
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
 
 _MAX_POSTERIOR = 2048
 """Beyond this many coalitions a row, weighted least squares takes over: the posterior's cost is cubic in them."""
 _MAX_EXACT = 20
-_POWERS, _BOUND = (0.58, 0.08, 0.17, 0.17), 19.0
-"""Of the error's signals, and from their product to a bound: what `python -m captum_meta.training.error_estimate` prints."""
-_LEAST_ERROR = 1e-12
+_LEAST = 1e-12
+"""Added to squares before their logarithms."""
 
 
 class ShapleyExplainer(Explainer):
@@ -82,7 +82,7 @@ class ShapleyExplainer(Explainer):
         return Prediction(_refine(prior, prediction.attributions, evidence, evidence.coalitions), prediction.gap)
 
     def estimate_error(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> Tensor:
-        """A bound on each row's relative squared error, ``(*batch,)``: a product of powers of :meth:`error_signals`.
+        """A bound on each row's relative squared error, ``(*batch,)``: what the shipped error head makes of the evidence.
 
         Nineteen in twenty rows of synthetic models are below it. It needs coalitions: NaN where none was evaluated, or no
         more than a border larger than 2,048. Of more than 2,048 the first speak for all, which overstates the error.
@@ -92,18 +92,19 @@ class ShapleyExplainer(Explainer):
         coalitions = evidence.coalitions or _border(evidence)
         if _is_complete(coalitions, evidence):
             return torch.zeros_like(evidence.total)
-        signals = self.error_signals(prior, evidence, attributions)
-        powers = signals.new_tensor(_POWERS)
-        estimate = _BOUND * ((signals + _LEAST_ERROR).log() * powers).sum(-1).exp()
-        estimate = torch.where(signals[..., 0] > 0, estimate, 0.0)
+        head = shipped_error_head(attributions.device, attributions.dtype)
+        numbers = self.error_numbers(prior, evidence, attributions)
+        estimate = head.log_bound(*numbers, evidence.players).exp()
+        unknown = torch.where(evidence.effects.flatten(-2).any(-1), torch.inf, 0.0)
+        estimate = torch.where(attributions.any(-1), estimate, unknown.to(estimate))
         return torch.where(coalitions.measured.any(-1), estimate, torch.nan)
 
-    def error_signals(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> Tensor:
-        """What tells of the error of attributions, each a squared error over their squared size, ``(*batch, 4)``.
+    def error_numbers(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> tuple[Tensor, Tensor]:
+        """What :func:`captum_meta.nn.error_head.numbers_of` makes of the posterior and of other answers.
 
-        The hypercube posterior expects a squared error of its variance and of the distance from its own mean. The others are
-        distances from what else could have been answered (a committee: Seung, Opper and Sompolinsky 1992): from the
-        gradients alone, from a prior trusted a tenth as much, and for the negative of the model.
+        The hypercube posterior expects a squared error of its variance and of the distance from its own mean. The others (a
+        committee: Seung, Opper and Sompolinsky 1992) are answers from the gradients alone, from a prior trusted a tenth as
+        much, for the negative of the model, and before coalitions were used.
         """
         coalitions = evidence.coalitions or _border(evidence)
         first = Coalitions(
@@ -111,22 +112,19 @@ class ShapleyExplainer(Explainer):
             coalitions.worths[..., :_MAX_POSTERIOR],
             coalitions.measured[..., :_MAX_POSTERIOR],
         )
+        assert prior.additive is not None
         mean = super().complete(prior, evidence).attributions
         posterior = _posterior(prior, mean, evidence, first)
-        assert prior.additive is not None
         doubting = _posterior(replace(prior, additive=10 * prior.additive), mean, evidence, first)
         unit = prior.scale.unsqueeze(-1)
+        expected = posterior.shapley_variance() + (posterior.shapley_values() - attributions / unit).square()
         answers = [
-            self(_gradients_alone(evidence)).attributions / unit,
-            doubting.shapley_values(),
-            -self(_negative(evidence)).attributions / unit,
+            self(_gradients_alone(evidence)).attributions,
+            doubting.shapley_values() * unit,
+            -self(_negative(evidence)).attributions,
+            mean,
         ]
-        scaled = attributions / unit
-        expected = posterior.shapley_variance() + (posterior.shapley_values() - scaled).square()
-        squares = torch.stack([expected, *((answer - scaled).square() for answer in answers)], dim=-1).sum(-2)
-        size = scaled.square().sum(-1, keepdim=True)
-        relative = squares / size.clamp(min=torch.finfo(size.dtype).tiny)
-        return torch.where(size > 0, relative, torch.where(squares > 0, torch.inf, 0.0))
+        return numbers_of(prior, replace(evidence, coalitions=first), attributions, expected, answers)
 
 
 def _gradients_alone(evidence: Evidence) -> Evidence:

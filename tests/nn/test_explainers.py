@@ -234,22 +234,47 @@ def test_players_that_share_one_curve_share_its_error_before_any_training() -> N
     assert torch.allclose(PathExplainer(16, 1).double()(evidence).attributions, right.unsqueeze(0), atol=1e-9)
 
 
-def test_error_signals_are_distances_from_other_answers() -> None:
+def test_error_numbers_are_distances_from_other_answers() -> None:
     network, evidence = explainer(ShapleyExplainer), shapley_evidence(inside=10).to(dtype=torch.float64)
     assert isinstance(network, ShapleyExplainer) and evidence.coalitions is not None
     prior = network.prior(evidence)
     values = network.complete(prior, evidence).attributions
-    signals = network.error_signals(prior, evidence, values)
-    size = values.square().sum(-1)
+    players, rows = network.error_numbers(prior, evidence, values)
+    size = values.square().mean(-1, keepdim=True)
     gradients = torch.tensor([True, True, True, False, False]).expand_as(evidence.measured)
     alone = network(replace(evidence, measured=gradients, coalitions=None)).attributions
-    assert torch.allclose(signals[:, 1], (alone - values).square().sum(-1) / size)
     coalitions = replace(evidence.coalitions, worths=-evidence.coalitions.worths)
     negative = replace(
         evidence, effects=-evidence.effects, total=-evidence.total, curve=-evidence.curve, coalitions=coalitions
     )
-    assert torch.allclose(signals[:, 3], (network(negative).attributions + values).square().sum(-1) / size)
-    order = torch.tensor([3, 1, 5, 0, 2, 4])
-    turned = network.error_signals(network.prior(permuted(evidence, order)), permuted(evidence, order), values[:, order])
-    assert torch.allclose(turned, signals, rtol=1e-4)
-    assert (network.estimate_error(prior, evidence, values) > 0).all()
+    border = evidence.effects[..., 3] - evidence.effects[..., 4]
+    squares = {1: values, 2: alone - values, 4: network(negative).attributions + values, 6: border}
+    for place, difference in squares.items():
+        relative = difference.square() / size
+        assert torch.allclose(players[..., place], (relative + 1e-12).log())
+        assert torch.allclose(rows[:, place], (relative.mean(-1) + 1e-12).log())
+    missed = (evidence.effects.sum(-2) - evidence.total.unsqueeze(-1)) / 6
+    assert torch.allclose(rows[:, 14:19], (missed.square() / size + 1e-12).log())
+    assert torch.allclose(rows[:, -2:], torch.tensor([6.0, (6 + 5) / 6]).double().log().expand(len(rows), 2))
+
+
+def test_error_estimates_know_neither_the_players_order_nor_the_outputs_unit() -> None:
+    network, evidence = explainer(ShapleyExplainer), shapley_evidence(inside=10).to(dtype=torch.float64)
+
+    def estimate(evidence: Evidence) -> Tensor:
+        prior = network.prior(evidence)
+        return network.estimate_error(prior, evidence, network.complete(prior, evidence).attributions)
+
+    found = estimate(evidence)
+    assert (found > 0).all()
+    assert torch.allclose(estimate(permuted(evidence, torch.tensor([3, 1, 5, 0, 2, 4]))), found, rtol=1e-4)
+    assert evidence.coalitions is not None
+    coalitions = replace(evidence.coalitions, worths=100 * evidence.coalitions.worths)
+    scaled = replace(
+        evidence,
+        effects=100 * evidence.effects,
+        total=100 * evidence.total,
+        curve=100 * evidence.curve,
+        coalitions=coalitions,
+    )
+    assert torch.allclose(estimate(scaled), found, rtol=1e-4)
