@@ -62,12 +62,12 @@ class _Kernel:
         nodes, weights = gauss_legendre(min(_MAX_NODES, ceil(self.signs.shape[-1] / 2)))
         return nodes.to(self.signs), weights.to(self.signs)
 
-    def between_pairs(self) -> Tensor:
-        """``(*batch, P, P)``."""
-        alike = (self.signs * self.rates.atanh().unsqueeze(-2)) @ self.signs.mT
+    def with_pairs(self, others: Tensor) -> Tensor:
+        """``(*batch, R, P)``, of the pairs ``(*batch, R, M)`` with these."""
+        alike = (others * self.rates.atanh().unsqueeze(-2)) @ self.signs.mT
         level = (0.5 * torch.log1p(-self.rates.square()).sum(-1) - self._log_norm)[..., None, None]
         odd = (torch.exp(level + alike) - torch.exp(level - alike)) / 2
-        return odd + (self.signs * self._linear.unsqueeze(-2)) @ self.signs.mT
+        return odd + (others * self._linear.unsqueeze(-2)) @ self.signs.mT
 
     def with_shapley_values(self) -> Tensor:
         """``(*batch, P, M)``: the Shapley value of player i in the game t -> k(s, t), by its multilinear extension."""
@@ -176,9 +176,10 @@ class HypercubePosterior:
         kernel = _Kernel(signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0))
         waves = MultiIndexWaves(torch.where(everyone, directions, 0.0))
         at_pairs, values = waves.at(signs), waves.shapley_values()
-        among, with_values, of_values = kernel.between_pairs(), kernel.with_shapley_values(), kernel.of_shapley_values()
+        among, with_values, of_values = kernel.with_pairs(signs), kernel.with_shapley_values(), kernel.of_shapley_values()
         pieces = at_pairs @ at_pairs.mT, at_pairs @ values, values.square().sum(-2)
         level = among[..., :1, :1]
+        self._kernel, self._waves, self._at_pairs, self._level = kernel, waves, at_pairs, level
         self._games = [
             _Conditioned.on(
                 known,
@@ -205,6 +206,15 @@ class HypercubePosterior:
         within = self._mixed(torch.stack([game.variance() for game in self._games], dim=-1))
         between = self._mixed((self._corrections - self._mixed(self._corrections).unsqueeze(-1)).square())
         return torch.where(self._players, within + between, 0.0).to(self._dtype)
+
+    def differences(self, members: Tensor) -> Tensor:
+        """Expected f of coalitions ``(*batch, R, M)`` minus f of their complements, ``(*batch, R)`` float64."""
+        signs = (members & self._players.unsqueeze(-2)).double() * 2 - 1
+        coefficients = torch.stack([game.coefficients for game in self._games], dim=-1) * self._weights.unsqueeze(-2)
+        along = self._at_pairs.mT @ (coefficients * coefficients.new_tensor(_SHARES)).sum(-1, keepdim=True)
+        additive = signs @ self._prior.unsqueeze(-1)
+        among = self._kernel.with_pairs(signs) @ coefficients.sum(-1, keepdim=True)
+        return (additive + 2 * (among + self._level * (self._waves.at(signs) @ along))).squeeze(-1)
 
     @cached_property
     def _corrections(self) -> Tensor:

@@ -14,7 +14,8 @@ from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, r
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
 
 _MAX_POSTERIOR = 2048
-"""Beyond this many coalitions a row, weighted least squares takes over: the posterior's cost is cubic in them."""
+"""Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
+_LEAST_STRENGTH = 1e-6
 _MAX_EXACT = 20
 _LEAST = 1e-12
 """Added to squares before their logarithms."""
@@ -107,11 +108,7 @@ class ShapleyExplainer(Explainer):
         much, for the negative of the model, and before coalitions were used.
         """
         coalitions = evidence.coalitions or _border(evidence)
-        first = Coalitions(
-            coalitions.members[..., :_MAX_POSTERIOR, :],
-            coalitions.worths[..., :_MAX_POSTERIOR],
-            coalitions.measured[..., :_MAX_POSTERIOR],
-        )
+        first = _first(coalitions)
         assert prior.additive is not None
         mean = super().complete(prior, evidence).attributions
         posterior = _posterior(prior, mean, evidence, first)
@@ -173,14 +170,35 @@ def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor
 
 
 def _refine(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitions) -> Tensor:
-    """Shapley values given all coalitions evaluated: exact where these are all there are."""
+    """Shapley values given all coalitions evaluated: exact where these are all there are.
+
+    What coalitions beyond the first 2,048 say differently from what these let expect is a game of its own, whose Shapley
+    values KernelSHAP adds.
+    """
     if _is_complete(coalitions, evidence):
         return _exact(coalitions, evidence.total)
+    unit = prior.scale.unsqueeze(-1)
+    posterior = _posterior(prior, mean, evidence, _first(coalitions))
+    values = posterior.shapley_values() * unit
     if coalitions.members.shape[-2] <= _MAX_POSTERIOR:
-        return _posterior(prior, mean, evidence, coalitions).shapley_values() * prior.scale.unsqueeze(-1)
-    assert prior.additive is not None
-    known = (coalitions.members, coalitions.worths, coalitions.measured, evidence.players, evidence.total)
-    return kernel_shapley_values(*known, mean, 1e-3 / (1e-3 + prior.additive))
+        return values
+    halves = coalitions.members[..., ::2, :].split(_MAX_POSTERIOR // 2, dim=-2)
+    expected = torch.cat([posterior.differences(members) for members in halves], dim=-1) * unit
+    seen = coalitions.worths[..., ::2] - coalitions.worths[..., 1::2]
+    missed = (seen - expected).to(seen.dtype).unsqueeze(-1) / 2
+    worths = torch.cat([missed, -missed], dim=-1).flatten(-2)
+    nothing = torch.zeros_like(values)
+    known = (coalitions.members, worths, coalitions.measured, evidence.players, torch.zeros_like(evidence.total))
+    return values + kernel_shapley_values(*known, nothing, nothing + _LEAST_STRENGTH)
+
+
+def _first(coalitions: Coalitions) -> Coalitions:
+    """The first 2,048."""
+    return Coalitions(
+        coalitions.members[..., :_MAX_POSTERIOR, :],
+        coalitions.worths[..., :_MAX_POSTERIOR],
+        coalitions.measured[..., :_MAX_POSTERIOR],
+    )
 
 
 def _is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:

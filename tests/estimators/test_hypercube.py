@@ -189,3 +189,20 @@ def test_where_nothing_is_expected_the_prior_stands() -> None:
     members = all_coalitions(N_PLAYERS)[codes]
     found = HypercubePosterior(members, differences, known, players, worths[-1], prior, nothing, nothing, NOWHERE)
     assert torch.allclose(found.shapley_values(), prior)
+
+
+@pytest.mark.parametrize("directions", [NOWHERE, SOMEWHERE])
+def test_differences_expected_of_further_pairs(directions: torch.Tensor) -> None:
+    worths, codes = game(3), [1, 2, 6, 9, 21]
+    prior = torch.tensor([0.1, -0.2, 0.3, 0.0, 0.5], dtype=torch.float64)
+    everything = all_coalitions(N_PLAYERS)
+    additive = (everything.double() * 2 - 1) @ prior
+    seen = [31, *codes]
+    differences = worths - worths.flip(0)
+    values = (differences - additive)[seen] / 2
+    odds = odd_covariances(directions)
+    weights = tempered_weights([odd[seen][:, seen] for odd in odds], values)
+    means = torch.stack([odd[:, seen] @ torch.linalg.solve(odd[seen][:, seen], values) for odd in odds])
+    found = posterior(worths, codes, prior, directions).differences(everything)
+    assert torch.allclose(found, additive + 2 * weights @ means, atol=1e-6)
+    assert torch.allclose(found[seen], differences[seen], atol=1e-6)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from captum_meta.estimators import gauss_legendre, plan_coalitions
 from captum_meta.nn import Explainer, PathExplainer, ShapleyExplainer
+from captum_meta.nn.shapley import _posterior
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence
 
 
@@ -278,3 +279,30 @@ def test_error_estimates_know_neither_the_players_order_nor_the_outputs_unit() -
         coalitions=coalitions,
     )
     assert torch.allclose(estimate(scaled), found, rtol=1e-4)
+
+
+def test_what_further_coalitions_say_differently_is_explained_by_kernelshap(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, evidence = explainer(ShapleyExplainer), shapley_evidence(6, 16).to(dtype=torch.float64)
+    coalitions = evidence.coalitions
+    assert coalitions is not None and coalitions.members.shape[-2] == 28
+    first = Coalitions(coalitions.members[:, :20], coalitions.worths[:, :20], coalitions.measured[:, :20])
+    before = explain(network, replace(evidence, coalitions=first))
+    monkeypatch.setattr("captum_meta.nn.shapley._MAX_POSTERIOR", 20)
+    after = explain(network, evidence)
+    with torch.no_grad():
+        prior = network.prior(evidence)
+        posterior = _posterior(prior, Explainer.complete(network, prior, evidence).attributions, evidence, first)
+        expected = posterior.differences(coalitions.members) * prior.scale.unsqueeze(-1)
+    for row, members in enumerate(coalitions.members):
+        pairs = coalitions.worths[row].unflatten(0, (-1, 2))
+        missed = ((pairs - pairs.flip(-1)).flatten() - expected[row]) / 2
+        sizes = members.sum(-1)
+        weights = torch.stack([5 / (s * (6 - s)) / (sizes == s).sum() for s in sizes]).double()
+        design = members.double()
+        gram = design.T @ (weights.unsqueeze(-1) * design)
+        ones = torch.ones(6, 1).double()
+        system = torch.cat([torch.cat([gram, ones], 1), torch.cat([ones.T, torch.zeros(1, 1).double()], 1)])
+        right = torch.cat([design.T @ (weights * missed), torch.zeros(1).double()])
+        change = torch.linalg.solve(system, right)[:6]
+        assert change.norm() > 1e-3 * before[row].norm()
+        assert torch.allclose((after - before)[row].double(), change, atol=1e-4 * float(before[row].norm()))
