@@ -23,24 +23,31 @@ def solve(shared: Tensor, own: Tensor, target: Tensor, variance: Tensor, players
         players: ``(*batch, K, M)`` bool, False for padding.
     """
     by_player = own.transpose(-3, -2)
-    blocks = by_player @ by_player.mT + torch.diag_embed(variance.mT)
-    factor = torch.linalg.cholesky(blocks)
+    factor = torch.linalg.cholesky(by_player @ by_player.mT + torch.diag_embed(variance.mT))
+    inverse = torch.cholesky_inverse(factor)
     features = shared.transpose(-3, -2)
-    solved = torch.cholesky_solve(torch.cat([features, target.mT.unsqueeze(-1)], dim=-1), factor)
-    solved_features, solved_target = solved[..., :-1], solved[..., -1]
+    solved_features, solved_target = inverse @ features, (inverse @ target.mT.unsqueeze(-1)).squeeze(-1)
     eye = torch.eye(shared.shape[-1], dtype=shared.dtype, device=shared.device)
-    gram = eye + (features.mT @ solved_features).sum(-3)
-    moment = (features * solved_target.unsqueeze(-1)).sum((-3, -2))
+    flat = features.flatten(-3, -2).mT
+    gram = eye + flat @ solved_features.flatten(-3, -2)
     gram_factor = torch.linalg.cholesky(gram)
-    weights = torch.cholesky_solve(moment.unsqueeze(-1), gram_factor)
+    weights = torch.cholesky_solve(flat @ solved_target.flatten(-2).unsqueeze(-1), gram_factor)
     dual = (solved_target - (solved_features @ weights.unsqueeze(-3)).squeeze(-1)).mT
-    diagonal = torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).mT
-    left = solved_features.transpose(-3, -2)
+    left_out = _left_out(solved_features.transpose(-3, -2), inverse.diagonal(dim1=-2, dim2=-1).mT, gram, gram_factor, dual)
+    return torch.where(players, dual, 0.0), torch.where(players, left_out, 0.0)
+
+
+def _left_out(left: Tensor, diagonal: Tensor, gram: Tensor, factor: Tensor, dual: Tensor) -> Tensor:
+    """Each row's block D - L G^-1 L^T of the inverse, solved as it is or, of more players than features, by Woodbury."""
+    if left.shape[-2] <= left.shape[-1]:
+        half = torch.linalg.solve_triangular(factor.mT, left.flatten(-3, -2), upper=True, left=False)
+        half = half.unflatten(-2, left.shape[-3:-1])
+        blocks = torch.linalg.cholesky(torch.diag_embed(diagonal) - half @ half.mT)
+        return torch.cholesky_solve(dual.unsqueeze(-1), blocks).squeeze(-1)
     scaled = left / diagonal.unsqueeze(-1)
     inner = gram.unsqueeze(-3) - left.mT @ scaled
     correction = torch.linalg.solve(inner, scaled.mT @ dual.unsqueeze(-1))
-    left_out = dual / diagonal + (scaled @ correction).squeeze(-1)
-    return torch.where(players, dual, 0.0), torch.where(players, left_out, 0.0)
+    return dual / diagonal + (scaled @ correction).squeeze(-1)
 
 
 def fit_coefficients(own: Tensor, n_players: int) -> Tensor:
