@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from captum_meta.learners._caution import choose
 from captum_meta.learners._multitask import fit_coefficients, solve
 from captum_meta.nn import Prior
 from captum_meta.nn.encoders import EvidenceEncoder, effect_sizes
@@ -24,7 +25,7 @@ class ClosedFormHead(nn.Module):
     An encoder gives the features psi and chi and the noise sigma, all in units of the player's effects; training fits them
     so that the posterior mean of w and u, in closed form, explains other rows of the same model. It is computed for a few
     noise levels tau, and these, and no correction at all, are averaged with weights that fall with the errors on support
-    rows left out one at a time. Cost is linear in players.
+    rows left out one at a time. Of the average so much is applied as these rows surely want. Cost is linear in players.
 
     Closed-form heads in meta-learning: Bertinetto et al. 2019; learned priors for Bayesian regression: Harrison et al. 2018.
 
@@ -32,11 +33,10 @@ class ClosedFormHead(nn.Module):
         encoder: gives the features.
         shared: dimensions of psi.
         own: dimensions of chi.
-        caution: added, when training is over, to the learned reluctance to correct; training weighs use and harm, and this
-            keeps the harm rare where support rows are few.
+        caution: how many standard errors are taken off what the left-out rows say of the averaged correction.
     """
 
-    def __init__(self, encoder: EvidenceEncoder, shared: int = 48, own: int = 16, caution: float = 0.7) -> None:
+    def __init__(self, encoder: EvidenceEncoder, shared: int = 48, own: int = 16, caution: float = 1.0) -> None:
         super().__init__()
         self.encoder, self.shared, self.own, self.caution = encoder, shared, own, caution
         width = encoder.width
@@ -56,6 +56,8 @@ class ClosedFormHead(nn.Module):
     def fit(self, support: Explanations, prior: Prior, residual: Tensor, state: State) -> tuple[State, Tensor]:
         """Coefficients, and what rows left out one at a time still miss ``(*batch, K, M)``.
 
+        With the coefficients goes ``reach``, ``(*batch,)``, the length of the longest correction of a left-out row.
+
         Args:
             support: the explained rows.
             prior: what the explainer says of them.
@@ -64,7 +66,8 @@ class ClosedFormHead(nn.Module):
         """
         rows, weights, left_out = self._posterior(support, prior, residual, state)
         shared, own = rows.mixed(weights)
-        coefficients = {"shared": shared.sum(-2), "own": own.sum(-3)}
+        reach = (residual - left_out).norm(dim=-1).amax(-1)
+        coefficients = {"shared": shared.sum(-2), "own": own.sum(-3), "reach": reach}
         return {name: value.to(residual.dtype) for name, value in coefficients.items()}, left_out.to(residual.dtype)
 
     def correct(self, state: State, prior: Prior, evidence: Evidence) -> Tensor:
@@ -107,8 +110,10 @@ class ClosedFormHead(nn.Module):
         count = float(len(support))
         logits = -self.sharpness.double().exp() * count * errors
         nothing = torch.zeros_like(logits).index_fill(0, torch.tensor(len(_NOISE), device=logits.device), count**0.5)
-        reluctance = self.reluctance.double() + (0.0 if self.training else self.caution)
-        weights = (logits + reluctance * nothing).softmax(0)
+        weights = (logits + self.reluctance.double() * nothing).softmax(0)
+        averaged = (weights[..., None, None] * corrections).sum(0, keepdim=True)
+        strength = choose(averaged, target, self.caution).strength
+        weights = torch.cat([strength * weights[:-1], 1 - strength * (1 - weights[-1:])])
         left_out = (weights[..., None, None] * remains).sum(0) * unit
         return _Rows(shared, own, duals), weights, left_out
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import captum_meta.nn as networks
+from captum_meta.learners._caution import within
+from captum_meta.learners._harm import loss_against_zero_shot
 from captum_meta.learners._head import ClosedFormHead
+from captum_meta.learners._places import coordinates, nearness, places
 from captum_meta.learners.base import MetaLearner
-from captum_meta.losses import relative_errors
 from captum_meta.nn import (
     AttentionSimilarity,
     Encoder,
@@ -31,7 +33,6 @@ SimilarityFunction = Callable[[Tensor, Tensor], Tensor]
 
 _NEVER = -1e9
 _BOUND = 3.0
-_FLOOR = 5e-4
 _DEAD = 1e-15
 """A model whose output changes no more than this is taken for constant."""
 
@@ -171,7 +172,7 @@ class MetricLearner(MetaLearner):
         residual = values = torch.where(evidence.players, residual, 0.0)
         if self.head is not None:
             coefficients, values = self.head.fit(support, prior, residual, state)
-            state.update(coefficients)
+            state.update(coefficients, **places(coordinates(prior, evidence, state), evidence.players))
         keys = self.project(self.encoder(prior, evidence, state))
         memory = self.remember(keys, values, evidence.players, support.labels)
         gain = torch.ones_like(state["unit"])
@@ -194,7 +195,8 @@ class MetricLearner(MetaLearner):
         if self.values == "attributions":
             return replace(prior, attributions=torch.where(evidence.players, retrieved, 0.0))
         if self.head is not None:
-            retrieved = retrieved + self.head.correct(state, prior, evidence)
+            regressed = within(self.head.correct(state, prior, evidence), state["reach"])
+            retrieved = retrieved + regressed * nearness(coordinates(prior, evidence, state), evidence.players, state)
         return replace(prior, attributions=prior.attributions + _bounded(retrieved, evidence))
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
@@ -223,21 +225,8 @@ class MetricLearner(MetaLearner):
         return sizes / sizes.sum(-1, keepdim=True).clamp(min=torch.finfo(sizes.dtype).tiny)
 
     def loss(self, tasks: ExplanationTask) -> Tensor:
-        r"""How much worse than zero-shot the adapted explanations are, harm counted more than use.
-
-        .. math:: \frac1T \sum_t d_t + \tfrac12 \max(0, d_t), \qquad
-            d_t = \log \frac{\epsilon + E_t(\text{adapted})}{\epsilon + E_t(\text{zero-shot})}
-
-        with E the relative squared error of the query rows.
-        """
-        query = tasks.query
-        adapted = self.predict(self.adapt(tasks.support), query.evidence)
-        errors = relative_errors(adapted, query.attributions, query.variance)
-        with torch.no_grad():
-            zero_shot = self.explainer(query.evidence).attributions
-            start = relative_errors(zero_shot, query.attributions, query.variance)
-        ratio = torch.log((errors + _FLOOR) / (start + _FLOOR))
-        return (ratio + 0.5 * ratio.clamp(min=0)).mean()
+        """How much worse than zero-shot the adapted explanations are: :func:`loss_against_zero_shot`."""
+        return loss_against_zero_shot(self, tasks)
 
     def _retrieved(self, state: State, prior: Prior, evidence: Evidence) -> Tensor:
         width, n_players = state["values"].shape[-1], evidence.players.shape[-1]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from captum_meta.learners import KernelRidge, kernel_ridge
-from captum_meta.learners.kernel_ridge import _NOISES
+from captum_meta.learners import KernelRidge, _kernel
+from captum_meta.learners._kernel import NOISES
 from captum_meta.nn import EvidenceExplainer, ShapleyExplainer
 from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations, ExplanationTask
 
@@ -73,7 +73,7 @@ def test_it_is_the_posterior_mean_at_the_noise_and_strength_that_left_out_rows_a
     right = support.attributions.numpy()
     kernel, cross = covariance(learner, rows, rows), covariance(learner, asked, rows)
     best_gain, reach, expected = 0.0, 0.0, np.zeros((4, 3))
-    for noise in _NOISES:
+    for noise in NOISES:
         left_out = np.zeros((7, 3))
         for row in range(7):
             others = [3 * r + i for r in range(7) if r != row for i in range(3)]
@@ -88,6 +88,9 @@ def test_it_is_the_posterior_mean_at_the_noise_and_strength_that_left_out_rows_a
             dual = np.linalg.solve(kernel + noise * np.eye(21), right.reshape(-1))
             reach, best_gain = share * np.linalg.norm(left_out, axis=-1).max(), gain
             expected = share * (cross @ dual).reshape(4, 3)
+    spacing = np.mean([min(((rows[r] - rows[s]) ** 2).sum(-1).mean() for s in range(7) if s != r) for r in range(7)])
+    nearest = np.array([min(((row - other) ** 2).sum(-1).mean() for other in rows) for row in asked])
+    expected *= np.exp(-0.3 * np.maximum(nearest / (spacing + 1e-3) - 1, 0))[:, None]
     expected *= np.minimum(1, reach / np.linalg.norm(expected, axis=-1))[:, None]
     state = learner.adapt(support)
     assert best_gain > 0
@@ -129,7 +132,7 @@ def test_of_very_many_players_those_missed_most_are_learned_from(monkeypatch: py
     support = explanations(24, 5, seed=4)
     learner = KernelRidge(EvidenceExplainer())
     everyone = learner.adapt(support)
-    monkeypatch.setattr(kernel_ridge, "_MAX_PAIRS", 24 * 2)
+    monkeypatch.setattr(_kernel, "_MAX_PAIRS", 24 * 2)
     some = learner.adapt(support)
     assert everyone["own"].any(-1).all()
     assert some["own"].any(-1).tolist() == [False, False, False, True, True]

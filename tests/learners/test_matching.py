@@ -98,7 +98,7 @@ def test_the_head_is_bayesian_regression_on_all_players_of_all_rows(explained: E
         return psi[one] @ psi[other] + (chi[one] @ chi[other] if one[1] == other[1] else 0.0)
 
     signal = torch.stack([torch.stack([covariance(a, b) for b in places]) for a in places])
-    fits, errors = [], []
+    fits, errors, left_out = [], [], []
     for tau in _NOISE:
         full = signal + torch.diag(torch.stack([tau * noise[p] for p in places]))
         left = torch.zeros(n_rows, n_players).double()
@@ -108,12 +108,19 @@ def test_the_head_is_bayesian_regression_on_all_players_of_all_rows(explained: E
             left[row] = signal[gone][:, kept] @ torch.linalg.solve(full[kept][:, kept], r[kept])
         left = left - prior.spread * left.sum(-1, keepdim=True)
         errors.append(float((residual / unit - left).square().sum()))
+        left_out.append(left)
         fits.append(torch.linalg.solve(full, r))
     nothing = float((residual / unit).square().sum())
     logs = [float(torch.tensor(error + 1e-3 * nothing + 1e-12).log()) for error in [*errors, nothing]]
     logits = [-float(head.sharpness.exp()) * n_rows * log for log in logs]
-    logits[-1] += (float(head.reluctance) + 0.7) * n_rows**0.5
+    logits[-1] += float(head.reluctance) * n_rows**0.5
     shares = softmax(logits)[:-1]
+    averaged = sum(share * left for share, left in zip(shares, left_out, strict=True))
+    agreement = (averaged * residual / unit).sum(-1)
+    sure = float(agreement.sum() - agreement.std() * n_rows**0.5)
+    strength = min(max(sure / float(averaged.square().sum()), 0.0), 1.0)
+    assert 0 < strength < 1
+    shares = [strength * share for share in shares]
     dual = sum(share * fit for share, fit in zip(shares, fits, strict=True))
     w = sum(d * psi[p] for d, p in zip(dual, places, strict=True))
     state, _ = head.fit(support, prior, residual, stats)

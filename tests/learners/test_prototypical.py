@@ -80,7 +80,9 @@ def test_support_weights_sum_to_one_and_follow_the_classes(explained: Explanatio
     support = replace(explained[:6], labels=torch.arange(6))
     weights = learner.support_weights(support, support.evidence)
     assert torch.allclose(weights, torch.eye(6).double(), atol=1e-6)
-    weights = network().support_weights(replace(support, labels=LABELS), explained[6:].evidence)
+    learner = network()
+    always_missed = learner.explainer(support.evidence).attributions + support.attributions[:1]
+    weights = learner.support_weights(Explanations(support.evidence, always_missed, labels=LABELS), explained[6:].evidence)
     assert torch.allclose(weights.sum(-1), torch.ones(3).double())
 
 

@@ -1,0 +1,150 @@
+"""What kernel regressions of the zero-shot residual share; what they differ in is the kernel."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from captum_meta.learners._caution import choose, picked, within
+from captum_meta.learners._multitask import fit_coefficients, solve
+from captum_meta.learners._places import COORDINATES, coordinates, nearness, places
+from captum_meta.learners.base import MetaLearner
+from captum_meta.nn import Explainer, Prior
+from captum_meta.nn.encoders import effect_sizes, input_statistics
+from captum_meta.types import Evidence, Explanations, State
+
+NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+LENGTH, LINEAR, SHARED = 2.0, 0.3, 0.9
+_MAX_PAIRS = 2**16
+_DEAD = 1e-15
+_WORTHLESS = 1e4
+"""A label whose noise has so many times the residual's mean square says nothing."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a kernel says of the players of some rows.
+
+    Attributes:
+        shared: ``(*batch, N, M, D)``, whose inner products are the covariance of what is alike for all players.
+        own: ``(*batch, N, M, d)``, whose inner products are that of each player's own part.
+        noise: ``(*batch, N, M)``, variance of a residual that neither explains, before the level is chosen.
+    """
+
+    shared: Tensor
+    own: Tensor
+    noise: Tensor
+
+
+class KernelRegression(MetaLearner):
+    """Base of the kernel regressions; a subclass says what the kernel's features are.
+
+    Args:
+        explainer: the meta-trained explainer.
+        caution: how many standard errors are taken off what the left-out rows say of a correction.
+        features: how many random features stand for the exponential.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, explainer: Explainer, caution: float = 1.0, features: int = 64) -> None:
+        super().__init__(explainer)
+        self.caution, self.features = caution, features
+        generator = torch.Generator().manual_seed(0)
+        frequencies = torch.randn(COORDINATES, features // 2, generator=generator) / LENGTH
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def arguments(self) -> dict[str, object]:
+        return {"caution": self.caution, "features": self.features}
+
+    @abstractmethod
+    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, state: State) -> Features:
+        """Features of the players, that stand at z ``(*batch, N, M, 8)``."""
+
+    def adapt(self, support: Explanations) -> State:
+        evidence = replace(support.evidence, coalitions=None)
+        prior = self.explainer.prior(evidence)
+        start = self.explainer.complete(prior, evidence).attributions
+        residual = torch.where(evidence.players, support.attributions - start, 0.0)
+        typical = prior.scale.square().mean(-1).sqrt()
+        state = {"unit": torch.where(typical > _DEAD, typical, 1.0), **input_statistics(evidence)}
+        z = coordinates(prior, evidence, state)
+        alive, kept = _alive(evidence), _most_missed(residual)
+        every = self.kernel(z, prior, evidence, state)
+        shared = _take(every.shared * alive.unsqueeze(-1), kept).double()
+        own = _take(every.own * alive.unsqueeze(-1), kept).double()
+        residual, variance = _take(residual, kept).double(), support.variance
+        noise = _relative_noise(residual, None if variance is None else _take(variance, kept))
+        unexplained, spread = _take(every.noise, kept).double(), _take(prior.spread, kept).double()
+        fits = [_fit(shared, own, residual, level * unexplained + noise) for level in NOISES]
+        corrections = torch.stack([correction for _, _, correction in fits])
+        corrections = corrections - spread * corrections.sum(-1, keepdim=True)
+        choice = choose(corrections, residual, self.caution)
+        of_all = picked(torch.stack([fit[0] for fit in fits]), choice)
+        of_each = picked(torch.stack([fit[1] for fit in fits]), choice)
+        reach = picked(corrections, choice).norm(dim=-1).amax(-1)
+        everyone = of_each.new_zeros(*of_each.shape[:-2], start.shape[-1], of_each.shape[-1])
+        everyone = everyone.scatter(-2, kept.unsqueeze(-1).expand_as(of_each), of_each)
+        learned = {"shared": of_all, "own": everyone, "reach": reach}
+        learned = {name: value.to(start.dtype) for name, value in learned.items()}
+        return {**state, **places(z, evidence.players), **learned}
+
+    def prior(self, state: State, evidence: Evidence) -> Prior:
+        prior = self.explainer.prior(evidence)
+        if not state:
+            return prior
+        z = coordinates(prior, evidence, state)
+        features = self.kernel(z, prior, evidence, state)
+        own = fit_coefficients(state["own"], z.shape[-2])
+        correction = (features.shared * state["shared"][..., None, None, :]).sum(-1)
+        correction = correction + (features.own * own.unsqueeze(-3)).sum(-1)
+        correction = torch.where(_alive(evidence), correction, 0.0) * nearness(z, evidence.players, state)
+        return replace(prior, attributions=prior.attributions + within(correction, state["reach"]))
+
+    def waves(self, angles: Tensor) -> Tensor:
+        """Features ``(..., F)`` of the exponential, of angles ``(..., F / 2)``."""
+        return torch.cat([angles.cos(), angles.sin()], dim=-1) / (self.features / 2) ** 0.5
+
+
+def _alive(evidence: Evidence) -> Tensor:
+    """Players ``(*batch, M)`` that may be corrected: not those without any effect, unless no player of the row has one."""
+    has_effect = (effect_sizes(evidence) > 0) & evidence.players
+    return evidence.players & (has_effect | ~has_effect.any(-1, keepdim=True))
+
+
+def _most_missed(residual: Tensor) -> Tensor:
+    """The players ``(*batch, M')`` that are learned from: all, unless there are very many."""
+    n_rows, n_players = residual.shape[-2:]
+    count = max(1, _MAX_PAIRS // max(1, n_rows))
+    if n_players <= count:
+        return torch.arange(n_players, device=residual.device).expand(*residual.shape[:-2], -1)
+    return residual.square().sum(-2).topk(count).indices
+
+
+def _take(values: Tensor, players: Tensor) -> Tensor:
+    """Those of ``(*batch, K, M, [F])`` that belong to the players ``(*batch, M')``."""
+    index = players.unsqueeze(-2)
+    dim = -1
+    if values.dim() > index.dim():
+        dim, index = -2, index.unsqueeze(-1)
+    shape = list(values.shape)
+    shape[dim] = players.shape[-1]
+    return values.gather(dim, index.expand(shape))
+
+
+def _relative_noise(residual: Tensor, variance: Tensor | None) -> Tensor:
+    """The labels' noise in units of the residual's mean square."""
+    if variance is None:
+        return torch.zeros_like(residual)
+    typical = residual.square().mean((-2, -1), keepdim=True)
+    return (variance.double() / typical.clamp(min=torch.finfo(typical.dtype).tiny)).clamp(0, _WORTHLESS)
+
+
+def _fit(shared: Tensor, own: Tensor, target: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Shared coefficients ``(*batch, D)``, players' own ``(*batch, M, d)``, and corrections fitted without their row."""
+    dual, left = solve(shared, own, target, variance, torch.ones_like(target, dtype=torch.bool))
+    dual = dual.unsqueeze(-1)
+    return (shared * dual).sum((-3, -2)), (own * dual).sum(-3), target - left

@@ -1,0 +1,64 @@
+"""Where the players of a row stand, and how far a row is from the support rows.
+
+A regression says nothing of rows unlike those it was fitted to: random waves and lines do not fade far away.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_meta.nn import Prior
+from captum_meta.nn.encoders import five_effects, standardised
+from captum_meta.types import Evidence, State
+
+COORDINATES = 8
+_DECAY = 0.3
+_SAME = 1e-3
+"""Rows at a smaller mean squared distance are taken for the same."""
+
+
+def coordinates(prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
+    """Where each player stands, z, ``(*batch, N, M, 8)``, without units; 0 for what is not known."""
+    unit = statistics["unit"][..., None, None]
+    delta = torch.zeros_like(prior.attributions)
+    if evidence.inputs is not None:
+        both = standardised(evidence.inputs.to(delta), evidence, statistics).clamp(-5, 5)
+        delta = (both[..., 0] - both[..., 1]).clamp(-5, 5)
+    total = torch.asinh(evidence.total.unsqueeze(-1) / unit).expand_as(delta)
+    effects, _ = five_effects(evidence)
+    sizes = torch.asinh(3 * torch.cat([prior.attributions.unsqueeze(-1), effects], dim=-1) / unit.unsqueeze(-1))
+    return torch.cat([torch.stack([delta, total], dim=-1), sizes], dim=-1)
+
+
+def places(z: Tensor, players: Tensor) -> State:
+    """What :func:`nearness` needs to know of the support rows, where their players stand at z ``(*batch, K, M, 8)``."""
+    z = z.detach()
+    distances = _distances(z, z, players, players)
+    itself = torch.eye(distances.shape[-1], dtype=torch.bool, device=z.device)
+    spacing = distances.masked_fill(itself, torch.inf).amin(-1).mean(-1)
+    return {"places": z, "placed": players, "spacing": spacing}
+
+
+def nearness(z: Tensor, players: Tensor, state: State) -> Tensor:
+    r"""How much of its correction a row deserves, ``(*batch, N, 1)``.
+
+    .. math:: e^{-0.3 \max(0,\, d / d_0 - 1)}
+
+    with d the squared distance in z from the nearest support row, mean over players, and :math:`d_0` the mean of the same
+    over the support rows, each among its fellows.
+    """
+    others, theirs = state["places"], state["placed"].bool()
+    both = min(z.shape[-2], others.shape[-2])
+    distances = _distances(z.detach()[..., :both, :], others[..., :both, :], players[..., :both], theirs[..., :both])
+    beyond = distances.amin(-1, keepdim=True) / (state["spacing"][..., None, None] + _SAME) - 1
+    return torch.exp(-_DECAY * beyond.clamp(min=0))
+
+
+def _distances(left: Tensor, right: Tensor, players: Tensor, others: Tensor) -> Tensor:
+    """Squared distances in z, mean over the players of both rows: ``(*batch, N, K)``; infinite where there are none."""
+    mine, theirs = players.to(left), others.to(left)
+    squares = (left.square().sum(-1) * mine) @ theirs.mT + mine @ (right.square().sum(-1) * theirs).mT
+    products = (left * mine.unsqueeze(-1)).flatten(-2) @ (right * theirs.unsqueeze(-1)).flatten(-2).mT
+    count = mine @ theirs.mT
+    return torch.where(count > 0, (squares - 2 * products).clamp(min=0) / count.clamp(min=1), torch.inf)
