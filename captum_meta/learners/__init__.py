@@ -2,6 +2,7 @@
 
 from captum_meta.learners.anil import ANIL
 from captum_meta.learners.base import MetaLearner
+from captum_meta.learners.deep_kernel import DeepKernelTransfer
 from captum_meta.learners.implicit_maml import ImplicitMAML
 from captum_meta.learners.kernel_ridge import KernelRidge
 from captum_meta.learners.learned_optimizer import LearnedOptimizer
@@ -18,6 +19,7 @@ from captum_meta.learners.zero_shot import ZeroShot
 __all__ = [
     "ANIL",
     "MAML",
+    "DeepKernelTransfer",
     "ImplicitMAML",
     "KernelRidge",
     "LearnedOptimizer",

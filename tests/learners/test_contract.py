@@ -10,6 +10,7 @@ import torch
 from captum_meta.learners import (
     ANIL,
     MAML,
+    DeepKernelTransfer,
     ImplicitMAML,
     KernelRidge,
     LearnedOptimizer,
@@ -42,6 +43,8 @@ LEARNERS: dict[str, Callable[[], MetaLearner]] = {
     "ridge path": lambda: Ridge(PathExplainer(16, 1)),
     "kernel-ridge": lambda: KernelRidge(ShapleyExplainer(16, 1)),
     "kernel-ridge path": lambda: KernelRidge(PathExplainer(16, 1)),
+    "deep-kernel": lambda: DeepKernelTransfer(ShapleyExplainer(16, 1)),
+    "deep-kernel path": lambda: DeepKernelTransfer(PathExplainer(16, 1)),
     "maml": lambda: MAML(ShapleyExplainer(16, 1), steps=2),
     "maml path": lambda: MAML(PathExplainer(16, 1), steps=2),
     "anil": lambda: ANIL(ShapleyExplainer(16, 1), steps=2),
