@@ -2,7 +2,7 @@
 
 Five streams of 60 models (:mod:`captum_meta.benchmark.drift`). In each round 16 rows of the day's model are explained to
 adapt on and 24 others are to be explained, at 0 coalitions a row and at 2M, beside three gradients. Labels are exact.
-Compared are the shipped default that follows the meta-leader and adapts to the round's support rows; the same, frozen; and
+Compared are shipped kernel ridge that follows the meta-leader and adapts to the round's support rows; the same, frozen; and
 an explainer trained on these rows from nothing.
 
 The settings were chosen on streams 100 to 102, and so was the drift, by what is learnable: two harsher ones, in which
@@ -90,18 +90,18 @@ def compare(seed: int, budget: str, tasks: Sequence[ExplanationTask]) -> list[St
     """All methods on the tasks of a stream."""
     errors = {
         ONLINE: follow(tasks),
-        FROZEN: stream_errors(load_learner(), tasks),
+        FROZEN: stream_errors(load_learner("kernel-ridge"), tasks),
         SCRATCH: [from_scratch(task, number) for number, task in enumerate(tasks) if number >= LATE],
-        HINDSIGHT: best_in_hindsight(load_learner(), tasks, _HINDSIGHT_STEPS).errors,
+        HINDSIGHT: best_in_hindsight(load_learner("kernel-ridge"), tasks, _HINDSIGHT_STEPS).errors,
     }
     return [Stream(seed, budget, method, values) for method, values in errors.items()]
 
 
 def follow(tasks: Sequence[ExplanationTask]) -> list[float]:
-    """Errors by round of the shipped default that follows: its explainer learns, and it adapts to each round's rows."""
+    """Errors by round of shipped kernel ridge that follows: its explainer learns, and it adapts to each round's rows."""
     from lightning import Trainer
 
-    module = FollowTheMetaLeader(load_learner(), **_FOLLOWING)  # type: ignore[arg-type]
+    module = FollowTheMetaLeader(load_learner("kernel-ridge"), **_FOLLOWING)  # type: ignore[arg-type]
     trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.fit(module, DataLoader(tasks, batch_size=None))  # type: ignore[arg-type]
     return module.errors

@@ -130,6 +130,8 @@ def _take(values: Tensor, players: Tensor) -> Tensor:
     dim = -1
     if values.dim() > index.dim():
         dim, index = -2, index.unsqueeze(-1)
+    if players.shape[-1] == values.shape[dim]:
+        return values
     shape = list(values.shape)
     shape[dim] = players.shape[-1]
     return values.gather(dim, index.expand(shape))

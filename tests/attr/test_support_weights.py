@@ -37,7 +37,8 @@ def test_a_support_row_leans_on_itself_and_repeats_its_attributions() -> None:
 @pytest.mark.parametrize("front_end", [MetaKernelShap, MetaIntegratedGradients])
 def test_weights_of_every_row_sum_to_one(learner: type, front_end: type) -> None:
     explainer = ShapleyExplainer(16, 1) if front_end is MetaKernelShap else PathExplainer(16, 1)
-    attr = front_end(model(), learner=learner(explainer).eval()).adapt(torch.randn(8, 5), target=1)
+    attr = front_end(model(), learner=learner(explainer).eval())
+    attr.adapt(torch.randn(8, 5), target=1, attributions=torch.ones(8, 5))
     weights = attr.support_weights(torch.randn(3, 5), target=1)
     assert weights.shape == (3, 8)
     assert torch.allclose(weights.sum(1), torch.ones(3), atol=1e-4)
