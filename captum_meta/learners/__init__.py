@@ -14,6 +14,7 @@ from captum_meta.learners.prototypical import PrototypicalNetwork
 from captum_meta.learners.reptile import Reptile
 from captum_meta.learners.ridge import Ridge
 from captum_meta.learners.storage import list_learners, load_learner
+from captum_meta.learners.transfer_process import TransferGaussianProcess
 from captum_meta.learners.zero_shot import ZeroShot
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PrototypicalNetwork",
     "Reptile",
     "Ridge",
+    "TransferGaussianProcess",
     "ZeroShot",
     "list_learners",
     "load_learner",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 
 from torch import Tensor, nn
@@ -65,6 +65,11 @@ class MetaLearner(nn.Module, ABC):
         """What meta-training minimises over a batch of tasks: the query loss after adapting on the support set."""
         predicted = self.predict(self.adapt(tasks.support), tasks.query.evidence)
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
+
+    def follow(self, tasks: Sequence[Explanations]) -> None:
+        """Take over what explained rows ``(1, N, M)`` of earlier models, oldest first, tell of the next without any step
+        of gradient descent; most learners take nothing.
+        """
 
     def compile(self, *args: object, **kwargs: object) -> None:
         """Have :meth:`loss` run by compiled graphs from now on.

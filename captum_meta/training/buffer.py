@@ -42,6 +42,10 @@ class TaskBuffer:
         for index in range(len(rows.attributions)):
             self._tasks.append((rows[index : index + 1], len(tasks.support)))
 
+    def rows(self) -> list[Explanations]:
+        """All rows of each task, ``(1, N, M)``, oldest first."""
+        return [rows for rows, _ in self._tasks]
+
     def draw(self, count: int, generator: Generator) -> ExplanationTask:
         """``count`` different tasks, or all where there are fewer, their rows dealt out anew to support and query.
 

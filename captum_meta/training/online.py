@@ -29,8 +29,11 @@ class FollowTheMetaLeader(MetaLearningModule):
     .. math:: \min_w \sum_{\tau \in B} L_\tau(w)
 
     where L is the learner's own loss. Each step draws ``tasks_per_step`` tasks from the buffer and deals out their rows anew
-    to support and query. It is the offline training of :class:`MetaLearningModule` with another order of tasks, and takes
-    any :class:`MetaLearner`; it learns for the evidence that the stream measures. A batch is a round::
+    to support and query. What a learner takes over in closed form, as
+    :class:`~captum_meta.learners.TransferGaussianProcess` does, it then takes from the whole buffer
+    (:meth:`~captum_meta.learners.MetaLearner.follow`). It is the offline training of :class:`MetaLearningModule` with
+    another order of tasks, and takes any :class:`MetaLearner`; it learns for the evidence that the stream measures. A batch
+    is a round::
 
         Trainer(max_epochs=1).fit(FollowTheMetaLeader(load_learner("ridge")), TaskStream(family, support_rows=16))
 
@@ -43,7 +46,8 @@ class FollowTheMetaLeader(MetaLearningModule):
     Args:
         learner: as for :class:`MetaLearningModule`.
         learning_rate: of AdamW, constant.
-        steps: of a round; 0 to follow nobody: errors of the learner as it is.
+        steps: of gradient descent in a round. With 0 the explainer stays as it is, and ``ModelCheckpoint``, which counts
+            steps, keeps nothing: call ``trainer.save_checkpoint``.
         tasks_per_step: drawn from the buffer, where it has as many.
         memory: tasks in the buffer; of more, the latest.
         weight_decay: of AdamW.
@@ -101,6 +105,7 @@ class FollowTheMetaLeader(MetaLearningModule):
         self.log("round/mean error", torch.tensor(self.errors).nanmean(), prog_bar=True, batch_size=1)
         with self._keyed_random_numbers(number):
             self._follow(number)
+        self.learner.follow([rows.to(self.device, self.dtype) for rows in self.buffer.rows()])
 
     def on_train_start(self) -> None:
         self._go_to_the_round()

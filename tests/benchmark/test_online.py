@@ -5,8 +5,9 @@ import torch
 
 from captum_meta.benchmark import online
 from captum_meta.benchmark.drift import DAYS, Drift
-from captum_meta.benchmark.online import BUDGETS, FROZEN, HINDSIGHT, ONLINE, SCRATCH, Stream, table
-from captum_meta.learners import load_learner
+from captum_meta.benchmark.online import BUDGETS, FROZEN, HINDSIGHT, ONLINE, Stream, table
+from captum_meta.learners import TransferGaussianProcess, load_learner
+from captum_meta.learners.storage import shipped_explainer
 from captum_meta.tasks import ModelStream
 from captum_meta.training import stream_errors
 
@@ -32,17 +33,16 @@ def test_without_coalitions_evidence_is_what_gradients_alone_measure() -> None:
 
 def test_all_methods_on_a_short_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
-        "_FOLLOWING": {**online._FOLLOWING, "steps": 1},
         "_HINDSIGHT_STEPS": 1,
         "_SCRATCH_STEPS": 1,
         "LATE": 1,
     }.items():
         monkeypatch.setattr(online, name, value)
     tasks = online.rounds(100, days=2)
-    found = {result.method: result for result in online.compare(100, "2M", tasks)}
-    assert [len(found[method].errors) for method in (ONLINE, FROZEN, SCRATCH, HINDSIGHT)] == [2, 2, 1, 2]
-    assert found[FROZEN].errors == stream_errors(load_learner("kernel-ridge"), tasks)
-    assert found[ONLINE].errors[0] == pytest.approx(stream_errors(load_learner("kernel-ridge"), tasks)[0])
+    found = {result.method: result for result in online.compare(100, "2M", tasks, online.METHODS)}
+    assert [len(found[method].errors) for method in online.METHODS] == [2, 2, 2, 1, 2]
+    assert found[FROZEN].errors == stream_errors(load_learner(), tasks)
+    assert found[ONLINE].errors[0] == pytest.approx(stream_errors(TransferGaussianProcess(shipped_explainer()), tasks)[0])
 
 
 def test_the_table_has_late_means_and_regret() -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from captum_meta.learners import ANIL, MetaLearner, Reptile, Ridge, ZeroShot
+from captum_meta.learners import ANIL, MetaLearner, Reptile, Ridge, TransferGaussianProcess, ZeroShot
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.tasks import LabelError, ModelStream
 from captum_meta.tasks.joining import join
@@ -143,6 +143,24 @@ def test_killed_and_resumed_it_goes_on_identically(whole: FollowTheMetaLeader, t
     trainer().fit(resumed, again, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert again.first == 5  # the rounds of the first run were not explained again, and none was left over
     assert resumed.errors == whole.errors and same(resumed, whole)
+
+
+def test_what_is_followed_in_closed_form_is_resumed_too(tmp_path: Path) -> None:
+    whole, first, resumed = (online(TransferGaussianProcess, steps=1, memory=2) for _ in range(3))
+    trainer().fit(whole, stream())
+    keep = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=1, enable_version_counter=False)
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer(keep, Killed(3)).fit(first, stream())
+    trainer().fit(resumed, stream(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert resumed.errors == whole.errors
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_round_knows_what_the_buffer_holds() -> None:
+    module, plain, earlier = online(TransferGaussianProcess, steps=0, memory=2), learner(TransferGaussianProcess), tasks()
+    trainer().fit(module, stream())
+    plain.follow([Explanations.concatenate([task.support, task.query], dim=1) for task in earlier[2:4]])
+    assert stream_errors(plain, earlier)[4] == pytest.approx(module.errors[4], rel=1e-5)
 
 
 def test_a_stream_that_became_longer_is_followed_on(whole: FollowTheMetaLeader, tmp_path: Path) -> None:
