@@ -14,8 +14,8 @@ part. With s, t in {-1, 1}^M for "in" and "out", its prior covariance is
 ``tau`` is how little the additive prior is trusted, and ``rho`` in [0, 1) how much a player interacts (0: a player with no
 interactions). Both come from the explainer; only their ratios matter.
 
-How much of the game depends on few directions (:mod:`captum_meta.estimators.multi_index`) differs from row to row: none, or
-1, 10 or 100 times as much as on the rest. The answers of all four are averaged by how well each expects what was seen.
+How much of the game depends on few directions (:mod:`captum_meta.estimators.multi_index`) differs from row to row: none,
+or 2 or 50 times as much as on the rest. The answers of all three are averaged by how well each expects what was seen.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FLOOR = 1e-14
 """Where no player is expected to have any effect."""
 _MAX_NODES = 12
 _TINY = 1e-30
-_SHARES, _LOG_PRIOR = (0.0, 1.0, 10.0, 100.0), (0.0, 0.0, -1.0, -2.0)
+_SHARES, _LOG_PRIOR = (0.0, 2.0, 50.0), (0.0, 0.0, -1.5)
 _TEMPER = 0.5
 """Power of the evidence: the covariances are guesses, so what is seen tells less of them than if one were true."""
 
@@ -89,9 +89,11 @@ class _Kernel:
         return 4 * (self.rates * integral + self._linear)
 
 
-def _factor(covariance: Tensor, ridge: Tensor) -> Tensor:
+def _factor(covariance: Tensor) -> Tensor:
     """Cholesky factors; with a larger ridge where rounding has spoilt one. A row of NaN spoils only itself."""
-    factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(ridge))
+    ridge = (_JITTER * covariance.diagonal(dim1=-2, dim2=-1)).clamp(min=_FLOOR)
+    covariance.diagonal(dim1=-2, dim2=-1).add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
     if bool(failed.any()):
         larger, _ = torch.linalg.cholesky_ex(covariance + torch.diag_embed(1e4 * ridge))
         factor = torch.where((failed > 0)[..., None, None], larger, factor)
@@ -107,12 +109,6 @@ class _Conditioned:
     with_values: Tensor  # (*batch, P, M), covariance of the pairs with the Shapley values
     of_values: Tensor  # (*batch, M), variance of the Shapley values
     factor: Tensor  # (*batch, P, P)
-
-    @classmethod
-    def on(cls, known: Tensor, residual: Tensor, among: Tensor, with_values: Tensor, of_values: Tensor) -> _Conditioned:
-        among = torch.where(known.unsqueeze(-1) & known.unsqueeze(-2), among, 0.0)
-        ridge = torch.where(known, (_JITTER * among.diagonal(dim1=-2, dim2=-1)).clamp(min=_FLOOR), 1.0)
-        return cls(known, residual, with_values, of_values, _factor(among, ridge))
 
     @cached_property
     def coefficients(self) -> Tensor:
@@ -175,18 +171,21 @@ class HypercubePosterior:
         residual = torch.where(known, seen - expected, 0.0)
         kernel = _Kernel(signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0))
         waves = MultiIndexWaves(torch.where(everyone, directions, 0.0))
-        at_pairs, values = waves.at(signs), waves.shapley_values()
         among, with_values, of_values = kernel.with_pairs(signs), kernel.with_shapley_values(), kernel.of_shapley_values()
-        pieces = at_pairs @ at_pairs.mT, at_pairs @ values, values.square().sum(-2)
         level = among[..., :1, :1]
+        both = known.unsqueeze(-1) & known.unsqueeze(-2)
+        among = torch.where(both, among, torch.eye(known.shape[-1], dtype=among.dtype, device=among.device))
+        at_pairs, values = torch.where(known.unsqueeze(-1), waves.at(signs), 0.0), waves.shapley_values()
         self._kernel, self._waves, self._at_pairs, self._level = kernel, waves, at_pairs, level
+        scaled = level * at_pairs
+        more = scaled @ at_pairs.mT, scaled @ values, level[..., 0] * values.square().sum(-2)
         self._games = [
-            _Conditioned.on(
+            _Conditioned(
                 known,
                 residual,
-                among + share * level * pieces[0],
-                with_values + share * level * pieces[1],
-                of_values + share * level.squeeze(-1) * pieces[2],
+                with_values.add(more[1], alpha=share),
+                of_values.add(more[2], alpha=share),
+                _factor(among.add(more[0], alpha=share)),
             )
             for share in _SHARES
         ]

@@ -75,9 +75,6 @@ class MultiIndexWaves:
         sine, cosine = self._frequencies.sin(), self._frequencies.cos()
         others = torch.zeros_like(sine)
         for node, weight in _half_of_the_nodes(sine.shape[-1]):
-            imaginary = node * sine
-            log_size = 0.5 * (cosine.square() + imaginary.square()).clamp(min=_TINY**2).log()
-            angle = torch.atan2(imaginary, cosine)
-            rest_size = (log_size.sum(-1, keepdim=True) - log_size).exp()
-            others = others + weight * rest_size * (angle.sum(-1, keepdim=True) - angle).cos()
+            factors = torch.complex(cosine, node * sine)
+            others = others + weight * (factors.prod(-1, keepdim=True) / factors).real
         return self._sizes.unsqueeze(-1) * 2 * sine * others

@@ -9,7 +9,7 @@ from captum_meta.estimators.multi_index import MultiIndexWaves
 N_PLAYERS = 5
 TAU = [0.3, 0.01, 0.2, 0.5, 0.1]
 RHO = [0.4, 0.2, 0.3, 0.7, 0.3]
-SHARES, LOG_PRIOR = [0.0, 1.0, 10.0, 100.0], [0.0, 0.0, -1.0, -2.0]
+SHARES, LOG_PRIOR = [0.0, 2.0, 50.0], [0.0, 0.0, -1.5]
 NOWHERE = torch.zeros(1, N_PLAYERS, dtype=torch.float64)
 SOMEWHERE = torch.tensor([[1.0, 2.0, 0.5, 0.1, -1.0], [0.0, 1.0, -1.0, 0.5, 2.0]], dtype=torch.float64)
 
