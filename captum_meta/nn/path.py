@@ -7,9 +7,18 @@ Whose error is it? The sum of all gradients is a curve whose integral is known, 
 player's gradients share with that curve along the path, it shares of the error, and the rest goes to those whose gradients
 vary. That is the answer before any training; the network bends it, for at a kink the error belongs to the players whose
 gradient jumps. Every correction is proportional to the errors found, so it vanishes as Gauss-Legendre converges.
+
+Errors are shared out in two ways, and the network says how far to trust each. Interval by interval, which suits kinks; but
+on smooth paths the interpolant's errors on the intervals cancel in the quadrature, whose gap falls with twice their order,
+and what is shared out of them does not cancel. So the gap of the whole path is shared out, too.
+
+Tried without gain: each row's own quadrature weights from Gaussian processes over the path (Matern kernels on the path,
+on f along it, or times its slope, chosen by the errors of their predicted intervals): worse than the covariance alone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +29,9 @@ from captum_meta.nn.explainer import Explainer, Prior, gap_shares, row_scale
 from captum_meta.types import Evidence
 
 _MAX_INTERPOLATED = 16
-_PLAYER_NUMBERS, _INTERVAL_NUMBERS = 18, 7
+_PLAYER_NUMBERS, _INTERVAL_NUMBERS = 22, 8
 _DEGREES = 3
+_SHAPES = 4
 
 
 class PathExplainer(Explainer):
@@ -44,8 +54,10 @@ class PathExplainer(Explainer):
         self.along = nn.ModuleList([PoolingBlock(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 9)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.whole = nn.Linear(width, 7 + _SHAPES)
+        for layer in (self.head, self.whole):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def arguments(self) -> dict[str, object]:
         return {"width": self.width, "depth": self.depth}
@@ -60,25 +72,41 @@ class PathExplainer(Explainer):
             hidden = across(hidden, evidence.players.unsqueeze(-2))
             hidden = along(hidden.transpose(-2, -3), everywhere.unsqueeze(-2).expand(hidden.shape[:-1]).mT).transpose(-2, -3)
         features = self.norm(hidden)
+        pooled = features.mean(-3)
+        apart, together = self._apart(pieces, features, evidence), self._together(pieces, pooled, evidence)
+        gate = masked_mean(self.whole(pooled)[..., 0], evidence.players).sigmoid().unsqueeze(-1)
+        corrected = pieces.parts.sum(-2) + gate * apart + (1 - gate) * together
+        magnitude = masked_mean(effects.abs(), evidence.measured)
+        return Prior(
+            attributions=torch.where(evidence.players, corrected, 0.0) * scale.unsqueeze(-1),
+            spread=gap_shares(magnitude, evidence.players),
+            scale=scale,
+            features=pooled * (magnitude * scale.unsqueeze(-1)).unsqueeze(-1),
+        )
+
+    def _apart(self, pieces: _Pieces, features: Tensor, evidence: Evidence) -> Tensor:
+        """Corrections ``(*batch, M)`` that share out the error of each interval on its own: right where f has kinks."""
         common, finer, finest, jump, level, wild, varied, changing, large = self.head(features).unbind(-1)
         size, change = pieces.sizes()
-        shares = pieces.common
-        steer = (
-            (1 + 2 * torch.tanh(common)) * shares[0] + 2 * torch.tanh(finer) * shares[1] + 2 * torch.tanh(finest) * shares[2]
-        )
-        steer = steer + 2 * torch.tanh(jump) * pieces.jump_share + 2 * torch.tanh(level) * pieces.level_share
+        steer = pieces.common[0] + _steered((common, finer, finest), pieces.common)
+        steer = steer + _steered((jump, level), (pieces.jump_share, pieces.level_share))
         local = pieces.errors.unsqueeze(-1) * steer + pieces.trouble.unsqueeze(-1) * (change + size) * torch.tanh(wild)
         left = pieces.errors - local.sum(-1)
         weights = pieces.variation * varied.exp() + 0.1 * change * changing.exp() + 0.1 * size * large.exp()
         weights = gap_shares(weights + 1e-9 * (size > 0), evidence.players.unsqueeze(-2))
-        corrected = pieces.parts + local + weights * left.unsqueeze(-1)
-        magnitude = masked_mean(effects.abs(), evidence.measured)
-        return Prior(
-            attributions=torch.where(evidence.players, corrected.sum(-2), 0.0) * scale.unsqueeze(-1),
-            spread=gap_shares(magnitude, evidence.players),
-            scale=scale,
-            features=features.mean(-3) * (magnitude * scale.unsqueeze(-1)).unsqueeze(-1),
-        )
+        return (local + weights * left.unsqueeze(-1)).sum(-2)
+
+    def _together(self, pieces: _Pieces, pooled: Tensor, evidence: Evidence) -> Tensor:
+        """Corrections ``(*batch, M)`` that share out the gap of the whole path, which falls far faster on smooth paths."""
+        _, common, finer, finest, varied, large, even, *bends = self.whole(pooled).unbind(-1)
+        shares = [share.squeeze(-2) for share in (*pieces.common, *pieces.shapes)]
+        steer = shares[0] + _steered((common, finer, finest, *bends), shares)
+        gap = pieces.errors.sum(-1, keepdim=True)
+        size = pieces.sizes()[0].mean(-2)
+        alive = (size > 0) / evidence.n_players.unsqueeze(-1).clamp(min=1)
+        weights = pieces.variation.squeeze(-2) * varied.exp() + 0.1 * size * large.exp() + 0.1 * alive * even.exp()
+        weights = gap_shares(weights, evidence.players)
+        return gap * (steer + weights * (1 - steer.sum(-1, keepdim=True)))
 
 
 class _Pieces:
@@ -91,6 +119,7 @@ class _Pieces:
         trouble: ``(*batch, J)``, mean absolute error of the row: how far the quadrature can be trusted.
         widths: ``(J,)``.
         jump_share, level_share: ``(*batch, J, M)``, how much the gradient changes on the interval, and what it is there.
+        shapes: four of ``(*batch, M)``, shares of the coefficients of the gradients' first Legendre polynomials on the path.
         common: three of ``(*batch, 1, M)``, covariance along the path of the player's gradients with the sum of all: of
             all but their mean, their line, their parabola.
         likeness: three of ``(*batch, 1, M)``, the correlations of the same.
@@ -112,6 +141,8 @@ class _Pieces:
         self.trouble = self.errors.abs().mean(-1, keepdim=True).expand_as(self.errors)
         self.jump_share = _shares(self.right - self.left)
         self.level_share = _shares((self.left + self.right) / 2)
+        coefficients = _legendre(points, intervals.sum(0)).to(effects) @ by_node
+        self.shapes = [_shares(row) for row in coefficients.unbind(-2)]
         self.common, self.likeness = [], []
         for without in _without_polynomials(points, intervals.sum(0)):
             varying = without.to(effects) @ by_node
@@ -147,7 +178,14 @@ class _Pieces:
             torch.asinh((self.right - self.left) * relative.unsqueeze(-1) * 3),
             *(
                 torch.asinh(share * count)
-                for share in (self.jump_share, self.level_share, bend, *self.common, self.variation)
+                for share in (
+                    self.jump_share,
+                    self.level_share,
+                    bend,
+                    *self.common,
+                    self.variation,
+                    *(shape.unsqueeze(-2) for shape in self.shapes),
+                )
             ),
             self.level_share * count.sqrt(),
             self.jump_share * count.sqrt(),
@@ -156,6 +194,7 @@ class _Pieces:
         interval = [
             relative,
             (self.trouble + 1e-8).log() / 5,
+            (relative.sum(-1, keepdim=True).abs() + 1e-4).log().expand_as(self.errors) / 5,
             torch.asinh(self.errors * 10),
             self.jump_share.sum(-1),
             self.level_share.sum(-1),
@@ -165,6 +204,11 @@ class _Pieces:
         players = torch.stack([number.expand_as(self.parts) for number in player], dim=-1)
         rows = torch.stack(interval, dim=-1).unsqueeze(-2).expand(*self.parts.shape, -1)
         return torch.cat([players, rows], dim=-1)
+
+
+def _steered(weights: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
+    """The shares, each times up to two in either direction."""
+    return torch.stack([2 * torch.tanh(weight) * share for weight, share in zip(weights, shares, strict=True)]).sum(0)
 
 
 def _shares(values: Tensor) -> Tensor:
@@ -185,6 +229,16 @@ def _without_polynomials(points: Tensor, weights: Tensor) -> list[Tensor]:
         left = torch.diag(root) - basis @ (basis.mT * root)
         kept.append(left if len(points) > degree + 1 else torch.zeros_like(left))
     return kept
+
+
+def _legendre(points: Tensor, weights: Tensor) -> Tensor:
+    """Coefficients of the first Legendre polynomials from values at ``points``, ``(_SHAPES, G)``; zero beyond the points."""
+    root = weights.clamp(min=0).sqrt()
+    count = min(_SHAPES, len(points))
+    powers = torch.stack([(2 * points - 1) ** degree for degree in range(count)], dim=-1)
+    basis = torch.linalg.qr(root.unsqueeze(-1) * powers)[0]
+    basis = basis * (basis * root.unsqueeze(-1) * powers).sum(0).sign()
+    return torch.cat([(basis * root.unsqueeze(-1)).mT, points.new_zeros(_SHAPES - count, len(points))])
 
 
 def _integrate(points: Tensor) -> Tensor:

@@ -75,6 +75,13 @@ def _normalise(x: Tensor) -> Tensor:
     return torch.nn.functional.layer_norm(x, x.shape[-1:])
 
 
+def _attention(projected: Tensor, heads: int) -> Tensor:
+    """Attention over the tokens, ``projected (T, R, M, 3 D)`` being their queries, keys and values, to ``(T, R, M, D)``."""
+    q, k, v = projected.unflatten(-1, (3, heads, -1)).unbind(-3)
+    scores = torch.einsum("trmhd,trnhd->trhmn", q, k) / q.shape[-1] ** 0.5
+    return torch.einsum("trhmn,trnhd->trmhd", scores.softmax(-1), v).flatten(-2)
+
+
 class MLP(BatchedModel):
     """One to four hidden layers."""
 
@@ -139,12 +146,39 @@ class Transformer(BatchedModel):
     def __call__(self, x: Tensor) -> Tensor:
         x = torch.einsum("trmv,tmvd->trmd", x, self.embed.expand(-1, x.shape[2], -1, -1)) + self.position.unsqueeze(1)
         for qkv, out, up, down in self.layers:
-            q, k, v = _apply(_normalise(x), qkv).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-            scores = torch.einsum("trmhd,trnhd->trhmn", q, k) / q.shape[-1] ** 0.5
-            mixed = torch.einsum("trhmn,trnhd->trmhd", scores.softmax(-1), v).flatten(-2)
-            x = x + _apply(mixed, out)
+            x = x + _apply(_attention(_apply(_normalise(x), qkv), self.heads), out)
             x = x + _apply(self.activation(_apply(_normalise(x), up)), down)
         return _apply(_normalise(x[:, :, 0] if self.first_token else x.mean(2)), self.out)
+
+
+class Encoder(BatchedModel):
+    """A sentence encoder in the manner of BERT: two to four layers, each normalised behind its residual connections.
+
+    The sentence stands between two tokens of its own, all are normalised with their positions before the first layer, and
+    the outputs are cosine similarities of the mean token with random directions.
+    """
+
+    def __init__(self, n_tasks: int, n_players: int, width: int, outputs: int, generator: Generator) -> None:
+        super().__init__(n_tasks, generator)
+        self.size, self.heads = width, 2 * integer(1, 2, generator)
+        self.ends = self.weight(2, width, fan_in=1)
+        scale = 2.0 ** float(torch.empty(()).uniform_(-3, 0, generator=generator))
+        self.position = scale * normal((n_tasks, n_players + 2, width), generator)
+        self.layers = [self._layer() for _ in range(integer(2, 4, generator))]
+        self.directions = self.weight(width, outputs, fan_in=width)
+
+    def _layer(self) -> list[tuple[Tensor, Tensor]]:
+        sizes = ((1, 3), (1, 1), (1, 4), (4, 1))
+        return [self.affine(a * self.size, b * self.size) for a, b in sizes]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        first, last = self.ends[:, :, None, None].expand(-1, -1, x.shape[1], 1, -1).unbind(1)
+        x = _normalise(torch.cat([first, x, last], dim=2) + self.position.unsqueeze(1))
+        for qkv, out, up, down in self.layers:
+            x = _normalise(x + _apply(_attention(_apply(x, qkv), self.heads), out))
+            x = _normalise(x + _apply(torch.nn.functional.gelu(_apply(x, up)), down))
+        mean = torch.nn.functional.normalize(x.mean(2), dim=-1)
+        return mean @ torch.nn.functional.normalize(self.directions, dim=-2)
 
 
 class Recurrent(BatchedModel):

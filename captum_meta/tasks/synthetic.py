@@ -29,6 +29,15 @@ _TABLE_MODELS = (
     random_models.Interactions,
     random_models.Trees,
 )
+_SENTENCE_MODELS = {
+    "shapley": (random_models.Transformer, random_models.Transformer, random_models.Recurrent),
+    "path": (random_models.Encoder, random_models.Encoder, random_models.Transformer, random_models.Recurrent),
+}
+_DOMAINS = {
+    "shapley": ("table", "table", "table", "sentence", "image"),
+    "path": ("table", "table", "table", "sentence", "sentence", "image"),
+}
+"""Integrated Gradients are asked of deep encoders, whose Shapley values cost too much to be labels."""
 _PLAYERS = (2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 10, 11, 12, 12, 13, 14, 16, 18, 20, 24, 28, 32, 40)
 _PLAYERS_COSTLY = (3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 14, 18)
 _PATH_POINTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
@@ -70,12 +79,12 @@ class SyntheticTaskFamily:
         if self.kind == "shapley":
             budget = 2 * games.shape[2] * 2 ** integer(0, 3, generator)
             return [shapley_explanations(games, min(budget, 192), seed).detach()]
-        each_number = games.inputs[0, 0].numel() <= 144 and pick(generator, True, False)
+        each_number = games.inputs[0, 0].numel() <= 320 and pick(generator, True, False)
         reference = long_integrated_gradients(games, each_number)
         return [path_explanations(games, n, each_number, reference).detach() for n in _PATH_POINTS]
 
     def _games(self, generator: Generator) -> BatchedGames:
-        domain = pick(generator, "table", "table", "table", "sentence", "image")
+        domain = pick(generator, *_DOMAINS[self.kind])
         n_rows = 256
         if domain == "image":
             grid, patch = pick(generator, (2, 3), (3, 2), (3, 3), (4, 2), (4, 2), (5, 2))
@@ -85,8 +94,9 @@ class SyntheticTaskFamily:
             )
         elif domain == "sentence":
             n_players = pick(generator, *_PLAYERS_COSTLY)
-            x = random_data.sentences(self.tasks_per_batch, n_rows, n_players, 8, generator)
-            architecture = pick(generator, random_models.Transformer, random_models.Transformer, random_models.Recurrent)
+            width = 8 if self.kind == "shapley" else pick(generator, 8, 16)
+            x = random_data.sentences(self.tasks_per_batch, n_rows, n_players, width, generator)
+            architecture = pick(generator, *_SENTENCE_MODELS[self.kind])
         else:
             models = [model for model in _TABLE_MODELS if self.kind == "shapley" or model.has_gradient]
             architecture = pick(generator, *models)
@@ -100,6 +110,8 @@ class SyntheticTaskFamily:
         model = architecture(self.tasks_per_batch, x.shape[2], x.shape[3], n_outputs, generator)
         targets = random_data.teacher_outputs(x, n_outputs, generator)
         steps = pick(generator, 0, 30, 100, 300)
+        if architecture is random_models.Encoder:
+            steps //= 4  # each costs ten times one of the others
         train(model, x, targets, n_outputs > 1, steps, pick(generator, 0.003, 0.01, 0.02))
         inputs = x[:, : self.rows]
         baselines = _baselines(x, self.rows, generator)

@@ -235,6 +235,18 @@ def test_players_that_share_one_curve_share_its_error_before_any_training() -> N
     assert torch.allclose(PathExplainer(16, 1).double()(evidence).attributions, right.unsqueeze(0), atol=1e-9)
 
 
+@pytest.mark.parametrize(("apart", "matters"), [(-60.0, False), (60.0, True)])
+def test_the_gate_chooses_between_the_whole_gap_and_that_of_each_interval(apart: float, matters: bool) -> None:
+    """Where only the gap of the whole path is shared out, f at the nodes does not matter."""
+    torch.manual_seed(0)
+    network, evidence = PathExplainer(16, 1).double(), path_evidence().to(dtype=torch.float64)
+    with torch.no_grad():
+        network.head.bias[3] = 1.0  # shares by the gradients' jumps
+        network.whole.bias[0] = apart
+    moved = replace(evidence, curve=evidence.curve + 0.1)
+    assert torch.allclose(explain(network, moved), explain(network, evidence), atol=1e-9) != matters
+
+
 def test_error_numbers_are_distances_from_other_answers() -> None:
     network, evidence = explainer(ShapleyExplainer), shapley_evidence(inside=10).to(dtype=torch.float64)
     assert isinstance(network, ShapleyExplainer) and evidence.coalitions is not None

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from captum_meta.estimators import all_coalitions
-from captum_meta.tasks import SyntheticTaskFamily
+from captum_meta.tasks import SyntheticTaskFamily, random_models
 from captum_meta.tasks.augment import augment, backwards, dual, negate
 from captum_meta.tasks.batched_games import (
     BatchedGames,
@@ -70,6 +70,16 @@ def test_worths_are_those_of_single_evaluations() -> None:
     for coalition in range(8):
         x = torch.where(members[:, :, coalition].unsqueeze(-1), known.inputs, known.baselines)
         assert torch.allclose(worths[:, :, coalition], polynomial(x, torch.arange(4)), atol=1e-6)
+
+
+def test_encoders_read_positions_and_answer_with_cosines() -> None:
+    x = torch.randn(2, 5, 4, 8, generator=torch.Generator().manual_seed(0))
+    model = random_models.Encoder(2, 4, 8, 3, torch.Generator().manual_seed(1))
+    outputs = model(x)
+    assert outputs.shape == (2, 5, 3) and (outputs.abs() <= 1).all()
+    assert not torch.allclose(model(x.flip(2)), outputs, atol=1e-3)
+    model.position.zero_()
+    assert torch.allclose(model(x.flip(2)), model(x), atol=1e-5)
 
 
 def test_the_dual_of_the_dual_is_the_game() -> None:
