@@ -72,25 +72,29 @@ class KernelRegression(MetaLearner):
         typical = prior.scale.square().mean(-1).sqrt()
         state = {"unit": torch.where(typical > _DEAD, typical, 1.0), **input_statistics(evidence)}
         z = coordinates(prior, evidence, state)
-        alive, kept = _alive(evidence), _most_missed(residual)
-        every = self.kernel(z, prior, evidence, state)
-        shared = _take(every.shared * alive.unsqueeze(-1), kept).double()
-        own = _take(every.own * alive.unsqueeze(-1), kept).double()
-        residual, variance = _take(residual, kept).double(), support.variance
+        features = self.kernel(z, prior, evidence, state)
+        learned = self._regress(features, residual, support.variance, prior.spread, _alive(evidence))
+        learned = {name: value.to(start.dtype) for name, value in learned.items()}
+        return {**state, **places(z, evidence.players), **learned}
+
+    def _regress(
+        self, features: Features, residual: Tensor, variance: Tensor | None, spread: Tensor, alive: Tensor
+    ) -> State:
+        """Coefficients ``shared (*batch, D)`` and ``own (*batch, M, d)``, and the ``reach (*batch,)`` of corrections."""
+        kept, n_players = _most_missed(residual), residual.shape[-1]
+        shared = _take(features.shared * alive.unsqueeze(-1), kept).double()
+        own = _take(features.own * alive.unsqueeze(-1), kept).double()
+        unexplained, spread = _take(features.noise, kept).double(), _take(spread, kept).double()
+        residual = _take(residual, kept).double()
         noise = _relative_noise(residual, None if variance is None else _take(variance, kept))
-        unexplained, spread = _take(every.noise, kept).double(), _take(prior.spread, kept).double()
         fits = [_fit(shared, own, residual, level * unexplained + noise) for level in NOISES]
         corrections = torch.stack([correction for _, _, correction in fits])
         corrections = corrections - spread * corrections.sum(-1, keepdim=True)
         choice = choose(corrections, residual, self.caution)
-        of_all = picked(torch.stack([fit[0] for fit in fits]), choice)
-        of_each = picked(torch.stack([fit[1] for fit in fits]), choice)
-        reach = picked(corrections, choice).norm(dim=-1).amax(-1)
-        everyone = of_each.new_zeros(*of_each.shape[:-2], start.shape[-1], of_each.shape[-1])
+        of_all, of_each = (picked(torch.stack([fit[part] for fit in fits]), choice) for part in (0, 1))
+        everyone = of_each.new_zeros(*of_each.shape[:-2], n_players, of_each.shape[-1])
         everyone = everyone.scatter(-2, kept.unsqueeze(-1).expand_as(of_each), of_each)
-        learned = {"shared": of_all, "own": everyone, "reach": reach}
-        learned = {name: value.to(start.dtype) for name, value in learned.items()}
-        return {**state, **places(z, evidence.players), **learned}
+        return {"shared": of_all, "own": everyone, "reach": picked(corrections, choice).norm(dim=-1).amax(-1)}
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
         prior = self.explainer.prior(evidence)
