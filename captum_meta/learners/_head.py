@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from captum_meta.learners._caution import choose
+from captum_meta.learners._caution import choose, picked
 from captum_meta.learners._multitask import fit_coefficients, solve
+from captum_meta.learners._places import DECAYS, faded
 from captum_meta.nn import Prior
 from captum_meta.nn.encoders import EvidenceEncoder, effect_sizes
 from captum_meta.types import Evidence, Explanations, State
@@ -56,18 +57,19 @@ class ClosedFormHead(nn.Module):
     def fit(self, support: Explanations, prior: Prior, residual: Tensor, state: State) -> tuple[State, Tensor]:
         """Coefficients, and what rows left out one at a time still miss ``(*batch, K, M)``.
 
-        With the coefficients goes ``reach``, ``(*batch,)``, the length of the longest correction of a left-out row.
+        With the coefficients go ``reach``, the length of the longest correction of a left-out row, and ``decay``,
+        ``(*batch,)`` both.
 
         Args:
             support: the explained rows.
             prior: what the explainer says of them.
             residual: attributions minus the explainer's, 0 for padding.
-            state: with the support set's statistics and ``unit``, ``(*batch,)``, its typical scale.
+            state: with the support set's statistics and places, and ``unit``, ``(*batch,)``, its typical scale.
         """
-        rows, weights, left_out = self._posterior(support, prior, residual, state)
+        rows, weights, left_out, decay = self._posterior(support, prior, residual, state)
         shared, own = rows.mixed(weights)
         reach = (residual - left_out).norm(dim=-1).amax(-1)
-        coefficients = {"shared": shared.sum(-2), "own": own.sum(-3), "reach": reach}
+        coefficients = {"shared": shared.sum(-2), "own": own.sum(-3), "reach": reach, "decay": decay}
         return {name: value.to(residual.dtype) for name, value in coefficients.items()}, left_out.to(residual.dtype)
 
     def correct(self, state: State, prior: Prior, evidence: Evidence) -> Tensor:
@@ -81,7 +83,7 @@ class ClosedFormHead(nn.Module):
         self, support: Explanations, support_prior: Prior, residual: Tensor, state: State
     ) -> tuple[Tensor, Tensor]:
         """Each support row's part in the coefficients ``shared (*batch, K, D)`` and ``own (*batch, K, M, d)``."""
-        rows, weights, _ = self._posterior(support, support_prior, residual, state)
+        rows, weights, _, _ = self._posterior(support, support_prior, residual, state)
         shared, own = rows.mixed(weights)
         return shared.to(residual.dtype), own.to(residual.dtype)
 
@@ -93,7 +95,7 @@ class ClosedFormHead(nn.Module):
 
     def _posterior(
         self, support: Explanations, prior: Prior, residual: Tensor, state: State
-    ) -> tuple[_Rows, Tensor, Tensor]:
+    ) -> tuple[_Rows, Tensor, Tensor, Tensor]:
         unit = state["unit"][..., None, None].double()
         shared, own, noise = (part.double() for part in self._features(prior, support.evidence, state))
         target = residual.double() / unit
@@ -111,11 +113,10 @@ class ClosedFormHead(nn.Module):
         logits = -self.sharpness.double().exp() * count * errors
         nothing = torch.zeros_like(logits).index_fill(0, torch.tensor(len(_NOISE), device=logits.device), count**0.5)
         weights = (logits + self.reluctance.double() * nothing).softmax(0)
-        averaged = (weights[..., None, None] * corrections).sum(0, keepdim=True)
-        strength = choose(averaged, target, self.caution).strength
-        weights = torch.cat([strength * weights[:-1], 1 - strength * (1 - weights[-1:])])
-        left_out = (weights[..., None, None] * remains).sum(0) * unit
-        return _Rows(shared, own, duals), weights, left_out
+        averaged = faded((weights[..., None, None] * corrections).sum(0, keepdim=True), state)
+        choice = choose(averaged, target, self.caution)
+        left_out = (target - picked(averaged, choice)) * unit
+        return _Rows(shared, own, duals), choice.strength * weights, left_out, target.new_tensor(DECAYS)[choice.option]
 
 
 @dataclass(frozen=True)

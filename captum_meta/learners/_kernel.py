@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_meta.learners._caution import choose, picked, within
 from captum_meta.learners._multitask import fit_coefficients, solve
-from captum_meta.learners._places import COORDINATES, coordinates, nearness, places
+from captum_meta.learners._places import COORDINATES, DECAYS, coordinates, faded, nearness, places
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
 from captum_meta.nn.encoders import effect_sizes, input_statistics
@@ -73,14 +73,14 @@ class KernelRegression(MetaLearner):
         state = {"unit": torch.where(typical > _DEAD, typical, 1.0), **input_statistics(evidence)}
         z = coordinates(prior, evidence, state)
         features = self.kernel(z, prior, evidence, state)
-        learned = self._regress(features, residual, support.variance, prior.spread, _alive(evidence))
-        learned = {name: value.to(start.dtype) for name, value in learned.items()}
-        return {**state, **places(z, evidence.players), **learned}
+        state.update(places(z, evidence.players))
+        learned = self._regress(features, residual, support.variance, prior.spread, _alive(evidence), state)
+        return {**state, **{name: value.to(start.dtype) for name, value in learned.items()}}
 
     def _regress(
-        self, features: Features, residual: Tensor, variance: Tensor | None, spread: Tensor, alive: Tensor
+        self, features: Features, residual: Tensor, variance: Tensor | None, spread: Tensor, alive: Tensor, state: State
     ) -> State:
-        """Coefficients ``shared (*batch, D)`` and ``own (*batch, M, d)``, and the ``reach (*batch,)`` of corrections."""
+        """Coefficients ``shared (*batch, D)`` and ``own (*batch, M, d)``; corrections' ``reach`` and ``decay (*batch,)``."""
         kept, n_players = _most_missed(residual), residual.shape[-1]
         shared = _take(features.shared * alive.unsqueeze(-1), kept).double()
         own = _take(features.own * alive.unsqueeze(-1), kept).double()
@@ -88,13 +88,16 @@ class KernelRegression(MetaLearner):
         residual = _take(residual, kept).double()
         noise = _relative_noise(residual, None if variance is None else _take(variance, kept))
         fits = [_fit(shared, own, residual, level * unexplained + noise) for level in NOISES]
-        corrections = torch.stack([correction for _, _, correction in fits])
+        corrections = faded(torch.stack([correction for _, _, correction in fits]), state)
         corrections = corrections - spread * corrections.sum(-1, keepdim=True)
         choice = choose(corrections, residual, self.caution)
+        reach = picked(corrections, choice).norm(dim=-1).amax(-1)
+        decay = residual.new_tensor(DECAYS)[choice.option // len(fits)]
+        choice = replace(choice, option=choice.option % len(fits))
         of_all, of_each = (picked(torch.stack([fit[part] for fit in fits]), choice) for part in (0, 1))
         everyone = of_each.new_zeros(*of_each.shape[:-2], n_players, of_each.shape[-1])
         everyone = everyone.scatter(-2, kept.unsqueeze(-1).expand_as(of_each), of_each)
-        return {"shared": of_all, "own": everyone, "reach": picked(corrections, choice).norm(dim=-1).amax(-1)}
+        return {"shared": of_all, "own": everyone, "reach": reach, "decay": decay}
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
         prior = self.explainer.prior(evidence)

@@ -171,8 +171,9 @@ class MetricLearner(MetaLearner):
             residual = residual - self.explainer.complete(prior, evidence).attributions
         residual = values = torch.where(evidence.players, residual, 0.0)
         if self.head is not None:
+            state.update(places(coordinates(prior, evidence, state), evidence.players))
             coefficients, values = self.head.fit(support, prior, residual, state)
-            state.update(coefficients, **places(coordinates(prior, evidence, state), evidence.players))
+            state.update(coefficients)
         keys = self.project(self.encoder(prior, evidence, state))
         memory = self.remember(keys, values, evidence.players, support.labels)
         gain = torch.ones_like(state["unit"])

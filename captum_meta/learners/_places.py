@@ -13,7 +13,8 @@ from captum_meta.nn.encoders import five_effects, standardised
 from captum_meta.types import Evidence, State
 
 COORDINATES = 8
-_DECAY = 0.3
+DECAYS = (0.3, 0.1)
+"""Of corrections with the distance; left-out rows choose."""
 _SAME = 1e-3
 """Rows at a smaller mean squared distance are taken for the same."""
 
@@ -32,27 +33,46 @@ def coordinates(prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
 
 
 def places(z: Tensor, players: Tensor) -> State:
-    """What :func:`nearness` needs to know of the support rows, where their players stand at z ``(*batch, K, M, 8)``."""
-    z = z.detach()
-    distances = _distances(z, z, players, players)
-    itself = torch.eye(distances.shape[-1], dtype=torch.bool, device=z.device)
-    spacing = distances.masked_fill(itself, torch.inf).amin(-1).mean(-1)
-    return {"places": z, "placed": players, "spacing": spacing}
+    """What is to be known of the support rows, where their players stand at z ``(*batch, K, M, 8)``."""
+    state = {"places": z.detach(), "placed": players}
+    return {**state, "spacing": _nearest_fellow(state).mean(-1)}
+
+
+def isolation(state: State) -> Tensor:
+    """How far each support row is from its nearest fellow, beyond what is usual among them, ``(*batch, K)``."""
+    return _beyond(_nearest_fellow(state), state)
 
 
 def nearness(z: Tensor, players: Tensor, state: State) -> Tensor:
     r"""How much of its correction a row deserves, ``(*batch, N, 1)``.
 
-    .. math:: e^{-0.3 \max(0,\, d / d_0 - 1)}
+    .. math:: e^{-\lambda \max(0,\, d / d_0 - 1)}
 
-    with d the squared distance in z from the nearest support row, mean over players, and :math:`d_0` the mean of the same
-    over the support rows, each among its fellows.
+    with d the squared distance in z from the nearest support row, mean over players, :math:`d_0` the mean of the same over
+    the support rows, each among its fellows, and lambda the state's ``decay``, one of :data:`DECAYS`.
     """
     others, theirs = state["places"], state["placed"].bool()
     both = min(z.shape[-2], others.shape[-2])
     distances = _distances(z.detach()[..., :both, :], others[..., :both, :], players[..., :both], theirs[..., :both])
-    beyond = distances.amin(-1, keepdim=True) / (state["spacing"][..., None, None] + _SAME) - 1
-    return torch.exp(-_DECAY * beyond.clamp(min=0))
+    return torch.exp(-state["decay"][..., None] * _beyond(distances.amin(-1), state)).unsqueeze(-1)
+
+
+def faded(corrections: Tensor, state: State) -> Tensor:
+    """Left-out rows' corrections ``(S, *batch, K, M)`` at the nearness of each of D decays, ``(D * S, *batch, K, M)``."""
+    beyond = isolation(state).unsqueeze(-1).to(corrections)
+    return torch.cat([corrections * torch.exp(-decay * beyond) for decay in DECAYS])
+
+
+def _nearest_fellow(state: State) -> Tensor:
+    z, players = state["places"], state["placed"].bool()
+    distances = _distances(z, z, players, players)
+    itself = torch.eye(distances.shape[-1], dtype=torch.bool, device=z.device)
+    return distances.masked_fill(itself, torch.inf).amin(-1)
+
+
+def _beyond(nearest: Tensor, state: State) -> Tensor:
+    beyond = (nearest / (state["spacing"].unsqueeze(-1) + _SAME) - 1).clamp(min=0)
+    return torch.where(state["spacing"].unsqueeze(-1).isfinite(), beyond, 0.0)
 
 
 def _distances(left: Tensor, right: Tensor, players: Tensor, others: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """The deep kernel derived again, pair by pair, and its regression with the whole covariance written out."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
 
 from captum_meta.learners import DeepKernelTransfer
 from captum_meta.learners._kernel import NOISES
-from captum_meta.learners._places import coordinates
+from captum_meta.learners._places import DECAYS, coordinates, isolation, places
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.nn.encoders import input_statistics
 from captum_meta.tasks import SyntheticTaskFamily
@@ -59,22 +60,25 @@ def test_it_is_the_posterior_mean_at_the_noise_that_left_out_rows_advise() -> No
     learner, support = network(), task().support
     state, prior = statistics(learner, support), learner.explainer.prior(support.evidence)
     features = learner.kernel(coordinates(prior, support.evidence, state), prior, support.evidence, state)
+    given_places = places(coordinates(prior, support.evidence, state), support.evidence.players)
     moves = (support.evidence.effects != 0).any(-1, keepdim=True)
     shared, own, noise = (part.numpy() for part in (features.shared * moves, features.own * moves, features.noise))
     right = (support.attributions - learner.explainer(support.evidence).attributions).numpy()
     n_rows, n_players = right.shape
-    places = [(n, i) for n in range(n_rows) for i in range(n_players)]
-    kernel = np.array([[shared[a] @ shared[b] + (own[a] @ own[b]) * (a[1] == b[1]) for b in places] for a in places])
+    pairs = [(n, i) for n in range(n_rows) for i in range(n_players)]
+    kernel = np.array([[shared[a] @ shared[b] + (own[a] @ own[b]) * (a[1] == b[1]) for b in pairs] for a in pairs])
     best_gain, expected = 0.0, np.zeros_like(shared[0, 0])
-    for level in NOISES:
-        full = kernel + level * np.diag([noise[place] for place in places])
+    beyond = isolation(given_places).numpy()[:, None]
+    for level, decay in product(NOISES, DECAYS):
+        full = kernel + level * np.diag([noise[place] for place in pairs])
         left_out = np.zeros_like(right)
         for row in range(n_rows):
-            others = [k for k, place in enumerate(places) if place[0] != row]
-            mine = [k for k, place in enumerate(places) if place[0] == row]
+            others = [k for k, place in enumerate(pairs) if place[0] != row]
+            mine = [k for k, place in enumerate(pairs) if place[0] == row]
             left_out[row] = kernel[np.ix_(mine, others)] @ np.linalg.solve(
                 full[np.ix_(others, others)], right.reshape(-1)[others]
             )
+        left_out *= np.exp(-decay * beyond)
         left_out -= prior.spread.numpy() * left_out.sum(-1, keepdims=True)
         agreement, size = (left_out * right).sum(), (left_out**2).sum()
         strength = min(max(agreement / size, 0.0), 1.0)
@@ -82,7 +86,7 @@ def test_it_is_the_posterior_mean_at_the_noise_that_left_out_rows_advise() -> No
         if gain > best_gain:
             dual = np.linalg.solve(full, right.reshape(-1))
             best_gain = gain
-            expected = strength * sum(d * shared[place] for d, place in zip(dual, places, strict=True))
+            expected = strength * sum(d * shared[place] for d, place in zip(dual, pairs, strict=True))
     assert best_gain > 0
     assert np.allclose(learner.adapt(support)["shared"].numpy(), expected, atol=1e-6)
 

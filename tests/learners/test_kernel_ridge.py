@@ -1,6 +1,7 @@
 """Kernel ridge regression derived again, with the whole covariance of all players of all rows written out."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -72,14 +73,20 @@ def test_it_is_the_posterior_mean_at_the_noise_and_strength_that_left_out_rows_a
     rows, asked = places(support.evidence, unit, deviation), places(query.evidence, unit, deviation)
     right = support.attributions.numpy()
     kernel, cross = covariance(learner, rows, rows), covariance(learner, asked, rows)
+    fellows = np.array(
+        [min(((row - s) ** 2).sum(-1).mean() for s in [*rows[:r], *rows[r + 1 :]]) for r, row in enumerate(rows)]
+    )
+    nearest = np.array([min(((row - s) ** 2).sum(-1).mean() for s in rows) for row in asked])
+    beyond, further = (np.maximum(d / (fellows.mean() + 1e-3) - 1, 0)[:, None] for d in (fellows, nearest))
     best_gain, reach, expected = 0.0, 0.0, np.zeros((4, 3))
-    for noise in NOISES:
+    for noise, decay in product(NOISES, (0.3, 0.1)):
         left_out = np.zeros((7, 3))
         for row in range(7):
             others = [3 * r + i for r in range(7) if r != row for i in range(3)]
             mine = [3 * row + i for i in range(3)]
             inverse = np.linalg.inv(kernel[np.ix_(others, others)] + noise * np.eye(18))
             left_out[row] = kernel[np.ix_(mine, others)] @ inverse @ right.reshape(-1)[others]
+        left_out *= np.exp(-decay * beyond)
         agreement = (left_out * right).sum(-1)
         sure = agreement.sum() - 0.5 * agreement.std(ddof=1) * 7**0.5
         share = min(max(sure / (left_out**2).sum(), 0.0), 1.0)
@@ -87,10 +94,7 @@ def test_it_is_the_posterior_mean_at_the_noise_and_strength_that_left_out_rows_a
         if gain > best_gain:
             dual = np.linalg.solve(kernel + noise * np.eye(21), right.reshape(-1))
             reach, best_gain = share * np.linalg.norm(left_out, axis=-1).max(), gain
-            expected = share * (cross @ dual).reshape(4, 3)
-    spacing = np.mean([min(((rows[r] - rows[s]) ** 2).sum(-1).mean() for s in range(7) if s != r) for r in range(7)])
-    nearest = np.array([min(((row - other) ** 2).sum(-1).mean() for other in rows) for row in asked])
-    expected *= np.exp(-0.3 * np.maximum(nearest / (spacing + 1e-3) - 1, 0))[:, None]
+            expected = share * (cross @ dual).reshape(4, 3) * np.exp(-decay * further)
     expected *= np.minimum(1, reach / np.linalg.norm(expected, axis=-1))[:, None]
     state = learner.adapt(support)
     assert best_gain > 0

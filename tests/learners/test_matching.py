@@ -8,6 +8,7 @@ from torch import Tensor
 
 from captum_meta.learners import MatchingNetwork
 from captum_meta.learners._head import _NOISE, ClosedFormHead
+from captum_meta.learners._places import DECAYS, coordinates, isolation, places
 from captum_meta.nn import CosineSimilarity, EvidenceEncoder, InputEncoder, MLPSimilarity, RawInputs, ShapleyExplainer
 from captum_meta.nn.encoders import effect_sizes, input_statistics
 from captum_meta.tasks import SyntheticTaskFamily
@@ -32,7 +33,8 @@ def network(**arguments: object) -> MatchingNetwork:
 
 def statistics(learner: MatchingNetwork, support: Explanations) -> State:
     prior = learner.explainer.prior(support.evidence)
-    return {"unit": prior.scale.square().mean().sqrt(), **input_statistics(support.evidence)}
+    state = {"unit": prior.scale.square().mean().sqrt(), **input_statistics(support.evidence)}
+    return {**state, **places(coordinates(prior, support.evidence, state), support.evidence.players)}
 
 
 def softmax(scores: list[float]) -> list[float]:
@@ -91,20 +93,20 @@ def test_the_head_is_bayesian_regression_on_all_players_of_all_rows(explained: E
     noise = (head.log_noise(hidden).exp() * size).squeeze(-1) ** 2
     noise = noise + 1e-4 * ((psi**2).sum(-1) + (chi**2).sum(-1)) + float(head.floor.exp()) ** 2
     n_rows, n_players = residual.shape
-    places = [(n, i) for n in range(n_rows) for i in range(n_players)]
-    r = torch.stack([residual[p] / unit for p in places])
+    pairs = [(n, i) for n in range(n_rows) for i in range(n_players)]
+    r = torch.stack([residual[p] / unit for p in pairs])
 
     def covariance(one: tuple[int, int], other: tuple[int, int]) -> Tensor:
         return psi[one] @ psi[other] + (chi[one] @ chi[other] if one[1] == other[1] else 0.0)
 
-    signal = torch.stack([torch.stack([covariance(a, b) for b in places]) for a in places])
+    signal = torch.stack([torch.stack([covariance(a, b) for b in pairs]) for a in pairs])
     fits, errors, left_out = [], [], []
     for tau in _NOISE:
-        full = signal + torch.diag(torch.stack([tau * noise[p] for p in places]))
+        full = signal + torch.diag(torch.stack([tau * noise[p] for p in pairs]))
         left = torch.zeros(n_rows, n_players).double()
         for row in range(n_rows):
-            kept = [k for k, p in enumerate(places) if p[0] != row]
-            gone = [k for k, p in enumerate(places) if p[0] == row]
+            kept = [k for k, p in enumerate(pairs) if p[0] != row]
+            gone = [k for k, p in enumerate(pairs) if p[0] == row]
             left[row] = signal[gone][:, kept] @ torch.linalg.solve(full[kept][:, kept], r[kept])
         left = left - prior.spread * left.sum(-1, keepdim=True)
         errors.append(float((residual / unit - left).square().sum()))
@@ -116,17 +118,22 @@ def test_the_head_is_bayesian_regression_on_all_players_of_all_rows(explained: E
     logits[-1] += float(head.reluctance) * n_rows**0.5
     shares = softmax(logits)[:-1]
     averaged = sum(share * left for share, left in zip(shares, left_out, strict=True))
-    agreement = (averaged * residual / unit).sum(-1)
-    sure = float(agreement.sum() - agreement.std() * n_rows**0.5)
-    strength = min(max(sure / float(averaged.square().sum()), 0.0), 1.0)
+    strength = gain = 0.0
+    for decay in DECAYS:
+        applied = averaged * torch.exp(-decay * isolation(stats)).unsqueeze(-1)
+        agreement, size = (applied * residual / unit).sum(-1), float(applied.square().sum())
+        sure = float(agreement.sum() - agreement.std() * n_rows**0.5)
+        share = min(max(sure / size, 0.0), 1.0)
+        if share * (2 * sure - share * size) > gain:
+            strength, gain = share, share * (2 * sure - share * size)
     assert 0 < strength < 1
     shares = [strength * share for share in shares]
     dual = sum(share * fit for share, fit in zip(shares, fits, strict=True))
-    w = sum(d * psi[p] for d, p in zip(dual, places, strict=True))
+    w = sum(d * psi[p] for d, p in zip(dual, pairs, strict=True))
     state, _ = head.fit(support, prior, residual, stats)
     assert torch.allclose(state["shared"], w, atol=1e-6)
     for player in range(n_players):
-        u = sum(d * chi[p] for d, p in zip(dual, places, strict=True) if p[1] == player)
+        u = sum(d * chi[p] for d, p in zip(dual, pairs, strict=True) if p[1] == player)
         assert torch.allclose(state["own"][player], u, atol=1e-6)
 
 
