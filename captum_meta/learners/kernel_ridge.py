@@ -25,9 +25,9 @@ class KernelRidge(KernelRegression):
 
     The level of the noise, and how much of the correction is applied, are judged by rows left out one at a time, in closed
     form: nothing is, unless these rows clearly miss less with it. No row is corrected by more than the left-out row that was
-    corrected most, and a row at the distance d from its nearest support row, mean square in z over players, by
-    :math:`e^{-0.3 (d / d_0 - 1)}` of that where d exceeds :math:`d_0`, the support rows' own such distance. A player without
-    any effect keeps its zero. Among very many players, those that the explainer missed most are learned from.
+    corrected most, and corrections fade, by :math:`e^{-\lambda (d / d_0 - 1)}`, where a row's distance d from its nearest
+    support row, mean square in z over players, exceeds :math:`d_0`, that of the support rows among themselves. A player
+    without any effect keeps its zero. Among very many players, those that the explainer missed most are learned from.
 
     Args:
         explainer: the meta-trained explainer.
