@@ -17,6 +17,9 @@ class Hypergradient(ABC):
     ``problem.loss`` closes over.
     """
 
+    retains_graph: bool = False
+    """Whether a graph of the inner gradient is kept for a second backward pass, which compiled graphs refuse."""
+
     @abstractmethod
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
         """Fast parameters ``(T, *shape)`` of each task after its inner loop."""

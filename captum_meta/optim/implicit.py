@@ -27,6 +27,8 @@ class Implicit(Hypergradient):
         solver_steps: of conjugate gradients.
     """
 
+    retains_graph = True
+
     def __init__(self, solver_steps: int = 10) -> None:
         self.solver_steps = solver_steps
 

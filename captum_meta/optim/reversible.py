@@ -73,6 +73,8 @@ class Reversible(Hypergradient):
         RuntimeError: at the backward pass, if the way back did not end bit for bit at the start.
     """
 
+    retains_graph = True
+
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
         rule = problem.rule.rule if isinstance(problem.rule, Clipped) else problem.rule
         if not isinstance(rule, MomentumSGD):

@@ -26,6 +26,8 @@ class Segmented(Hypergradient):
         length: of a segment, in steps; the square root of their number by default.
     """
 
+    retains_graph = True
+
     def __init__(self, length: int | None = None) -> None:
         self.length = length
 

@@ -8,9 +8,9 @@ from torch.utils.data import DataLoader
 
 import captum_meta.optim.compiled
 from captum_meta.benchmark.step import random_tasks
-from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaLearner, Reptile, Ridge
+from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaLearner, MomentumMAML, Reptile, Ridge
 from captum_meta.nn import PathExplainer, ShapleyExplainer
-from captum_meta.optim import Backprop, FirstOrder, Hypergradient
+from captum_meta.optim import Backprop, FirstOrder, Hypergradient, Implicit, Segmented
 from captum_meta.training import MetaLearningModule
 
 
@@ -76,6 +76,9 @@ def test_compiled_training_is_eager_training() -> None:
         (lambda: MAML(PathExplainer(8, 1)), "path points"),
         (lambda: ImplicitMAML(explainer()), "proximal term"),
         (lambda: Ridge(explainer()), "only gradient-based"),
+        (lambda: MAML(explainer(), hypergradient=Segmented()), "Segmented keeps the graph"),
+        (lambda: MomentumMAML(explainer()), "Reversible keeps the graph"),
+        (lambda: MAML(explainer(), hypergradient=Implicit()), "Implicit keeps the graph"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(learner, why: str) -> None:  # type: ignore[no-untyped-def]
