@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from captum_meta.benchmark.compare import compare
+from captum_meta.benchmark.compare import choose_methods, compare
 from captum_meta.benchmark.heldout import held_out_names, quick_names
-from captum_meta.benchmark.methods import adapted_methods
+from captum_meta.benchmark.methods import METHODS, adapted_methods
 from captum_meta.benchmark.summary import curves, family_group, size_group, summarise, tables, write
 from captum_meta.benchmark.support_cost import outcome_table, support_table
 
@@ -37,7 +37,12 @@ def main(arguments: Sequence[str]) -> None:
     """Compare methods on the held-out problems, by family of models and by number of players."""
     if arguments and arguments[0] in _FURTHER:
         return import_module(f"captum_meta.benchmark.{_FURTHER[arguments[0]]}").main(arguments[1:])
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        choose_methods(METHODS[options.kind], options.methods)
+    except ValueError as error:
+        parser.error(str(error))
     # The models are small: threads would wait for each other longer than they work, most of all on a busy machine.
     torch.set_num_threads(1)
     names = quick_names() if options.quick else held_out_names()

@@ -67,7 +67,7 @@ def compare(
     Raises:
         ValueError: if there is no method of a name.
     """
-    chosen = {**_chosen(METHODS[kind], methods), **(further or {})}
+    chosen = {**choose_methods(METHODS[kind], methods), **(further or {})}
     usable = _usable(kind, names)
     done = [Result(**entry) for entry in read_lines(output)]
     known = {(r.problem, r.method, r.budget) for r in done}
@@ -91,7 +91,12 @@ def _usable(kind: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in missing and (kind == "shapley" or "/trees/" not in name)]
 
 
-def _chosen(table: Mapping[str, Method], names: Sequence[str]) -> dict[str, Method]:
+def choose_methods(table: Mapping[str, Method], names: Sequence[str]) -> dict[str, Method]:
+    """The methods of these names; of no names, all whose libraries are installed.
+
+    Raises:
+        ValueError: if there is no method of a name.
+    """
     unknown = [name for name in names if name not in table]
     if unknown:
         raise ValueError(f"There are no methods {unknown}: pass some of {list(table)}.")

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from captum_meta.benchmark import compare as comparison
+from captum_meta.benchmark.cli import main
 from captum_meta.benchmark.compare import Result, compare
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.summary import curves, family_group, interval, size_group, summarise, tables, write
@@ -82,6 +83,12 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path) -> 
 def test_unknown_methods_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="There are no methods"):
         compare("path", NAMES, tmp_path / "r", tmp_path, ["Nonsense"])
+
+
+def test_the_command_names_the_methods_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--methods", "Nonsense"])
+    assert "There are no methods ['Nonsense']: pass some of ['MetaKernelShap, zero-shot'" in capsys.readouterr().err
 
 
 def test_nine_of_ten_intervals_hold_the_mean() -> None:
