@@ -141,8 +141,12 @@ class ModelTaskFamily:
 
     def _model(self, number: int) -> Model:
         entry = self.models[number]
-        model: Model = entry if self.load is None else self.load(entry)
-        return model
+        if self.load is None:
+            return entry
+        # Lightning asks for validation tasks in inference mode, in which a loader could neither train a model nor make
+        # parameters that gradients pass.
+        with torch.inference_mode(False), torch.enable_grad():
+            return self.load(entry)
 
     def _seed(self, index: int) -> int:
         """Of rows and random numbers, by contents where they are known, so that it does not depend on the other tasks."""

@@ -298,3 +298,20 @@ def test_a_teacher_of_other_shapes_is_refused() -> None:
 
     with pytest.raises(LabelError, match="attributions of shapes"):
         family(teacher=Short).variants(0)
+
+
+def trained(seed: int) -> nn.Module:
+    """A loader that makes its model, and trains it for a step."""
+    model = net(seed).eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(rows()).square().mean().backward()
+    optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_loader_may_train_its_model_wherever_the_task_is_asked_for(context: Callable[[], Any]) -> None:
+    expected = family(models=[3], load=trained).variants(0)[0]
+    with context():
+        found = family(models=[3], load=trained).variants(0)[0]
+    assert torch.equal(found.attributions, expected.attributions)
