@@ -17,8 +17,6 @@ _MAX_POSTERIOR = 2048
 """Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
 _LEAST_STRENGTH = 1e-6
 _MAX_EXACT = 20
-_LEAST = 1e-12
-"""Added to squares before their logarithms."""
 
 
 class ShapleyExplainer(Explainer):
