@@ -8,7 +8,7 @@ from typing import Literal
 from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import CoordinatewiseLSTM, CoordinatewiseMLP, Hypergradient, Truncated
+from captum_meta.optim import CoordinatewiseLSTM, CoordinatewiseMLP, Hypergradient, Preconditioned, Truncated
 
 _RULES = {"mlp": CoordinatewiseMLP, "lstm": CoordinatewiseLSTM}
 
@@ -20,7 +20,7 @@ class LearnedOptimizer(GradientLearner):
         \min_\phi \sum_{tasks} \frac1W \sum_{w=1}^W L_{query}(\theta_{w})
 
     with theta_w where each window of the loop ends. The same rule moves every weight, so it may take more steps than it
-    was trained for.
+    was trained for; how far each weight is then moved is learned too (:class:`captum_meta.optim.Preconditioned`).
 
     Args:
         explainer: the network that adapts.
@@ -50,7 +50,7 @@ class LearnedOptimizer(GradientLearner):
             explainer,
             fast,
             steps,
-            lambda values: _RULES[rule](list(values), rate=rate),
+            lambda values: Preconditioned(_RULES[rule](list(values), rate=rate), {n: v.shape for n, v in values.items()}),
             hypergradient or Truncated(5),
             inner_loss,
             zero_shot,

@@ -6,6 +6,7 @@ from captum_meta.optim.hypergradients import Backprop, FirstOrder, Hypergradient
 from captum_meta.optim.implicit import Implicit
 from captum_meta.optim.per_task import call_per_task
 from captum_meta.optim.persistent_es import PersistentES
+from captum_meta.optim.preconditioned import Preconditioned
 from captum_meta.optim.problem import InnerProblem, Tensors
 from captum_meta.optim.reversible import Reversible
 from captum_meta.optim.rules import SGD, Clipped, ElementwiseSGD, MomentumSGD, UpdateRule
@@ -25,6 +26,7 @@ __all__ = [
     "InnerProblem",
     "MomentumSGD",
     "PersistentES",
+    "Preconditioned",
     "Reversible",
     "Segmented",
     "Tensors",

@@ -10,7 +10,7 @@ from captum_meta.optim.rules import UpdateRule
 
 DECAYS = (0.5, 0.9, 0.99)
 """Of the momenta; the last is that of the mean square too."""
-TIMES = (1.0, 3.0, 10.0)
+TIMES = (1.0, 3.0, 10.0, 30.0)
 """In steps."""
 _ADAM = 1
 """Which feature is Adam's direction."""
@@ -34,7 +34,7 @@ class CoordinatewiseMLP(UpdateRule):
         rate: from which the rates are learned.
     """
 
-    def __init__(self, names: list[str], width: int = 8, rate: float = 0.01) -> None:
+    def __init__(self, names: list[str], width: int = 16, rate: float = 0.01) -> None:
         super().__init__()
         self.names = names
         self.log_rates = nn.Parameter(torch.full((len(names),), rate).log() / 10)

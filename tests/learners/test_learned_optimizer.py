@@ -25,8 +25,9 @@ def learner(rule: str, hypergradient: Hypergradient, steps: int = 4) -> LearnedO
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     made = LearnedOptimizer(ShapleyExplainer(8, 1), ("head.*", "norm.*"), steps, rule, 0.05, hypergradient)  # type: ignore[arg-type]
-    for parameter in made.parameters():
-        parameter.data = parameter.data + 0.3 * torch.randn(parameter.shape, generator=generator)
+    for name, parameter in made.named_parameters():
+        size = 0.02 if "log_factors" in name else 0.1
+        parameter.data = parameter.data + size * torch.randn(parameter.shape, generator=generator)
     return made.double()
 
 

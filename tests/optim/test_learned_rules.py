@@ -140,7 +140,7 @@ def test_the_features_and_the_step_of_an_mlp_one_coordinate_at_a_time() -> None:
                 value[i] / scale,
                 (value[i] - first[i]) / scale,
             ]
-            times = torch.tensor([math.tanh(3 / tau - 1) for tau in (1, 3, 10)], dtype=torch.float64)
+            times = torch.tensor([math.tanh(3 / tau - 1) for tau in (1, 3, 10, 30)], dtype=torch.float64)
             hidden = (rule.inner @ torch.stack(known).double() + rule.times @ times + rule.inner_bias[:, 0]).relu()
             hidden = (rule.hidden @ hidden + rule.hidden_bias[:, 0]).relu()
             direction, magnitude = rule.outer @ hidden + rule.outer_bias[:, 0]

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_meta.optim import SGD, Clipped, CoordinatewiseLSTM, CoordinatewiseMLP, ElementwiseSGD, MomentumSGD, UpdateRule
+from captum_meta.optim import (
+    SGD,
+    Clipped,
+    CoordinatewiseLSTM,
+    CoordinatewiseMLP,
+    ElementwiseSGD,
+    MomentumSGD,
+    Preconditioned,
+    UpdateRule,
+)
 
 SHAPES = {"weight": torch.Size([3, 2]), "bias": torch.Size([3])}
 RULES: dict[str, Callable[[], UpdateRule]] = {
@@ -15,6 +24,7 @@ RULES: dict[str, Callable[[], UpdateRule]] = {
     "SGD with momentum": lambda: MomentumSGD(list(SHAPES), 2, 0.1, 0.9),
     "coordinate-wise MLP": lambda: CoordinatewiseMLP(list(SHAPES)),
     "coordinate-wise LSTM": lambda: CoordinatewiseLSTM(list(SHAPES), width=4),
+    "preconditioned": lambda: Preconditioned(CoordinatewiseMLP(list(SHAPES)), SHAPES),
     "clipped": lambda: Clipped(SGD(list(SHAPES), 2, 0.1), 1.0),
 }
 TASKS, STEPS = 4, 3
@@ -67,3 +77,14 @@ def test_what_the_rule_learns_gets_a_gradient(rule: UpdateRule) -> None:
     sum(value.square().sum() for value in moved.values()).backward()  # type: ignore[union-attr]
     gradients = [parameter.grad for parameter in rule.parameters()]
     assert gradients and any(g is not None and bool(g.any()) for g in gradients)
+
+
+def test_a_preconditioner_over_gradient_descent_is_meta_sgd() -> None:
+    ours, theirs = Preconditioned(SGD(list(SHAPES), 1, 0.1), SHAPES), ElementwiseSGD(SHAPES, 0.1)
+    torch.manual_seed(0)
+    for factor, rate in zip(ours.log_factors, theirs.rates, strict=True):
+        factor.data.normal_().mul_(0.1)
+        rate.data.mul_((10 * factor.data).exp())
+    ends = [walk(rule.double())[0] for rule in (ours, theirs)]
+    assert all(torch.allclose(ends[0][name], ends[1][name], rtol=1e-6) for name in SHAPES)
+    assert not torch.allclose(ends[0]["weight"], walk(SGD(list(SHAPES), 1, 0.1).double())[0]["weight"])
