@@ -29,6 +29,7 @@ _TINY = 1e-30
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _spectrum(n_directions: int) -> tuple[Tensor, Tensor]:
     """Frequencies omega ``(Q, D)`` and amplitudes a ``(Q,)``, which sum to 1."""
     joint = _SPREAD * torch.randn(_JOINT, n_directions, generator=Generator().manual_seed(1)).double()

@@ -23,6 +23,7 @@ def gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _interval_weights(points: tuple[float, ...]) -> Tensor:
     edges = np.array([0.0, *points, 1.0])
     columns = []

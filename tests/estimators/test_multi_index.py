@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_meta.estimators import all_coalitions, shapley_values
-from captum_meta.estimators.multi_index import MultiIndexWaves
+from captum_meta.estimators.multi_index import MultiIndexWaves, _spectrum
 
 N_PLAYERS = 5
 
@@ -84,3 +84,12 @@ def test_a_player_that_no_direction_names_gets_nothing() -> None:
     along = directions(5)
     along[:, 3] = 0
     assert (MultiIndexWaves(along).shapley_values()[:, 3] == 0).all()
+
+
+def test_what_inference_mode_has_seen_first_can_still_be_differentiated() -> None:
+    _spectrum.cache_clear()
+    with torch.inference_mode():
+        MultiIndexWaves(directions(6, 3)).shapley_values()
+    along = directions(6, 3).requires_grad_()
+    MultiIndexWaves(along).shapley_values().square().sum().backward()
+    assert along.grad is not None and bool(along.grad.isfinite().all())
