@@ -17,6 +17,7 @@ from captum_meta.learners import MetaLearner
 from captum_meta.learners.storage import build, configuration
 from captum_meta.losses import relative_errors
 from captum_meta.metrics import AttributionError
+from captum_meta.training.chunks import loss_in_chunks
 from captum_meta.types import ExplanationTask
 
 _LEARNER = "captum_meta learner"
@@ -45,6 +46,12 @@ class MetaLearningModule(LightningModule):
             floating-point numbers depend on their order, and Adam's division makes steps of the rounding error in gradients
             that should vanish; with ``shares=2`` one process and two ranks add the same numbers in the same order, and
             arrive at the same weights in any precision.
+        task_chunk_size: differentiate so many tasks of a step (or of a share) at a time and add up the gradients, which
+            are those of the whole: memory grows with the chunk, not with the step. With ``compile``, a size that divides
+            the tasks spares a second graph. None: all at once.
+
+    Raises:
+        ValueError: the learner cannot be compiled as asked, or ``task_chunk_size`` is not positive.
     """
 
     def __init__(
@@ -58,7 +65,10 @@ class MetaLearningModule(LightningModule):
         alternate: int | None = None,
         compile: bool = False,
         shares: int = 1,
+        task_chunk_size: int | None = None,
     ) -> None:
+        if task_chunk_size is not None and task_chunk_size < 1:
+            raise ValueError(f"task_chunk_size={task_chunk_size}: pass how many tasks, at least 1, or None for all at once.")
         super().__init__()
         if not any(parameter.requires_grad for parameter in learner.parameters()):
             learner.requires_grad_(True)
@@ -67,6 +77,7 @@ class MetaLearningModule(LightningModule):
         self.learner = learner.train()
         self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
         self.schedule, self.seed, self.alternate, self.shares = schedule, seed, alternate, shares
+        self.task_chunk_size = task_chunk_size
         self.save_hyperparameters(
             "learning_rate",
             "weight_decay",
@@ -76,6 +87,7 @@ class MetaLearningModule(LightningModule):
             "alternate",
             "compile",
             "shares",
+            "task_chunk_size",
             logger=False,
         )
         self._error, self._log_error = MeanMetric(), MeanMetric()
@@ -85,10 +97,15 @@ class MetaLearningModule(LightningModule):
         losses = []
         for share in self._shares(batch):
             with self._keyed_random_numbers(self.trainer.fit_loop.total_batch_idx):
-                losses.append(self.learner.loss(share))
+                losses.append(self._loss(share))
         loss = torch.stack(losses).mean()
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def _loss(self, tasks: ExplanationTask) -> Tensor:
+        if self.task_chunk_size is None:
+            return self.learner.loss(tasks)
+        return loss_in_chunks(self.learner, tasks, self.task_chunk_size)
 
     def _shares(self, batch: ExplanationTask) -> list[ExplanationTask]:
         """This rank's shares of the step's tasks."""

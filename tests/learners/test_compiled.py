@@ -12,6 +12,7 @@ from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaLearner, Momentum
 from captum_meta.nn import PathExplainer, ShapleyExplainer
 from captum_meta.optim import Backprop, FirstOrder, Hypergradient, Implicit, Segmented
 from captum_meta.training import MetaLearningModule
+from captum_meta.training.chunks import loss_in_chunks
 
 
 @pytest.fixture
@@ -53,6 +54,16 @@ def test_graphs_of_a_batchs_shape_compute_the_eager_step(
     for seed, tasks in ((0, 3), (1, 3), (1, 2)):
         for got, right in zip(loss_and_gradients(graphs, seed, tasks), loss_and_gradients(eager, seed, tasks), strict=True):
             assert torch.allclose(got, right, rtol=1e-9, atol=1e-9)
+
+
+def test_graphs_run_a_chunk_of_tasks_at_a_time(traced_only: None) -> None:
+    eager, graphs = (ANIL(explainer(), steps=1, rate=0.05).double() for _ in range(2))
+    graphs.compile()
+    tasks = random_tasks()[:4].to(dtype=torch.float64)
+    for loss in (eager.loss(tasks), loss_in_chunks(graphs, tasks, 2)):
+        loss.backward()
+    for right, got in zip(eager.parameters(), graphs.parameters(), strict=True):
+        assert right.grad is None or torch.allclose(got.grad, right.grad, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ from captum_meta.nn import (
     ShapleyExplainer,
 )
 from captum_meta.tasks import SyntheticTaskFamily
+from captum_meta.training.chunks import loss_in_chunks
 from captum_meta.types import Explanations, ExplanationTask
 
 LEARNERS: dict[str, Callable[[], MetaLearner]] = {
@@ -142,6 +143,17 @@ class TestEveryLearner:
         learner.loss(tasks_for(learner, batches)).backward()
         gradients = [p.grad for p in learner.parameters() if p.grad is not None]
         assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+
+    def test_the_gradient_of_chunks_is_that_of_all_tasks(self, name: str, batches: dict[str, Explanations]) -> None:
+        learner = build(name).double()
+        tasks = tasks_for(learner, batches).to(dtype=torch.float64)
+        parameters = list(learner.parameters())
+        whole, chunks = learner.loss(tasks), loss_in_chunks(learner, tasks, 2)
+        assert torch.allclose(chunks, whole, rtol=1e-9, atol=1e-9)
+        expected, got = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (whole, chunks))
+        assert [value is None for value in got] == [value is None for value in expected]
+        for value, right in zip(got, expected, strict=True):
+            assert right is None or torch.allclose(value, right, rtol=1e-9, atol=1e-9)
 
     def test_saved_and_loaded_it_says_the_same(self, name: str, batches: dict[str, Explanations], tmp_path: Path) -> None:
         learner = build(name)
