@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from captum.attr import GradientShap
 from rich.console import Console
@@ -27,10 +28,15 @@ def problem_names() -> list[str]:
 
 
 def _captum(problem: HeldOutProblem, draws: int, seed: int) -> Tensor:
+    """Captum draws points of the path, and what else it draws, from the global streams of NumPy and torch."""
     inputs, target = problem.arguments["inputs"], problem.arguments["target"]
+    state = np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return GradientShap(problem.model).attribute(inputs, _baselines(problem), n_samples=draws, target=target)
+        np.random.seed(seed)
+        values = GradientShap(problem.model).attribute(inputs, _baselines(problem), n_samples=draws, target=target)
+    np.random.set_state(state)
+    return values
 
 
 def _ours(problem: HeldOutProblem, draws: int, seed: int) -> Tensor:

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -69,7 +70,8 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
         )
     config = json.loads(path.read_text())
     _check(config, path, kind)
-    learner = build(config)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn from the global stream, and overwritten
+        learner = build(config)
     try:
         learner.load_state_dict(load_file(path.with_name(config["weights"])))
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:

@@ -75,9 +75,10 @@ class ErrorHead(nn.Module):
 @lru_cache(maxsize=8)
 def shipped_error_head(device: torch.device, dtype: torch.dtype) -> ErrorHead:
     """The head that ships with the package, frozen."""
-    head = ErrorHead()
+    with torch.device("meta"):  # initial weights would be drawn from the global random stream
+        head = ErrorHead()
     shipped = resources.files("captum_meta") / "weights" / "shapley-error-estimate.safetensors"
-    head.load_state_dict(load(shipped.read_bytes()))
+    head.load_state_dict(load(shipped.read_bytes()), assign=True)
     return head.to(device, dtype).eval().requires_grad_(False)
 
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.functional import attribution_error
+from captum_meta.learners import load_learner
+from captum_meta.nn.error_head import shipped_error_head
 
 N_PLAYERS = 8
 
@@ -120,3 +122,10 @@ def test_gradient_shap_is_exact_for_linear_models_and_converges_for_others() -> 
     expected = torch.stack(pairs).mean(0)
     assert attribution_error(many, expected) < 0.01
     assert attribution_error(few, expected) < 1.0
+
+
+def test_loading_weights_leaves_the_global_random_state_alone() -> None:
+    state = torch.get_rng_state()
+    load_learner("zero-shot")
+    shipped_error_head.__wrapped__(torch.device("cpu"), torch.float32)
+    assert torch.equal(torch.get_rng_state(), state)
