@@ -190,7 +190,8 @@ class HypercubePosterior:
             for share in _SHARES
         ]
         evidence = torch.stack([game.log_evidence() for game in self._games], dim=-1)
-        self._weights = (_TEMPER * evidence + evidence.new_tensor(_LOG_PRIOR)).softmax(-1)
+        prior = torch.tensor(_LOG_PRIOR, dtype=evidence.dtype, device=evidence.device)
+        self._weights = (_TEMPER * evidence + prior).softmax(-1)
 
     def shapley_values(self) -> Tensor:
         """``(*batch, M)`` in the units and dtype of ``differences``; they sum to ``total`` up to rounding; 0 for padding."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captum_meta.learners._caution import choose, picked
 from captum_meta.learners._multitask import fit_coefficients, solve
-from captum_meta.learners._places import DECAYS, faded
+from captum_meta.learners._places import decay_of, faded
 from captum_meta.nn import Prior
 from captum_meta.nn.encoders import EvidenceEncoder, effect_sizes
 from captum_meta.types import Evidence, Explanations, State
@@ -116,7 +116,7 @@ class ClosedFormHead(nn.Module):
         averaged = faded((weights[..., None, None] * corrections).sum(0, keepdim=True), state)
         choice = choose(averaged, target, self.caution)
         left_out = (target - picked(averaged, choice)) * unit
-        return _Rows(shared, own, duals), choice.strength * weights, left_out, target.new_tensor(DECAYS)[choice.option]
+        return _Rows(shared, own, duals), choice.strength * weights, left_out, decay_of(choice.option, target)
 
 
 @dataclass(frozen=True)

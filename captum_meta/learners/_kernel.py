@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_meta.learners._caution import choose, picked, within
 from captum_meta.learners._multitask import fit_coefficients, solve
-from captum_meta.learners._places import COORDINATES, DECAYS, coordinates, faded, nearness, places
+from captum_meta.learners._places import COORDINATES, coordinates, decay_of, faded, nearness, places
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
 from captum_meta.nn.encoders import effect_sizes, input_statistics
@@ -92,7 +92,7 @@ class KernelRegression(MetaLearner):
         corrections = corrections - spread * corrections.sum(-1, keepdim=True)
         choice = choose(corrections, residual, self.caution)
         reach = picked(corrections, choice).norm(dim=-1).amax(-1)
-        decay = residual.new_tensor(DECAYS)[choice.option // len(fits)]
+        decay = decay_of(choice.option // len(fits), residual)
         choice = replace(choice, option=choice.option % len(fits))
         of_all, of_each = (picked(torch.stack([fit[part] for fit in fits]), choice) for part in (0, 1))
         everyone = of_each.new_zeros(*of_each.shape[:-2], n_players, of_each.shape[-1])

@@ -63,6 +63,11 @@ def faded(corrections: Tensor, state: State) -> Tensor:
     return torch.cat([corrections * torch.exp(-decay * beyond) for decay in DECAYS])
 
 
+def decay_of(option: Tensor, like: Tensor) -> Tensor:
+    """The decays ``(*batch,)`` that were chosen, by number."""
+    return torch.tensor(DECAYS, dtype=like.dtype, device=like.device)[option]
+
+
 def _nearest_fellow(state: State) -> Tensor:
     z, players = state["places"], state["placed"].bool()
     distances = _distances(z, z, players, players)

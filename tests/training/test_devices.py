@@ -13,7 +13,16 @@ from pretended import Pretended, elsewhere
 from torch import Tensor
 
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap
-from captum_meta.learners import MAML, MatchingNetwork, MetaLearner, PrototypicalNetwork, Reptile, Ridge, ZeroShot
+from captum_meta.learners import (
+    MAML,
+    DeepKernelTransfer,
+    MatchingNetwork,
+    MetaLearner,
+    PrototypicalNetwork,
+    Reptile,
+    Ridge,
+    ZeroShot,
+)
 from captum_meta.nn import PathExplainer, ShapleyExplainer
 from captum_meta.tasks import ExplainedData, ModelTaskFamily, SyntheticTaskFamily
 from captum_meta.training import MetaLearningModule
@@ -92,6 +101,7 @@ LEARNERS: dict[str, tuple[str, MetaLearner]] = {
     "zero-shot": ("shapley", ZeroShot(ShapleyExplainer(8, 1))),
     "zero-shot, paths": ("path", ZeroShot(PathExplainer(8, 1))),
     "ridge": ("shapley", Ridge(ShapleyExplainer(8, 1))),
+    "deep-kernel": ("shapley", DeepKernelTransfer(ShapleyExplainer(8, 1))),
     "matching": ("shapley", MatchingNetwork(ShapleyExplainer(8, 1))),
     "prototypical": ("shapley", PrototypicalNetwork(ShapleyExplainer(8, 1))),
     "maml": ("shapley", MAML(ShapleyExplainer(8, 1), steps=1)),
