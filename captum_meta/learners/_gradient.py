@@ -147,6 +147,9 @@ class GradientLearner(MetaLearner):
         start = self.start(len(support.attributions))
         return self.hypergradient.solve(self.problem(support, start), start)
 
+    def begin_step(self, number: int) -> None:
+        self.hypergradient.begin_step(number)
+
     def loss(self, tasks: ExplanationTask) -> Tensor:
         """The query loss after the inner loop, taken as far as it goes, and perhaps that before it."""
         n_batch = tasks.support.attributions.dim() - 2

@@ -66,6 +66,9 @@ class MetaLearner(nn.Module, ABC):
         predicted = self.predict(self.adapt(tasks.support), tasks.query.evidence)
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
 
+    def begin_step(self, number: int) -> None:
+        """Told the number of the step of meta-training, counted from 0, before its loss: what is annealed goes by it."""
+
     def follow(self, tasks: Sequence[Explanations]) -> None:
         """Take over what explained rows ``(1, N, M)`` of earlier models, oldest first, tell of the next without any step
         of gradient descent; most learners take nothing.

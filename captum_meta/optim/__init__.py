@@ -1,9 +1,11 @@
 """Inner loops: update rules, hypergradients, and networks whose weights differ from task to task."""
 
+from captum_meta.optim.annealed import Annealed
 from captum_meta.optim.coordinatewise_lstm import CoordinatewiseLSTM
 from captum_meta.optim.coordinatewise_mlp import CoordinatewiseMLP
 from captum_meta.optim.hypergradients import Backprop, FirstOrder, Hypergradient, iterates
 from captum_meta.optim.implicit import Implicit
+from captum_meta.optim.multi_step import MultiStepLoss
 from captum_meta.optim.per_task import call_per_task
 from captum_meta.optim.persistent_es import PersistentES
 from captum_meta.optim.preconditioned import Preconditioned
@@ -15,6 +17,7 @@ from captum_meta.optim.truncated import Truncated
 
 __all__ = [
     "SGD",
+    "Annealed",
     "Backprop",
     "Clipped",
     "CoordinatewiseLSTM",
@@ -25,6 +28,7 @@ __all__ = [
     "Implicit",
     "InnerProblem",
     "MomentumSGD",
+    "MultiStepLoss",
     "PersistentES",
     "Preconditioned",
     "Reversible",

@@ -94,6 +94,7 @@ class MetaLearningModule(LightningModule):
         self._errors: list[AttributionError] = []
 
     def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor | None:
+        self.learner.begin_step(self.trainer.global_step)
         losses = []
         for share in self._shares(batch):
             with self._keyed_random_numbers(self.trainer.fit_loop.total_batch_idx):

@@ -150,6 +150,7 @@ class FollowTheMetaLeader(MetaLearningModule):
         generator = Generator().manual_seed(self.seed * 1_000_003 + number)
         left_out = 0
         for _ in range(self.steps):
+            self.learner.begin_step(self.trainer.global_step)
             loss = self.learner.loss(self.buffer.draw(self.tasks_per_step, generator).to(self.device, self.dtype))
             optimizer.zero_grad()
             if loss.requires_grad:

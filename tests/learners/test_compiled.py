@@ -10,7 +10,7 @@ import captum_meta.optim.compiled
 from captum_meta.benchmark.step import random_tasks
 from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaLearner, MomentumMAML, Reptile, Ridge
 from captum_meta.nn import PathExplainer, ShapleyExplainer
-from captum_meta.optim import Backprop, FirstOrder, Hypergradient, Implicit, Segmented
+from captum_meta.optim import Annealed, Backprop, FirstOrder, Hypergradient, Implicit, Segmented
 from captum_meta.training import MetaLearningModule
 from captum_meta.training.chunks import loss_in_chunks
 
@@ -56,6 +56,17 @@ def test_graphs_of_a_batchs_shape_compute_the_eager_step(
             assert torch.allclose(got, right, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
+def test_graphs_follow_the_order_of_derivatives(traced_only: None) -> None:
+    graphs = ANIL(explainer(), steps=2, rate=0.05, hypergradient=Annealed(FirstOrder(), Backprop(), 1)).double()
+    graphs.compile()
+    for number, order in enumerate((FirstOrder(), Backprop())):
+        graphs.begin_step(number)
+        eager = ANIL(explainer(), steps=2, rate=0.05, hypergradient=order).double()
+        for got, right in zip(loss_and_gradients(graphs, 0), loss_and_gradients(eager, 0), strict=True):
+            assert torch.allclose(got, right, rtol=1e-9, atol=1e-9)
+
+
 def test_graphs_run_a_chunk_of_tasks_at_a_time(traced_only: None) -> None:
     eager, graphs = (ANIL(explainer(), steps=1, rate=0.05).double() for _ in range(2))
     graphs.compile()
@@ -89,6 +100,7 @@ def test_compiled_training_is_eager_training() -> None:
         (lambda: Ridge(explainer()), "only gradient-based"),
         (lambda: MAML(explainer(), hypergradient=Segmented()), "Segmented keeps the graph"),
         (lambda: MomentumMAML(explainer()), "Reversible keeps the graph"),
+        (lambda: MAML(explainer(), hypergradient=Annealed(FirstOrder(), Segmented(), 9)), "Annealed keeps the graph"),
         (lambda: MAML(explainer(), hypergradient=Implicit()), "Implicit keeps the graph"),
     ],
 )
