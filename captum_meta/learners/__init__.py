@@ -3,6 +3,7 @@
 from captum_meta.learners.anil import ANIL
 from captum_meta.learners.base import MetaLearner
 from captum_meta.learners.deep_kernel import DeepKernelTransfer
+from captum_meta.learners.feature_maml import FeatureMAML
 from captum_meta.learners.implicit_maml import ImplicitMAML
 from captum_meta.learners.kernel_ridge import KernelRidge
 from captum_meta.learners.learned_optimizer import LearnedOptimizer
@@ -21,6 +22,7 @@ __all__ = [
     "ANIL",
     "MAML",
     "DeepKernelTransfer",
+    "FeatureMAML",
     "ImplicitMAML",
     "KernelRidge",
     "LearnedOptimizer",

@@ -24,15 +24,15 @@ class Choice:
     strength: Tensor
 
 
-def folds(keys: Tensor) -> Tensor:
-    """Parts of the rows that are left out together, ``(T, F, K)`` bool; every row is in one of at most four.
+def folds(keys: Tensor, most: int = _FOLDS) -> Tensor:
+    """Parts of the rows that are left out together, ``(*batch, F, K)`` bool; every row is in one of at most ``most``.
 
     Args:
-        keys: ``(T, K)``, numbers by whose order the rows are dealt out, so that the rows' own order does not matter.
+        keys: ``(*batch, K)``, numbers by whose order the rows are dealt out, so that the rows' own order does not matter.
     """
-    count = min(_FOLDS, keys.shape[-1])
+    count = min(most, keys.shape[-1])
     dealt = keys.argsort(-1).argsort(-1) % count
-    return dealt.unsqueeze(1) == torch.arange(count, device=keys.device).unsqueeze(-1)
+    return dealt.unsqueeze(-2) == torch.arange(count, device=keys.device).unsqueeze(-1)
 
 
 def choose(corrections: Tensor, residual: Tensor, caution: float = _CAUTION) -> Choice:

@@ -39,6 +39,11 @@ class Features:
     noise: Tensor
 
 
+Fit = tuple[Tensor, Tensor, Tensor]
+"""Shared coefficients ``(*batch, D)``, players' own ``(*batch, M, d)``, and corrections ``(*batch, K, M)`` of the support
+rows, each fitted without its row."""
+
+
 class KernelRegression(MetaLearner):
     """Base of the kernel regressions; a subclass says what the kernel's features are.
 
@@ -87,7 +92,7 @@ class KernelRegression(MetaLearner):
         unexplained, spread = _take(features.noise, kept).double(), _take(spread, kept).double()
         residual = _take(residual, kept).double()
         noise = _relative_noise(residual, None if variance is None else _take(variance, kept))
-        fits = [_fit(shared, own, residual, level * unexplained + noise) for level in NOISES]
+        fits = self.fits(shared, own, residual, unexplained, noise)
         corrections = faded(torch.stack([correction for _, _, correction in fits]), state)
         corrections = corrections - spread * corrections.sum(-1, keepdim=True)
         choice = choose(corrections, residual, self.caution)
@@ -98,6 +103,17 @@ class KernelRegression(MetaLearner):
         everyone = of_each.new_zeros(*of_each.shape[:-2], n_players, of_each.shape[-1])
         everyone = everyone.scatter(-2, kept.unsqueeze(-1).expand_as(of_each), of_each)
         return {"shared": of_all, "own": everyone, "reach": reach, "decay": decay}
+
+    def fits(self, shared: Tensor, own: Tensor, residual: Tensor, unexplained: Tensor, noise: Tensor) -> list[Fit]:
+        """What left-out rows choose from: here the posterior mean at each level of the noise.
+
+        Args:
+            shared, own: features of the support rows, as in :class:`Features`.
+            residual: what the explainer misses, ``(*batch, K, M)``.
+            unexplained: variance of what the features do not explain, before a level is chosen, same shape.
+            noise: the labels' own, same shape.
+        """
+        return [_fit(shared, own, residual, level * unexplained + noise) for level in NOISES]
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
         prior = self.explainer.prior(evidence)
@@ -152,8 +168,7 @@ def _relative_noise(residual: Tensor, variance: Tensor | None) -> Tensor:
     return (variance.double() / typical.clamp(min=torch.finfo(typical.dtype).tiny)).clamp(0, _WORTHLESS)
 
 
-def _fit(shared: Tensor, own: Tensor, target: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shared coefficients ``(*batch, D)``, players' own ``(*batch, M, d)``, and corrections fitted without their row."""
+def _fit(shared: Tensor, own: Tensor, target: Tensor, variance: Tensor) -> Fit:
     dual, left = solve(shared, own, target, variance, torch.ones_like(target, dtype=torch.bool))
     dual = dual.unsqueeze(-1)
     return (shared * dual).sum((-3, -2)), (own * dual).sum(-3), target - left
