@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from captum_meta.benchmark.step import kept_megabytes, learner, loop_step, our_step, random_tasks, table, time_steps
+from captum_meta.benchmark.step import (
+    kept_megabytes,
+    learner,
+    loop_step,
+    our_step,
+    random_tasks,
+    table,
+    time_steps,
+    torchopt_step,
+)
 
 
 @pytest.mark.parametrize("fast", ["all", "head"])
@@ -16,6 +25,19 @@ def test_the_loop_over_tasks_and_our_step_have_the_same_gradient(fast: str, orde
         gradients.append([p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in maml.parameters()])
     for ours, plain in zip(*gradients, strict=True):
         assert torch.allclose(ours, plain, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("fast", ["all", "head"])
+def test_torchopts_loop_has_the_gradient_of_our_step_with_its_plain_rule(fast: str) -> None:
+    pytest.importorskip("torchopt")
+    maml, tasks = learner(fast, "second", 1).double(), random_tasks()[:2].to(dtype=torch.float64)
+    maml.rule = maml.rule.rule
+    gradients = []
+    for step in (our_step, torchopt_step):
+        step(maml, tasks)
+        gradients.append([p.grad.clone() for p in maml.explainer.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-8)
 
 
 def test_more_steps_keep_more() -> None:
