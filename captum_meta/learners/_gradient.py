@@ -87,8 +87,8 @@ class GradientLearner(MetaLearner):
         are wanted. A custom ``inner_loss`` may not look at values. :meth:`adapt` and :meth:`predict` are not compiled.
 
         Raises:
-            ValueError: the explainer chooses its computation by looking at values, or the hypergradient differentiates a
-                graph twice.
+            ValueError: the explainer chooses its computation by looking at values, or the hypergradient keeps
+                graphs for a second backward pass.
         """
         if self.kind == "path":
             raise ValueError(
@@ -96,9 +96,9 @@ class GradientLearner(MetaLearner):
             )
         if self.hypergradient.retains_graph:
             raise ValueError(
-                f"{type(self.hypergradient).__name__} keeps the graph of an inner gradient for a second backward pass, and "
-                "compiled graphs free their buffers at the first: train it with compile=False, or take the hypergradient "
-                "Backprop, FirstOrder or Truncated."
+                f"{type(self.hypergradient).__name__} keeps the graph of an inner gradient for a second backward pass, "
+                "which PyTorch denies compiled graphs that were once differentiated without (donated buffers): train it with "
+                "compile=False, or take the hypergradient Backprop, FirstOrder or Truncated."
             )
         self._compiled_gradient = CompiledFunction(self.explainer, self._support_gradient)
         self._compiled_outcome = CompiledFunction(self.explainer, lambda fast, query: (self._query_loss(fast, query),))
