@@ -15,6 +15,7 @@ from captum_meta.benchmark.heldout import held_out_names, quick_names
 from captum_meta.benchmark.methods import METHODS, adapted_methods
 from captum_meta.benchmark.summary import curves, family_group, size_group, summarise, tables, write
 from captum_meta.benchmark.support_cost import outcome_table, support_table
+from captum_meta.learners import load_learner
 
 _FURTHER = {
     "adaptation": "adaptation",
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     try:
         choose_methods(METHODS[options.kind], options.methods)
+        for name in options.learners:
+            load_learner(name, options.kind)
     except ValueError as error:
         parser.error(str(error))
     # The models are small: threads would wait for each other longer than they work, most of all on a busy machine.

@@ -97,8 +97,8 @@ class GradientLearner(MetaLearner):
         if self.hypergradient.retains_graph:
             raise ValueError(
                 f"{type(self.hypergradient).__name__} keeps the graph of an inner gradient for a second backward pass, "
-                "which PyTorch denies compiled graphs that were once differentiated without (donated buffers): train it with "
-                "compile=False, or take the hypergradient Backprop, FirstOrder or Truncated."
+                "which PyTorch denies compiled graphs that were once differentiated without (donated buffers): train it "
+                "with compile=False, or take the hypergradient Backprop, FirstOrder or Truncated."
             )
         self._compiled_gradient = CompiledFunction(self.explainer, self._support_gradient)
         self._compiled_outcome = CompiledFunction(self.explainer, lambda fast, query: (self._query_loss(fast, query),))

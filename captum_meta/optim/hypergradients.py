@@ -18,8 +18,8 @@ class Hypergradient(ABC):
     """
 
     retains_graph: bool = False
-    """Whether a graph of the inner gradient is kept for a second backward pass, which PyTorch grants a compiled graph only if
-    its first one kept it too.
+    """Whether a graph of the inner gradient is kept for a second backward pass, which PyTorch grants a compiled graph only
+    if its first one kept it too.
     """
 
     @abstractmethod

@@ -85,10 +85,17 @@ def test_unknown_methods_are_refused(tmp_path: Path) -> None:
         compare("path", NAMES, tmp_path / "r", tmp_path, ["Nonsense"])
 
 
-def test_the_command_names_the_methods_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--methods", "Nonsense"], "There are no methods ['Nonsense']: pass some of ['MetaKernelShap, zero-shot'"),
+        (["--learners", "nonsense"], "There is no learner 'nonsense' for shapley attributions: pass one of ["),
+    ],
+)
+def test_the_command_names_what_there_is(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["--methods", "Nonsense"])
-    assert "There are no methods ['Nonsense']: pass some of ['MetaKernelShap, zero-shot'" in capsys.readouterr().err
+        main(arguments)
+    assert told in capsys.readouterr().err
 
 
 def test_nine_of_ten_intervals_hold_the_mean() -> None:
