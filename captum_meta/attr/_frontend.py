@@ -21,7 +21,7 @@ from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Explanations, Kind, State
 
 _MAX_PLAYER_ROWS = 2**18
-_MAX_PAIRS = 2**23
+_MAX_PAIRS = 2**22
 Learner = MetaLearner | str | PathLike[str] | None
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
+from math import ceil, log
 
 import torch
 from torch import Tensor
@@ -65,8 +65,8 @@ class _Kernel:
     def with_pairs(self, others: Tensor) -> Tensor:
         """``(*batch, R, P)``, of the pairs ``(*batch, R, M)`` with these."""
         alike = (others * self.rates.atanh().unsqueeze(-2)) @ self.signs.mT
-        level = (0.5 * torch.log1p(-self.rates.square()).sum(-1) - self._log_norm)[..., None, None]
-        odd = (torch.exp(level + alike) - torch.exp(level - alike)) / 2
+        level = (0.5 * torch.log1p(-self.rates.square()).sum(-1) - self._log_norm - log(2))[..., None, None]
+        odd = torch.exp(level + alike) - torch.exp(level - alike)
         return odd + (others * self._linear.unsqueeze(-2)) @ self.signs.mT
 
     def with_shapley_values(self) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 
 from captum_meta.estimators.quadrature import gauss_legendre
 
-_JOINT, _SINGLE = 128, 16
+_JOINT, _SINGLE = 64, 8
 """Waves across all directions, and along each."""
 _SPREAD, _LENGTH = 2.0, 0.3
 """Standard deviation of the joint frequencies, and length of the Matern-3/2 functions of one index in [-1, 1]."""
