@@ -79,17 +79,18 @@ def test_graphs_run_a_chunk_of_tasks_at_a_time(traced_only: None) -> None:
 
 @pytest.mark.slow
 def test_compiled_training_is_eager_training() -> None:
+    """In double precision: in single, Adam makes a step of what rounding leaves of a gradient of nearly 0."""
     learners = []
     for compile in (False, True):
-        learner = ANIL(explainer(), steps=2, rate=0.05)
+        learner = ANIL(explainer(), steps=2, rate=0.05).double()
         module = MetaLearningModule(learner, learning_rate=1e-2, warmup_steps=0, compile=compile)
-        data = DataLoader([random_tasks(seed)[:3] for seed in range(4)], batch_size=None)
+        data = DataLoader([random_tasks(seed)[:3].to(dtype=torch.float64) for seed in range(4)], batch_size=None)
         Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(
             module, data
         )
         learners.append(learner)
     for eager, graphs in zip(*[learner.parameters() for learner in learners], strict=True):
-        assert torch.allclose(eager, graphs, rtol=1e-3, atol=1e-5)
+        assert torch.allclose(eager, graphs, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize(
