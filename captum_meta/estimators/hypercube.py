@@ -90,7 +90,10 @@ class _Kernel:
 
 
 def _factor(covariance: Tensor) -> Tensor:
-    """Cholesky factors; with a larger ridge where rounding has spoilt one. A row of NaN spoils only itself."""
+    """Cholesky factors; with a larger ridge where rounding has spoilt one. A row of NaN spoils only itself.
+
+    The ridge is added to ``covariance`` in place.
+    """
     ridge = (_JITTER * covariance.diagonal(dim1=-2, dim2=-1)).clamp(min=_FLOOR)
     covariance.diagonal(dim1=-2, dim2=-1).add_(ridge)
     factor, failed = torch.linalg.cholesky_ex(covariance)
@@ -107,7 +110,6 @@ class _Conditioned:
     known: Tensor  # (*batch, P) bool
     residual: Tensor  # (*batch, P)
     with_values: Tensor  # (*batch, P, M), covariance of the pairs with the Shapley values
-    of_values: Tensor  # (*batch, M), variance of the Shapley values
     factor: Tensor  # (*batch, P, P)
 
     @cached_property
@@ -125,13 +127,14 @@ class _Conditioned:
         amplitude = (self.residual * self.coefficients).sum(-1) / n_pairs
         return -0.5 * n_pairs * amplitude.clamp(min=_TINY).log() - self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
-    def variance(self) -> Tensor:
+    def variance(self, before: Tensor) -> Tensor:
+        """Of each Shapley value, ``(*batch, M)``; ``before`` is what it was before anything was seen."""
         cross = torch.where(self.known.unsqueeze(-1), self.with_values, 0.0)
         explained = torch.linalg.solve_triangular(self.factor, cross, upper=False).square().sum(-2)
         precision = torch.cholesky_inverse(self.factor).diagonal(dim1=-2, dim2=-1)
         standardised = torch.where(self.known, self.coefficients.square() / precision, 0.0)
         amplitude = standardised.sum(-1) / self.known.sum(-1)
-        return amplitude.unsqueeze(-1) * (self.of_values - explained).clamp(min=0)
+        return amplitude.unsqueeze(-1) * (before - explained).clamp(min=0)
 
 
 class HypercubePosterior:
@@ -171,20 +174,19 @@ class HypercubePosterior:
         residual = torch.where(known, seen - expected, 0.0)
         kernel = _Kernel(signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0))
         waves = MultiIndexWaves(torch.where(everyone, directions, 0.0))
-        among, with_values, of_values = kernel.with_pairs(signs), kernel.with_shapley_values(), kernel.of_shapley_values()
+        among, with_values = kernel.with_pairs(signs), kernel.with_shapley_values()
         level = among[..., :1, :1]
         both = known.unsqueeze(-1) & known.unsqueeze(-2)
         among = torch.where(both, among, torch.eye(known.shape[-1], dtype=among.dtype, device=among.device))
-        at_pairs, values = torch.where(known.unsqueeze(-1), waves.at(signs), 0.0), waves.shapley_values()
-        self._kernel, self._waves, self._at_pairs, self._level = kernel, waves, at_pairs, level
+        at_pairs, of_waves = torch.where(known.unsqueeze(-1), waves.at(signs), 0.0), waves.shapley_values()
+        self._kernel, self._waves, self._at_pairs, self._of_waves, self._level = kernel, waves, at_pairs, of_waves, level
         scaled = level * at_pairs
-        more = scaled @ at_pairs.mT, scaled @ values, level[..., 0] * values.square().sum(-2)
+        more = scaled @ at_pairs.mT, scaled @ of_waves
         self._games = [
             _Conditioned(
                 known,
                 residual,
                 with_values.add(more[1], alpha=share),
-                of_values.add(more[2], alpha=share),
                 _factor(among.add(more[0], alpha=share)),
             )
             for share in _SHARES
@@ -203,17 +205,20 @@ class HypercubePosterior:
         A covariance says it up to an amplitude. This is the mean squared error with which each pair is predicted from all
         the others, over what the covariance expects of it: leave-one-out in closed form (Dubrule 1983).
         """
-        within = self._mixed(torch.stack([game.variance() for game in self._games], dim=-1))
+        before, of_waves = self._kernel.of_shapley_values(), self._level[..., 0] * self._of_waves.square().sum(-2)
+        befores = [before.add(of_waves, alpha=share) for share in _SHARES]
+        within = [game.variance(one) for game, one in zip(self._games, befores, strict=True)]
         between = self._mixed((self._corrections - self._mixed(self._corrections).unsqueeze(-1)).square())
-        return torch.where(self._players, within + between, 0.0).to(self._dtype)
+        return torch.where(self._players, self._mixed(torch.stack(within, dim=-1)) + between, 0.0).to(self._dtype)
 
     def differences(self, members: Tensor) -> Tensor:
         """Expected f of coalitions ``(*batch, R, M)`` minus f of their complements, ``(*batch, R)`` float64."""
         signs = (members & self._players.unsqueeze(-2)).double() * 2 - 1
-        coefficients = torch.stack([game.coefficients for game in self._games], dim=-1) * self._weights.unsqueeze(-2)
-        along = self._at_pairs.mT @ (coefficients * coefficients.new_tensor(_SHARES)).sum(-1, keepdim=True)
-        additive = signs @ self._prior.unsqueeze(-1)
-        among = self._kernel.with_pairs(signs) @ coefficients.sum(-1, keepdim=True)
+        coefficients = [game.coefficients for game in self._games]
+        of_all = self._mixed(torch.stack(coefficients, dim=-1)).unsqueeze(-1)
+        shared = [share * one for share, one in zip(_SHARES, coefficients, strict=True)]
+        along = self._at_pairs.mT @ self._mixed(torch.stack(shared, dim=-1)).unsqueeze(-1)
+        additive, among = signs @ self._prior.unsqueeze(-1), self._kernel.with_pairs(signs) @ of_all
         return (additive + 2 * (among + self._level * (self._waves.at(signs) @ along))).squeeze(-1)
 
     @cached_property
