@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.learners._caution import choose, picked
-from captum_meta.learners._multitask import fit_coefficients, solve
+from captum_meta.learners._multitask import solve
 from captum_meta.learners._places import decay_of, faded
 from captum_meta.nn import Prior
-from captum_meta.nn.encoders import EvidenceEncoder, effect_sizes
+from captum_meta.nn.encoders import EvidenceEncoder, effect_sizes, fit_players
 from captum_meta.types import Evidence, Explanations, State
 
 _NOISE = (0.1, 1.0, 10.0)
@@ -76,7 +76,7 @@ class ClosedFormHead(nn.Module):
         """What to add to the explainer's attributions, ``(*batch, N, M)``."""
         shared, own, _ = self._features(prior, evidence, state)
         correction = (shared * state["shared"][..., None, None, :]).sum(-1)
-        correction = correction + (own * fit_coefficients(state["own"], own.shape[-2]).unsqueeze(-3)).sum(-1)
+        correction = correction + (own * fit_players(state["own"], own.shape[-2], dim=-2).unsqueeze(-3)).sum(-1)
         return correction * state["unit"][..., None, None]
 
     def contributions(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from captum_meta.learners._caution import choose, picked, within
-from captum_meta.learners._multitask import fit_coefficients, solve
+from captum_meta.learners._multitask import solve
 from captum_meta.learners._places import COORDINATES, coordinates, decay_of, faded, nearness, places
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
-from captum_meta.nn.encoders import effect_sizes, input_statistics
+from captum_meta.nn.encoders import effect_sizes, fit_players, input_statistics
 from captum_meta.types import Evidence, Explanations, State
 
 NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -121,7 +121,7 @@ class KernelRegression(MetaLearner):
             return prior
         z = coordinates(prior, evidence, state)
         features = self.kernel(z, prior, evidence, state)
-        own = fit_coefficients(state["own"], z.shape[-2])
+        own = fit_players(state["own"], z.shape[-2], dim=-2)
         correction = (features.shared * state["shared"][..., None, None, :]).sum(-1)
         correction = correction + (features.own * own.unsqueeze(-3)).sum(-1)
         correction = torch.where(_alive(evidence), correction, 0.0) * nearness(z, evidence.players, state)

@@ -212,7 +212,7 @@ class MetricLearner(MetaLearner):
         prior, n_players = self.explainer.prior(evidence), evidence.players.shape[-1]
         weights = self._weights(learned.state, prior, evidence, learned.state["values"].shape[-1])
         weights = self.to_rows(weights, learned.keys, support.evidence.players, support.labels)
-        parts = _fit_dim(weights, n_players, -3) * fit_players(learned.values * learned.gain, n_players).mT.unsqueeze(-2)
+        parts = fit_players(weights, n_players, -3) * fit_players(learned.values * learned.gain, n_players).mT.unsqueeze(-2)
         if self.head is not None:
             shared, own = self.head.contributions(support, learned.prior, learned.residual, learned.state)
             rows = [
@@ -244,7 +244,7 @@ class MetricLearner(MetaLearner):
         """Attention ``(*batch, M, N, C)`` of the rows to what is remembered, for the ``width`` players of the support."""
         queries, keys = self.project(self.encoder(prior, evidence, state)), state["keys"]
         if keys.shape[-2] > 1:
-            queries = _fit_dim(queries, width, -2)
+            queries = fit_players(queries, width, -2)
         scores = self.similarity(queries.transpose(-3, -2), keys.transpose(-3, -2))
         return self._softmax(scores, state["players"].bool().mT.unsqueeze(-2))
 
@@ -308,7 +308,3 @@ def _build_head(head: Any, features: int) -> ClosedFormHead:
         return ClosedFormHead(EvidenceEncoder(**arguments.pop("encoder")), **arguments)
     assert isinstance(head, ClosedFormHead)
     return head
-
-
-def _fit_dim(values: Tensor, n_players: int, dim: int) -> Tensor:
-    return fit_players(values.movedim(dim, -1), n_players).movedim(-1, dim)

@@ -48,9 +48,3 @@ def _left_out(left: Tensor, diagonal: Tensor, gram: Tensor, factor: Tensor, dual
     inner = gram.unsqueeze(-3) - left.mT @ scaled
     correction = torch.linalg.solve(inner, scaled.mT @ dual.unsqueeze(-1))
     return dual / diagonal + (scaled @ correction).squeeze(-1)
-
-
-def fit_coefficients(own: Tensor, n_players: int) -> Tensor:
-    """Coefficients ``(*batch, M, d)`` for ``n_players``: players that the support set never had get none."""
-    own = own[..., :n_players, :]
-    return torch.nn.functional.pad(own, (0, 0, 0, n_players - own.shape[-2]))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_meta.learners._caution import choose, picked, within
-from captum_meta.learners._multitask import fit_coefficients
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
+from captum_meta.nn.encoders import fit_players
 from captum_meta.types import Evidence, Explanations, State
 
 _STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -62,7 +62,7 @@ class Ridge(MetaLearner):
 
 
 def _correction(state: State, prior: Prior, evidence: Evidence) -> Tensor:
-    own = fit_coefficients(state["own"], evidence.players.shape[-1]).unsqueeze(-3)
+    own = fit_players(state["own"], evidence.players.shape[-1], dim=-2).unsqueeze(-3)
     shared = (_shared_features(prior, evidence) * state["shared"][..., None, None, :]).sum(-1)
     return torch.where(evidence.players, shared + (_effects(evidence) * own).sum(-1), 0.0)
 

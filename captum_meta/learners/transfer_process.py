@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from captum_meta.learners._caution import choose, picked, within
 from captum_meta.learners._kernel import _alive
 from captum_meta.learners.base import MetaLearner
 from captum_meta.losses import relative_squared_error
 from captum_meta.nn import Explainer, Prior
-from captum_meta.nn.encoders import five_effects
+from captum_meta.nn.encoders import fit_players, five_effects
 from captum_meta.types import Evidence, Explanations, ExplanationTask, State
 
 _NOISES = (0.01, 0.03, 0.1, 0.3)
@@ -74,7 +73,7 @@ class TransferGaussianProcess(MetaLearner):
             numbers, answer, _ = self._look(task.evidence, unit)
             residual, noise = _residual(task, answer, unit), _noise(task, unit)
             index = torch.full_like(noise, number, dtype=torch.long)
-            known.append((_widened(numbers, width), pad(residual, (0, width - residual.shape[-1])), noise, index))
+            known.append((fit_players(numbers, width, dim=-2), fit_players(residual, width), noise, index))
         for name, values in zip(_PAST, zip(*known, strict=True), strict=True):
             setattr(self, name, torch.cat([value.flatten(0, 1) for value in values]))
 
@@ -83,12 +82,12 @@ class TransferGaussianProcess(MetaLearner):
         numbers, answer, _ = self._look(support.evidence, unit)
         own, n_past = _residual(support, answer, unit), len(self.past_task)
         width = numbers.shape[-2]
-        everything = self._with_past(_widened(self.past_numbers, width), numbers)
+        everything = self._with_past(fit_players(self.past_numbers, width, dim=-2), numbers)
         deviation = everything[..., 0].std(-2, correction=0).clamp(min=1e-12)
         features = _features(everything, deviation)
         task = self._with_past(self.past_task + 1, torch.zeros_like(own[..., 0], dtype=torch.long))
         noise = self._with_past(self.past_noise, _noise(support, unit)).double()
-        residual = self._with_past(_fitted(self.past_residual, width), own).double()
+        residual = self._with_past(fit_players(self.past_residual, width), own).double()
         known = _kernel(features, features) * self._shared(task.unsqueeze(-1) == task.unsqueeze(-2))
         fits = [_fit(known, residual, level + noise, n_past) for level in _NOISES]
         corrections = torch.stack([left_out for _, left_out in fits]) * _alive(support.evidence)
@@ -103,9 +102,9 @@ class TransferGaussianProcess(MetaLearner):
             return self.explainer.prior(evidence)
         numbers, answer, prior = self._look(evidence, state["unit"])
         width = state["dual"].shape[-1]
-        features = _features(_widened(numbers, width), state["deviation"])
+        features = _features(fit_players(numbers, width, dim=-2), state["deviation"])
         correction = (_kernel(features, state["features"]) @ state["dual"].double()).to(answer)
-        correction = within(_fitted(correction, answer.shape[-1]), state["reach"]) * state["unit"][..., None, None]
+        correction = within(fit_players(correction, answer.shape[-1]), state["reach"]) * state["unit"][..., None, None]
         return replace(prior, attributions=answer + torch.where(_alive(evidence), correction, 0.0))
 
     def loss(self, tasks: ExplanationTask) -> Tensor:
@@ -160,17 +159,6 @@ def _noise(rows: Explanations, unit: Tensor) -> Tensor:
     if rows.variance is None:
         return torch.zeros_like(rows.evidence.total)
     return rows.variance.mean(-1) / unit.unsqueeze(-1).square()
-
-
-def _fitted(values: Tensor, width: int) -> Tensor:
-    """``(..., M)`` cut or padded to ``width`` players."""
-    values = values[..., :width]
-    return pad(values, (0, width - values.shape[-1]))
-
-
-def _widened(numbers: Tensor, width: int) -> Tensor:
-    """The same for ``(..., M, 8)``."""
-    return _fitted(numbers.mT, width).mT
 
 
 def _features(numbers: Tensor, deviation: Tensor) -> Tensor:

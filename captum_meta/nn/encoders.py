@@ -202,10 +202,10 @@ def _input_numbers(inputs: Tensor, evidence: Evidence, statistics: State) -> Ten
     return torch.stack([x, baseline, delta, x.abs(), delta.abs()], dim=-1)
 
 
-def fit_players(values: Tensor, n_players: int) -> Tensor:
-    """``(*batch, M)`` for ``n_players``: those that the support set never had get 0."""
-    values = values[..., :n_players]
-    return nn.functional.pad(values, (0, n_players - values.shape[-1]))
+def fit_players(values: Tensor, n_players: int, dim: int = -1) -> Tensor:
+    """Values whose dimension ``dim``, counted from the end, is that of the players, for ``n_players``: new ones get 0."""
+    values = values.narrow(dim, 0, min(n_players, values.shape[dim]))
+    return nn.functional.pad(values, [0, 0] * (-1 - dim) + [0, n_players - values.shape[dim]])
 
 
 def five_effects(evidence: Evidence) -> tuple[Tensor, Tensor]:
