@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeVar
 
 import torch
@@ -73,6 +73,10 @@ class Coalitions(_Rows):
     worths: Tensor
     measured: Tensor
 
+    def first(self, count: int) -> Coalitions:
+        """The first ``count`` of them."""
+        return Coalitions(self.members[..., :count, :], self.worths[..., :count], self.measured[..., :count])
+
 
 @dataclass(frozen=True)
 class Evidence(_Rows):
@@ -109,6 +113,26 @@ class Evidence(_Rows):
     def n_players(self) -> Tensor:
         """``(*batch,)``, the number of real players of each row."""
         return self.players.sum(-1)
+
+    def times(self, factor: Tensor) -> Evidence:
+        """Evidence of the model times ``factor``, whose dimensions are the first of the batch's."""
+
+        def scaled(value: Tensor) -> Tensor:
+            return value * factor.reshape(*factor.shape, *[1] * (value.dim() - factor.dim())).to(value)
+
+        return replace(
+            self,
+            effects=scaled(self.effects),
+            total=scaled(self.total),
+            curve=scaled(self.curve),
+            coalitions=self.coalitions and replace(self.coalitions, worths=scaled(self.coalitions.worths)),
+        )
+
+    def gradients_alone(self) -> Evidence:
+        """What would have been measured of the Shapley kind without any coalition."""
+        kept = torch.arange(self.effects.shape[-1], device=self.effects.device) < LEAVE_ONE_OUT
+        effects = torch.where(kept, self.effects, 0.0)
+        return replace(self, effects=effects, measured=self.measured & kept, coalitions=None)
 
 
 SHAPLEY_POINTS = (1.0, 0.5, 0.0)

@@ -35,7 +35,7 @@ from captum_meta.learners.storage import shipped_explainer
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.tasks import ModelStream
 from captum_meta.training import FollowTheMetaLeader, TaskStream, best_in_hindsight, stream_errors
-from captum_meta.types import LEAVE_ONE_OUT, Explanations, ExplanationTask
+from captum_meta.types import ExplanationTask
 
 STREAMS, SUPPORT, QUERY = 5, 16, 24
 LATE = 40
@@ -80,15 +80,8 @@ def rounds(seed: int, days: int = DAYS) -> list[ExplanationTask]:
 
 def gradients_only(task: ExplanationTask) -> ExplanationTask:
     """The task without its coalitions."""
-    return ExplanationTask(_gradients(task.support), _gradients(task.query))
-
-
-def _gradients(rows: Explanations) -> Explanations:
-    evidence = rows.evidence
-    measured = evidence.measured.clone()
-    measured[..., LEAVE_ONE_OUT:] = False
-    effects = torch.where(measured, evidence.effects, 0.0)
-    return replace(rows, evidence=replace(evidence, measured=measured, effects=effects, coalitions=None))
+    support, query = (replace(rows, evidence=rows.evidence.gradients_alone()) for rows in (task.support, task.query))
+    return ExplanationTask(support, query)
 
 
 def compare(seed: int, budget: str, tasks: Sequence[ExplanationTask], methods: Sequence[str]) -> Iterator[Stream]:

@@ -128,11 +128,8 @@ def log_errors(found: Tensor) -> Tensor:
 
 def with_budget(explanations: Explanations, budget: str) -> Explanations:
     """What would have been measured at a budget of ``"none"`` or ``"2M"`` coalitions."""
-    evidence = replace(explanations.evidence, coalitions=None)
-    if BUDGETS[budget] == 0:
-        border = torch.arange(evidence.effects.shape[-1]) >= LEAVE_ONE_OUT
-        effects = torch.where(border, 0.0, evidence.effects)
-        evidence = replace(evidence, effects=effects, measured=evidence.measured & ~border)
+    evidence = explanations.evidence
+    evidence = evidence.gradients_alone() if BUDGETS[budget] == 0 else replace(evidence, coalitions=None)
     return replace(explanations, evidence=evidence)
 
 

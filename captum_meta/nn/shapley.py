@@ -106,7 +106,7 @@ class ShapleyExplainer(Explainer):
         much, for the negative of the model, and before coalitions were used.
         """
         coalitions = evidence.coalitions or _border(evidence)
-        first = _first(coalitions)
+        first = coalitions.first(_MAX_POSTERIOR)
         assert prior.additive is not None
         mean = super().complete(prior, evidence).attributions
         posterior = _posterior(prior, mean, evidence, first)
@@ -114,29 +114,12 @@ class ShapleyExplainer(Explainer):
         unit = prior.scale.unsqueeze(-1)
         expected = posterior.shapley_variance() + (posterior.shapley_values() - attributions / unit).square()
         answers = [
-            self(_gradients_alone(evidence)).attributions,
+            self(evidence.gradients_alone()).attributions,
             doubting.shapley_values() * unit,
-            -self(_negative(evidence)).attributions,
+            -self(evidence.times(-torch.ones_like(evidence.total))).attributions,
             mean,
         ]
         return numbers_of(prior, replace(evidence, coalitions=first), attributions, expected, answers)
-
-
-def _gradients_alone(evidence: Evidence) -> Evidence:
-    kept = torch.arange(evidence.effects.shape[-1], device=evidence.effects.device) < LEAVE_ONE_OUT
-    return replace(evidence, measured=evidence.measured & kept, coalitions=None)
-
-
-def _negative(evidence: Evidence) -> Evidence:
-    """Evidence of the model times -1."""
-    coalitions = evidence.coalitions
-    return replace(
-        evidence,
-        effects=-evidence.effects,
-        total=-evidence.total,
-        curve=-evidence.curve,
-        coalitions=coalitions and replace(coalitions, worths=-coalitions.worths),
-    )
 
 
 def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +159,7 @@ def _refine(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitio
     if _is_complete(coalitions, evidence):
         return _exact(coalitions, evidence.total)
     unit = prior.scale.unsqueeze(-1)
-    posterior = _posterior(prior, mean, evidence, _first(coalitions))
+    posterior = _posterior(prior, mean, evidence, coalitions.first(_MAX_POSTERIOR))
     values = posterior.shapley_values() * unit
     if coalitions.members.shape[-2] <= _MAX_POSTERIOR:
         return values
@@ -188,15 +171,6 @@ def _refine(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitio
     nothing = torch.zeros_like(values)
     known = (coalitions.members, worths, coalitions.measured, evidence.players, torch.zeros_like(evidence.total))
     return values + kernel_shapley_values(*known, nothing, nothing + _LEAST_STRENGTH)
-
-
-def _first(coalitions: Coalitions) -> Coalitions:
-    """The first 2,048."""
-    return Coalitions(
-        coalitions.members[..., :_MAX_POSTERIOR, :],
-        coalitions.worths[..., :_MAX_POSTERIOR],
-        coalitions.measured[..., :_MAX_POSTERIOR],
-    )
 
 
 def _is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:

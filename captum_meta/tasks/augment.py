@@ -22,23 +22,8 @@ _INSIDE, _ROWS_INSIDE = 0.3, 6
 def negate(explanations: Explanations, tasks: Tensor) -> Explanations:
     """Explanations of -f instead of f for the tasks ``(T,)`` where True."""
     sign = torch.where(tasks, -1.0, 1.0)
-
-    def times(value: Tensor) -> Tensor:
-        return value * sign.reshape(-1, *[1] * (value.dim() - 1)).to(value)
-
-    evidence = explanations.evidence
-    coalitions = evidence.coalitions
-    return replace(
-        explanations,
-        attributions=times(explanations.attributions),
-        evidence=replace(
-            evidence,
-            effects=times(evidence.effects),
-            total=times(evidence.total),
-            curve=times(evidence.curve),
-            coalitions=coalitions and replace(coalitions, worths=times(coalitions.worths)),
-        ),
-    )
+    attributions = explanations.attributions * sign[:, None, None].to(explanations.attributions)
+    return replace(explanations, attributions=attributions, evidence=explanations.evidence.times(sign))
 
 
 def dual(evidence: Evidence) -> Evidence:
@@ -116,10 +101,7 @@ def _shorten(coalitions: Coalitions, n_players: int, generator: Generator) -> Co
     pairs = (length - 2 * n_players) // 2 - everything
     if pairs <= 0:
         return None
-    length = 2 * n_players + 2 * int(torch.randint(1, pairs + 1, (), generator=generator))
-    return Coalitions(
-        coalitions.members[..., :length, :], coalitions.worths[..., :length], coalitions.measured[..., :length]
-    )
+    return coalitions.first(2 * n_players + 2 * int(torch.randint(1, pairs + 1, (), generator=generator)))
 
 
 def augment(explanations: Explanations, generator: Generator, inside: float = _INSIDE) -> Explanations:

@@ -25,7 +25,7 @@ from captum_meta.learners import load_learner
 from captum_meta.nn import ErrorHead, ShapleyExplainer
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.tasks.cache import ExplanationCache, describe, key_of, make
-from captum_meta.types import Coalitions, Evidence, Explanations
+from captum_meta.types import Evidence, Explanations
 
 _PLAYERS = range(7, 13)
 _MULTIPLES = (2, 4, 8)
@@ -66,10 +66,7 @@ def within(evidence: Evidence, multiple: int) -> Evidence | None:
         return replace(evidence, coalitions=None)
     if coalitions is None or coalitions.members.shape[-2] < length:
         return None
-    shorter = Coalitions(
-        coalitions.members[..., :length, :], coalitions.worths[..., :length], coalitions.measured[..., :length]
-    )
-    return replace(evidence, coalitions=shorter)
+    return replace(evidence, coalitions=coalitions.first(length))
 
 
 def lessons(explainer: ShapleyExplainer, explained: Explanations) -> Iterator[Lesson]:
