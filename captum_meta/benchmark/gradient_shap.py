@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from captum.attr import GradientShap
 from rich.console import Console
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from captum_meta.attr import MetaGradientShap
 from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out
+from captum_meta.benchmark.peers import seeded
 from captum_meta.functional import attribution_error
 
 _DRAWS, _LONG, _RUNS = 5, 500, 4
@@ -30,13 +30,8 @@ def problem_names() -> list[str]:
 def _captum(problem: HeldOutProblem, draws: int, seed: int) -> Tensor:
     """Captum draws points of the path, and what else it draws, from the global streams of NumPy and torch."""
     inputs, target = problem.arguments["inputs"], problem.arguments["target"]
-    state = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        values = GradientShap(problem.model).attribute(inputs, _baselines(problem), n_samples=draws, target=target)
-    np.random.set_state(state)
-    return values
+    with seeded(seed):
+        return GradientShap(problem.model).attribute(inputs, _baselines(problem), n_samples=draws, target=target)
 
 
 def _ours(problem: HeldOutProblem, draws: int, seed: int) -> Tensor:

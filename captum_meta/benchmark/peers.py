@@ -17,7 +17,7 @@ from captum_meta.evidence import Game, measure_path
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Global random numbers of torch and numpy, which these libraries draw from, seeded here and put back behind."""
     state = np.random.get_state()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -33,14 +33,14 @@ def _seeded(seed: int) -> Iterator[None]:
 def captum_kernel_shap(problem: Problem, budget: int) -> Tensor:
     """Captum's KernelShap, which evaluates f(x) once more than its samples."""
     arguments = {"n_samples": budget - 1, "perturbations_per_eval": min(budget, problem.game().max_rows)}
-    with _seeded(problem.seed):
+    with seeded(problem.seed):
         return player_values(problem, KernelShap(problem.model).attribute(**problem.arguments, **arguments))
 
 
 def captum_shapley_sampling(problem: Problem, budget: int) -> Tensor:
     """Captum's ShapleyValueSampling, with as many permutations as the budget pays for (at least one)."""
     permutations = max(1, budget // problem.n_players)
-    with _seeded(problem.seed):
+    with seeded(problem.seed):
         method = ShapleyValueSampling(problem.model)
         return player_values(problem, method.attribute(**problem.arguments, n_samples=permutations))
 
@@ -78,7 +78,7 @@ def _by_row(problem: Problem, explain: Callable[[RowGame, int], np.ndarray]) -> 
     game = problem.game()
     for row in range(game.n_examples):
         worth = RowGame(game.take(torch.tensor([row], device=game.device)))
-        with _seeded(problem.seed + row):
+        with seeded(problem.seed + row):
             rows.append(torch.tensor(np.asarray(explain(worth, problem.seed + row)), dtype=torch.float32))
     return torch.stack(rows).to(game.device)
 
