@@ -36,9 +36,13 @@ def integer(low: int, high: int, generator: Generator) -> int:
 
 
 class BatchedModel:
-    """``T`` models of one architecture; ``has_gradient`` is False for steps and trees."""
+    """``T`` models of one architecture; ``has_gradient`` is False for steps and trees.
+
+    Where a step of training costs many times that of the others, so many times fewer are taken: ``step_cost``.
+    """
 
     has_gradient = True
+    step_cost = 1
 
     def __init__(self, n_tasks: int, generator: Generator) -> None:
         self.parameters: list[Tensor] = []
@@ -157,6 +161,8 @@ class Encoder(BatchedModel):
     The sentence stands between two tokens of its own, all are normalised with their positions before the first layer, and
     the outputs are cosine similarities of the mean token with random directions.
     """
+
+    step_cost = 4
 
     def __init__(self, n_tasks: int, n_players: int, width: int, outputs: int, generator: Generator) -> None:
         super().__init__(n_tasks, generator)

@@ -109,9 +109,7 @@ class SyntheticTaskFamily:
         n_outputs = pick(generator, 1, 2, 2, 3, 5)
         model = architecture(self.tasks_per_batch, x.shape[2], x.shape[3], n_outputs, generator)
         targets = random_data.teacher_outputs(x, n_outputs, generator)
-        steps = pick(generator, 0, 30, 100, 300)
-        if architecture is random_models.Encoder:
-            steps //= 4  # each costs ten times one of the others
+        steps = pick(generator, 0, 30, 100, 300) // model.step_cost
         train(model, x, targets, n_outputs > 1, steps, pick(generator, 0.003, 0.01, 0.02))
         inputs = x[:, : self.rows]
         baselines = _baselines(x, self.rows, generator)
