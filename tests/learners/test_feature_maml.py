@@ -1,7 +1,5 @@
 """The inner loop over a deep kernel's features derived again: a loss differentiated by autograd, one fold at a time."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -9,15 +7,7 @@ from captum_meta.learners import DeepKernelTransfer, FeatureMAML, load_learner
 from captum_meta.learners._caution import choose
 from captum_meta.learners._places import DECAYS, coordinates, faded
 from captum_meta.nn import ShapleyExplainer
-from captum_meta.tasks import SyntheticTaskFamily
-from captum_meta.training.steps import split
-from captum_meta.types import ExplanationTask
-
-
-def task() -> ExplanationTask:
-    """One model, in double precision, with exact labels."""
-    rows = SyntheticTaskFamily("shapley", tasks_per_batch=1, rows=9, seed=5)[6].to(dtype=torch.float64)
-    return split(replace(rows, evidence=replace(rows.evidence, coalitions=None), variance=None), 6)[0]
+from tests.learners.test_deep_kernel import task
 
 
 def network() -> FeatureMAML:

@@ -10,7 +10,8 @@ import torch
 from captum_meta.learners import KernelRidge, _kernel
 from captum_meta.learners._kernel import NOISES
 from captum_meta.nn import EvidenceExplainer, ShapleyExplainer
-from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations, ExplanationTask
+from captum_meta.types import Evidence, Explanations, ExplanationTask
+from tests.learners.test_ridge import evidence_of
 
 
 def explanations(n_rows: int, n_players: int, seed: int, curved: bool = True) -> Explanations:
@@ -21,16 +22,8 @@ def explanations(n_rows: int, n_players: int, seed: int, curved: bool = True) ->
     noise = torch.randn(n_rows, n_players, generator=generator, dtype=torch.float64)
     values = heights * torch.sin(2 * inputs) * curved + 0.1 * noise
     effects = torch.randn(n_rows, n_players, 5, generator=generator, dtype=torch.float64)
-    evidence = Evidence(
-        effects=effects,
-        measured=torch.ones_like(effects, dtype=torch.bool),
-        players=torch.ones(n_rows, n_players, dtype=torch.bool),
-        total=values.sum(-1),
-        curve=torch.zeros(n_rows, 3, dtype=torch.float64),
-        points=torch.tensor(SHAPLEY_POINTS).expand(n_rows, 3),
-        inputs=torch.stack([inputs, torch.zeros_like(inputs)], dim=-1),
-    )
-    return Explanations(evidence, values)
+    inputs_and_baselines = torch.stack([inputs, torch.zeros_like(inputs)], dim=-1)
+    return Explanations(replace(evidence_of(effects, values), inputs=inputs_and_baselines), values)
 
 
 def places(evidence: Evidence, unit: float, deviation: np.ndarray) -> np.ndarray:

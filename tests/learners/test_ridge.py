@@ -11,21 +11,26 @@ from captum_meta.nn import EvidenceExplainer
 from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations
 
 
+def evidence_of(effects: torch.Tensor, values: torch.Tensor) -> Evidence:
+    """All channels measured, of rows whose attributions are ``values``."""
+    n_rows = len(values)
+    return Evidence(
+        effects=effects,
+        measured=torch.ones_like(effects, dtype=torch.bool),
+        players=torch.ones_like(values, dtype=torch.bool),
+        total=values.sum(-1),
+        curve=torch.zeros(n_rows, 3, dtype=torch.float64),
+        points=torch.tensor(SHAPLEY_POINTS).expand(n_rows, 3),
+    )
+
+
 def explanations(n_rows: int, n_players: int, seed: int, signal: float) -> Explanations:
     """Attributions that are a fixed combination of the effects, the same for all players, plus noise."""
     generator = torch.Generator().manual_seed(seed)
     effects = torch.randn(n_rows, n_players, 5, generator=generator, dtype=torch.float64)
     noise = torch.randn(n_rows, n_players, generator=generator, dtype=torch.float64)
     values = signal * (effects @ torch.tensor([0.5, 0.0, 0.2, 1.0, -0.3]).double()) + noise
-    evidence = Evidence(
-        effects=effects,
-        measured=torch.ones_like(effects, dtype=torch.bool),
-        players=torch.ones(n_rows, n_players, dtype=torch.bool),
-        total=values.sum(-1),
-        curve=torch.zeros(n_rows, 3, dtype=torch.float64),
-        points=torch.tensor(SHAPLEY_POINTS).expand(n_rows, 3),
-    )
-    return Explanations(evidence, values)
+    return Explanations(evidence_of(effects, values), values)
 
 
 def plain_shared(features: np.ndarray, target: np.ndarray, strength: float, caution: float) -> tuple[np.ndarray, float]:
