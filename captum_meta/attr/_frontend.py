@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from os import PathLike
@@ -136,7 +137,7 @@ class Frontend:
         support = self._explanations(self._support, key)
         support = support.to(evidence.total.device, _working_dtype(evidence.total))
         learner = self._learner_for(evidence.total)
-        with torch.no_grad():
+        with plain_arithmetic(evidence.total.device):
             return torch.cat([learner.support_weights(support, part) for part in chunks(evidence)])
 
     def _game(
@@ -176,13 +177,13 @@ class Frontend:
     def _adapted(self, support: Support, key: Hashable) -> State:
         explanations = self._explanations(support, key)
         learner = self._learner_for(explanations.attributions)
-        with torch.no_grad():
+        with plain_arithmetic(explanations.attributions.device):
             return learner.adapt(explanations)
 
     def _explain(self, evidence: Evidence, key: Hashable) -> Prediction:
         """Predictions ``(N, M)`` for measured rows, with the state that belongs to what was measured."""
         learner, state = self._learner_for(evidence.total), self._state(evidence, key)
-        with torch.no_grad():
+        with plain_arithmetic(evidence.total.device):
             return Prediction.concatenate([learner.explain(state, part) for part in chunks(evidence)])
 
     def _state(self, evidence: Evidence, key: Hashable) -> State:
@@ -198,6 +199,13 @@ class Frontend:
         if key not in self._copies:
             self._copies[key] = deepcopy(self.learner).to(values.device, key[1]).eval()
         return self._copies[key]
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """Without gradients, and in the precision of the tensors where the explained model runs under autocast."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def chunks(evidence: Evidence) -> list[Evidence]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from captum_meta import _captum
-from captum_meta.attr._frontend import Frontend, output_dtype
+from captum_meta.attr._frontend import Frontend, output_dtype, plain_arithmetic
 from captum_meta.evidence import Game, measure_path
+from captum_meta.evidence.measure import path_slopes
 from captum_meta.types import Evidence
 
 _REFERENCE_STEPS = 200
@@ -28,8 +30,12 @@ class PathFrontend(Frontend):
         values = self._explain(self._viewed(evidence, game), (n_steps, method)).attributions
         if not self.multiplies_by_inputs:
             values = _multipliers(values, slopes, game)
-        delta = evidence.effects.sum(-2) @ _weights(n_steps, method).to(evidence.effects) - evidence.total
+        with plain_arithmetic(game.device):
+            delta = evidence.effects.sum(-2) @ _weights(n_steps, method).to(evidence.effects) - evidence.total
         return game.players.of_elements(values.to(output_dtype(game, values))), delta
+
+    def _game(self, inputs: Any, *others: Any) -> Game:
+        return super()._game(real(inputs), *others)
 
     def _default_key(self, game: Game) -> Hashable:
         return (_DEFAULT_STEPS, "gausslegendre")
@@ -40,10 +46,17 @@ class PathFrontend(Frontend):
 
     def _reference(self, game: Game) -> Tensor:
         """A long run of Captum's own quadrature, ``(N, M)``."""
-        slopes = game.slopes(_nodes(_REFERENCE_STEPS, "gausslegendre").to(game.inputs[0].dtype))
-        assert slopes is not None
-        weights = _weights(_REFERENCE_STEPS, "gausslegendre").to(slopes[0])
-        return (slopes[0].squeeze(-1) @ weights) * _difference(game)
+        slopes, _ = path_slopes(game, _nodes(_REFERENCE_STEPS, "gausslegendre"))
+        with plain_arithmetic(game.device):
+            return (slopes @ _weights(_REFERENCE_STEPS, "gausslegendre").to(slopes)) * game.difference
+
+
+def real(inputs: Any) -> Any:
+    """Inputs with whole numbers as real ones, in the default precision: a path leads through what lies between."""
+    if isinstance(inputs, tuple):
+        return tuple(real(part) for part in inputs)
+    whole = isinstance(inputs, Tensor) and not inputs.is_floating_point() and not inputs.is_complex()
+    return inputs.to(torch.get_default_dtype()) if whole else inputs
 
 
 def _nodes(n_steps: int, method: str) -> Tensor:
@@ -56,12 +69,8 @@ def _weights(n_steps: int, method: str) -> Tensor:
     return torch.tensor(_captum.approximation_parameters(method)[0](n_steps), dtype=torch.float64)
 
 
-def _difference(game: Game) -> Tensor:
-    return torch.cat([(x - b).flatten(1) for x, b in zip(game.inputs, game.baselines, strict=True)], dim=1)
-
-
 def _multipliers(values: Tensor, slopes: Tensor, game: Game) -> Tensor:
     """Attributions over (input - baseline), and the average gradient where input and baseline are the same."""
-    difference = _difference(game).to(values)
+    difference = game.difference.to(values)
     same = difference == 0
     return torch.where(same, slopes.mean(-1).to(values), values / torch.where(same, 1.0, difference))

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from captum_meta.attr._frontend import Frontend, chunks, output_dtype
+from captum_meta.attr._frontend import Frontend, chunks, output_dtype, plain_arithmetic
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley
 from captum_meta.types import Evidence
@@ -62,7 +62,7 @@ class ShapleyFrontend(Frontend):
         learner, state = self._learner_for(evidence.total), self._state(evidence, key)
         parts = chunks(evidence)
         values = attributions.split([len(part.total) for part in parts])
-        with torch.no_grad():
+        with plain_arithmetic(evidence.total.device):
             return torch.cat([learner.estimate_error(state, part, v) for part, v in zip(parts, values, strict=True)])
 
     def _elements(self, game: Game, values: Tensor) -> tuple[Tensor, ...]:
@@ -87,10 +87,11 @@ class ShapleyFrontend(Frontend):
             everything = all_coalitions(n_players, game.device).expand(game.n_rows, -1, -1)
             worths = game.worths(everything)
             assert worths.shape[-1] == 1, "The model has several outputs: pass target= to select the one to explain."
-            return shapley_values(worths.squeeze(-1))
+            with plain_arithmetic(game.device):
+                return shapley_values(worths.squeeze(-1))
         evidence = measure_shapley(game, _REFERENCE_COALITIONS * n_players)
         learner = self._learner_for(evidence.total)
-        with torch.no_grad():
+        with plain_arithmetic(evidence.total.device):
             return learner.explainer(evidence).attributions
 
 

@@ -14,8 +14,11 @@ from captum_meta import _captum
 from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta._random import uniform
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, output_dtype
+from captum_meta.attr._path import real
 from captum_meta.evidence import Game
-from captum_meta.evidence.measure import row_keys
+from captum_meta.evidence.arguments import wide
+from captum_meta.evidence.measure import path_slopes, row_keys
+from captum_meta.evidence.players import join
 from captum_meta.types import Evidence
 
 _REFERENCE_DRAWS = 200
@@ -77,10 +80,10 @@ class MetaGradientShap(Frontend, GradientShap):
         """
         is_tuple = _captum.is_tuple(inputs)
         draws = self._draws(inputs, baselines, n_samples, stdevs, target, additional_forward_args, seed)
-        prediction = self._explain(draws.evidence(), n_samples)
-        values = prediction.attributions
-        if not self.multiplies_by_inputs:
-            values = draws.multipliers(values)
+        if self.multiplies_by_inputs:
+            values = self._explain(draws.evidence(), n_samples).attributions
+        else:
+            values = draws.average_gradient()
         game = draws.game
         parts = game.players.of_elements(values.to(output_dtype(game, values)))
         attributions = _captum.format_output(is_tuple, parts)
@@ -88,17 +91,19 @@ class MetaGradientShap(Frontend, GradientShap):
 
     def _draws(self, inputs: Any, baselines: Any, n_samples: int, stdevs: Any, target: Any, extra: Any, seed: int) -> _Draws:
         count_examples(inputs)
-        distribution = _captum.format_callable_baseline(baselines, inputs)
-        assert isinstance(distribution[0], Tensor), (
-            f"Baselines distribution has to be provided in a form of a torch.Tensor, got {type(distribution[0])}."
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be positive, got {n_samples}: each draw of a row is one of its gradients.")
+        given = _captum.format_callable_baseline(baselines, inputs)
+        assert isinstance(given[0], Tensor), (
+            f"Baselines distribution has to be provided in a form of a torch.Tensor, got {type(given[0])}."
         )
-        formatted, _ = _captum.format_input_baseline(inputs, None)
-        assert len(distribution) == len(formatted) and all(
-            part.shape[1:] == x.shape[1:] for part, x in zip(distribution, formatted, strict=True)
-        ), "The samples in input and baseline batches must have the same shape."
+        formatted = real(_captum.format_input_baseline(inputs, None)[0])
         noise = stdevs if isinstance(stdevs, tuple) else (stdevs,) * len(formatted)
-        game = Game(self.forward_func, inputs, None, target, extra)
-        return _Draws(game, tuple(part.detach() for part in distribution), n_samples, noise, seed)
+        assert len(given) == len(noise) == len(formatted), (
+            f"There are {len(given)} baselines and {len(noise)} stdevs for {len(formatted)} inputs: pass one for each input."
+        )
+        distribution = tuple(_samples(part, x) for part, x in zip(given, formatted, strict=True))
+        return _Draws(Game(self.forward_func, formatted, None, target, extra), distribution, n_samples, noise, seed)
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
         raise NotImplementedError(
@@ -129,11 +134,13 @@ class _Draws:
         keys = row_keys(game)
         rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
         repeated = game.take(rows)
-        baselines = tuple(part.to(x.device, x.dtype) for part, x in zip(distribution, game.inputs, strict=True))
-        pick = _spread_over(baselines, game.inputs, n_samples, keys, seed).flatten()
-        starts = tuple(part[pick] for part in baselines)
-        means = tuple(part.mean(0, keepdim=True) for part in baselines)
-        self.expected = torch.cat([(x - mean).flatten(1) for x, mean in zip(game.inputs, means, strict=True)], dim=1)
+        starts = tuple(
+            part[_spread_over(part, x, n_samples, keys, seed + 1009 * place).flatten()]
+            for place, (part, x) in enumerate(zip(distribution, game.inputs, strict=True))
+        )
+        self.expected = join(
+            wide(x) - wide(part).mean(0, keepdim=True) for x, part in zip(game.inputs, distribution, strict=True)
+        )
         ends = tuple(
             x + (stdev * _normal(keys, (n_samples, *x.shape[1:]), seed + 17 * (place + 2)).flatten(0, 1)).to(x)
             for place, (x, stdev) in enumerate(zip(repeated.inputs, stdevs, strict=True))
@@ -143,17 +150,8 @@ class _Draws:
         middles = tuple(
             b + alphas.to(x).reshape(-1, *[1] * (x.dim() - 1)) * (x - b) for x, b in zip(ends, starts, strict=True)
         )
-        measured = _with_inputs(repeated, middles).slopes(torch.ones(1))
-        if measured is None:
-            raise RuntimeError(
-                "The explained model has no gradient with respect to its inputs, which GradientShap is made of: "
-                "use MetaKernelShap or MetaShapleyValueSampling, which need only its outputs."
-            )
-        assert measured[0].shape[-1] == 1, (
-            "Target not provided when necessary, cannot take gradient with respect to multiple outputs: pass target=."
-        )
-        self.slopes = measured[0][:, :, 0, 0]
-        self.delta = torch.cat([(x - b).flatten(1) for x, b in zip(ends, starts, strict=True)], dim=1)
+        self.slopes = path_slopes(_with_inputs(repeated, middles), torch.ones(1))[0].squeeze(-1)
+        self.delta = join(wide(x) - wide(b) for x, b in zip(ends, starts, strict=True))
         one = torch.ones(1)
         change = _with_inputs(repeated, ends).at(one) - _with_inputs(repeated, starts).at(one)
         self.change = change.flatten()
@@ -182,29 +180,33 @@ class _Draws:
             points=torch.full_like(total, _NODE).unsqueeze(-1),
         )
 
-    def multipliers(self, values: Tensor) -> Tensor:
-        """Attributions over the expected difference; the average gradient where that is zero."""
-        delta = self.expected.to(values)
-        same = delta.abs() < 1e-12
-        return torch.where(same, self._mean(self.slopes).to(values), values / torch.where(same, 1.0, delta))
+    def average_gradient(self) -> Tensor:
+        """The mean over the draws, ``(B, M)``."""
+        return self._mean(self.slopes)
 
     def deltas(self) -> Tensor:
         """Each draw's own gap, ``(B * n,)``."""
         return (self.slopes * self.delta).sum(1) - self.change
 
 
-def _spread_over(
-    baselines: tuple[Tensor, ...], inputs: tuple[Tensor, ...], n_samples: int, keys: Tensor, seed: int
-) -> Tensor:
+def _samples(baselines: Any, x: Tensor) -> Tensor:
+    """The distribution of one input's baselines, ``(K, *features)``; of a number itself alone."""
+    if not isinstance(baselines, Tensor):
+        return torch.full_like(x[:1], baselines)
+    assert baselines.shape[1:] == x.shape[1:], "The samples in input and baseline batches must have the same shape."
+    if len(baselines) == 0:
+        raise ValueError("The distribution of baselines is empty: pass at least one.")
+    return baselines.detach().to(x)
+
+
+def _spread_over(baselines: Tensor, x: Tensor, n_samples: int, keys: Tensor, seed: int) -> Tensor:
     """Indices ``(B, n)`` of baselines, one from each stratum of them along the direction from their mean to the input.
 
     The strata are met in random order, so that they are unrelated to those of the path.
     """
-    count = len(baselines[0])
-    along = torch.zeros(len(keys), count, dtype=torch.float64, device=keys.device)
-    for part, x in zip(baselines, inputs, strict=True):
-        centred = (part - part.mean(0)).flatten(1).double()
-        along += (x - part.mean(0)).flatten(1).double() @ centred.T
+    count = len(baselines)
+    mean = baselines.mean(0)
+    along = join([x - mean]).double() @ join([baselines - mean]).double().T
     order = along.argsort(dim=-1, stable=True)
     strata = uniform(keys, (n_samples,), seed + 2).argsort(dim=-1)
     places = (strata + uniform(keys, (n_samples,), seed)) / n_samples * count

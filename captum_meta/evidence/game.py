@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_meta import _captum
-from captum_meta.evidence.players import Players, Tensors
+from captum_meta.evidence.arguments import as_tensor, fill, take_rows, take_target, wide
+from captum_meta.evidence.players import Players, Tensors, join
 from captum_meta.evidence.untouched import says_no_gradient, untouched
 
 _MAX_ROWS = 4096
@@ -46,7 +47,7 @@ class Game:
         self.forward_func = forward_func
         formatted, starts = _captum.format_input_baseline(inputs, baselines)
         self.inputs: Tensors = tuple(tensor.detach() for tensor in formatted)
-        self.baselines = _fill(self.inputs, starts)
+        self.baselines = fill(self.inputs, starts)
         self.target = target
         self.additional_forward_args = _captum.format_additional_forward_args(additional_forward_args)
         masks = None if feature_mask is None else _captum.format_tensor_into_tuples(feature_mask)
@@ -77,6 +78,11 @@ class Game:
     def n_rows(self) -> int:
         """Rows of the game: examples, or 1 where the model gives one number for the whole batch."""
         return 1 if self._whole_batch else self.n_examples
+
+    @property
+    def difference(self) -> Tensor:
+        """``(N, elements)``, input minus baseline."""
+        return join(wide(x) - wide(b) for x, b in zip(self.inputs, self.baselines, strict=True))
 
     @property
     def mask(self) -> Tensor:
@@ -158,13 +164,13 @@ class Game:
 
         def collect(gradients: Tensors, rows: Tensor) -> Tensor:
             parts = zip(gradients, self.inputs, self.baselines, strict=True)
-            return self.players.rows(rows).collect(tuple(g * (x[rows] - b[rows]) for g, x, b in parts))
+            return self.players.rows(rows).collect(tuple(g * (wide(x[rows]) - wide(b[rows])) for g, x, b in parts))
 
         return self._differentiate(points, collect)
 
     def slopes(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gradient of each element at points of the path ``(N, elements, G, K)``, and f there ``(N, G, K)``, or None."""
-        return self._differentiate(points, lambda gradients, rows: torch.cat([g.flatten(1) for g in gradients], dim=1))
+        return self._differentiate(points, lambda gradients, rows: join(gradients))
 
     def _differentiate(self, points: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor] | None:
         if not self.has_gradient:
@@ -182,7 +188,9 @@ class Game:
         everyone = torch.arange(self.n_examples, device=self.device)
         step = self.n_examples if self._whole_batch else self.max_gradient_rows
         rows = everyone.repeat(len(points))
-        alphas = points.to(self.device).repeat_interleave(self.n_examples)
+        alphas = points.to(self.device, torch.promote_types(self.inputs[0].dtype, torch.float32)).repeat_interleave(
+            self.n_examples
+        )
         effects, values = [], []
         for index in torch.arange(len(rows), device=self.device).split(step):
             whole = self._whole_batch
@@ -198,15 +206,15 @@ class Game:
     def _gradient(self, rows: Tensor, alphas: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor]:
         """Reduced gradients ``(R, *, K)`` and values ``(R, K)``; one row for all where the model answers so."""
         with torch.inference_mode(False), torch.enable_grad():
-            x = tuple(part.detach().clone().requires_grad_() for part in self._on_path(alphas, rows))
-            output = self._forward(x, rows)
-            if not output.requires_grad:
-                raise RuntimeError("The output does not require grad and does not have a grad_fn")
+            x = tuple(part.requires_grad_() for part in self._on_path(alphas, rows))
+            output = self._forward(tuple(part.clone() for part in x), rows)  # the model may work in place
             columns = []
             for k in range(output.shape[1]):
                 last = k == output.shape[1] - 1
-                gradients = torch.autograd.grad(output[:, k].sum(), x, retain_graph=not last, allow_unused=len(x) > 1)
-                filled = tuple(torch.zeros_like(p) if g is None else g for g, p in zip(gradients, x, strict=True))
+                gradients = torch.autograd.grad(output[:, k].sum(), x, retain_graph=not last, allow_unused=True)
+                if all(gradient is None for gradient in gradients):
+                    raise RuntimeError("The output does not require grad with respect to any input")
+                filled = tuple(wide(torch.zeros_like(p) if g is None else g) for g, p in zip(gradients, x, strict=True))
                 columns.append(reduce(filled, rows))
         effect = torch.stack(columns, dim=-1)
         return (effect.sum(0, keepdim=True) if self._whole_batch else effect), output.detach()
@@ -215,10 +223,10 @@ class Game:
         rows = torch.arange(self.n_examples, device=self.device) if rows is None else rows
         parts = []
         for x, b in zip(self.inputs, self.baselines, strict=True):
-            alpha = alphas.to(x.device, x.dtype if x.is_floating_point() else torch.float32)
-            alpha = alpha.reshape(-1, *[1] * (x.dim() - 1))
-            mixed = torch.where(alpha == 1, x[rows], torch.where(alpha == 0, b[rows], b[rows] + alpha * (x[rows] - b[rows])))
-            parts.append(mixed.to(x.dtype))
+            alpha = alphas.to(x.device).reshape(-1, *[1] * (x.dim() - 1))
+            end, start = x[rows], b[rows]
+            between = wide(start) + alpha * (wide(end) - wide(start))
+            parts.append(torch.where(alpha == 1, end, torch.where(alpha == 0, start, between.to(x.dtype))))
         return tuple(parts)
 
     def _compose(self, members: Tensor, rows: Tensor | None = None) -> Tensors:
@@ -273,45 +281,5 @@ class Game:
         extra = self.additional_forward_args
         if extra is not None and not whole:
             extra = tuple(take_rows(value, rows, self.n_examples) for value in extra)
-        output = _captum.run_forward(self.forward_func, x, target, extra)
-        return output if isinstance(output, Tensor) else torch.as_tensor(output, device=self.device)
-
-
-def _fill(inputs: Tensors, baselines: tuple[Any, ...]) -> Tensors:
-    """Baselines as tensors of the inputs' shapes."""
-    assert len(inputs) == len(baselines), (
-        f"There are {len(baselines)} baselines for {len(inputs)} inputs: pass one baseline for each input."
-    )
-    filled = []
-    for x, b in zip(inputs, baselines, strict=True):
-        value = b.detach().to(x) if isinstance(b, Tensor) else torch.full_like(x, b)
-        try:
-            filled.append(value.expand_as(x))
-        except RuntimeError as error:
-            raise AssertionError(
-                f"A baseline of shape {tuple(value.shape)} does not fit an input of shape {tuple(x.shape)}: pass a number, "
-                "one row, or one row for each example."
-            ) from error
-    return tuple(filled)
-
-
-def take_target(target: Any, rows: Tensor, n_examples: int) -> Any:
-    """The targets of the rows, for those that name one for each example."""
-    if isinstance(target, list):
-        assert len(target) == n_examples, "Target list length does not match output!"
-        return [target[row] for row in rows.tolist()]
-    if isinstance(target, Tensor) and target.numel() > 1:
-        assert target.shape == (n_examples,), (
-            f"Tensor target dimension {tuple(target.shape)} is not valid: pass one target for each of {n_examples} examples."
-        )
-        return target[rows.to(target.device)]
-    if isinstance(target, Tensor) and target.dim() == 1 and n_examples == 1:
-        return int(target.item()) if not target.is_floating_point() else target
-    return target
-
-
-def take_rows(value: Any, rows: Tensor, n_examples: int) -> Any:
-    """The rows of an additional argument that has one entry for each example; others as they are."""
-    if isinstance(value, Tensor) and value.dim() > 0 and len(value) == n_examples:
-        return value[rows.to(value.device)]
-    return value
+        output = as_tensor(self.forward_func(*x, *(extra or ())), self.device)
+        return wide(_captum.select_targets(output, target))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_meta.evidence.game import take_rows
+from captum_meta.evidence.arguments import take_rows
 from captum_meta.evidence.untouched import untouched
 
 Tensors = tuple[Tensor, ...]

@@ -51,7 +51,7 @@ class ShapleyMeasurement:
 
     def __init__(self, game: Game, n_samples: int | None = None, seed: int = 0) -> None:
         self.game = game
-        points = torch.tensor(SHAPLEY_POINTS, dtype=game.inputs[0].dtype if game.has_gradient else torch.float32)
+        points = torch.tensor(SHAPLEY_POINTS)
         gradients = game.effects(points)
         values = game.at(points[[0, 2]]) if gradients is None else gradients[1]
         self.start, self.total = values[:, -1], values[:, 0] - values[:, -1]
@@ -128,10 +128,31 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
         Evidence ``(N, M, G)`` and the gradients themselves, ``(N, M, G)``. G gradients and two forwards a row.
 
     Raises:
+        AssertionError, RuntimeError: as :func:`path_slopes`.
+    """
+    slopes, values = path_slopes(game, nodes)
+    ends = game.at(torch.tensor([0.0, 1.0])).squeeze(-1)
+    effects = slopes * game.difference.unsqueeze(-1)
+    evidence = Evidence(
+        effects=effects,
+        measured=torch.ones_like(effects, dtype=torch.bool),
+        players=game.mask,
+        total=ends[:, 1] - ends[:, 0],
+        curve=values - ends[:, :1],
+        points=nodes.to(values).expand(len(values), -1),
+        inputs=_inputs(game),
+    )
+    return evidence, slopes
+
+
+def path_slopes(game: Game, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the one selected output at points of the path ``(N, elements, G)``, and f there ``(N, G)``.
+
+    Raises:
         AssertionError: if the model has several outputs and no target selects one, or one output for a whole batch.
         RuntimeError: if the model has no gradient.
     """
-    measured = game.slopes(nodes.to(game.inputs[0].dtype) if game.has_gradient else nodes)
+    measured = game.slopes(points)
     if measured is None:
         raise RuntimeError(
             "The explained model has no gradient with respect to its inputs, which path integrals are made of: "
@@ -144,20 +165,8 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
         "forward_func gives one number for the whole batch, but a path integral needs one for each example: "
         "return one entry for each example, or use MetaShapleyValueSampling."
     )
-    slopes, values = (part.squeeze(-1) for part in measured)
-    ends = game.at(torch.tensor([0.0, 1.0])).squeeze(-1)
-    delta = torch.cat([(x - b).flatten(1) for x, b in zip(game.inputs, game.baselines, strict=True)], dim=1)
-    effects = slopes * delta.unsqueeze(-1)
-    evidence = Evidence(
-        effects=effects,
-        measured=torch.ones_like(effects, dtype=torch.bool),
-        players=game.mask,
-        total=ends[:, 1] - ends[:, 0],
-        curve=values - ends[:, :1],
-        points=nodes.to(values).expand(len(values), -1),
-        inputs=_inputs(game),
-    )
-    return evidence, slopes
+    slopes, values = measured
+    return slopes.squeeze(-1), values.squeeze(-1)
 
 
 def row_keys(game: Game) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -66,9 +67,9 @@ class Players:
 
     def collect(self, elements: Tensors) -> Tensor:
         """Sum over each player's elements: tensors of the inputs' shapes to ``(R, M)``."""
-        flat = [tensor.flatten(1) for tensor in elements]
         if self.groups is None:
-            return torch.cat(flat, dim=1)
+            return join(elements)
+        flat = [_elements(tensor) for tensor in elements]
         total = flat[0].new_zeros(len(flat[0]), self.count)
         for part, group in zip(flat, self.groups, strict=True):
             total = total.scatter_add(1, group.expand(len(part), -1), part)
@@ -80,6 +81,15 @@ class Players:
             return self
         groups = self.groups and tuple(group[index] for group in self.groups)
         return Players(self.shapes, groups, self.mask[index])
+
+
+def join(tensors: Iterable[Tensor]) -> Tensor:
+    """Tensors ``(B, *features)`` side by side, ``(B, elements)``."""
+    return torch.cat([_elements(tensor) for tensor in tensors], dim=1)
+
+
+def _elements(tensor: Tensor) -> Tensor:
+    return tensor.unsqueeze(-1).flatten(1)
 
 
 def _flatten(mask: Tensor, tensor: Tensor) -> Tensor:

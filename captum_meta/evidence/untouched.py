@@ -34,8 +34,11 @@ def _moving_buffers(forward_func: Callable[..., Any]) -> list[tuple[Tensor, Tens
 
 _NO_GRADIENT = (
     "Can't call numpy() on Tensor that requires grad",
-    "does not require grad and does not have a grad_fn",
-    "One of the differentiated Tensors appears to not have been used in the graph",
+    "does not require grad",
+    "Inference tensors cannot be saved for backward",
+    "the derivative for",
+    "has been modified by an inplace operation",
+    "You must implement either the backward or vjp method",
 )
 
 

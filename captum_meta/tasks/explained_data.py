@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta import _captum
-from captum_meta.evidence.game import take_rows, take_target
+from captum_meta.evidence.arguments import take_rows, take_target
 from captum_meta.evidence.untouched import untouched
 
 Model = Callable[..., Any]

@@ -117,7 +117,7 @@ def _plan(n_rows: int, n_players: int, part: int) -> tuple[Tensor, Tensor]:
 def path_reference(game: Game, seed: int) -> Tensor:
     """Integrated Gradients ``(N, M)`` of every element by composite Gauss-Legendre quadrature with 96 gradients."""
     nodes, weights = gauss_legendre(_IG_POINTS)
-    delta = torch.cat([(x - b).flatten(1) for x, b in zip(game.inputs, game.baselines, strict=True)], dim=1)
+    delta = game.difference
     mean = torch.zeros((), dtype=torch.float64, device=game.device)
     for piece in range(_IG_PIECES):
         slopes = game.slopes((nodes + piece) / _IG_PIECES)

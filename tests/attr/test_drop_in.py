@@ -1,0 +1,170 @@
+"""Unusual inputs, models and surroundings that Captum accepts: at full budget the answer is the exact one."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import Attribution, GradientShap, IntegratedGradients, ShapleyValueSampling
+from torch import Tensor, nn
+
+from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
+from tests.attr.conftest import untrained
+
+X = torch.tensor([[2.0, 1.0, 3.0], [1.0, 4.0, 2.0]])
+PRODUCT = (X.prod(1) / 3).unsqueeze(1).expand(2, 3)
+"""Shapley values and Integrated Gradients of the product of all features."""
+FULL = {MetaKernelShap: {"n_samples": 6}, MetaShapleyValueSampling: {"n_samples": 2}, MetaIntegratedGradients: {}}
+
+
+class InPlace(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(2.0).prod(1) / 8
+
+
+class Product(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.prod(1)
+
+
+class NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.prod(1)
+
+
+def explain(front_end: type[Attribution], model: Callable[..., Any], x: Any, **arguments: Any) -> Any:
+    attr = front_end(model, learner=untrained(front_end.kind))  # type: ignore[attr-defined, call-arg]
+    return attr.attribute(x, **FULL.get(front_end, {}), **arguments)
+
+
+@pytest.mark.parametrize("front_end", FULL)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_dtypes_of_inputs(front_end: type[Attribution], dtype: torch.dtype) -> None:
+    values = explain(front_end, lambda x: x.float().prod(1), X.to(dtype))
+    assert values.dtype == (dtype if dtype.is_floating_point else torch.float32)
+    assert torch.allclose(values.float(), PRODUCT, rtol=1e-2 if dtype.itemsize == 2 else 1e-5)
+
+
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
+def test_truth_values_in_and_out(front_end: type[Attribution]) -> None:
+    x = torch.tensor([[True, True, False], [True, True, True]])
+    expected = torch.tensor([[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]])
+    assert torch.allclose(explain(front_end, lambda x: x[:, :2].all(1), x)[0], expected[0], atol=1e-6)
+    assert torch.allclose(explain(front_end, lambda x: x.float().prod(1), x)[1], expected[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
+def test_outputs_that_are_whole_numbers(front_end: type[Attribution]) -> None:
+    assert torch.allclose(explain(front_end, lambda x: x.prod(1).long(), X), PRODUCT, atol=1e-5)
+    assert torch.allclose(explain(front_end, lambda x: np.asarray(x.prod(1).numpy(), dtype=int), X), PRODUCT, atol=1e-5)
+
+
+@pytest.mark.parametrize("front_end", FULL)
+@pytest.mark.parametrize("model", [InPlace(), nn.Sequential(nn.ReLU(inplace=True), Product())], ids=["mul_", "ReLU"])
+def test_models_that_work_in_place(front_end: type[Attribution], model: nn.Module) -> None:
+    x = X.clone()
+    assert torch.allclose(explain(front_end, model, x), PRODUCT, atol=1e-5)
+    assert torch.equal(x, X)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        torch.inference_mode()(Product()),
+        NoBackward.apply,
+        lambda x: torch.special.zeta(x + 2, x + 1).sum(1) * 0 + x.prod(1),
+        nn.Sequential(nn.ReLU(inplace=True), InPlace()),
+    ],
+    ids=["inference mode", "no backward", "no derivative", "in place"],
+)
+def test_models_that_cannot_be_differentiated(model: Callable[..., Any]) -> None:
+    values = MetaKernelShap(model, learner=untrained("shapley")).attribute(X, n_samples=6)
+    assert torch.allclose(values, PRODUCT, atol=1e-5)
+    with pytest.raises(RuntimeError, match="use MetaKernelShap"):
+        MetaIntegratedGradients(model, learner=untrained("path")).attribute(X)
+
+
+def test_a_model_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+        values = explain(MetaKernelShap, model, X, target=0)
+        assert torch.allclose(values.sum(1), (model(X) - model(0 * X)).flatten(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "front_end"),
+    [
+        (ShapleyValueSampling, MetaShapleyValueSampling),
+        (IntegratedGradients, MetaIntegratedGradients),
+        (GradientShap, MetaGradientShap),
+    ],
+)
+def test_inputs_without_a_dimension_of_features(method: type[Attribution], front_end: type[Attribution]) -> None:
+    x = torch.tensor([1.0, 2.0, 3.0])
+    base = {"baselines": torch.zeros(2)} if method is GradientShap else {}
+    theirs = method(lambda x: 2 * x + 1).attribute(x, **base)  # type: ignore[call-arg]
+    assert torch.allclose(explain(front_end, lambda x: 2 * x + 1, x, **base), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("front_end", [*FULL, MetaGradientShap])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_is_for_the_explained_model_alone(front_end: type[Attribution], dtype: torch.dtype) -> None:
+    def answer(context: AbstractContextManager[Any]) -> Tensor:
+        base = {"baselines": torch.zeros(2, 4)} if front_end is MetaGradientShap else {"baselines": torch.ones(1, 4)}
+        attr = front_end(lambda x: x.sin().prod(1) + x[:, 0] * x[:, 1])  # type: ignore[call-arg]
+        x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+        with context:
+            if front_end is not MetaGradientShap:
+                attr.adapt(x.flip(0), **base)  # type: ignore[attr-defined]
+            return attr.attribute(x, **base)  # type: ignore[no-any-return]
+
+    assert torch.equal(answer(nullcontext()), answer(torch.autocast("cpu", dtype)))
+
+
+@pytest.mark.parametrize("front_end", FULL)
+@pytest.mark.parametrize("output", [{"logits": 1}, None, (X, X)], ids=["dict", "None", "tuple"])
+def test_what_is_no_output_is_named(front_end: type[Attribution], output: object) -> None:
+    with pytest.raises(AssertionError, match=f"forward_func gave a {type(output).__name__}"):
+        explain(front_end, lambda x: output, X, target=0)
+
+
+def test_gradient_shap_draws_of_every_input_for_itself() -> None:
+    def model(x: Tensor, y: Tensor) -> Tensor:
+        return x.float().square().sum(1) + y.sum(1)
+
+    x, y = torch.tensor([[3, 1], [2, 2]]), torch.ones(2, 1)
+    attr = MetaGradientShap(model, learner=untrained("path"))
+    baselines = (torch.tensor([[1, 0], [0, 0], [0, 1]]), torch.zeros(5, 1))
+    values = attr.attribute((x, y), baselines, n_samples=2000)
+    assert torch.allclose(values[0], x**2 - baselines[0].float().square().mean(0), atol=0.1)
+    assert torch.allclose(values[1], torch.ones(2, 1), atol=1e-2)
+    assert attr.attribute((x, y), (torch.zeros(1, 2), 0))[1].shape == (2, 1)  # Captum takes a number behind a tensor
+
+
+def test_gradient_shap_without_multiplication_is_the_average_gradient() -> None:
+    x, baselines = torch.tensor([[0.5, 1.0], [-1.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, -1.0]])
+    attr = MetaGradientShap(lambda x: x.square().sum(1), multiply_by_inputs=False, learner=untrained("path"))
+    expected = x + baselines.mean(0)  # of 2 z over the path from each baseline
+    assert torch.allclose(attr.attribute(x, baselines, n_samples=2000), expected, atol=5e-2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"n_samples": 0}, ValueError),
+        ({"stdevs": (0.1, 0.2)}, AssertionError),
+        ({"baselines": torch.zeros(0, 3)}, ValueError),
+        ({"baselines": (torch.zeros(2, 3), torch.zeros(2, 3))}, AssertionError),
+        ({"baselines": torch.zeros(2, 2)}, AssertionError),
+    ],
+    ids=str,
+)
+def test_gradient_shap_says_what_is_wrong(wrong: dict[str, Any], error: type[Exception]) -> None:
+    attr = MetaGradientShap(Product(), learner=untrained("path"))
+    with pytest.raises(error, match=r"pass|positive|same shape"):
+        attr.attribute(X, **{"baselines": torch.zeros(2, 3), **wrong})
+    with pytest.raises(AssertionError, match="one number for the whole batch"):
+        MetaGradientShap(lambda x: x.sum(), learner=untrained("path")).attribute(X, torch.zeros(1, 3))
