@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from os import PathLike
+from threading import RLock
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from captum_meta.types import Evidence, Explanations, Kind, State
 
 _MAX_PLAYER_ROWS = 2**18
 _MAX_PAIRS = 2**22
+_LOCK = RLock()
 Learner = MetaLearner | str | PathLike[str] | None
 
 
@@ -81,8 +83,7 @@ class Frontend:
             AssertionError: if ``attributions`` have another shape than the inputs.
             ValueError: if they are not finite, or there are no rows. The support set is then as it was before.
         """
-        if len(_captum.format_tensor_into_tuples(inputs)[0]) == 0:
-            raise ValueError("The support set is empty: pass at least one row to adapt to.")
+        count_examples(inputs, empty=ValueError)
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)
         game.at(torch.ones(1))
         if attributions is None and teacher is not None:
@@ -102,6 +103,9 @@ class Frontend:
             values = torch.cat([self._reference(part) for part in shown])
         else:
             values = player_attributions(attributions, game)
+        if not bool(values.isfinite().all()):
+            broken = (~values.isfinite()).any(1).nonzero().flatten().tolist()
+            raise ValueError(f"attributions of the support rows {broken} are not finite: leave these rows out.")
         support = self._support.extended(game, values)
         keys = list(self._states) or [self._default_key(game)]
         states = {key: self._adapted(support, key) for key in keys}
@@ -174,6 +178,7 @@ class Frontend:
         explanations = support.explanations(lambda game: self._viewed(self._measure_support(game, key), game))
         return explanations.to(dtype=_working_dtype(explanations.attributions))
 
+    @torch.inference_mode(False)
     def _adapted(self, support: Support, key: Hashable) -> State:
         explanations = self._explanations(support, key)
         learner = self._learner_for(explanations.attributions)
@@ -197,14 +202,17 @@ class Frontend:
         """The learner on the device and in the precision of ``values``; the user's own object stays where it is."""
         key = (str(values.device), _working_dtype(values))
         if key not in self._copies:
-            self._copies[key] = deepcopy(self.learner).to(values.device, key[1]).eval()
+            with torch.inference_mode(False):
+                self._copies[key] = deepcopy(self.learner).to(values.device, key[1]).eval()
         return self._copies[key]
 
 
 @contextmanager
 def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """Without gradients, and in the precision of the tensors where the explained model runs under autocast."""
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+    """For our own networks: without gradients, one thread at a time, as some learners put adapted weights into a module
+    and take them out again, and in the tensors' precision where the explained model runs under autocast.
+    """
+    with _LOCK, torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield
 
 

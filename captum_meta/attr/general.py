@@ -11,9 +11,9 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
-from captum_meta.attr._frontend import Frontend, Learner, output_dtype
+from captum_meta.attr._frontend import Frontend, Learner, count_examples, output_dtype
 from captum_meta.evidence import Game, measure_shapley
-from captum_meta.learners import MetaLearner, Ridge
+from captum_meta.learners import Ridge
 from captum_meta.nn import EvidenceExplainer
 from captum_meta.types import Evidence
 
@@ -27,7 +27,8 @@ class MetaAttribution(Frontend, Attribution):
     Args:
         forward_func: the model, as in Captum.
         teacher: a Captum method over the same model, such as ``FeatureAblation(model)``.
-        learner: a :class:`~captum_meta.learners.MetaLearner` of kind ``"general"``; by default ridge regression.
+        learner: a :class:`~captum_meta.learners.MetaLearner` of kind ``"general"``, or the path of a saved one; by default
+            ridge regression.
 
     >>> import torch
     >>> from captum.attr import FeatureAblation
@@ -43,7 +44,7 @@ class MetaAttribution(Frontend, Attribution):
     def __init__(self, forward_func: Callable[..., Any], teacher: Attribution, learner: Learner = None) -> None:
         Attribution.__init__(self, forward_func)
         self.teacher = teacher
-        self._set_learner(learner if isinstance(learner, MetaLearner) else Ridge(EvidenceExplainer()))
+        self._set_learner(Ridge(EvidenceExplainer()) if learner is None else learner)
 
     def adapt(self, inputs: Any, *arguments: Any, attributions: Any = None, teacher: Any = None, **others: Any) -> Any:
         """As for all front ends; without ``attributions`` the teacher explains the rows."""
@@ -73,6 +74,7 @@ class MetaAttribution(Frontend, Attribution):
                 "so that it can be learned from a few rows that the teacher explains."
             )
         is_tuple = _captum.is_tuple(inputs)
+        count_examples(inputs)
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)
         values = self._explain(measure_shapley(game, n_samples), n_samples).attributions
         return _captum.format_output(is_tuple, game.players.of_elements(values.to(output_dtype(game, values))))

@@ -61,12 +61,15 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
     'shapley'
     """
     requested = _DEFAULTS.get(kind, "ridge") if name is None else name
+    if not isinstance(requested, (str, PathLike)):
+        raise TypeError(f"A learner is named by a string or a path, got {requested!r}: pass one of {list_learners(kind)}.")
     shipped = _shipped_folder() / f"{kind}-{requested}.json"
     path = shipped if isinstance(requested, str) and shipped.is_file() else _with(Path(requested), ".json")
     if not path.is_file():
+        shipped_names = f"one of {list_learners(kind)}, or " if list_learners(kind) else ""
         raise ValueError(
-            f"There is no learner {str(requested)!r} for {kind} attributions: pass one of {list_learners(kind)}, "
-            "or the path that was given to learner.save()."
+            f"There is no learner {str(requested)!r} for {kind} attributions: pass {shipped_names}"
+            "the path that was given to learner.save()."
         )
     config = json.loads(path.read_text())
     _check(config, path, kind)

@@ -73,7 +73,8 @@ class EmbeddingEncoder(Encoder):
             )
         centred = (embedding - statistics["embedding mean"].unsqueeze(-2)) / statistics["embedding deviation"].unsqueeze(-2)
         generator = torch.Generator().manual_seed(embedding.shape[-1])
-        projection = torch.randn(embedding.shape[-1], self.width, generator=generator) / embedding.shape[-1] ** 0.5
+        projection = torch.randn(embedding.shape[-1], self.width, generator=generator, dtype=torch.float32)
+        projection = projection / embedding.shape[-1] ** 0.5
         return (centred @ projection.to(centred)).unsqueeze(-2)
 
 

@@ -1,11 +1,13 @@
 """The support set: what it may be, what it changes, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from captum.attr import FeatureAblation, IntegratedGradients, KernelShap, Saliency
 
 from captum_meta.attr import MetaAttribution, MetaGradientShap, MetaIntegratedGradients, MetaKernelShap
-from captum_meta.learners import Ridge
+from captum_meta.learners import Ridge, list_learners
 from captum_meta.nn import PathExplainer, ShapleyExplainer
 from tests.attr.conftest import CountingModel
 
@@ -74,7 +76,7 @@ def test_bad_attributions_leave_the_support_set_as_it_was(values: torch.Tensor, 
 
 
 def test_an_empty_support_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="at least one example"):
         shapley().adapt(torch.zeros(0, 6), target=0)
 
 
@@ -110,3 +112,46 @@ def test_other_methods_are_learned_from_a_few_rows(teacher: type) -> None:
 def test_gradient_shap_says_that_it_does_not_adapt() -> None:
     with pytest.raises(NotImplementedError, match="MetaIntegratedGradients"):
         MetaGradientShap(CountingModel()).adapt(torch.randn(2, 6), target=0)
+
+
+def test_rows_whose_reference_is_not_finite_are_named() -> None:
+    x = torch.randn(4, 3)
+    x[2, 0] = 5.0
+    with pytest.raises(ValueError, match=r"rows \[2\] are not finite"):
+        shapley(lambda x: torch.where(x[:, 0] > 4, torch.nan, x.prod(1))).adapt(x)
+
+
+@pytest.mark.parametrize("name", list_learners())
+def test_learners_do_not_depend_on_where_they_are_used(name: str) -> None:
+    model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)), torch.randn(12, 4)
+
+    def answer(attr: MetaKernelShap | None = None) -> torch.Tensor:
+        attr = MetaKernelShap(model, learner=name) if attr is None else attr
+        return attr.adapt(x[:8], target=0).attribute(x[8:], target=0, n_samples=0)
+
+    expected = answer()
+    with torch.inference_mode():
+        assert torch.equal(answer(), expected)
+    torch.set_default_dtype(torch.float64)
+    try:
+        attr = MetaKernelShap(model, learner=name)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.allclose(answer(attr), expected, atol=1e-6)
+
+
+def test_threads_may_share_a_front_end() -> None:
+    model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)), torch.randn(12, 4)
+    attr = MetaKernelShap(model, learner="learned-optimizer").adapt(x[:8], target=0)
+    budgets = [0, 2, 4, 6] * 2
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda n: attr.attribute(x[8:], target=0, n_samples=n), budgets))
+    for n, values in zip(budgets, together, strict=True):
+        assert torch.equal(values, attr.attribute(x[8:], target=0, n_samples=n))
+
+
+def test_a_learner_by_name_that_is_none_says_what_to_pass() -> None:
+    with pytest.raises(ValueError, match=r"no learner 'ridge' for general attributions: pass the path"):
+        MetaAttribution(torch.sum, FeatureAblation(torch.sum), learner="ridge")
+    with pytest.raises(TypeError, match=r"pass one of \["):
+        MetaKernelShap(torch.sum, learner=Ridge)  # type: ignore[arg-type]
