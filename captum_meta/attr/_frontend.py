@@ -81,7 +81,8 @@ class Frontend:
 
         Raises:
             AssertionError: if ``attributions`` have another shape than the inputs.
-            ValueError: if they are not finite, or there are no rows. The support set is then as it was before.
+            ValueError: if they are not finite, there are no rows, or a Shapley reference is asked for of more than 1,024
+                players. The support set is then as it was before.
         """
         count_examples(inputs, empty=ValueError)
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)

@@ -13,7 +13,7 @@ from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley
 from captum_meta.types import Evidence
 
 _EXACT_PLAYERS = 12
-_REFERENCE_COALITIONS = 32
+_REFERENCE_COALITIONS, _REFERENCE_PLAYERS = 32, 1024
 _DEFAULT_PLAYERS = 32
 _MAX_COALITIONS = 2048
 """Where a tolerance is asked for and no budget is given."""
@@ -89,6 +89,11 @@ class ShapleyFrontend(Frontend):
             assert worths.shape[-1] == 1, "The model has several outputs: pass target= to select the one to explain."
             with plain_arithmetic(game.device):
                 return shapley_values(worths.squeeze(-1))
+        if n_players > _REFERENCE_PLAYERS:
+            raise ValueError(
+                f"A reference for rows of {n_players} players would take {_REFERENCE_COALITIONS * n_players} evaluations of "
+                "each, and as many squared of ours: pass a feature_mask that groups them, attributions= or teacher=."
+            )
         evidence = measure_shapley(game, _REFERENCE_COALITIONS * n_players)
         learner = self._learner_for(evidence.total)
         with plain_arithmetic(evidence.total.device):

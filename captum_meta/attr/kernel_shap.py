@@ -64,7 +64,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             tolerance: stop spending on a row as soon as its error estimate is at most this; ``n_samples`` (by default 2,048,
                 or all there are) is then the most that a row may cost.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
-                0 where all coalitions were evaluated, NaN where none was.
+                0 where all coalitions were evaluated, NaN where fewer than the 2M of the border were.
             seed: of the coalitions sampled inside the border.
 
         Returns:

@@ -83,8 +83,9 @@ class ShapleyExplainer(Explainer):
     def estimate_error(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> Tensor:
         """A bound on each row's relative squared error, ``(*batch,)``: what the shipped error head makes of the evidence.
 
-        Nineteen in twenty rows of synthetic models are below it. It needs coalitions: NaN where none was evaluated, or no
-        more than a border larger than 2,048. Of more than 2,048 the first speak for all, which overstates the error.
+        Nineteen in twenty rows of synthetic models are below it. It needs coalitions: NaN where fewer than the border's
+        were evaluated, or no more than a border larger than 2,048. Of more than 2,048 the first speak for all, which
+        overstates the error.
         """
         if evidence.coalitions is None and 2 * evidence.players.shape[-1] > _MAX_POSTERIOR:
             return super().estimate_error(prior, evidence, attributions)
@@ -96,7 +97,9 @@ class ShapleyExplainer(Explainer):
         estimate = head.log_bound(*numbers, evidence.players).exp()
         unknown = torch.where(evidence.effects.flatten(-2).any(-1), torch.inf, 0.0)
         estimate = torch.where(attributions.any(-1), estimate, unknown.to(estimate))
-        return torch.where(coalitions.measured.any(-1), estimate, torch.nan)
+        pairs = coalitions.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
+        border = torch.minimum(evidence.n_players, 2.0 ** (evidence.n_players - 1) - 1)
+        return torch.where(pairs >= border, estimate, torch.nan)
 
     def error_numbers(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> tuple[Tensor, Tensor]:
         """What :func:`captum_meta.nn.error_head.numbers_of` makes of the posterior and of other answers.

@@ -121,6 +121,13 @@ def test_rows_whose_reference_is_not_finite_are_named() -> None:
         shapley(lambda x: torch.where(x[:, 0] > 4, torch.nan, x.prod(1))).adapt(x)
 
 
+def test_rows_of_very_many_players_want_groups_or_a_teacher() -> None:
+    attr, x = shapley(lambda x: x.sum((1, 2, 3))), torch.ones(2, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"3072 players would take 98304 evaluations of each.*pass a feature_mask"):
+        attr.adapt(x)
+    assert attr.adapt(x, attributions=x).attribute(x).shape == x.shape
+
+
 @pytest.mark.parametrize("name", list_learners())
 def test_learners_do_not_depend_on_where_they_are_used(name: str) -> None:
     model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)), torch.randn(12, 4)

@@ -59,7 +59,8 @@ def test_estimates_are_zero_when_all_is_known_and_unknown_when_nothing_is() -> N
     model, x = CountingModel(), torch.randn(4, 6)
     attr = MetaKernelShap(model, learner=untrained("shapley"))
     assert (attr.attribute(x, target=1, n_samples=62, return_error_estimate=True)[1] == 0).all()
-    assert attr.attribute(x, target=1, n_samples=0, return_error_estimate=True)[1].isnan().all()
+    for too_few in (0, 1, 2, 11):
+        assert attr.attribute(x, target=1, n_samples=too_few, return_error_estimate=True)[1].isnan().all()
     values, bounds = attr.attribute(x, target=1, n_samples=30, return_error_estimate=True)
     assert torch.equal(values, attr.attribute(x, target=1, n_samples=30))
     assert bounds.shape == (4,) and (bounds > 0).all()
