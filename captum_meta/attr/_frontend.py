@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from os import PathLike
@@ -213,7 +213,8 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
     """For our own networks: without gradients, one thread at a time, as some learners put adapted weights into a module
     and take them out again, and in the tensors' precision where the explained model runs under autocast.
     """
-    with _LOCK, torch.no_grad(), torch.autocast(device.type, enabled=False):
+    known = torch.amp.is_autocast_available(device.type)
+    with _LOCK, torch.no_grad(), torch.autocast(device.type, enabled=False) if known else nullcontext():
         yield
 
 
