@@ -22,6 +22,8 @@ from captum_meta.types import ExplanationTask
 
 _LEARNER = "captum_meta learner"
 """Where a checkpoint says which learner it is of: not among the hyperparameters, which LightningCLI reads as arguments."""
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+"""Those of Lightning's that leave a batch as it is; the others would write into its rows, which are frozen."""
 
 
 class MetaLearningModule(LightningModule):
@@ -49,6 +51,8 @@ class MetaLearningModule(LightningModule):
         task_chunk_size: differentiate so many tasks of a step (or of a share) at a time and add up the gradients, which
             are those of the whole: memory grows with the chunk, not with the step. With ``compile``, a size that divides
             the tasks spares a second graph. None: all at once.
+
+    Tasks are computed in the precision of the learner: ``MetaLearningModule(learner).double()`` trains in double precision.
 
     Raises:
         ValueError: the learner cannot be compiled as asked, or ``task_chunk_size`` is not positive.
@@ -93,6 +97,13 @@ class MetaLearningModule(LightningModule):
         self._error, self._log_error = MeanMetric(), MeanMetric()
         self._errors: list[AttributionError] = []
 
+    def setup(self, stage: str) -> None:
+        if self.trainer.precision not in _PRECISIONS:
+            raise ValueError(
+                f"Trainer(precision={self.trainer.precision!r}) cannot convert explanation tasks: leave precision as it is "
+                "and train MetaLearningModule(learner).double() in double precision, or pass 'bf16-mixed' for less."
+            )
+
     def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor | None:
         self.learner.begin_step(self.trainer.global_step)
         losses = []
@@ -120,7 +131,7 @@ class MetaLearningModule(LightningModule):
         return [batch] if count == 1 else [batch[start::count] for start in range(count)]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device) if isinstance(batch, ExplanationTask) else batch
+        return batch.to(device, next(self.learner.parameters()).dtype) if isinstance(batch, ExplanationTask) else batch
 
     def on_validation_epoch_start(self) -> None:
         self._begin()

@@ -17,7 +17,7 @@ from captum_meta.learners import ZeroShot
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.tasks import ExplainedData, ModelTaskFamily, cache
 from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule
-from captum_meta.types import Explanations, ExplanationTask
+from captum_meta.types import Explanations
 
 
 class AnyWidth(nn.Module):
@@ -57,15 +57,8 @@ def families(folder: Path) -> tuple[Recorded, Recorded]:
     return everything.hold_out(models=[4])
 
 
-class InDouble(ExplanationTaskDataModule):
-    """Sums of ranks differ in the last digits, which twenty steps in single precision make visible."""
-
-    def transfer_batch_to_device(self, batch: ExplanationTask, device: torch.device, dataloader_idx: int) -> ExplanationTask:
-        return batch.to(device, torch.float64)
-
-
-def data(folder: Path, workers: int = 0, double: bool = True) -> ExplanationTaskDataModule:
-    return (InDouble if double else ExplanationTaskDataModule)(
+def data(folder: Path, workers: int = 0) -> ExplanationTaskDataModule:
+    return ExplanationTaskDataModule(
         *families(folder),
         batches=None,
         steps_per_epoch=10,
@@ -101,6 +94,7 @@ class KillAt(Callback):
 
 
 def module(double: bool = True) -> MetaLearningModule:
+    """Sums of ranks differ in the last digits, which twenty steps in single precision make visible."""
     """In single precision its steps are differentiated in two shares."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -138,7 +132,7 @@ def kill_in_the_third_shard() -> None:
 
 def uninterrupted(folder: Path, double: bool = True, **arguments: object) -> None:
     run = trainer(folder, Losses(folder / "losses.pt"), **arguments)
-    run.fit(module(double), data(folder, double=double))
+    run.fit(module(double), data(folder))
     run.save_checkpoint(folder / "end.ckpt", weights_only=True)
     if run.is_global_zero:
         torch.save(

@@ -116,7 +116,19 @@ def test_random_numbers_follow_from_seed_and_step(tmp_path: Path) -> None:
     assert thrown[0] == thrown[1] != thrown[2]
 
 
-@pytest.mark.parametrize("settings", [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 3, "gradient_clip_val": 1.0}])
+@pytest.mark.parametrize("precision", ["64-true", "16-true", "bf16-true"])
+def test_precisions_that_cannot_be_say_what_can(precision: str, tmp_path: Path) -> None:
+    module = MetaLearningModule(ZeroShot(ShapleyExplainer(8, 1)))
+    with pytest.raises(ValueError, match=r"MetaLearningModule\(learner\).double\(\)"):
+        quiet(tmp_path, enable_checkpointing=False, precision=precision).fit(module, data(tmp_path))
+    quiet(tmp_path, enable_checkpointing=False).fit(module.double(), data(tmp_path))
+    assert all(parameter.isfinite().all() and parameter.dtype == torch.float64 for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"precision": "bf16-mixed"}, {"precision": "16-mixed"}, {"accumulate_grad_batches": 3, "gradient_clip_val": 1.0}],
+)
 def test_what_lightning_offers_works(settings: dict[str, object], tmp_path: Path) -> None:
     module = MetaLearningModule(ZeroShot(ShapleyExplainer(8, 1)), schedule="constant")
     quiet(tmp_path, enable_checkpointing=False, **settings).fit(module, data(tmp_path))
