@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -17,12 +16,10 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from captum_meta.attr import MetaKernelShap
-from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out, quick_names, reference
+from captum_meta.benchmark.explained_rows import query_rows, support_rows
+from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out, quick_names
 from captum_meta.benchmark.journal import append_line, read_lines
-from captum_meta.benchmark.problem import Problem, player_values
 from captum_meta.benchmark.summary import family_group
-from captum_meta.evidence import Game, measure_shapley
 from captum_meta.functional import attribution_error
 from captum_meta.learners import MatchingNetwork, MetaLearner, ZeroShot, list_learners, load_learner
 from captum_meta.losses import relative_squared_error
@@ -139,12 +136,12 @@ def _measure(
     references: Path,
 ) -> list[Adapted]:
     coalitions = BUDGETS[budget] * problem.n_players
-    query = Explanations(_evidence(problem.game(), coalitions), reference(problem, "shapley", references))
-    supports = {SAME: _support(problem, coalitions, references)}
+    query = query_rows(problem, coalitions, references)
+    supports = {SAME: support_rows(problem, coalitions, references)}
     if any(where == OTHER for _, _, where in wanted):
         sibling = _sibling(problem.name)
         assert sibling is not None
-        supports[OTHER] = _support(load_held_out(sibling), coalitions, references)
+        supports[OTHER] = support_rows(load_held_out(sibling), coalitions, references)
     low, high = _halves(supports[SAME], query)
     results = []
     for name, k, where in wanted:
@@ -172,35 +169,6 @@ def _halves(support: Explanations, query: Explanations) -> tuple[Tensor, Tensor]
     if len(high) == 0:
         return (places > middle).nonzero().flatten(), torch.arange(len(queries))
     return (places <= middle).nonzero().flatten(), high
-
-
-def _evidence(game: Game, coalitions: int) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return replace(measure_shapley(game, coalitions), coalitions=None)
-
-
-def _support(problem: HeldOutProblem, coalitions: int, references: Path) -> Explanations:
-    """64 rows with the attributions that ``adapt`` would compute for them."""
-    arguments = dict(problem.all_support)
-    path = references / f"{problem.name.replace('/', '_')}-support.pt"
-    if path.is_file():
-        labels = torch.load(path, weights_only=True)
-    else:
-        n_players = problem.n_players
-        budget = 2**n_players - 2 if n_players <= 12 else 32 * n_players
-        attr = MetaKernelShap(problem.model, learner=ZERO_SHOT)
-        rows = torch.arange(len(arguments["inputs"])).split(8)
-        mask = arguments["feature_mask"]
-        parts = []
-        for some in rows:
-            these = {key: value if key == "feature_mask" else value[some] for key, value in arguments.items()}
-            found = attr.attribute(**these, n_samples=budget)
-            parts.append(player_values(Problem(model=problem.model, arguments={**these, "feature_mask": mask}), found))
-        labels = torch.cat(parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(labels, path)
-    return Explanations(_evidence(Game(problem.model, **arguments), coalitions), labels)
 
 
 def table(results: Sequence[Adapted], budget: str) -> Table:
@@ -234,9 +202,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/adaptation.jsonl"), help="JSON lines, taken up again")
     parser.add_argument("--references", type=Path, default=None, help="folder of references; beside the output by default")
     options = parser.parse_args(arguments)
+    try:
+        chosen = learners(options.learners)
+    except ValueError as error:
+        parser.error(str(error))
     names = quick_names() if options.quick else held_out_names()
     references = options.references or options.output.parent / "references"
-    results = run(names, learners(options.learners), options.output, references)
+    results = run(names, chosen, options.output, references)
     console = Console(width=200)
     for budget in BUDGETS:
         console.print(table(results, budget))

@@ -39,18 +39,19 @@ def main(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in _FURTHER:
         return import_module(f"captum_meta.benchmark.{_FURTHER[arguments[0]]}").main(arguments[1:])
     parser = _parser()
+    if arguments and not arguments[0].startswith("-"):
+        parser.error(f"there is no comparison {arguments[0]!r}: pass one of {', '.join(_FURTHER)}, or options alone.")
     options = parser.parse_args(arguments)
     try:
         choose_methods(METHODS[options.kind], options.methods)
-        for name in options.learners:
-            load_learner(name, options.kind)
+        learners = {name: load_learner(name, options.kind) for name in options.learners}
     except ValueError as error:
         parser.error(str(error))
     # The models are small: threads would wait for each other longer than they work, most of all on a busy machine.
     torch.set_num_threads(1)
     names = quick_names() if options.quick else held_out_names()
     output = options.output or Path("runs") / f"benchmark-{options.kind}.jsonl"
-    further = adapted_methods(options.kind, options.learners)
+    further = adapted_methods(options.kind, learners)
     results = compare(options.kind, names, output, output.parent / "references", options.methods, further)
     console = Console(width=170)
     summaries = []

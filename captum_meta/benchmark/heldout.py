@@ -6,7 +6,7 @@ A name says everything: data, architecture, output, baseline. Its checksum is th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,6 @@ class HeldOutProblem(Problem):
 
     name: str
     all_support: Mapping[str, Any]
-
-    def with_support(self, rows: int) -> HeldOutProblem:
-        """The same with another number of rows to adapt to, at most 64."""
-        return replace(self, support=_first(self.all_support, rows))
 
     @property
     def family(self) -> str:

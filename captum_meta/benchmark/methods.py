@@ -8,7 +8,7 @@ Path methods are given gradients instead, of which Captum's spend as many, and o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -117,7 +117,7 @@ def installed(method: str) -> bool:
     return library not in ("shap", "shapiq") or find_spec(library) is not None
 
 
-def adapted_methods(kind: str, learners: list[str]) -> dict[str, Method]:
+def adapted_methods(kind: str, learners: Mapping[str, MetaLearner]) -> dict[str, Method]:
     """Further learners of ours, each adapted to 16 rows, by the names they are shown with."""
     make, prefix = (shapley_learner, "MetaKernelShap") if kind == "shapley" else (path_learner, "MetaIntegratedGradients")
-    return {f"{prefix}, {name}, 16 rows": make(name, adapt=True) for name in learners}
+    return {f"{prefix}, {name}, 16 rows": make(learner, adapt=True) for name, learner in learners.items()}

@@ -19,8 +19,9 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from captum_meta.benchmark.adaptation import BUDGETS, _evidence, _support
-from captum_meta.benchmark.heldout import held_out_names, load_held_out, quick_names, reference
+from captum_meta.benchmark.adaptation import BUDGETS
+from captum_meta.benchmark.explained_rows import query_rows, support_rows
+from captum_meta.benchmark.heldout import held_out_names, load_held_out, quick_names
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.learners import LearnedOptimizer, load_learner
 from captum_meta.losses import relative_errors
@@ -165,8 +166,7 @@ def run(
                 continue
             problem = load_held_out(name)
             count = coalitions * problem.n_players
-            support = _support(problem, count, references)[:ROWS]
-            query = Explanations(_evidence(problem.game(), count), reference(problem, "shapley", references))
+            support, query = support_rows(problem, count, references)[:ROWS], query_rows(problem, count, references)
             sets = [rows.map(lambda value: value.unsqueeze(0)) for rows in (support, query)]
             for optimizer in wanted:
                 fast = walk(learner, rule(learner, optimizer, rates.get(optimizer, 1.0)), sets[0], STRETCH * learner.steps)
@@ -230,7 +230,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--references", type=Path, default=None, help="folder of references; beside the output by default")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    learner = load_learner(options.learner)
+    try:
+        learner = load_learner(options.learner)
+    except ValueError as error:
+        parser.error(str(error))
     if not isinstance(learner, LearnedOptimizer):
         parser.error(f"--learner {options.learner} is a {type(learner).__name__}, not a LearnedOptimizer")
     names = [name for name in quick_names() if "/trees/" not in name] if options.quick else small_tables()
