@@ -12,6 +12,7 @@ FLOORS = {
     "types": 0,
     "_captum": 0,
     "_random": 0,
+    "_model": 0,
     "nn": 1,
     "optim": 1,
     "estimators": 1,

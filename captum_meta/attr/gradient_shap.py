@@ -12,11 +12,11 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
+from captum_meta._model import wide
 from captum_meta._random import uniform
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, output_dtype
 from captum_meta.attr._path import real
 from captum_meta.evidence import Game
-from captum_meta.evidence.arguments import wide
 from captum_meta.evidence.measure import path_slopes, row_keys
 from captum_meta.evidence.players import join
 from captum_meta.types import Evidence

@@ -1,4 +1,4 @@
-"""What the explained model is called with, and what it gives back."""
+"""What the explained model is called with, for all rows or some of them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,6 @@ import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in a floating dtype of at least single precision."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def as_tensor(output: Any, device: torch.device) -> Tensor:
-    """What ``forward_func`` gave, as a tensor.
-
-    Raises:
-        AssertionError: if it is neither a tensor nor made of numbers.
-    """
-    try:
-        return output if isinstance(output, Tensor) else torch.as_tensor(output, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise AssertionError(
-            f"forward_func gave a {type(output).__name__}, of which no output can be selected: pass a function that gives "
-            "one tensor, such as lambda *x: model(*x).logits."
-        ) from error
 
 
 def fill(inputs: Tensors, baselines: tuple[Any, ...]) -> Tensors:

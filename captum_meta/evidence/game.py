@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_meta import _captum
-from captum_meta.evidence.arguments import as_tensor, fill, take_rows, take_target, wide
+from captum_meta._model import as_tensor, says_no_gradient, untouched, wide
+from captum_meta.evidence.arguments import fill, take_rows, take_target
 from captum_meta.evidence.players import Players, Tensors, join
-from captum_meta.evidence.untouched import says_no_gradient, untouched
 
 _MAX_ROWS = 4096
 _MAX_ELEMENTS = 2**25

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_meta._model import untouched
 from captum_meta.evidence.arguments import take_rows
-from captum_meta.evidence.untouched import untouched
 
 Tensors = tuple[Tensor, ...]
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_meta._captum import select_targets
+from captum_meta._model import as_tensor, untouched
 from captum_meta.functional._arguments import Tensors, as_tuple, check_count, check_finite, take_rows, widen
 from captum_meta.functional._players import Players
 
@@ -76,8 +77,8 @@ class ExplainedModel:
     def outputs(self, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         """The selected outputs ``(N,)`` at ``inputs``, variants of ``rows``."""
         extra = take_rows(self.additional_forward_args, rows, self.n_rows)
-        with torch.no_grad(), unmoved_random_state(self.device):
-            output = self.forward_func(*inputs, *extra)
+        with torch.no_grad(), untouched(self.forward_func, self.device):
+            output = as_tensor(self.forward_func(*inputs, *extra), self.device)
         # A tuple is one index into the output, not an entry a row.
         target = self.target if isinstance(self.target, tuple) else take_rows(self.target, rows, self.n_rows)
         selected = select_targets(output, target)

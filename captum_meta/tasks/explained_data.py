@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta import _captum
+from captum_meta._model import untouched
 from captum_meta.evidence.arguments import take_rows, take_target
-from captum_meta.evidence.untouched import untouched
 
 Model = Callable[..., Any]
 

@@ -13,11 +13,11 @@ import torch
 from captum.attr import LimeBase
 from torch import Tensor, nn
 
+from captum_meta._model import untouched
 from captum_meta.estimators import all_coalitions, gauss_legendre, kernel_shapley_values, plan_coalitions, shapley_values
 from captum_meta.estimators.least_squares import kernel_weights
 from captum_meta.evidence import Game
 from captum_meta.evidence.measure import row_keys
-from captum_meta.evidence.untouched import untouched
 
 _EXACT_PLAYERS = 12
 _COALITIONS = 32

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from metric_cases import CASES, Classifier, make_data
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_meta import functional as F
 from captum_meta.functional._players import Players
@@ -174,3 +174,20 @@ def test_players_of_a_tuple_may_share_groups() -> None:
     shares = players.shares(torch.tensor([[1.0, 3.0, 7.0]] * 2))
     assert shares[0].tolist() == [3.5, 0.5, 0.5, 3.5, 3.0]
     torch.testing.assert_close(players.unflatten(shares)[1], torch.tensor([[[3.5, 3.0]]] * 2))
+
+
+@pytest.mark.parametrize("case", ON_MODEL, ids=lambda case: case.id)
+def test_batch_statistics_of_a_model_in_train_mode_stay(case: Any) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(6), nn.Linear(6, 3)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    case.function(model, **case.select(DATA))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("case", ON_MODEL, ids=lambda case: case.id)
+def test_outputs_may_be_numpy_arrays_and_what_is_no_output_is_named(case: Any) -> None:
+    value = case.function(lambda inputs: MODEL(inputs).numpy(), **case.select(DATA), **case.options)
+    torch.testing.assert_close(value, case.function(MODEL, **case.select(DATA), **case.options))
+    with pytest.raises(AssertionError, match="forward_func gave a dict"):
+        case.function(lambda inputs: {"logits": MODEL(inputs)}, **case.select(DATA))

@@ -1,4 +1,4 @@
-"""The explained model is sacred: run it, and leave everything as it was."""
+"""The explained model is sacred: run it, read what it gives, and leave everything as it was."""
 
 from __future__ import annotations
 
@@ -30,6 +30,26 @@ def _moving_buffers(forward_func: Callable[..., Any]) -> list[tuple[Tensor, Tens
     if not isinstance(module, nn.Module) or not any(part.training for part in module.modules()):
         return []
     return [(buffer, buffer.clone()) for buffer in module.buffers()]
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in a floating dtype of at least single precision."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def as_tensor(output: Any, device: torch.device) -> Tensor:
+    """What ``forward_func`` gave, as a tensor.
+
+    Raises:
+        AssertionError: if it is neither a tensor nor made of numbers.
+    """
+    try:
+        return output if isinstance(output, Tensor) else torch.as_tensor(output, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AssertionError(
+            f"forward_func gave a {type(output).__name__}, of which no output can be selected: pass a function that gives "
+            "one tensor, such as lambda *x: model(*x).logits."
+        ) from error
 
 
 _NO_GRADIENT = (
