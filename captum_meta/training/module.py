@@ -107,12 +107,16 @@ class MetaLearningModule(LightningModule):
     def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor | None:
         self.learner.begin_step(self.trainer.global_step)
         losses = []
-        for share in self._shares(batch):
+        for share in self._shares(self._precise(batch)):
             with self._keyed_random_numbers(self.trainer.fit_loop.total_batch_idx):
                 losses.append(self._loss(share))
         loss = torch.stack(losses).mean()
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def _precise(self, tasks: ExplanationTask) -> ExplanationTask:
+        """In the precision of the learner."""
+        return tasks.to(dtype=next(self.learner.parameters()).dtype)
 
     def _loss(self, tasks: ExplanationTask) -> Tensor:
         if self.task_chunk_size is None:
@@ -130,9 +134,6 @@ class MetaLearningModule(LightningModule):
             )
         return [batch] if count == 1 else [batch[start::count] for start in range(count)]
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device, next(self.learner.parameters()).dtype) if isinstance(batch, ExplanationTask) else batch
-
     def on_validation_epoch_start(self) -> None:
         self._begin()
 
@@ -147,6 +148,7 @@ class MetaLearningModule(LightningModule):
 
     def predict_step(self, batch: ExplanationTask, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Attributions ``(T, N, M)`` of the query rows."""
+        batch = self._precise(batch)
         empty = len(batch.support) == 0
         state = self.learner.initial_state() if empty else self.learner.adapt(batch.support)
         return self.learner.predict(state, batch.query.evidence)
