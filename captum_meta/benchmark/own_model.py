@@ -81,7 +81,7 @@ def benchmark_model(
         The errors, costs, seconds and metrics of all methods: as a table, JSON, CSV, a figure, and a recommendation.
 
     Raises:
-        ValueError: if the model does not give one number a row, there is no method of a name, or ``output`` holds results
+        ValueError: if there is no such kind or method, the model does not give one number a row, or ``output`` holds results
             of another model or other rows.
         RuntimeError: if path integrals are asked of a model without a gradient.
 
@@ -90,6 +90,8 @@ def benchmark_model(
     >>> found.reference.method
     'exact, from all 8 coalitions'
     """
+    if kind not in METHODS:
+        raise ValueError(f"kind is {kind!r}: pass one of {', '.join(map(repr, METHODS))}.")
     model = Counted(forward_func)
     arguments = {
         "inputs": inputs,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta import _captum
-from captum_meta._model import untouched
+from captum_meta._model import as_tensor, untouched
 from captum_meta.evidence.arguments import take_rows, take_target
 
 Model = Callable[..., Any]
@@ -58,8 +58,7 @@ class ExplainedData:
         inputs = _captum.format_tensor_into_tuples(self.inputs)
         extra = _captum.format_additional_forward_args(self.additional_forward_args)
         with torch.no_grad(), untouched(model, inputs[0].device):
-            output: Tensor = _captum.run_forward(model, inputs, None, extra)
-        return output
+            return as_tensor(_captum.run_forward(model, inputs, None, extra), inputs[0].device)
 
     def targets(self, model: Model) -> Any:
         """The target of each row, as Captum takes it."""

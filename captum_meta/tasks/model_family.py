@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class ModelTaskFamily:
         seed: of the rows drawn, the coalitions and the teacher.
 
     Raises:
-        ValueError: if there are no models or no data, or the keys are not one for each model.
+        ValueError: if there is no such kind, there are no models or no data, or the keys are not one for each model.
 
     >>> family = ModelTaskFamily([nn.Linear(4, 2), nn.Linear(4, 2)], torch.randn(20, 4), rows=8)
     >>> len(family), family.variants(0)[0].attributions.shape
@@ -230,6 +230,8 @@ class ModelTaskFamily:
 
 
 def _check(family: ModelTaskFamily) -> None:
+    if family.kind not in get_args(Kind):
+        raise ValueError(f"kind is {family.kind!r}: pass one of {', '.join(map(repr, get_args(Kind)))}.")
     if not family.models:
         raise ValueError("The family has no models: pass at least one.")
     if not family.datasets or any(len(data) == 0 for data in family.datasets):

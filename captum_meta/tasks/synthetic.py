@@ -67,6 +67,10 @@ class SyntheticTaskFamily:
     rows: int = 16
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.kind not in _DOMAINS:
+            raise ValueError(f"kind is {self.kind!r}: pass one of {', '.join(map(repr, _DOMAINS))}.")
+
     def __getitem__(self, index: int) -> Explanations:
         """Explanations ``(T, N, M)`` of batch ``index``."""
         return self.variants(index)[0]

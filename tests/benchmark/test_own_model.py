@@ -168,6 +168,8 @@ def test_wrong_arguments_are_refused() -> None:
         run(small_net(6), target=None)
     with pytest.raises(ValueError, match="one number a row"):
         run(lambda x: x.sum(), target=None)
+    with pytest.raises(ValueError, match="kind is 'paths': pass one of 'shapley', 'path'"):
+        run(small_net(6), kind="paths")
     with pytest.raises(ValueError, match="no methods"):
         run(small_net(6), methods=["Nonsense"])
 

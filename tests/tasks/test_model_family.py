@@ -273,6 +273,8 @@ def test_a_teacher_that_fails_on_a_row_is_told_and_finished_work_kept(tmp_path: 
 
 
 def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="kind is 'paths': pass one of 'shapley', 'path', 'general'"):
+        family(kind="paths")
     with pytest.raises(ValueError, match="no models"):
         family(models=[])
     with pytest.raises(ValueError, match="no data"):
@@ -285,6 +287,8 @@ def test_wrong_arguments_are_refused() -> None:
         family(keys=["one"])
     with pytest.raises(LabelError, match=r"outputs of shape \(B, 2\), but model 0 of this family \(B, 3\)"):
         family(models=[net(0), net(1, outputs=2)]).variants(1)
+    with pytest.raises(AssertionError, match="forward_func gave a dict"):
+        family(models=[lambda x: {"logits": x}]).variants(0)
     with pytest.raises(LabelError, match="3 outputs and none is selected"):
         family(datasets=ExplainedData(rows(), target=None)).variants(0)
 

@@ -118,3 +118,8 @@ def test_augmented_evidence_hides_what_it_drops() -> None:
         evidence = seen.evidence
         assert (evidence.effects[~evidence.measured] == 0).all()
         assert evidence.measured.flatten(1).any(1).all()
+
+
+def test_kinds_that_there_are_not_are_refused() -> None:
+    with pytest.raises(ValueError, match="kind is 'paths': pass one of 'shapley', 'path'"):
+        SyntheticTaskFamily("paths")  # type: ignore[arg-type]
