@@ -67,13 +67,11 @@ class Players:
 
     def collect(self, elements: Tensors) -> Tensor:
         """Sum over each player's elements: tensors of the inputs' shapes to ``(R, M)``."""
+        joint = join(elements)
         if self.groups is None:
-            return join(elements)
-        flat = [_elements(tensor) for tensor in elements]
-        total = flat[0].new_zeros(len(flat[0]), self.count)
-        for part, group in zip(flat, self.groups, strict=True):
-            total = total.scatter_add(1, group.expand(len(part), -1), part)
-        return total
+            return joint
+        groups = torch.cat(self.groups, dim=1).expand(len(joint), -1)
+        return joint.new_zeros(len(joint), self.count).scatter_add(1, groups, joint)
 
     def rows(self, index: Tensor) -> Players:
         """The players of the rows ``index``."""
@@ -85,11 +83,7 @@ class Players:
 
 def join(tensors: Iterable[Tensor]) -> Tensor:
     """Tensors ``(B, *features)`` side by side, ``(B, elements)``."""
-    return torch.cat([_elements(tensor) for tensor in tensors], dim=1)
-
-
-def _elements(tensor: Tensor) -> Tensor:
-    return tensor.unsqueeze(-1).flatten(1)
+    return torch.cat([tensor.unsqueeze(-1).flatten(1) for tensor in tensors], dim=1)
 
 
 def _flatten(mask: Tensor, tensor: Tensor) -> Tensor:
