@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from captum_meta import _captum
 from captum_meta.attr._support import Support, player_attributions
-from captum_meta.evidence import Game
+from captum_meta.evidence import Game, Players
 from captum_meta.learners import MetaLearner, load_learner
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Explanations, Kind, State
@@ -240,7 +240,7 @@ def _working_dtype(values: Tensor) -> torch.dtype:
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
-def output_dtype(game: Game, values: Tensor) -> torch.dtype:
-    """Attributions have the floating dtype of the inputs; of the outputs where inputs are whole numbers."""
-    first = game.inputs[0].dtype
-    return first if first.is_floating_point else values.dtype
+def of_inputs(values: Tensor, game: Game, players: Players | None = None) -> tuple[Tensor, ...]:
+    """Attributions ``(R, M)`` in the shapes of the inputs and in their floating dtypes; in their own for whole numbers."""
+    parts = zip((players or game.players).of_elements(values), game.inputs, strict=True)
+    return tuple(part.to(x.dtype) if x.is_floating_point() else part for part, x in parts)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_meta import _captum
-from captum_meta.attr._frontend import Frontend, output_dtype, plain_arithmetic
+from captum_meta.attr._frontend import Frontend, of_inputs, plain_arithmetic
 from captum_meta.evidence import Game, measure_path
 from captum_meta.evidence.measure import path_slopes
 from captum_meta.types import Evidence
@@ -32,7 +32,7 @@ class PathFrontend(Frontend):
             values = _multipliers(values, slopes, game)
         with plain_arithmetic(game.device):
             delta = evidence.effects.sum(-2) @ _weights(n_steps, method).to(evidence.effects) - evidence.total
-        return game.players.of_elements(values.to(output_dtype(game, values))), delta
+        return of_inputs(values, game), delta
 
     def _game(self, inputs: Any, *others: Any) -> Game:
         return super()._game(real(inputs), *others)

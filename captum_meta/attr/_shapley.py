@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from captum_meta.attr._frontend import Frontend, chunks, output_dtype, plain_arithmetic
+from captum_meta.attr._frontend import Frontend, chunks, of_inputs, plain_arithmetic
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley
 from captum_meta.types import Evidence
@@ -67,12 +67,11 @@ class ShapleyFrontend(Frontend):
 
     def _elements(self, game: Game, values: Tensor) -> tuple[Tensor, ...]:
         """``(N * K, M)`` as tensors of the inputs' shapes, ``(N * K, *features)``."""
-        values = values.to(output_dtype(game, values))
         n_outputs = len(values) // game.n_rows
         parts = game.players
         if len(parts.mask) > 1:
             parts = parts.rows(torch.arange(game.n_rows, device=game.device).repeat_interleave(n_outputs))
-        return parts.of_elements(values)
+        return of_inputs(values, game, parts)
 
     def _default_key(self, game: Game) -> Hashable:
         return _key(game, None)

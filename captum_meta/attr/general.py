@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
-from captum_meta.attr._frontend import Frontend, Learner, count_examples, output_dtype
+from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.evidence import Game, measure_shapley
 from captum_meta.learners import Ridge
 from captum_meta.nn import EvidenceExplainer
@@ -77,7 +77,7 @@ class MetaAttribution(Frontend, Attribution):
         count_examples(inputs)
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)
         values = self._explain(measure_shapley(game, n_samples), n_samples).attributions
-        return _captum.format_output(is_tuple, game.players.of_elements(values.to(output_dtype(game, values))))
+        return _captum.format_output(is_tuple, of_inputs(values, game))
 
     def _default_key(self, game: Game) -> Hashable:
         return None

@@ -14,7 +14,7 @@ from captum_meta import _captum
 from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta._model import wide
 from captum_meta._random import uniform
-from captum_meta.attr._frontend import Frontend, Learner, count_examples, output_dtype
+from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._path import real
 from captum_meta.evidence import Game
 from captum_meta.evidence.measure import path_slopes, row_keys
@@ -84,9 +84,7 @@ class MetaGradientShap(Frontend, GradientShap):
             values = self._explain(draws.evidence(), n_samples).attributions
         else:
             values = draws.average_gradient()
-        game = draws.game
-        parts = game.players.of_elements(values.to(output_dtype(game, values)))
-        attributions = _captum.format_output(is_tuple, parts)
+        attributions = _captum.format_output(is_tuple, of_inputs(values, draws.game))
         return (attributions, draws.deltas()) if return_convergence_delta else attributions
 
     def _draws(self, inputs: Any, baselines: Any, n_samples: int, stdevs: Any, target: Any, extra: Any, seed: int) -> _Draws:

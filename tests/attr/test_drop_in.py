@@ -52,6 +52,7 @@ def test_dtypes_of_inputs(front_end: type[Attribution], dtype: torch.dtype) -> N
 def test_groups_over_inputs_of_several_dtypes(front_end: type[Attribution]) -> None:
     parts, masks = (X[:, :1], X[:, 1:].double()), (torch.tensor([[0]]), torch.tensor([[5, 0]]))
     first, second = explain(front_end, lambda x, y: x[:, 0] * y.float().prod(1), parts, feature_mask=masks)
+    assert first.dtype == torch.float32 and second.dtype == torch.float64
     assert torch.allclose(torch.cat([first, second], 1).float(), X.prod(1, keepdim=True).expand(2, 3) / 2)
 
 
