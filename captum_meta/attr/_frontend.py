@@ -153,8 +153,9 @@ class Frontend:
         additional_forward_args: Any,
         feature_mask: Any = None,
         max_rows: int | None = None,
+        label: str | None = None,
     ) -> Game:
-        return Game(self.forward_func, inputs, baselines, target, additional_forward_args, feature_mask, max_rows)
+        return Game(self.forward_func, inputs, baselines, target, additional_forward_args, feature_mask, max_rows, label)
 
     def _measure_support(self, game: Game, key: Hashable) -> Evidence:
         """Evidence of support rows as queries of this ``key`` measure it."""

@@ -60,7 +60,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             inputs, baselines, target, additional_forward_args, feature_mask, return_input_shape: as in Captum.
             n_samples: coalitions evaluated a row. None: all 2M of the border where M <= 32, else none; 0: gradients only.
             perturbations_per_eval: coalitions of all rows evaluated at once; 1 lets us choose.
-            show_progress: accepted as in Captum; rows are explained together, so there is nothing to count.
+            show_progress: show how many of the batches of coalitions have been evaluated.
             tolerance: stop spending on a row as soon as its error estimate is at most this; ``n_samples`` (by default 2,048,
                 or all there are) is then the most that a row may cost.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
@@ -73,7 +73,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         """
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs))
-        game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows)
+        label = f"{self.get_name()} attribution" if show_progress else None
+        game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows, label)
         if tolerance is None and not return_error_estimate:
             values = self._predict(game, n_samples, seed)
         else:

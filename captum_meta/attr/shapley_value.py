@@ -60,7 +60,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
             n_samples: permutations, worth M coalitions each. None: all 2M of the border where M <= 32, else none;
                 0: gradients only.
             perturbations_per_eval: coalitions of all rows evaluated at once; 1 lets us choose.
-            show_progress: accepted as in Captum; rows are explained together, so there is nothing to count.
+            show_progress: show how many of the batches of coalitions have been evaluated.
             tolerance, return_error_estimate: as for :class:`MetaKernelShap`.
             seed: of the coalitions sampled inside the border.
 
@@ -70,7 +70,8 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         """
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs, empty=ValueError))
-        game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows)
+        label = f"{self.get_name()} attribution" if show_progress else None
+        game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows, label)
         budget = None if n_samples is None else n_samples * game.players.count
         if tolerance is None and not return_error_estimate:
             values = self._predict(game, budget, seed)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from captum_meta.evidence.players import Players, Tensors, join
 _MAX_ROWS = 4096
 _MAX_ELEMENTS = 2**25
 _MAX_GRADIENT_ELEMENTS = 2**18
+_Part = TypeVar("_Part")
 _Reduce = Callable[[Tensors, Tensor], Tensor]
 
 
@@ -29,6 +30,7 @@ class Game:
     Args:
         forward_func, inputs, baselines, target, additional_forward_args, feature_mask: as in Captum.
         max_rows: rows of the explained model evaluated, or differentiated, at once.
+        label: what a progress bar over the coalitions is called; None for no bar.
 
     Raises:
         AssertionError: for arguments that Captum refuses.
@@ -43,8 +45,9 @@ class Game:
         additional_forward_args: Any = None,
         feature_mask: Any = None,
         max_rows: int | None = None,
+        label: str | None = None,
     ) -> None:
-        self.forward_func = forward_func
+        self.forward_func, self.label = forward_func, label
         formatted, starts = _captum.format_input_baseline(inputs, baselines)
         self.inputs: Tensors = tuple(tensor.detach() for tensor in formatted)
         self.baselines = fill(self.inputs, starts)
@@ -115,9 +118,12 @@ class Game:
     def _worths(self, members: Tensor, rows: Tensor) -> Tensor:
         """f of coalitions ``(S, M)`` of the rows ``(S,)``, ``(S, K)``."""
         if self._whole_batch:
-            return torch.cat([self._forward_whole(self._compose(members[s : s + 1])) for s in range(len(members))])
-        parts = zip(members.split(self.max_rows), rows.split(self.max_rows), strict=True)
-        return torch.cat([self._forward(self._compose(some, chosen), chosen) for some, chosen in parts])
+            return torch.cat([self._forward_whole(self._compose(some)) for some in self._shown(members.split(1))])
+        parts = list(zip(members.split(self.max_rows), rows.split(self.max_rows), strict=True))
+        return torch.cat([self._forward(self._compose(some, chosen), chosen) for some, chosen in self._shown(parts)])
+
+    def _shown(self, parts: Sequence[_Part]) -> Iterable[_Part]:
+        return parts if self.label is None else _captum.progress(parts, desc=self.label)
 
     def at(self, points: Tensor) -> Tensor:
         """f at points of the path from baseline to input, ``(N, G, K)``, without gradients."""

@@ -139,6 +139,17 @@ def test_what_is_no_output_is_named(front_end: type[Attribution], output: object
         explain(front_end, lambda x: output, X, target=0)
 
 
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
+@pytest.mark.parametrize("model", [Product(), lambda x: x.prod()], ids=["rows", "batch"])
+def test_progress_is_shown_where_it_is_asked_for(
+    front_end: type[Attribution], model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = explain(front_end, model, X)
+    assert not capsys.readouterr().err
+    assert torch.equal(explain(front_end, model, X, perturbations_per_eval=2, show_progress=True), quiet)
+    assert f"{front_end(model).get_name()} attribution: 100%" in capsys.readouterr().err  # type: ignore[call-arg]
+
+
 def test_gradient_shap_draws_of_every_input_for_itself() -> None:
     def model(x: Tensor, y: Tensor) -> Tensor:
         return x.float().square().sum(1) + y.sum(1)
