@@ -18,7 +18,8 @@ from captum_meta.attr._path import PathFrontend
 class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
     """Integrated Gradients from a few gradients, corrected by what f itself says along the path.
 
-    Every row costs ``n_steps`` gradients and two evaluations. The correction vanishes as the quadrature converges.
+    Every row costs ``n_steps`` gradients and three evaluations: f at the two ends of the path, and halfway, which tells
+    where along this row's path gradients are worth most. The correction vanishes as the quadrature converges.
 
     Args:
         forward_func: the model, as in Captum.
@@ -54,10 +55,11 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
 
         Args:
             inputs, baselines, target, additional_forward_args, method: as in Captum.
-            n_steps: gradients a row.
+            n_steps: gradients a row. ``method="gausslegendre"`` places 2 to 16 of them for each row
+                (:func:`~captum_meta.estimators.path_nodes`); one, more, and the other methods take Captum's own points.
             internal_batch_size: rows of the model differentiated at once.
             return_convergence_delta: also return, for each row, what the attributions' sum would miss of
-                f(input) - f(baseline) without the correction: the delta of Captum's own method at these steps.
+                f(input) - f(baseline) without the correction.
 
         Returns:
             Attributions in the shapes of the inputs, and the delta ``(B,)`` if asked for.

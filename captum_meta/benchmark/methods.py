@@ -2,7 +2,7 @@
 
 The budget is counted alike for all: a forward is 1, a gradient is 3. Captum's KernelShap and the approximators of shapiq
 and shap evaluate the empty and the full coalition within their budget; ours have them from the forwards of their gradients.
-Path methods are given gradients instead, of which Captum's spend as many, and ours besides them two forwards.
+Path methods are given gradients instead, of which Captum's spend as many, and ours besides them three forwards.
 """
 
 from __future__ import annotations

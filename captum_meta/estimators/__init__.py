@@ -4,6 +4,7 @@ from captum_meta.estimators.coalitions import plan_coalitions
 from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
 from captum_meta.estimators.least_squares import kernel_shapley_values
+from captum_meta.estimators.path_nodes import is_bent, path_nodes
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "all_coalitions",
     "gauss_legendre",
     "interval_weights",
+    "is_bent",
     "kernel_shapley_values",
+    "path_nodes",
     "plan_coalitions",
     "shapley_values",
 ]

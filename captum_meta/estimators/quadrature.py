@@ -1,4 +1,4 @@
-"""Gauss-Legendre quadrature on [0, 1], and its interpolant integrated piece by piece."""
+"""Gauss-Legendre quadrature on [0, 1], and interpolants at its nodes, or at others, integrated piece by piece."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+
+MAX_INTERPOLATED = 16
+"""Nodes beyond which polynomials lose digits; steps are integrated instead."""
 
 
 def gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
@@ -22,31 +25,69 @@ def gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _interval_weights(points: tuple[float, ...]) -> Tensor:
-    edges = np.array([0.0, *points, 1.0])
-    columns = []
-    for index, point in enumerate(points):
-        others = np.delete(np.array(points), index)
-        roots = np.polynomial.Polynomial.fromroots(2 * others - 1) if len(others) else np.polynomial.Polynomial([1.0])
-        basis = roots / np.prod(2 * (point - others))
-        columns.append(np.diff(basis.integ()(2 * edges - 1)) / 2)
-    return torch.from_numpy(np.stack(columns, axis=-1))
-
-
 def interval_weights(points: Tensor) -> Tensor:
-    """Integrate the polynomial through values at ``points`` over each interval between 0, the points and 1.
+    r"""Integrate values at ``points`` over each interval between 0, the points and 1.
+
+    Up to 16 points may lie anywhere. They are where some coordinate :math:`t(s)` of the path has the Gauss-Legendre nodes
+    :math:`s_k`, and with t the polynomial through (0, 0), all :math:`(s_k, t_k)` and (1, 1), and :math:`\ell_k` the
+    Lagrange polynomials of the nodes, row j holds
+
+    .. math:: \int_{s_j}^{s_{j+1}} \ell_k(s)\, t'(s)\, ds
+
+    At the Gauss-Legendre nodes themselves, t is the identity, and all rows together are the weights of the rule. Points
+    evenly spaced (Riemann sums) and more than 16 stand for steps, whose edges part the path evenly or in the rule's weights.
 
     Args:
-        points: ``(G,)`` ascending in (0, 1), at most about 20 (beyond, high-degree interpolation loses digits).
+        points: ``(*batch, G)`` ascending in [0, 1].
 
     Returns:
-        ``(G + 1, G)`` float64: row j times the values is the integral over the j-th interval. At Gauss-Legendre nodes
-        the column sums are the weights of the rule.
+        ``(*batch, G + 1, G)`` float64.
 
     >>> nodes, weights = gauss_legendre(3)
     >>> torch.allclose(interval_weights(nodes).sum(0), weights)
     True
     """
-    return _interval_weights(tuple(points.tolist())).to(points.device)
+    count, points = points.shape[-1], points.double()
+    if count > MAX_INTERPOLATED:
+        smooth = _steps(points, gauss_legendre(count)[1].to(points.device))
+    else:
+        edges = _with_ends(points)
+        smooth = torch.einsum("jgk,...k->...jg", _products(count).to(points.device), edges)
+    even = _steps(points, torch.full((count,), 1 / count, dtype=torch.float64, device=points.device))
+    return torch.where(_evenly_spaced(points)[..., None, None], even, smooth)
+
+
+@lru_cache(maxsize=MAX_INTERPOLATED)
+@torch.inference_mode(False)
+def _products(count: int) -> Tensor:
+    """Integrals of :math:`\\ell_g(s) L_k'(s)` over the intervals, ``(G + 1, G, G + 2)``; L_k belong to nodes and ends."""
+    nodes = 2 * gauss_legendre(count)[0].numpy() - 1
+    edges = np.concatenate([[-1.0], nodes, [1.0]])
+    values, slopes = _lagrange(nodes), [polynomial.deriv() for polynomial in _lagrange(edges)]
+    table = [[np.diff((value * slope).integ()(edges)) for slope in slopes] for value in values]
+    return torch.from_numpy(np.array(table).transpose(2, 0, 1).copy())
+
+
+def _lagrange(points: np.ndarray) -> list[np.polynomial.Legendre]:
+    """The polynomials that are 1 at one of the points and 0 at the others."""
+    coefficients = np.linalg.inv(np.polynomial.legendre.legvander(points, len(points) - 1))
+    return [np.polynomial.Legendre(column) for column in coefficients.T]
+
+
+def _steps(points: Tensor, widths: Tensor) -> Tensor:
+    """Weights ``(*batch, G + 1, G)`` of steps of ``widths (G,)``, one for each point, in each interval between points."""
+    edges = torch.cat([widths.new_zeros(1), widths.cumsum(0)])
+    cuts = _with_ends(points)
+    lower = torch.maximum(cuts[..., :-1, None], edges[:-1])
+    return (torch.minimum(cuts[..., 1:, None], edges[1:]) - lower).clamp(min=0)
+
+
+def _evenly_spaced(points: Tensor) -> Tensor:
+    """Whether ``points (*batch, G)`` are those of a Riemann sum, ``(*batch,)``."""
+    count, gaps = points.shape[-1], points.diff(dim=-1)
+    return torch.stack([((gaps - 1 / parts).abs() < 1e-5).all(-1) for parts in (count, max(1, count - 1))]).any(0)
+
+
+def _with_ends(points: Tensor) -> Tensor:
+    zero = torch.zeros_like(points[..., :1])
+    return torch.cat([zero, points, zero + 1], dim=-1)

@@ -2,7 +2,22 @@
 
 from captum_meta.evidence.game import Game
 from captum_meta.evidence.layer import LayerModel
-from captum_meta.evidence.measure import ShapleyMeasurement, measure_path, measure_shapley, pad_players
+from captum_meta.evidence.measure import (
+    ShapleyMeasurement,
+    measure_bent_path,
+    measure_path,
+    measure_shapley,
+    pad_players,
+)
 from captum_meta.evidence.players import Players
 
-__all__ = ["Game", "LayerModel", "Players", "ShapleyMeasurement", "measure_path", "measure_shapley", "pad_players"]
+__all__ = [
+    "Game",
+    "LayerModel",
+    "Players",
+    "ShapleyMeasurement",
+    "measure_bent_path",
+    "measure_path",
+    "measure_shapley",
+    "pad_players",
+]

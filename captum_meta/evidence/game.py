@@ -175,7 +175,14 @@ class Game:
         return self._differentiate(points, collect)
 
     def slopes(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Gradient of each element at points of the path ``(N, elements, G, K)``, and f there ``(N, G, K)``, or None."""
+        """Gradient of each element at points of the path, and f there.
+
+        Args:
+            points: ``(G,)``, or ``(N, G)`` where each row has its own.
+
+        Returns:
+            ``(N, elements, G, K)`` and ``(N, G, K)``; None where the model has no gradient.
+        """
         return self._differentiate(points, lambda gradients, rows: join(gradients))
 
     def _differentiate(self, points: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor] | None:
@@ -193,10 +200,10 @@ class Game:
     def _gradients(self, points: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor]:
         everyone = torch.arange(self.n_examples, device=self.device)
         step = self.n_examples if self._whole_batch else self.max_gradient_rows
-        rows = everyone.repeat(len(points))
-        alphas = points.to(self.device, torch.promote_types(self.inputs[0].dtype, torch.float32)).repeat_interleave(
-            self.n_examples
-        )
+        n_points = points.shape[-1]
+        rows = everyone.repeat(n_points)
+        alphas = points.to(self.device, torch.promote_types(self.inputs[0].dtype, torch.float32))
+        alphas = alphas.expand(self.n_examples, -1).mT.flatten()
         effects, values = [], []
         for index in torch.arange(len(rows), device=self.device).split(step):
             whole = self._whole_batch
@@ -206,8 +213,8 @@ class Game:
             effects.append(effect)
             values.append(value)
         n_rows = self.n_rows
-        effect = torch.cat(effects).unflatten(0, (len(points), n_rows)).permute(1, 2, 0, 3)
-        return effect, torch.cat(values).unflatten(0, (len(points), n_rows)).transpose(0, 1)
+        effect = torch.cat(effects).unflatten(0, (n_points, n_rows)).permute(1, 2, 0, 3)
+        return effect, torch.cat(values).unflatten(0, (n_points, n_rows)).transpose(0, 1)
 
     def _gradient(self, rows: Tensor, alphas: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor]:
         """Reduced gradients ``(R, *, K)`` and values ``(R, K)``; one row for all where the model answers so."""

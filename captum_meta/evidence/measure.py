@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_meta import _random
-from captum_meta.estimators import plan_coalitions
+from captum_meta.estimators import gauss_legendre, is_bent, path_nodes, plan_coalitions
 from captum_meta.evidence.game import Game
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence, _Rows
 
@@ -131,7 +131,23 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
         AssertionError, RuntimeError: as :func:`path_slopes`.
     """
     slopes, values = path_slopes(game, nodes)
-    ends = game.at(torch.tensor([0.0, 1.0])).squeeze(-1)
+    return _path_evidence(game, nodes, slopes, values, game.at(torch.tensor([0.0, 1.0])))
+
+
+def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Tensor]:
+    """:func:`measure_path` at ``n`` nodes of each row's own (:func:`~captum_meta.estimators.path_nodes`).
+
+    f halfway places them: one forward more. A single node, and more than 16, are the same for all rows.
+    """
+    start = game.at(torch.zeros(1))
+    _check_output(game, start)
+    known = torch.cat([start, game.at(torch.tensor([0.5, 1.0] if is_bent(n) else [1.0]))], dim=1)
+    nodes = path_nodes(known.squeeze(-1), n) if is_bent(n) else gauss_legendre(n)[0]
+    return _path_evidence(game, nodes, *path_slopes(game, nodes), known[:, [0, -1]])
+
+
+def _path_evidence(game: Game, nodes: Tensor, slopes: Tensor, values: Tensor, ends: Tensor) -> tuple[Evidence, Tensor]:
+    ends = ends.squeeze(-1)
     effects = slopes * game.difference.unsqueeze(-1)
     evidence = Evidence(
         effects=effects,
@@ -139,7 +155,7 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
         players=game.mask,
         total=ends[:, 1] - ends[:, 0],
         curve=values - ends[:, :1],
-        points=nodes.to(values).expand(len(values), -1),
+        points=nodes.to(values.device, torch.promote_types(values.dtype, torch.float32)).expand(len(values), -1),
         inputs=_inputs(game),
     )
     return evidence, slopes
@@ -158,15 +174,20 @@ def path_slopes(game: Game, points: Tensor) -> tuple[Tensor, Tensor]:
             "The explained model has no gradient with respect to its inputs, which path integrals are made of: "
             "use MetaKernelShap or MetaShapleyValueSampling, which need only its outputs."
         )
-    assert measured[0].shape[-1] == 1, (
+    slopes, values = measured
+    _check_output(game, values)
+    return slopes.squeeze(-1), values.squeeze(-1)
+
+
+def _check_output(game: Game, values: Tensor) -> None:
+    """That the model gives one number ``values (N, G, 1)`` for each example."""
+    assert values.shape[-1] == 1, (
         "Target not provided when necessary, cannot take gradient with respect to multiple outputs: pass target=."
     )
     assert game.n_rows == game.n_examples, (
         "forward_func gives one number for the whole batch, but a path integral needs one for each example: "
         "return one entry for each example, or use MetaShapleyValueSampling."
     )
-    slopes, values = measured
-    return slopes.squeeze(-1), values.squeeze(-1)
 
 
 def row_keys(game: Game) -> Tensor:

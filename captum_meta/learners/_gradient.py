@@ -91,9 +91,7 @@ class GradientLearner(MetaLearner):
                 graphs for a second backward pass.
         """
         if self.kind == "path":
-            raise ValueError(
-                "PathExplainer looks at the path points' values, which no compiled graph can: train it eagerly."
-            )
+            raise ValueError("PathExplainer makes its quadrature with NumPy, which no compiled graph can: train it eagerly.")
         if self.hypergradient.retains_graph:
             raise ValueError(
                 f"{type(self.hypergradient).__name__} keeps the graph of an inner gradient for a second backward pass, "

@@ -6,7 +6,7 @@ the change of f, and f itself, known at the nodes for nothing, tells by how much
 Whose error is it? The sum of all gradients is a curve whose integral is known, and it serves as control variate: what a
 player's gradients share with that curve along the path, it shares of the error, and the rest goes to those whose gradients
 vary. That is the answer before any training; the network bends it, for at a kink the error belongs to the players whose
-gradient jumps. Every correction is proportional to the errors found, so it vanishes as Gauss-Legendre converges.
+gradient jumps. Every correction is proportional to the errors found, so it vanishes as the quadrature converges.
 
 Errors are shared out in two ways, and the network says how far to trust each. Interval by interval, which suits kinks; but
 on smooth paths the interpolant's errors on the intervals cancel in the quadrature, whose gap falls with twice their order,
@@ -23,12 +23,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from captum_meta.estimators import gauss_legendre, interval_weights
+from captum_meta.estimators import interval_weights
 from captum_meta.nn.blocks import PoolingBlock, masked_mean
 from captum_meta.nn.explainer import Explainer, Prior, gap_shares, row_scale
 from captum_meta.types import Evidence
 
-_MAX_INTERPOLATED = 16
 _PLAYER_NUMBERS, _INTERVAL_NUMBERS = 22, 8
 _DEGREES = 3
 _SHAPES = 4
@@ -117,7 +116,7 @@ class _Pieces:
         parts: ``(*batch, J, M)``, integrals of the interpolating polynomial.
         errors: ``(*batch, J)``, change of f not explained by ``parts``.
         trouble: ``(*batch, J)``, mean absolute error of the row: how far the quadrature can be trusted.
-        widths: ``(J,)``.
+        widths: ``(*batch, J)``.
         jump_share, level_share: ``(*batch, J, M)``, how much the gradient changes on the interval, and what it is there.
         shapes: four of ``(*batch, M)``, shares of the coefficients of the gradients' first Legendre polynomials on the path.
         common: three of ``(*batch, 1, M)``, covariance along the path of the player's gradients with the sum of all: of
@@ -132,19 +131,20 @@ class _Pieces:
         by_node = effects.mT
         self.left = torch.cat([by_node[..., :1, :], by_node], dim=-2)
         self.right = torch.cat([by_node, by_node[..., -1:, :]], dim=-2)
-        edges = torch.cat([points.new_zeros(1), points, points.new_ones(1)])
-        self.widths = edges.diff()
-        intervals = _integrate(points)
+        intervals = interval_weights(points)
+        weights = intervals.sum(-2)
+        start = torch.zeros_like(points[..., :1])
+        self.widths = torch.cat([start, points, start + 1], dim=-1).diff(dim=-1).to(effects)
         self.parts = intervals.to(effects) @ by_node
         values = torch.cat([torch.zeros_like(total).unsqueeze(-1), curve, total.unsqueeze(-1)], dim=-1)
         self.errors = values.diff(dim=-1) - self.parts.sum(-1)
         self.trouble = self.errors.abs().mean(-1, keepdim=True).expand_as(self.errors)
         self.jump_share = _shares(self.right - self.left)
         self.level_share = _shares((self.left + self.right) / 2)
-        coefficients = _legendre(points, intervals.sum(0)).to(effects) @ by_node
+        coefficients = _legendre(points, weights).to(effects) @ by_node
         self.shapes = [_shares(row) for row in coefficients.unbind(-2)]
         self.common, self.likeness = [], []
-        for without in _without_polynomials(points, intervals.sum(0)):
+        for without in _without_polynomials(points, weights):
             varying = without.to(effects) @ by_node
             together = varying.sum(-1, keepdim=True)
             covariance = (varying * together).sum(-2, keepdim=True)
@@ -156,8 +156,7 @@ class _Pieces:
 
     @classmethod
     def of(cls, effects: Tensor, evidence: Evidence, scale: Tensor) -> _Pieces:
-        points = evidence.points.reshape(-1, evidence.points.shape[-1])[0].double()
-        return cls(effects, evidence.curve / scale.unsqueeze(-1), evidence.total / scale, points)
+        return cls(effects, evidence.curve / scale.unsqueeze(-1), evidence.total / scale, evidence.points.double())
 
     def sizes(self) -> tuple[Tensor, Tensor]:
         """Shares of each player in the absolute gradient, and in its absolute change, on each interval."""
@@ -168,13 +167,13 @@ class _Pieces:
         """Scale-free inputs of the network, ``(*batch, J, M, numbers)``."""
         count = evidence.n_players[..., None, None].to(self.parts)
         relative = self.errors / self.errors.abs().sum(-1, keepdim=True).clamp(min=1e-12)
-        bend = _shares(self.parts / self.widths.to(self.parts).unsqueeze(-1) - (self.left + self.right) / 2)
+        bend = _shares(self.parts / self.widths.unsqueeze(-1) - (self.left + self.right) / 2)
         player = [
             self.left.clamp(-5, 5),
             self.right.clamp(-5, 5),
             torch.asinh(self.left),
             torch.asinh(self.right - self.left),
-            torch.asinh(self.parts / self.widths.to(self.parts).unsqueeze(-1)),
+            torch.asinh(self.parts / self.widths.unsqueeze(-1)),
             torch.asinh((self.right - self.left) * relative.unsqueeze(-1) * 3),
             *(
                 torch.asinh(share * count)
@@ -198,7 +197,7 @@ class _Pieces:
             torch.asinh(self.errors * 10),
             self.jump_share.sum(-1),
             self.level_share.sum(-1),
-            (self.widths.to(self.parts) * len(self.widths)).expand_as(self.errors),
+            self.widths * self.widths.shape[-1],
             torch.asinh(evidence.total / row_scale(evidence)).unsqueeze(-1).expand_as(self.errors),
         ]
         players = torch.stack([number.expand_as(self.parts) for number in player], dim=-1)
@@ -217,43 +216,32 @@ def _shares(values: Tensor) -> Tensor:
 
 
 def _without_polynomials(points: Tensor, weights: Tensor) -> list[Tensor]:
-    """What is left of values at ``points`` without their mean, line and parabola, in the quadrature's norm: ``(G, G)`` each.
+    """What is left of values at ``points (*batch, G)`` without their mean, line and parabola, in the quadrature's norm.
 
-    Zero where the points are too few to have anything left.
+    ``(*batch, G, G)`` each, zero where the points are too few to have anything left.
     """
     root = weights.clamp(min=0).sqrt()
-    powers = torch.stack([(2 * points - 1) ** degree for degree in range(_DEGREES)], dim=-1)
     kept = []
     for degree in range(_DEGREES):
-        basis = torch.linalg.qr(root.unsqueeze(-1) * powers[:, : degree + 1])[0]
-        left = torch.diag(root) - basis @ (basis.mT * root)
-        kept.append(left if len(points) > degree + 1 else torch.zeros_like(left))
+        basis = _orthonormal(points, root, min(degree + 1, points.shape[-1]))
+        left = torch.diag_embed(root) - basis @ (basis.mT * root.unsqueeze(-2))
+        kept.append(left if points.shape[-1] > degree + 1 else torch.zeros_like(left))
     return kept
 
 
 def _legendre(points: Tensor, weights: Tensor) -> Tensor:
-    """Coefficients of the first Legendre polynomials from values at ``points``, ``(_SHAPES, G)``; zero beyond the points."""
-    root = weights.clamp(min=0).sqrt()
-    count = min(_SHAPES, len(points))
-    powers = torch.stack([(2 * points - 1) ** degree for degree in range(count)], dim=-1)
-    basis = torch.linalg.qr(root.unsqueeze(-1) * powers)[0]
-    basis = basis * (basis * root.unsqueeze(-1) * powers).sum(0).sign()
-    return torch.cat([(basis * root.unsqueeze(-1)).mT, points.new_zeros(_SHAPES - count, len(points))])
+    """Coefficients of the first Legendre polynomials from values at ``points (*batch, G)``, ``(*batch, _SHAPES, G)``.
 
-
-def _integrate(points: Tensor) -> Tensor:
-    """Each interval's integral from the values at ``points``, ``(G + 1, G)``.
-
-    At a few Gauss-Legendre nodes, of the interpolating polynomial; elsewhere of steps whose edges part the path in the
-    quadrature's weights, which lie between the nodes. Summed over the intervals both are the quadrature itself.
+    Zero beyond the points.
     """
-    count = len(points)
-    nodes, weights = gauss_legendre(count)
-    is_gauss = bool(torch.allclose(nodes.to(points), points, atol=1e-5))
-    if is_gauss and count <= _MAX_INTERPOLATED:
-        return interval_weights(points)
-    steps = weights.to(points) if is_gauss else torch.full_like(points, 1 / count)
-    edges = torch.cat([points.new_zeros(1), steps.cumsum(0)])
-    cuts = torch.cat([points.new_zeros(1), points, points.new_ones(1)])
-    overlap = torch.minimum(cuts[1:, None], edges[None, 1:]) - torch.maximum(cuts[:-1, None], edges[None, :-1])
-    return overlap.clamp(min=0)
+    root = weights.clamp(min=0).sqrt()
+    basis = _orthonormal(points, root, min(_SHAPES, points.shape[-1]))
+    rows = (basis * root.unsqueeze(-1)).mT
+    return torch.nn.functional.pad(rows, (0, 0, 0, _SHAPES - rows.shape[-2]))
+
+
+def _orthonormal(points: Tensor, root: Tensor, count: int) -> Tensor:
+    """The first polynomials on the path times ``root``, made orthonormal, ``(*batch, G, count)``; leading terms positive."""
+    powers = root.unsqueeze(-1) * torch.stack([(2 * points - 1) ** degree for degree in range(count)], dim=-1)
+    basis = torch.linalg.qr(powers)[0]
+    return basis * (basis * powers).sum(-2, keepdim=True).sign()

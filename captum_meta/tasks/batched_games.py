@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from captum_meta.estimators import all_coalitions, gauss_legendre, plan_coalitions, shapley_values
+from captum_meta.estimators import all_coalitions, gauss_legendre, path_nodes, plan_coalitions, shapley_values
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence, Explanations
 
 MAX_EXACT = 12
@@ -48,12 +48,21 @@ class BatchedGames:
             parts.append(self.function(x.flatten(1, 2), rows).unflatten(1, (n_rows, -1)))
         return torch.cat(parts, dim=-1) - start.unsqueeze(-1)
 
+    def along(self, points: Tensor) -> Tensor:
+        """Values ``(T, N, G)`` at points ``(G,)`` of the path."""
+        rows = torch.arange(self.inputs.shape[1])
+        on_path = (self.baselines.lerp(self.inputs, point) for point in points.tolist())
+        return torch.stack([self.function(x, rows) for x in on_path], dim=-1)
+
     def gradients(self, points: Tensor, each_number: bool = False) -> tuple[Tensor, Tensor]:
-        """Effects ``(T, N, M, G)`` (or ``(T, N, M * V, G)`` for each number) and values ``(T, N, G)`` along the path."""
+        """Effects ``(T, N, M, G)`` (or ``(T, N, M * V, G)`` for each number) and values ``(T, N, G)`` along the path.
+
+        The points are those of all rows, ``(G,)``, or of each, ``(T, N, G)``.
+        """
         delta, rows = self.inputs - self.baselines, torch.arange(self.inputs.shape[1])
         effects, values = [], []
-        for point in points.tolist():
-            x = (self.baselines + point * delta).requires_grad_(True)
+        for point in points.expand(*self.inputs.shape[:2], -1).unbind(-1):
+            x = (self.baselines + point[..., None, None] * delta).requires_grad_(True)
             with torch.enable_grad():
                 output = self.function(x, rows)
             gradient = torch.autograd.grad(output.sum(), x)[0] if self.has_gradient else torch.zeros_like(x)
@@ -131,14 +140,14 @@ def _permutation_effects(games: BatchedGames, order: Tensor) -> Tensor:
 
 
 def path_explanations(games: BatchedGames, n_points: int, each_number: bool, reference: Tensor | None) -> Explanations:
-    """Gradients at ``n_points`` Gauss-Legendre nodes, labelled with long Integrated Gradients (or ``reference``).
+    """Gradients at ``n_points`` nodes of each row's own, labelled with long Integrated Gradients (or ``reference``).
 
     A single point stands for a mean over paths, as in GradientShap, so f at its middle is not told.
     """
-    nodes = gauss_legendre(n_points)[0].float()
+    known = games.along(torch.tensor([0.0, 0.5, 1.0]))
+    nodes = path_nodes(known.flatten(0, 1), n_points).unflatten(0, known.shape[:2]).float()
     effects, values = games.gradients(nodes, each_number)
-    rows = torch.arange(games.shape[1])
-    start, end = games.function(games.baselines, rows), games.function(games.inputs, rows)
+    start, end = known[..., 0], known[..., 2]
     curve = values - start.unsqueeze(-1) if n_points > 1 else ((end - start) / 2).unsqueeze(-1)
     evidence = Evidence(
         effects=effects,
@@ -146,7 +155,7 @@ def path_explanations(games: BatchedGames, n_points: int, each_number: bool, ref
         players=torch.ones(effects.shape[:-1], dtype=torch.bool),
         total=end - start,
         curve=curve,
-        points=nodes.expand(*values.shape),
+        points=nodes,
         inputs=_player_inputs(games, each_number),
     )
     labels = long_integrated_gradients(games, each_number) if reference is None else reference

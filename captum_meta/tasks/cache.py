@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captum_meta.types import Coalitions, Evidence, Explanations
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of what is stored; raise it when explanations of the same key would come out differently."""
 
 _TOLD = "explanations"

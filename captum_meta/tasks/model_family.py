@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from captum_meta.estimators import gauss_legendre
-from captum_meta.evidence import Game, measure_path, measure_shapley
+from captum_meta.evidence import Game, measure_bent_path, measure_shapley
 from captum_meta.tasks.explained_data import ExplainedData, Model
 from captum_meta.tasks.fingerprint import fingerprint
 from captum_meta.tasks.teaching import LabelError, Teacher, evaluating, path_reference, shapley_reference, taught
@@ -215,7 +214,7 @@ class ModelTaskFamily:
 
     def _evidence(self, game: Game) -> list[Evidence]:
         if self.kind == "path":
-            return [measure_path(game, gauss_legendre(n)[0])[0] for n in self.points]
+            return [measure_bent_path(game, n)[0] for n in self.points]
         return [measure_shapley(game, self.coalitions * game.players.count, self.seed)]
 
     def _labels(self, game: Game, seed: int) -> tuple[Tensor, Tensor]:

@@ -38,9 +38,16 @@ _DOMAINS = {
     "path": ("table", "table", "table", "sentence", "sentence", "image"),
 }
 """Integrated Gradients are asked of deep encoders, whose Shapley values cost too much to be labels."""
+_GRIDS = {
+    "shapley": ((2, 3), (3, 2), (3, 3), (4, 2), (4, 2), (5, 2)),
+    "path": ((2, 3), (3, 2), (3, 3), (4, 2), (5, 2), (7, 2), (5, 4)),
+}
+"""Patches along an image's side, and pixels along a patch's: paths have up to 400 pixels as players."""
 _PLAYERS = (2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 10, 11, 12, 12, 13, 14, 16, 18, 20, 24, 28, 32, 40)
 _PLAYERS_COSTLY = (3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 14, 18)
 _PATH_POINTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
+_MOST_NUMBERS = 400
+_LABEL_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -75,23 +82,32 @@ class SyntheticTaskFamily:
         """Explanations ``(T, N, M)`` of batch ``index``."""
         return self.variants(index)[0]
 
+    def games(self, index: int) -> BatchedGames:
+        """The models and rows of batch ``index``, before anything is measured."""
+        return self._games(self._generator(index))
+
     def variants(self, index: int) -> list[Explanations]:
         """All explanations made of the models of batch ``index``: for paths, one for each number of points."""
-        generator = Generator().manual_seed(self.seed * 1_000_003 + index)
+        generator = self._generator(index)
         games = self._games(generator)
         seed = int(torch.randint(2**31, (), generator=generator))
         if self.kind == "shapley":
             budget = 2 * games.shape[2] * 2 ** integer(0, 3, generator)
             return [shapley_explanations(games, min(budget, 192), seed).detach()]
-        each_number = games.inputs[0, 0].numel() <= 320 and pick(generator, True, False)
+        each_number = games.inputs[0, 0].numel() <= _MOST_NUMBERS and pick(generator, True, False)
         reference = long_integrated_gradients(games, each_number)
-        return [path_explanations(games, n, each_number, reference).detach() for n in _PATH_POINTS]
+        rows = _rightly_labelled(reference, games.along(torch.tensor([0.0, 1.0])).diff(dim=-1).squeeze(-1))
+        explained = (path_explanations(games, n, each_number, reference).detach() for n in _PATH_POINTS)
+        return [explanations[torch.arange(len(rows)).unsqueeze(-1), rows] for explanations in explained]
+
+    def _generator(self, index: int) -> Generator:
+        return Generator().manual_seed(self.seed * 1_000_003 + index)
 
     def _games(self, generator: Generator) -> BatchedGames:
         domain = pick(generator, *_DOMAINS[self.kind])
         n_rows = 256
         if domain == "image":
-            grid, patch = pick(generator, (2, 3), (3, 2), (3, 3), (4, 2), (4, 2), (5, 2))
+            grid, patch = pick(generator, *_GRIDS[self.kind])
             x = random_data.patches(self.tasks_per_batch, n_rows, grid, patch, generator)
             architecture: Architecture = pick(
                 generator, random_models.Convolutional, random_models.Convolutional, random_models.MLP
@@ -129,6 +145,13 @@ class SyntheticTaskFamily:
             return values.gather(-1, chosen[:, rows].unsqueeze(-1)).squeeze(-1)
 
         return BatchedGames(function, inputs, baselines, model.has_gradient)
+
+
+def _rightly_labelled(labels: Tensor, totals: Tensor) -> Tensor:
+    """Indices ``(T, N)`` of rows; in place of one whose label's sum misses f(input) - f(baseline), its model's best."""
+    missed = (labels.sum(-1) - totals).abs() / labels.norm(dim=-1).clamp(min=1e-12)
+    own = torch.arange(labels.shape[1]).expand_as(missed)
+    return torch.where(missed > _LABEL_TOLERANCE, missed.argmin(-1, keepdim=True), own)
 
 
 def _baselines(x: Tensor, rows: int, generator: Generator) -> Tensor:

@@ -22,6 +22,7 @@ from captum_meta.evidence.measure import row_keys
 _EXACT_PLAYERS = 12
 _COALITIONS = 32
 _IG_POINTS, _IG_PIECES = 8, 12
+_LABEL_TOLERANCE = 1e-2
 _STRENGTH = 1e-6
 _ROWS, _SHARED_PLAYERS = 8, 40
 _EVALUATIONS = 512
@@ -115,15 +116,27 @@ def _plan(n_rows: int, n_players: int, part: int) -> tuple[Tensor, Tensor]:
 
 
 def path_reference(game: Game, seed: int) -> Tensor:
-    """Integrated Gradients ``(N, M)`` of every element by composite Gauss-Legendre quadrature with 96 gradients."""
+    """Integrated Gradients ``(N, M)`` of every element by composite Gauss-Legendre quadrature with 96 gradients.
+
+    Rows whose attributions then miss f(input) - f(baseline) by a hundredth of their norm are given eight times as many.
+    """
+    labels = _composite(game, _IG_PIECES)
+    ends = _ends(game)
+    missed = (labels.sum(-1) - (ends[:, 1] - ends[:, 0])).abs() > _LABEL_TOLERANCE * labels.norm(dim=-1)
+    if bool(missed.any()):
+        labels[missed] = _composite(game.take(missed.nonzero().flatten()), 8 * _IG_PIECES)
+    return labels
+
+
+def _composite(game: Game, pieces: int) -> Tensor:
     nodes, weights = gauss_legendre(_IG_POINTS)
     delta = game.difference
     mean = torch.zeros((), dtype=torch.float64, device=game.device)
-    for piece in range(_IG_PIECES):
-        slopes = game.slopes((nodes + piece) / _IG_PIECES)
+    for piece in range(pieces):
+        slopes = game.slopes((nodes + piece) / pieces)
         if slopes is None:
             raise LabelError("The model has no gradient, which path integrals are made of: choose kind='shapley'.")
-        mean = mean + _one_output(slopes[0]).double() @ (weights / _IG_PIECES).to(game.device)
+        mean = mean + _one_output(slopes[0]).double() @ (weights / pieces).to(game.device)
     return (mean * delta).to(delta.dtype)
 
 

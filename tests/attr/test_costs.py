@@ -8,7 +8,7 @@ from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
-from captum_meta.estimators import all_coalitions, shapley_values
+from captum_meta.estimators import all_coalitions, interval_weights, path_nodes, shapley_values
 from tests.attr.conftest import CountingModel, untrained
 
 
@@ -32,10 +32,14 @@ def test_permutations_cost_as_many_coalitions_as_players() -> None:
     assert model.rows == 5 * (3 + 24)
 
 
-def test_integrated_gradients_cost_their_steps_and_two_evaluations() -> None:
+@pytest.mark.parametrize(
+    ("n_steps", "method", "others"), [(4, "gausslegendre", 3), (1, "gausslegendre", 2), (4, "riemann_left", 2)]
+)
+def test_integrated_gradients_cost_their_steps_and_three_evaluations(n_steps: int, method: str, others: int) -> None:
     model = CountingModel()
-    MetaIntegratedGradients(model, learner=untrained("path")).attribute(torch.randn(5, 6), target=1, n_steps=4)
-    assert model.rows == 5 * (4 + 2)
+    attr = MetaIntegratedGradients(model, learner=untrained("path"))
+    attr.attribute(torch.randn(5, 6), target=1, n_steps=n_steps, method=method)
+    assert model.rows == 5 * (n_steps + others)
 
 
 def test_gradient_shap_costs_its_draws() -> None:
@@ -63,6 +67,11 @@ def test_error_falls_to_nothing_with_the_budget(size: int) -> None:
     assert errors[2] <= errors[0] + 1e-12
 
 
+def slope(model: torch.nn.Module, x: Tensor) -> Tensor:
+    x = x.requires_grad_()
+    return torch.autograd.grad(model(x)[:, 0].sum(), x)[0]
+
+
 def test_long_paths_agree_with_captum() -> None:
     model, x = CountingModel(), torch.randn(4, 6)
     values = MetaIntegratedGradients(model, learner=untrained("path")).attribute(x, target=0, n_steps=12)
@@ -83,8 +92,15 @@ def test_the_delta_is_the_gap_before_the_correction() -> None:
     values, delta = attr.attribute(x, target=0, n_steps=2, return_convergence_delta=True)
     total = (model(x) - model(torch.zeros_like(x)))[:, 0]
     assert torch.allclose(values.sum(1), total, atol=1e-5)
-    _, expected = IntegratedGradients(model).attribute(x, target=0, n_steps=2, return_convergence_delta=True)
-    assert torch.allclose(delta, expected, atol=1e-5) and delta.abs().max() > 1e-2
+    points = path_nodes(torch.stack([model(part * x)[:, 0] for part in (0, 0.5, 1)], dim=-1), 2)
+    slopes = torch.stack([slope(model, point.float().unsqueeze(-1) * x) for point in points.T], dim=-1)
+    alone = (slopes * interval_weights(points).sum(-2).unsqueeze(1)).sum(-1) * x
+    assert torch.allclose(delta.double(), alone.sum(1) - total, atol=1e-5) and delta.abs().max() > 1e-3
+    for n_steps, method in ((1, "gausslegendre"), (20, "gausslegendre"), (2, "riemann_left"), (3, "riemann_trapezoid")):
+        options = {"target": 0, "n_steps": n_steps, "method": method, "return_convergence_delta": True}
+        assert torch.allclose(
+            attr.attribute(x, **options)[1], IntegratedGradients(model).attribute(x, **options)[1], atol=1e-5
+        )
     shap = MetaGradientShap(model, learner=untrained("path"))
     _, delta = shap.attribute(x, torch.zeros(2, 6), target=0, return_convergence_delta=True)
     assert delta.shape == (20,)

@@ -16,7 +16,7 @@ from captum_meta.tasks import ExplainedData, ModelTaskFamily
 from captum_meta.tasks.cache import ExplanationCache, describe, key_of, make
 from captum_meta.tasks.fingerprint import fingerprint
 from captum_meta.tasks.joining import join
-from captum_meta.tasks.teaching import LabelError, _by_shared_plan, _plan
+from captum_meta.tasks.teaching import LabelError, _by_shared_plan, _composite, _plan, path_reference
 
 
 def rows(width: int = 4, count: int = 12, seed: int = 0) -> Tensor:
@@ -319,3 +319,18 @@ def test_a_loader_may_train_its_model_wherever_the_task_is_asked_for(context: Ca
     with context():
         found = family(models=[3], load=trained).variants(0)[0]
     assert torch.equal(found.attributions, expected.attributions)
+
+
+def test_path_labels_are_measured_more_finely_where_f_jumps() -> None:
+    """f is a step of slope 300 on the second row's path, which 96 gradients do not see; on the first it hardly moves."""
+
+    def model(x: Tensor) -> Tensor:
+        return torch.sigmoid(300 * (x.sum(1) - 0.3))
+
+    x = torch.tensor([[0.02, 0.03], [0.2, 0.8]]).double()
+    game = Game(model, x)
+    total = model(x) - model(torch.zeros_like(x))
+    assert (_composite(game, 12).sum(1) - total)[1].abs() > 0.01
+    labels = path_reference(game, seed=0)
+    assert torch.allclose(labels[1], x[1] * total[1], atol=1e-6)
+    assert torch.equal(labels[0], _composite(game, 12)[0])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from captum_meta.estimators import all_coalitions
+from captum_meta.estimators import all_coalitions, path_nodes
 from captum_meta.tasks import SyntheticTaskFamily, random_models
 from captum_meta.tasks.augment import augment, backwards, dual, negate
 from captum_meta.tasks.batched_games import (
@@ -10,6 +10,7 @@ from captum_meta.tasks.batched_games import (
     path_explanations,
     shapley_explanations,
 )
+from captum_meta.tasks.synthetic import _rightly_labelled
 from captum_meta.types import Explanations
 
 
@@ -101,14 +102,48 @@ def test_the_dual_is_what_swapping_input_and_baseline_measures() -> None:
     assert torch.allclose(one.total, other.total, atol=1e-5)
 
 
-def test_walking_backwards_is_what_measuring_the_negative_from_input_to_baseline_gives() -> None:
+@pytest.mark.parametrize("n", [4, 17])
+def test_walking_backwards_is_what_measuring_the_negative_from_input_to_baseline_gives(n: int) -> None:
     known = games()
     turned = BatchedGames(known.function, known.baselines, known.inputs, known.has_gradient)
-    there = path_explanations(known, 4, each_number=False, reference=None)
-    back = negate(path_explanations(turned, 4, each_number=False, reference=None), torch.tensor([True, True]))
-    assert torch.allclose(back.attributions, there.attributions, atol=1e-5)
-    for name in ("effects", "total", "curve", "points"):
-        assert torch.allclose(getattr(backwards(there.evidence), name), getattr(back.evidence, name), atol=1e-5)
+    there = path_explanations(known, n, each_number=False, reference=None)
+    back = backwards(there.evidence)
+    assert torch.allclose(back.points, 1 - there.evidence.points.flip(-1))
+    effects, values = turned.gradients(back.points)
+    ends = turned.along(torch.tensor([0.0, 1.0]))
+    assert torch.allclose(back.effects, -effects, atol=1e-5)
+    assert torch.allclose(back.curve, ends[..., :1] - values, atol=1e-5)
+    assert torch.allclose(back.total, ends[..., 0] - ends[..., 1], atol=1e-5)
+    assert torch.allclose(there.attributions, -long_integrated_gradients(turned, each_number=False), atol=1e-5)
+
+
+def test_paths_are_measured_at_nodes_of_each_rows_own() -> None:
+    known = games()
+    evidence = path_explanations(known, 4, each_number=False, reference=None).evidence
+    values = known.along(torch.tensor([0.0, 0.5, 1.0]))
+    for task in range(2):
+        assert torch.allclose(evidence.points[task], path_nodes(values[task], 4).float())
+        for row in range(4):
+            for place, point in enumerate(evidence.points[task, row]):
+                x = (point * known.inputs[:, row : row + 1]).requires_grad_()
+                value = known.function(x, torch.tensor([row]))[task]
+                gradient = torch.autograd.grad(value.sum(), x)[0][task, 0]
+                expected = (gradient * known.inputs[task, row]).sum(-1)
+                assert torch.allclose(evidence.effects[task, row, :, place], expected, atol=1e-5)
+                assert torch.allclose(evidence.curve[task, row, place], value.squeeze(), atol=1e-5)
+
+
+def test_a_row_whose_label_misses_the_change_of_f_gives_way_to_its_models_best() -> None:
+    labels = torch.tensor([[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [1.0, 0.0], [2.0, 0.0]]])
+    totals = torch.tensor([[2.0, 2.1, 2.001], [0.9, 1.005, 2.001]])
+    assert _rightly_labelled(labels, totals).tolist() == [[0, 0, 2], [2, 1, 2]]
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_path_labels_add_up(index: int) -> None:
+    explained = small("path")[index]
+    total, norm = explained.evidence.total, explained.attributions.norm(dim=-1)
+    assert ((explained.attributions.sum(-1) - total).abs() <= 0.01 * norm + 1e-6).all()
 
 
 def test_augmented_evidence_hides_what_it_drops() -> None:
