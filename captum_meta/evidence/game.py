@@ -198,10 +198,9 @@ class Game:
         return None
 
     def _gradients(self, points: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor]:
-        everyone = torch.arange(self.n_examples, device=self.device)
         step = self.n_examples if self._whole_batch else self.max_gradient_rows
         n_points = points.shape[-1]
-        rows = everyone.repeat(n_points)
+        rows = torch.arange(self.n_examples, device=self.device).repeat(n_points)
         alphas = points.to(self.device, torch.promote_types(self.inputs[0].dtype, torch.float32))
         alphas = alphas.expand(self.n_examples, -1).mT.flatten()
         effects, values = [], []
@@ -268,16 +267,21 @@ class Game:
     def _forward(self, x: Tensors, rows: Tensor) -> Tensor:
         """The selected outputs ``(R, K)`` of one call of the model on rows ``(R,)``; ``(1, 1)`` of a whole batch."""
         if self._one_at_a_time and len(rows) > 1:
-            return torch.cat([self._forward(tuple(p[i : i + 1] for p in x), rows[i : i + 1]) for i in range(len(rows))])
-        output = self._call(x, rows)
+            return self._one_by_one(x, rows)
+        several_of_one = self.n_examples == 1 and len(rows) > 1
+        try:
+            output = self._call(tuple(part.clone() for part in x) if several_of_one else x, rows)
+        except Exception:
+            if not several_of_one:
+                raise
+            return self._one_by_one(x, rows)
         if output.dim() == 0 or output.shape[0] != len(rows):
+            if several_of_one and (output.dim() == 0 or len(output) == 1):
+                return self._one_by_one(x, rows)
             assert output.numel() == 1, (
                 f"forward_func gave an output of shape {tuple(output.shape)} for {len(rows)} examples: it must give one "
                 "entry for each example in its first dimension, or one number for the whole batch."
             )
-            if self.n_examples == 1 and len(rows) > 1:
-                self._one_at_a_time = True
-                return self._forward(x, rows)
             if self.n_examples > 1:
                 self._whole_batch = True
                 assert len(self.players.mask) == 1, (
@@ -287,6 +291,12 @@ class Game:
             return output.reshape(1, 1)
         self.output_shape = output.shape[1:]
         return output.reshape(len(rows), -1)
+
+    def _one_by_one(self, x: Tensors, rows: Tensor) -> Tensor:
+        """For models that take one example only, as those of Captum's LLMAttribution do."""
+        parts = [self._forward(tuple(part[i : i + 1] for part in x), rows[i : i + 1]) for i in range(len(rows))]
+        self._one_at_a_time = True
+        return torch.cat(parts)
 
     def _call(self, x: Tensors, rows: Tensor) -> Tensor:
         whole = len(rows) == self.n_examples and bool((rows == torch.arange(self.n_examples, device=rows.device)).all())

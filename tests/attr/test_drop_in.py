@@ -139,6 +139,26 @@ def test_what_is_no_output_is_named(front_end: type[Attribution], output: object
         explain(front_end, lambda x: output, X, target=0)
 
 
+def first_alone(x: Tensor) -> Tensor:
+    return torch.stack([x[:1].prod(1), x[:1].sum(1)], dim=1)
+
+
+def refuses_several(x: Tensor) -> Tensor:
+    return first_alone(x.reshape(1, 3))
+
+
+@pytest.mark.parametrize("model", [first_alone, refuses_several])
+def test_models_of_one_example_as_those_of_llm_attribution(model: Callable[..., Any]) -> None:
+    values = explain(MetaShapleyValueSampling, model, X[:1])
+    assert torch.allclose(values[0], torch.stack([PRODUCT[0], X[0]]), atol=1e-5)
+    assert torch.allclose(explain(MetaKernelShap, model, X[:1], target=1), X[:1], atol=1e-5)
+
+
+def test_errors_of_a_model_of_one_example_are_not_swallowed() -> None:
+    with pytest.raises(KeyError, match="on purpose"):
+        explain(MetaKernelShap, lambda x: {}["on purpose"], X[:1])
+
+
 @pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
 @pytest.mark.parametrize("model", [Product(), lambda x: x.prod()], ids=["rows", "batch"])
 def test_progress_is_shown_where_it_is_asked_for(
