@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from captum_meta import _captum
 from captum_meta.attr._support import Support, player_attributions
-from captum_meta.evidence import Game, Players
+from captum_meta.evidence import Game, Players, layer_output
 from captum_meta.learners import MetaLearner, load_learner
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Explanations, Kind, State
@@ -173,7 +173,7 @@ class Frontend:
         """Evidence with the output of the module that the learner compares, where it names one."""
         if self.learner.layer is None:
             return evidence
-        embedding = game.embedding(self.learner.layer).to(evidence.total)
+        embedding = layer_output(game, self.learner.layer).to(evidence.total)
         return replace(evidence, embedding=embedding.repeat_interleave(len(evidence.total) // len(embedding), 0))
 
     def _explanations(self, support: Support, key: Hashable) -> Explanations:

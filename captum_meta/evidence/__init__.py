@@ -1,7 +1,7 @@
 """What is measured on the explained model: players, coalitions and gradients along the path."""
 
 from captum_meta.evidence.game import Game
-from captum_meta.evidence.layer import LayerModel
+from captum_meta.evidence.layer import LayerModel, layer_output
 from captum_meta.evidence.measure import (
     ShapleyMeasurement,
     measure_bent_path,
@@ -16,6 +16,7 @@ __all__ = [
     "LayerModel",
     "Players",
     "ShapleyMeasurement",
+    "layer_output",
     "measure_bent_path",
     "measure_path",
     "measure_shapley",

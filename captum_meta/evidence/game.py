@@ -131,36 +131,6 @@ class Game:
             values = [self._run_all(self._on_path(torch.full((self.n_examples,), float(p)))) for p in points]
         return torch.stack(values, dim=1)
 
-    def embedding(self, layer: str) -> Tensor:
-        """What the module of the name ``layer`` gives for each input, flattened, ``(N, E)``.
-
-        Raises:
-            ValueError: if there is no such module, or it does not run once a forward with an entry for each example.
-        """
-        model = self.forward_func
-        modules = dict(model.named_modules()) if isinstance(model, torch.nn.Module) else {}
-        if layer not in modules:
-            raise ValueError(
-                f"forward_func has no module {layer!r} whose output could be compared: pass an nn.Module that has one, or a "
-                "learner with another encoder."
-            )
-        outputs: list[Tensor] = []
-
-        def keep(module: torch.nn.Module, arguments: Any, output: Any) -> None:
-            value = output[0] if isinstance(output, tuple) else output
-            outputs.append(value.detach().flatten(1) if value.dim() > 1 else value.detach().unsqueeze(-1))
-
-        handle = modules[layer].register_forward_hook(keep)
-        try:
-            self.at(torch.ones(1))
-        finally:
-            handle.remove()
-        if sum(map(len, outputs)) != self.n_examples or self.n_rows != self.n_examples:
-            raise ValueError(
-                f"The module {layer!r} does not run once a forward with one entry for each example: name another module."
-            )
-        return torch.cat(outputs)
-
     def effects(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gradient x (input - baseline) of each player at points of the path, and f there.
 

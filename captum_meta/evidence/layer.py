@@ -1,4 +1,4 @@
-"""The explained model from one of its layers on."""
+"""What layers of the explained model give, and the model from one of its layers on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_meta._model import untouched
 from captum_meta.evidence.arguments import take_rows
+from captum_meta.evidence.game import Game
 
 Tensors = tuple[Tensor, ...]
 
@@ -89,3 +90,34 @@ class LayerModel(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def layer_output(game: Game, layer: str) -> Tensor:
+    """What the module of the name ``layer`` gives for each input, flattened, ``(N, E)``.
+
+    Raises:
+        ValueError: if there is no such module, or it does not run once a forward with an entry for each example.
+    """
+    model = game.forward_func
+    modules = dict(model.named_modules()) if isinstance(model, torch.nn.Module) else {}
+    if layer not in modules:
+        raise ValueError(
+            f"forward_func has no module {layer!r} whose output could be compared: pass an nn.Module that has one, or a "
+            "learner with another encoder."
+        )
+    outputs: list[Tensor] = []
+
+    def keep(module: torch.nn.Module, arguments: Any, output: Any) -> None:
+        value = output[0] if isinstance(output, tuple) else output
+        outputs.append(value.detach().flatten(1) if value.dim() > 1 else value.detach().unsqueeze(-1))
+
+    handle = modules[layer].register_forward_hook(keep)
+    try:
+        game.at(torch.ones(1))
+    finally:
+        handle.remove()
+    if sum(map(len, outputs)) != game.n_examples or game.n_rows != game.n_examples:
+        raise ValueError(
+            f"The module {layer!r} does not run once a forward with one entry for each example: name another module."
+        )
+    return torch.cat(outputs)
