@@ -42,7 +42,7 @@ class Result:
     def evaluations(self, kind: str) -> int:
         """A row, a gradient counted as 3."""
         if kind == "path":
-            return 3 * self.budget + 2 * self.method.startswith("Meta") + 3 * self.method.endswith("completed")
+            return 3 * (self.budget + self.method.startswith("Meta") + self.method.endswith("completed"))
         return self.budget * self.n_players + (2 if self.family == "trees" else 9)
 
 

@@ -183,7 +183,7 @@ def _plan(
     if budgets is None:
         multiples = _FEW_MULTIPLES if problem.n_players <= _FEW else _MANY_MULTIPLES
         shapley = [problem.base_cost + int(multiple * problem.n_players) for multiple in multiples]
-        budgets = [3 * steps + 2 for steps in _STEPS] if kind == "path" else shapley
+        budgets = [3 * steps + 3 for steps in _STEPS] if kind == "path" else shapley
     fixed = {GRADIENT_MEAN: problem.base_cost, BORDER_MEAN: problem.base_cost + 2 * problem.n_players}
     plan: list[tuple[str, int]] = []
     for name in methods:
@@ -197,7 +197,7 @@ def _plan(
 def _least(kind: str, name: str, problem: Problem) -> int:
     """Evaluations a row below which a method cannot say anything about all players."""
     if kind == "path":
-        return 5
+        return 6
     if name.startswith("Meta"):
         return problem.base_cost + (0 if problem.has_gradient else 1)
     return (1 if name.startswith("Captum") else 2) * problem.n_players + 2
@@ -220,7 +220,7 @@ def _measure(
     kind: str, problem: Problem, name: str, method: Method, budget: int, reference: Reference, model: Counted
 ) -> Measurement | None:
     """One method at one budget; a peer that fails is left out with a warning."""
-    spent = (budget - 2) // 3 if kind == "path" else budget
+    spent = (budget - 3) // 3 if kind == "path" else budget
     n_rows = len(reference.values)
     try:
         support = method.prepare(problem, spent, model) if isinstance(method, _Adapted) else 0

@@ -152,7 +152,7 @@ def captum_path(problem: Problem, budget: int) -> Tensor:
 
 
 def captum_path_completed(problem: Problem, budget: int) -> Tensor:
-    """Captum's IntegratedGradients with one gradient more, which ours spends on f(x) and f(baseline), and its gap spread."""
+    """Captum's IntegratedGradients with one gradient more, which ours spends on f at three points; its gap spread evenly."""
     game = problem.game()
     evidence, _ = measure_path(game, gauss_legendre(budget + 1)[0])
     values = evidence.effects @ gauss_legendre(budget + 1)[1].to(evidence.effects)

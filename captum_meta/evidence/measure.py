@@ -131,7 +131,7 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
         AssertionError, RuntimeError: as :func:`path_slopes`.
     """
     slopes, values = path_slopes(game, nodes)
-    return _path_evidence(game, nodes, slopes, values, game.at(torch.tensor([0.0, 1.0])))
+    return _path_evidence(game, nodes, slopes, values, game.at(torch.tensor([0.0, 1.0])).squeeze(-1))
 
 
 def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Tensor]:
@@ -141,20 +141,20 @@ def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Tensor]:
     """
     start = game.at(torch.zeros(1))
     _check_output(game, start)
-    known = torch.cat([start, game.at(torch.tensor([0.5, 1.0] if is_bent(n) else [1.0]))], dim=1)
-    nodes = path_nodes(known.squeeze(-1), n) if is_bent(n) else gauss_legendre(n)[0]
-    return _path_evidence(game, nodes, *path_slopes(game, nodes), known[:, [0, -1]])
+    known = torch.cat([start, game.at(torch.tensor([0.5, 1.0] if is_bent(n) else [1.0]))], dim=1).squeeze(-1)
+    nodes = path_nodes(known, n) if is_bent(n) else gauss_legendre(n)[0]
+    return _path_evidence(game, nodes, *path_slopes(game, nodes), known)
 
 
-def _path_evidence(game: Game, nodes: Tensor, slopes: Tensor, values: Tensor, ends: Tensor) -> tuple[Evidence, Tensor]:
-    ends = ends.squeeze(-1)
+def _path_evidence(game: Game, nodes: Tensor, slopes: Tensor, values: Tensor, known: Tensor) -> tuple[Evidence, Tensor]:
+    """Evidence of gradients and f at the nodes, with f at the baseline first and at the input last of ``known``."""
     effects = slopes * game.difference.unsqueeze(-1)
     evidence = Evidence(
         effects=effects,
         measured=torch.ones_like(effects, dtype=torch.bool),
         players=game.mask,
-        total=ends[:, 1] - ends[:, 0],
-        curve=values - ends[:, :1],
+        total=known[:, -1] - known[:, 0],
+        curve=values - known[:, :1],
         points=nodes.to(values.device, torch.promote_types(values.dtype, torch.float32)).expand(len(values), -1),
         inputs=_inputs(game),
     )

@@ -196,7 +196,7 @@ def test_rows_until_support_has_paid() -> None:
 
 
 def test_support_costs_its_references_and_its_evidence() -> None:
-    references, evidence, check = 200 * 3, 10 * 3 + 2, 1
+    references, evidence, check = 200 * 3, 10 * 3 + 3, 1
     assert support_cost("path", 7) == 16 * (references + evidence + check)
 
 

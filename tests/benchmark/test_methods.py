@@ -55,7 +55,7 @@ def test_plain_means_spend_what_their_names_say() -> None:
 @pytest.mark.parametrize(
     ("method", "evaluations"),
     [
-        (path_learner(untrained("path"), adapt=False), 3 * 5 + 2),
+        (path_learner(untrained("path"), adapt=False), 3 * 5 + 3),
         (PATH["Captum IntegratedGradients"], 3 * 5),
         (PATH["Captum, one more, completed"], 3 * 6 + 2),
     ],

@@ -96,7 +96,7 @@ def test_compiled_training_is_eager_training() -> None:
 @pytest.mark.parametrize(
     ("learner", "why"),
     [
-        (lambda: MAML(PathExplainer(8, 1)), "path points"),
+        (lambda: MAML(PathExplainer(8, 1)), "PathExplainer"),
         (lambda: ImplicitMAML(explainer()), "proximal term"),
         (lambda: Ridge(explainer()), "only gradient-based"),
         (lambda: MAML(explainer(), hypergradient=Segmented()), "Segmented keeps the graph"),
