@@ -83,7 +83,7 @@ def _methods(model: nn.Module, x: Tensor, target: Tensor) -> list[tuple[str, int
 
         cases.append(("Captum KernelShap", n, captum))
     for n in (3, 5, 10):
-        cases.append(("MetaIntegratedGradients", 3 * n + 2, lambda n=n: path.attribute(x, target=target, n_steps=n)))  # type: ignore[misc]
+        cases.append(("MetaIntegratedGradients", 3 * n + 3, lambda n=n: path.attribute(x, target=target, n_steps=n)))  # type: ignore[misc]
     for n in (4, 6, 11, 50):
 
         def gradients(n: int = n) -> Tensor:
