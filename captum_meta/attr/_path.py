@@ -64,6 +64,7 @@ def real(inputs: Any) -> Any:
 
 def _measure(game: Game, n_steps: int, method: str) -> tuple[Evidence, Tensor]:
     """Gradients at nodes of each row's own for ``"gausslegendre"``, at Captum's for its other methods."""
+    assert n_steps > 0, f"n_steps is {n_steps}: pass at least one gradient a row."
     if method == "gausslegendre":
         return measure_bent_path(game, n_steps)
     points = torch.tensor(_captum.approximation_parameters(method)[1](n_steps), dtype=torch.float64)

@@ -170,6 +170,14 @@ def test_progress_is_shown_where_it_is_asked_for(
     assert f"{front_end(model).get_name()} attribution: 100%" in capsys.readouterr().err  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("method", ["gausslegendre", "riemann_middle"])
+@pytest.mark.parametrize("n_steps", [0, -1])
+def test_a_path_without_steps_is_refused_as_by_captum(n_steps: int, method: str) -> None:
+    for attr in (IntegratedGradients(Product()), MetaIntegratedGradients(Product(), learner=untrained("path"))):
+        with pytest.raises(AssertionError, match="steps"):
+            attr.attribute(X, n_steps=n_steps, method=method)
+
+
 def test_gradient_shap_draws_of_every_input_for_itself() -> None:
     def model(x: Tensor, y: Tensor) -> Tensor:
         return x.float().square().sum(1) + y.sum(1)
