@@ -55,7 +55,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
 
         Args:
             inputs, baselines, target, additional_forward_args, method: as in Captum.
-            n_steps: gradients a row. ``method="gausslegendre"`` places 2 to 16 of them for each row
+            n_steps: gradients a row. ``method="gausslegendre"`` places 2 to 32 of them for each row
                 (:func:`~captum_meta.estimators.path_nodes`); one, more, and the other methods take Captum's own points.
             internal_batch_size: rows of the model differentiated at once.
             return_convergence_delta: also return, for each row, what the attributions' sum would miss of

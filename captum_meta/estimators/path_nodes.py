@@ -53,7 +53,7 @@ def path_nodes(values: Tensor, n: int) -> Tensor:
 
 
 def is_bent(n: int) -> bool:
-    """Whether ``n`` nodes depend on the row: from 2 to 16, which is as many as :func:`interval_weights` interpolates."""
+    """Whether ``n`` nodes depend on the row: from 2 to 32, which is as many as :func:`interval_weights` interpolates."""
     return 1 < n <= MAX_INTERPOLATED
 
 

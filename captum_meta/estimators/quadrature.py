@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.polynomial.legendre import legder, legvander
 from torch import Tensor
 
-MAX_INTERPOLATED = 16
+MAX_INTERPOLATED = 32
 """Nodes beyond which polynomials lose digits; steps are integrated instead."""
 
 
@@ -28,14 +29,14 @@ def gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
 def interval_weights(points: Tensor) -> Tensor:
     r"""Integrate values at ``points`` over each interval between 0, the points and 1.
 
-    Up to 16 points may lie anywhere. They are where some coordinate :math:`t(s)` of the path has the Gauss-Legendre nodes
+    Up to 32 points may lie anywhere. They are where some coordinate :math:`t(s)` of the path has the Gauss-Legendre nodes
     :math:`s_k`, and with t the polynomial through (0, 0), all :math:`(s_k, t_k)` and (1, 1), and :math:`\ell_k` the
     Lagrange polynomials of the nodes, row j holds
 
     .. math:: \int_{s_j}^{s_{j+1}} \ell_k(s)\, t'(s)\, ds
 
     At the Gauss-Legendre nodes themselves, t is the identity, and all rows together are the weights of the rule. Points
-    evenly spaced (Riemann sums) and more than 16 stand for steps, whose edges part the path evenly or in the rule's weights.
+    evenly spaced (Riemann sums) and more than 32 stand for steps, whose edges part the path evenly or in the rule's weights.
 
     Args:
         points: ``(*batch, G)`` ascending in [0, 1].
@@ -63,15 +64,17 @@ def _products(count: int) -> Tensor:
     """Integrals of :math:`\\ell_g(s) L_k'(s)` over the intervals, ``(G + 1, G, G + 2)``; L_k belong to nodes and ends."""
     nodes = 2 * gauss_legendre(count)[0].numpy() - 1
     edges = np.concatenate([[-1.0], nodes, [1.0]])
-    values, slopes = _lagrange(nodes), [polynomial.deriv() for polynomial in _lagrange(edges)]
-    table = [[np.diff((value * slope).integ()(edges)) for slope in slopes] for value in values]
-    return torch.from_numpy(np.array(table).transpose(2, 0, 1).copy())
+    within, weights = (part.numpy() for part in gauss_legendre(count + 1))
+    widths = np.diff(edges)
+    points = edges[:-1, None] + widths[:, None] * within
+    values = legvander(points, count - 1) @ _lagrange(nodes)
+    slopes = legvander(points, count) @ legder(_lagrange(edges))
+    return torch.from_numpy(np.einsum("j,q,jqg,jqk->jgk", widths, weights, values, slopes))
 
 
-def _lagrange(points: np.ndarray) -> list[np.polynomial.Legendre]:
-    """The polynomials that are 1 at one of the points and 0 at the others."""
-    coefficients = np.linalg.inv(np.polynomial.legendre.legvander(points, len(points) - 1))
-    return [np.polynomial.Legendre(column) for column in coefficients.T]
+def _lagrange(points: np.ndarray) -> np.ndarray:
+    """Legendre coefficients, a column each, of the polynomials that are 1 at one of the points and 0 at the others."""
+    return np.linalg.inv(legvander(points, len(points) - 1))
 
 
 def _steps(points: Tensor, widths: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
 def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Tensor]:
     """:func:`measure_path` at ``n`` nodes of each row's own (:func:`~captum_meta.estimators.path_nodes`).
 
-    f halfway places them: one forward more. A single node, and more than 16, are the same for all rows.
+    f halfway places them: one forward more. A single node, and more than 32, are the same for all rows.
     """
     start = game.at(torch.zeros(1))
     _check_output(game, start)

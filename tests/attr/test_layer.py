@@ -82,11 +82,11 @@ def test_inputs_of_a_layer(text: tuple[Text, Tensor]) -> None:
 
 def test_attributions_sum_to_the_change_of_the_output(text: tuple[Text, Tensor]) -> None:
     model, tokens = text
-    values, delta = explain(model, model.embed).attribute(tokens, 3, target=2, n_steps=20, return_convergence_delta=True)
+    values, delta = explain(model, model.embed).attribute(tokens, 3, target=2, n_steps=40, return_convergence_delta=True)
     change = (model(tokens) - model(torch.full_like(tokens, 3)))[:, 2]
     assert torch.allclose(values.sum((1, 2)), change, atol=1e-5)
     theirs = LayerIntegratedGradients(model, model.embed)
-    _, expected = theirs.attribute(tokens, 3, target=2, n_steps=20, return_convergence_delta=True)
+    _, expected = theirs.attribute(tokens, 3, target=2, n_steps=40, return_convergence_delta=True)
     assert torch.allclose(delta, expected, atol=1e-5)
 
 

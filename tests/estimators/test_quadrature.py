@@ -13,6 +13,12 @@ def test_gauss_legendre_integrates_polynomials_of_degree_2n_minus_1(n: int) -> N
         assert torch.isclose((weights * nodes**degree).sum(), torch.tensor(1 / (degree + 1)).double())
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 32])
+def test_interval_weights_at_gauss_legendre_nodes_add_up_to_the_rule(n: int) -> None:
+    points, expected = gauss_legendre(n)
+    assert torch.allclose(interval_weights(points).sum(0), expected, atol=1e-13)
+
+
 def test_interval_weights_at_gauss_legendre_nodes_integrate_the_interpolating_polynomial() -> None:
     points = gauss_legendre(4)[0]
     values = np.array([1.0, -2.0, 0.5, 3.0])
@@ -41,7 +47,7 @@ def test_points_of_a_riemann_sum_stand_for_equal_steps(points: list[float]) -> N
 
 
 def test_many_points_stand_for_steps_in_the_rules_weights() -> None:
-    nodes, expected = gauss_legendre(17)
+    nodes, expected = gauss_legendre(33)
     weights = interval_weights(nodes)
     assert torch.allclose(weights.sum(0), expected) and (weights >= 0).all()
 
