@@ -97,6 +97,8 @@ class Evidence(_Rows):
         coalitions: all coalitions evaluated, where any has 2 to M - 2 members or they are all there are; otherwise None.
         inputs: ``(*batch, M, V)``, what the players' inputs and baselines are, for encoders that compare rows.
         embedding: ``(*batch, E)``, output of a module of the explained model, where an encoder names one.
+        targets: ``(*batch,)`` int64, which output of the model was explained, for learners that model it; None where
+            that is not one number.
     """
 
     effects: Tensor
@@ -108,6 +110,7 @@ class Evidence(_Rows):
     coalitions: Coalitions | None = None
     inputs: Tensor | None = None
     embedding: Tensor | None = None
+    targets: Tensor | None = None
 
     @property
     def n_players(self) -> Tensor:

@@ -76,6 +76,9 @@ class Frontend:
             teacher_kwargs: further arguments of ``teacher.attribute``, such as ``{"n_samples": 1000}``.
             show_progress: show how many rows have been explained.
 
+        Beside the explanations, the support rows are measured as queries are; learners that model the explained model, such
+        as the default of the Shapley methods, have 16 coalitions a player of each row evaluated for it.
+
         Returns:
             This object, so that calls can be chained.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_meta.attr._frontend import Frontend, chunks, of_inputs, plain_arithmetic
 from captum_meta.estimators import all_coalitions, shapley_values
-from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley
+from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley, measure_support
 from captum_meta.types import Evidence
 
 _EXACT_PLAYERS = 12
@@ -78,7 +78,11 @@ class ShapleyFrontend(Frontend):
 
     def _measure_support(self, game: Game, key: Hashable) -> Evidence:
         assert isinstance(key, int)
-        return measure_shapley(game, 2 * game.players.count if key < 0 else key)
+        n_players = game.players.count
+        count = 2 * n_players if key < 0 else key
+        if not self.learner.support_coalitions:
+            return measure_shapley(game, count)
+        return measure_support(game, count, self.learner.support_coalitions * n_players)
 
     def _reference(self, game: Game) -> Tensor:
         n_players = game.players.count

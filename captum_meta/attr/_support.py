@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_meta.evidence import Game, pad_players
+from captum_meta.evidence import Game, pad_coalitions, pad_players
 from captum_meta.types import Evidence, Explanations
 
 
@@ -29,25 +29,10 @@ class Support:
         return Support((*self.parts, (game, attributions)))
 
     def explanations(self, measure: Callable[[Game], Evidence]) -> Explanations:
-        """All rows as one set, padded to the largest number of players."""
+        """All rows as one set, padded to the largest numbers of players and of coalitions."""
         width = max(values.shape[1] for _, values in self.parts)
-        parts = []
-        for game, values in self.parts:
-            explained = Explanations(measure(game), values, labels=_labels(game))
-            parts.append(pad_players(explained, width))
-        return Explanations.concatenate(parts)  # type: ignore[arg-type]
-
-
-def _labels(game: Game) -> Tensor | None:
-    """The target of each row, where there is one class index for each or for all."""
-    target = game.target
-    if isinstance(target, int):
-        return torch.full((game.n_rows,), target)
-    if isinstance(target, Tensor) and target.numel() in (1, game.n_rows):
-        return target.reshape(-1).expand(game.n_rows).cpu()
-    if isinstance(target, list) and all(isinstance(entry, int) for entry in target):
-        return torch.tensor(target)
-    return None
+        parts = [Explanations(measure(game), values, labels=game.labels) for game, values in self.parts]
+        return Explanations.concatenate(pad_coalitions([pad_players(part, width) for part in parts]))
 
 
 def player_attributions(attributions: Any, game: Game) -> Tensor:

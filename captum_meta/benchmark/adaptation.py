@@ -137,11 +137,13 @@ def _measure(
 ) -> list[Adapted]:
     coalitions = BUDGETS[budget] * problem.n_players
     query = query_rows(problem, coalitions, references)
-    supports = {SAME: support_rows(problem, coalitions, references)}
+    beside = max(chosen[name].support_coalitions for name, _, _ in wanted)
+    supports = {SAME: support_rows(problem, coalitions, references, beside * problem.n_players)}
     if any(where == OTHER for _, _, where in wanted):
         sibling = _sibling(problem.name)
         assert sibling is not None
-        supports[OTHER] = support_rows(load_held_out(sibling), coalitions, references)
+        other = load_held_out(sibling)
+        supports[OTHER] = support_rows(other, coalitions, references, beside * other.n_players)
     low, high = _halves(supports[SAME], query)
     results = []
     for name, k, where in wanted:
@@ -149,6 +151,8 @@ def _measure(
         asked = query[high] if where == SHIFTED else query
         support = supports[OTHER if where == OTHER else SAME][rows[:k]]
         learner = chosen[name]
+        if not learner.support_coalitions:
+            support = replace(support, evidence=replace(support.evidence, coalitions=None))
         with torch.no_grad():
             before = learner.explainer(asked.evidence).attributions
             predicted = learner.predict(learner.adapt(support), asked.evidence)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.heldout import HeldOutProblem, reference
 from captum_meta.benchmark.problem import Problem, player_values
-from captum_meta.evidence import Game, measure_shapley
+from captum_meta.evidence import Game, measure_support
 from captum_meta.types import Evidence, Explanations
 
 
@@ -20,8 +19,11 @@ def query_rows(problem: HeldOutProblem, coalitions: int, references: Path) -> Ex
     return Explanations(_evidence(problem.game(), coalitions), reference(problem, "shapley", references))
 
 
-def support_rows(problem: HeldOutProblem, coalitions: int, references: Path) -> Explanations:
-    """64 rows with the attributions that ``adapt`` would compute for them, kept in the folder ``references``."""
+def support_rows(problem: HeldOutProblem, coalitions: int, references: Path, beside: int = 0) -> Explanations:
+    """64 rows with the attributions that ``adapt`` would compute for them, kept in the folder ``references``.
+
+    Learners that read coalitions of support rows are given ``beside`` of each.
+    """
     arguments = dict(problem.all_support)
     path = references / f"{problem.name.replace('/', '_')}-support.pt"
     if path.is_file():
@@ -39,10 +41,10 @@ def support_rows(problem: HeldOutProblem, coalitions: int, references: Path) -> 
         labels = torch.cat(parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(labels, path)
-    return Explanations(_evidence(Game(problem.model, **arguments), coalitions), labels)
+    return Explanations(_evidence(Game(problem.model, **arguments), coalitions, beside), labels)
 
 
-def _evidence(game: Game, coalitions: int) -> Evidence:
+def _evidence(game: Game, coalitions: int, beside: int = 0) -> Evidence:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return replace(measure_shapley(game, coalitions), coalitions=None)
+        return measure_support(game, coalitions, beside)

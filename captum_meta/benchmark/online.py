@@ -3,7 +3,7 @@
 Five streams of 60 models (:mod:`captum_meta.benchmark.drift`). In each round 16 rows of the day's model are explained to
 adapt on and 24 others are to be explained, at 0 coalitions a row and at 2M, beside three gradients. Labels are exact.
 Compared are a learner that follows the meta-leader and adapts to the round's support rows, a
-:class:`~captum_meta.learners.TransferGaussianProcess` over the shipped explainer; the shipped default and shipped
+:class:`~captum_meta.learners.TransferGaussianProcess` over the shipped explainer; the shipped deep kernel and shipped
 kernel ridge, frozen, adapting to the same rows; and an explainer trained on these rows from nothing. Hindsight is kernel
 ridge, its explainer trained on all rounds: following in closed form may leave it behind.
 
@@ -41,10 +41,10 @@ STREAMS, SUPPORT, QUERY = 5, 16, 24
 LATE = 40
 """Rounds before the ones over which means are taken."""
 BUDGETS = ("none", "2M")
-ONLINE, FROZEN, SCRATCH = "follow the meta-leader", "frozen default", "from scratch"
-KERNEL_RIDGE = "frozen kernel ridge"
+ONLINE, SCRATCH = "follow the meta-leader", "from scratch"
+DEEP_KERNEL, KERNEL_RIDGE = "frozen deep kernel", "frozen kernel ridge"
 HINDSIGHT = "best in hindsight"
-METHODS = (ONLINE, FROZEN, KERNEL_RIDGE, SCRATCH, HINDSIGHT)
+METHODS = (ONLINE, DEEP_KERNEL, KERNEL_RIDGE, SCRATCH, HINDSIGHT)
 _FOLLOWING = {"steps": 0, "memory": 64}
 _HINDSIGHT_STEPS, _SCRATCH_STEPS = 300, 60
 
@@ -88,7 +88,7 @@ def compare(seed: int, budget: str, tasks: Sequence[ExplanationTask], methods: S
     """The methods on the tasks of a stream, one after another."""
     errors_of: dict[str, Callable[[], list[float]]] = {
         ONLINE: lambda: follow(tasks),
-        FROZEN: lambda: stream_errors(load_learner(), tasks),
+        DEEP_KERNEL: lambda: stream_errors(load_learner("deep-kernel"), tasks),
         KERNEL_RIDGE: lambda: stream_errors(load_learner("kernel-ridge"), tasks),
         SCRATCH: lambda: [from_scratch(task, number) for number, task in enumerate(tasks) if number >= LATE],
         HINDSIGHT: lambda: best_in_hindsight(load_learner("kernel-ridge"), tasks, _HINDSIGHT_STEPS).errors,
@@ -127,7 +127,7 @@ def table(results: Sequence[Stream]) -> Table:
             mine = sorted((r for r in results if (r.budget, r.method) == (budget, method)), key=lambda r: r.stream)
             if mine:
                 late = [r.late for r in mine]
-                whole = method in (ONLINE, FROZEN, KERNEL_RIDGE)
+                whole = method in (ONLINE, DEEP_KERNEL, KERNEL_RIDGE)
                 regret = f"{np.mean([sum(r.errors) - best[r.stream] for r in mine]):.2f}" if whole else ""
                 shown.add_row(budget, method, *(f"{value:.4f}" for value in late), f"{np.mean(late):.4f}", regret)
         shown.add_section()

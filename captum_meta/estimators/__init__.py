@@ -3,7 +3,7 @@
 from captum_meta.estimators.coalitions import plan_coalitions
 from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
-from captum_meta.estimators.least_squares import kernel_shapley_values
+from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 
@@ -13,6 +13,7 @@ __all__ = [
     "gauss_legendre",
     "interval_weights",
     "is_bent",
+    "kernel_matrix",
     "kernel_shapley_values",
     "path_nodes",
     "plan_coalitions",

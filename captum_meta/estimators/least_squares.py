@@ -59,3 +59,26 @@ def kernel_shapley_values(
     step = missing / torch.where(players, direction, 0.0).sum(-1).clamp(min=1e-300)
     values = prior + free + direction * step.unsqueeze(-1)
     return torch.where(players, values, 0.0).to(worths.dtype)
+
+
+def kernel_matrix(members: Tensor, strength: float) -> Tensor:
+    r"""KernelSHAP on coalitions ``(*batch, S, M)`` that many rows share, as a matrix ``(*batch, M, S)`` float64.
+
+    .. math:: P = (I - d 1^T / 1^T d) G^{-1} D^T W, \quad G = D^T W D + \lambda I, \quad d = G^{-1} 1
+
+    with D the coalitions and W their kernel weights: P times what the worths have beyond equal shares of the total is what
+    the attributions have beyond them.
+
+    Args:
+        members: which players each coalition has.
+        strength: the lambda of the formula, positive.
+    """
+    n_players = members.shape[-1]
+    everyone = torch.ones_like(members[..., 0, :])
+    design = members.double()
+    weights = kernel_weights(members, torch.ones_like(members[..., 0]), everyone)
+    weighted = (design * weights.unsqueeze(-1)).mT
+    gram = weighted @ design + strength * torch.eye(n_players, dtype=torch.float64, device=members.device)
+    ones = torch.ones_like(gram[..., :1])
+    free, direction = torch.linalg.solve(gram, torch.cat([weighted, ones], dim=-1)).split([members.shape[-2], 1], dim=-1)
+    return free - direction * (free.sum(-2, keepdim=True) / direction.sum(-2, keepdim=True))

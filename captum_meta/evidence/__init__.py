@@ -7,8 +7,9 @@ from captum_meta.evidence.measure import (
     measure_bent_path,
     measure_path,
     measure_shapley,
-    pad_players,
+    measure_support,
 )
+from captum_meta.evidence.padding import pad_coalitions, pad_players
 from captum_meta.evidence.players import Players
 
 __all__ = [
@@ -20,5 +21,7 @@ __all__ = [
     "measure_bent_path",
     "measure_path",
     "measure_shapley",
+    "measure_support",
+    "pad_coalitions",
     "pad_players",
 ]

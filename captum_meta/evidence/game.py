@@ -92,6 +92,18 @@ class Game:
         """``(N, M)`` bool, which players each row of the game has."""
         return self.players.mask.expand(self.n_rows, -1)
 
+    @property
+    def labels(self) -> Tensor | None:
+        """The target of each row, ``(N,)`` int64, where there is one class index for each or for all."""
+        target = self.target
+        if isinstance(target, int):
+            return torch.full((self.n_rows,), target)
+        if isinstance(target, Tensor) and target.numel() in (1, self.n_rows):
+            return target.reshape(-1).expand(self.n_rows).cpu()
+        if isinstance(target, list) and all(isinstance(entry, int) for entry in target):
+            return torch.tensor(target)
+        return None
+
     def take(self, rows: Tensor) -> Game:
         """The game of some of the examples."""
         extra = self.additional_forward_args

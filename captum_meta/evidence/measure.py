@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_meta import _random
 from captum_meta.estimators import gauss_legendre, is_bent, path_nodes, plan_coalitions
 from captum_meta.evidence.game import Game
-from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence, _Rows
+from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence
 
 _BORDER_PLAYERS = 32
 """Up to this many players the border is measured when no budget is given."""
@@ -37,6 +37,14 @@ def measure_shapley(game: Game, n_samples: int | None = None, seed: int = 0) -> 
     measurement = ShapleyMeasurement(game, n_samples, seed)
     measurement.evaluate()
     return measurement.evidence()
+
+
+def measure_support(game: Game, n_samples: int, coalitions: int) -> Evidence:
+    """Evidence of support rows as a query of ``n_samples`` coalitions has it, beside the worths of ``coalitions``."""
+    rich = measure_shapley(game, max(n_samples, coalitions))
+    if n_samples >= 2 * game.players.count:
+        return rich
+    return replace(measure_shapley(game, n_samples), coalitions=rich.coalitions)
 
 
 class ShapleyMeasurement:
@@ -118,7 +126,14 @@ class ShapleyMeasurement:
             points=self.points.expand(n_rows * n_outputs, -1),
             coalitions=_per_output(members, worths, measured) if _beyond_border(members, measured, mask) else None,
             inputs=None if self.inputs is None else self.inputs[rows].repeat_interleave(n_outputs, 0),
+            targets=self._targets(rows, n_outputs),
         )
+
+    def _targets(self, rows: Tensor, n_outputs: int) -> Tensor | None:
+        if n_outputs > 1:
+            return torch.arange(n_outputs, device=rows.device).repeat(len(rows))
+        labels = self.game.labels
+        return None if labels is None else labels.to(rows.device)[rows]
 
 
 def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
@@ -194,36 +209,6 @@ def row_keys(game: Game) -> Tensor:
     """One int64 for each row of the game, a hash of its inputs and baselines: equal rows have equal keys in any batch."""
     keys = _random.row_keys((*game.inputs, *game.baselines))
     return keys if game.n_rows == game.n_examples else keys.sum(0, keepdim=True)
-
-
-def pad_players(rows: _Rows, count: int) -> _Rows:
-    """Explanations or evidence with the players' dimension padded to ``count``."""
-    from captum_meta.types import Explanations
-
-    if isinstance(rows, Explanations):
-        missing = count - rows.attributions.shape[-1]
-
-        def widen(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else torch.nn.functional.pad(tensor, (0, missing))
-
-        evidence = pad_players(rows.evidence, count)
-        assert isinstance(evidence, Evidence)
-        return replace(rows, evidence=evidence, attributions=widen(rows.attributions), variance=widen(rows.variance))  # type: ignore[arg-type]
-    assert isinstance(rows, Evidence)
-    missing = count - rows.players.shape[-1]
-
-    def pad(tensor: Tensor, behind: int) -> Tensor:
-        return torch.nn.functional.pad(tensor, (0, 0) * behind + (0, missing))
-
-    coalitions = rows.coalitions
-    return replace(
-        rows,
-        effects=pad(rows.effects, 1),
-        measured=pad(rows.measured, 1),
-        players=pad(rows.players, 0),
-        coalitions=coalitions and replace(coalitions, members=pad(coalitions.members, 0)),
-        inputs=None if rows.inputs is None else pad(rows.inputs, 1),
-    )
 
 
 def _budget(n_samples: int | None, n_players: int) -> int:

@@ -15,6 +15,7 @@ from captum_meta.learners.prototypical import PrototypicalNetwork
 from captum_meta.learners.reptile import Reptile
 from captum_meta.learners.ridge import Ridge
 from captum_meta.learners.storage import list_learners, load_learner
+from captum_meta.learners.surrogate import SurrogateStacking
 from captum_meta.learners.transfer_process import TransferGaussianProcess
 from captum_meta.learners.zero_shot import ZeroShot
 
@@ -33,6 +34,7 @@ __all__ = [
     "PrototypicalNetwork",
     "Reptile",
     "Ridge",
+    "SurrogateStacking",
     "TransferGaussianProcess",
     "ZeroShot",
     "list_learners",

@@ -79,7 +79,7 @@ class KernelRegression(MetaLearner):
         z = coordinates(prior, evidence, state)
         features = self.kernel(z, prior, evidence, state)
         state.update(places(z, evidence.players))
-        learned = self._regress(features, residual, support.variance, prior.spread, _alive(evidence), state)
+        learned = self._regress(features, residual, support.variance, prior.spread, alive(evidence), state)
         return {**state, **{name: value.to(start.dtype) for name, value in learned.items()}}
 
     def _regress(
@@ -124,7 +124,7 @@ class KernelRegression(MetaLearner):
         own = fit_players(state["own"], z.shape[-2], dim=-2)
         correction = (features.shared * state["shared"][..., None, None, :]).sum(-1)
         correction = correction + (features.own * own.unsqueeze(-3)).sum(-1)
-        correction = torch.where(_alive(evidence), correction, 0.0) * nearness(z, evidence.players, state)
+        correction = torch.where(alive(evidence), correction, 0.0) * nearness(z, evidence.players, state)
         return replace(prior, attributions=prior.attributions + within(correction, state["reach"]))
 
     def waves(self, angles: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class KernelRegression(MetaLearner):
         return torch.cat([angles.cos(), angles.sin()], dim=-1) / (self.features / 2) ** 0.5
 
 
-def _alive(evidence: Evidence) -> Tensor:
+def alive(evidence: Evidence) -> Tensor:
     """Players ``(*batch, M)`` that may be corrected: not those without any effect, unless no player of the row has one."""
     has_effect = (effect_sizes(evidence) > 0) & evidence.players
     return evidence.players & (has_effect | ~has_effect.any(-1, keepdim=True))

@@ -24,6 +24,9 @@ class MetaLearner(nn.Module, ABC):
         explainer: the network from evidence to attributions.
     """
 
+    support_coalitions = 0
+    """Coalitions a player that are evaluated of support rows, whatever a query has."""
+
     def __init__(self, explainer: Explainer) -> None:
         super().__init__()
         self.explainer = explainer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_meta.learners._caution import choose, picked, within
-from captum_meta.learners._kernel import _alive
+from captum_meta.learners._kernel import alive
 from captum_meta.learners.base import MetaLearner
 from captum_meta.losses import relative_squared_error
 from captum_meta.nn import Explainer, Prior
@@ -90,7 +90,7 @@ class TransferGaussianProcess(MetaLearner):
         residual = self._with_past(fit_players(self.past_residual, width), own).double()
         known = _kernel(features, features) * self._shared(task.unsqueeze(-1) == task.unsqueeze(-2))
         fits = [_fit(known, residual, level + noise, n_past) for level in _NOISES]
-        corrections = torch.stack([left_out for _, left_out in fits]) * _alive(support.evidence)
+        corrections = torch.stack([left_out for _, left_out in fits]) * alive(support.evidence)
         choice = choose(corrections, residual[..., n_past:, :], self.caution)
         dual = picked(torch.stack([dual for dual, _ in fits]), choice) * self._shared(task == 0).unsqueeze(-1)
         reach = _REACH * picked(corrections, choice).norm(dim=-1).amax(-1)
@@ -105,7 +105,7 @@ class TransferGaussianProcess(MetaLearner):
         features = _features(fit_players(numbers, width, dim=-2), state["deviation"])
         correction = (_kernel(features, state["features"]) @ state["dual"].double()).to(answer)
         correction = within(fit_players(correction, answer.shape[-1]), state["reach"]) * state["unit"][..., None, None]
-        return replace(prior, attributions=answer + torch.where(_alive(evidence), correction, 0.0))
+        return replace(prior, attributions=answer + torch.where(alive(evidence), correction, 0.0))
 
     def loss(self, tasks: ExplanationTask) -> Tensor:
         """That of the explainer, before any correction, which has nothing to learn."""

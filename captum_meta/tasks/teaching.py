@@ -14,8 +14,14 @@ from captum.attr import LimeBase
 from torch import Tensor, nn
 
 from captum_meta._model import untouched
-from captum_meta.estimators import all_coalitions, gauss_legendre, kernel_shapley_values, plan_coalitions, shapley_values
-from captum_meta.estimators.least_squares import kernel_weights
+from captum_meta.estimators import (
+    all_coalitions,
+    gauss_legendre,
+    kernel_matrix,
+    kernel_shapley_values,
+    plan_coalitions,
+    shapley_values,
+)
 from captum_meta.evidence import Game
 from captum_meta.evidence.measure import row_keys
 
@@ -98,21 +104,13 @@ def _worths(game: Game, members: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def _plan(n_rows: int, n_players: int, part: int) -> tuple[Tensor, Tensor]:
-    r"""Coalitions ``(N, S, M)`` of the rows of part ``part`` of any task, and KernelSHAP on them as a matrix ``(N, M, S)``.
+    """Coalitions ``(N, S, M)`` of the rows of part ``part`` of any task, and KernelSHAP on them ``(N, M, S)``.
 
-    .. math:: P = (I - d 1^T / 1^T d) G^{-1} D^T W, \quad G = D^T W D + \lambda I, \quad d = G^{-1} 1
-
-    with D the coalitions and W their kernel weights: P times what the worths have beyond equal shares of the total is what
-    the attributions have. Tasks share plans, for planning and solving cost as much as a small model does.
+    Tasks share plans, for planning and solving cost as much as a small model does.
     """
     everyone = torch.ones(n_rows, n_players, dtype=torch.bool)
-    members, measured = plan_coalitions(everyone, _COALITIONS * n_players, 0, part * _ROWS + torch.arange(n_rows))
-    design = members.double()
-    weighted = (design * kernel_weights(members, measured, everyone).unsqueeze(-1)).mT
-    gram = weighted @ design + _STRENGTH * torch.eye(n_players, dtype=torch.float64)
-    ones = torch.ones(n_rows, n_players, 1, dtype=torch.float64)
-    free, direction = torch.linalg.solve(gram, torch.cat([weighted, ones], dim=-1)).split([members.shape[1], 1], dim=-1)
-    return members, free - direction * (free.sum(-2, keepdim=True) / direction.sum(-2, keepdim=True))
+    members, _ = plan_coalitions(everyone, _COALITIONS * n_players, 0, part * _ROWS + torch.arange(n_rows))
+    return members, kernel_matrix(members, _STRENGTH)
 
 
 def path_reference(game: Game, seed: int) -> Tensor:

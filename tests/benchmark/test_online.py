@@ -7,7 +7,7 @@ import torch
 
 from captum_meta.benchmark import online
 from captum_meta.benchmark.drift import DAYS, Drift
-from captum_meta.benchmark.online import BUDGETS, FROZEN, HINDSIGHT, ONLINE, Stream, table
+from captum_meta.benchmark.online import BUDGETS, DEEP_KERNEL, HINDSIGHT, ONLINE, Stream, table
 from captum_meta.learners import TransferGaussianProcess, load_learner
 from captum_meta.learners.storage import shipped_explainer
 from captum_meta.tasks import ModelStream
@@ -43,7 +43,7 @@ def test_all_methods_on_a_short_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = online.rounds(100, days=2)
     found = {result.method: result for result in online.compare(100, "2M", tasks, online.METHODS)}
     assert [len(found[method].errors) for method in online.METHODS] == [2, 2, 2, 1, 2]
-    assert found[FROZEN].errors == stream_errors(load_learner(), tasks)
+    assert found[DEEP_KERNEL].errors == stream_errors(load_learner("deep-kernel"), tasks)
     assert found[ONLINE].errors[0] == pytest.approx(stream_errors(TransferGaussianProcess(shipped_explainer()), tasks)[0])
 
 

@@ -3,7 +3,7 @@ from math import comb
 import numpy as np
 import torch
 
-from captum_meta.estimators import all_coalitions, kernel_shapley_values, plan_coalitions, shapley_values
+from captum_meta.estimators import all_coalitions, kernel_matrix, kernel_shapley_values, plan_coalitions, shapley_values
 
 
 def test_equals_the_constrained_minimum_found_by_its_optimality_conditions() -> None:
@@ -46,3 +46,15 @@ def test_all_coalitions_and_no_prior_give_shapley_values() -> None:
         torch.tensor(1e-12),
     )
     assert torch.allclose(values, shapley_values(worths), atol=1e-8)
+
+
+def test_the_matrix_says_what_the_solution_says() -> None:
+    members, measured = plan_coalitions(torch.ones(3, 7, dtype=torch.bool), 40, 0, torch.arange(3))
+    generator = torch.Generator().manual_seed(0)
+    worths, total = torch.randn(3, 40, generator=generator).double(), torch.randn(3, generator=generator).double()
+    share = (total / 7).unsqueeze(-1)
+    even, strength = share.expand(3, 7), torch.full((3, 7), 1e-3).double()
+    everyone = torch.ones(3, 7, dtype=torch.bool)
+    expected = kernel_shapley_values(members, worths, measured, everyone, total, even, strength)
+    beyond = (worths - share * members.sum(-1)).unsqueeze(-1)
+    assert torch.allclose(share + (kernel_matrix(members, 1e-3) @ beyond).squeeze(-1), expected)

@@ -1,5 +1,6 @@
 """Evidence derived again with loops, one row, one coalition and one player at a time."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,8 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.estimators import gauss_legendre, path_nodes
-from captum_meta.evidence import Game, measure_bent_path, measure_path, measure_shapley
-from captum_meta.types import Evidence
+from captum_meta.evidence import (
+    Game,
+    measure_bent_path,
+    measure_path,
+    measure_shapley,
+    pad_coalitions,
+    pad_players,
+)
+from captum_meta.types import Explanations
 
 
 class TwoInputs(nn.Module):
@@ -204,13 +212,19 @@ def test_paths_need_a_gradient_and_one_output() -> None:
 
 
 def test_concatenation_and_padding() -> None:
-    from captum_meta.evidence import pad_players
-
-    one = measure_shapley(Game(lambda x: x.sum(1), torch.randn(2, 3)))
-    two = measure_shapley(Game(lambda x: x.sum(1), torch.randn(1, 5)))
-    joined = Evidence.concatenate([pad_players(one, 5), two])  # type: ignore[list-item]
-    assert joined.players.sum(1).tolist() == [3, 3, 5]
-    assert torch.equal(joined[2].effects, two.effects[0])
+    parts = [
+        measure_shapley(Game(lambda x: x.sum(1), torch.randn(n, m)), budget) for n, m, budget in ((2, 3, 6), (1, 5, 20))
+    ]
+    one, two = (Explanations(part, torch.ones_like(part.total).unsqueeze(-1) * part.players) for part in parts)
+    joined = Explanations.concatenate(pad_coalitions([pad_players(one, 5), two]))
+    assert joined.evidence.players.sum(1).tolist() == [3, 3, 5]
+    assert joined.attributions.sum(1).tolist() == [3, 3, 5]
+    assert torch.equal(joined[2].evidence.effects, two.evidence.effects[0])
+    coalitions = joined.evidence.coalitions
+    assert coalitions is not None and coalitions.measured.sum(-1).tolist() == [6, 6, 20]
+    assert torch.equal(coalitions[2].worths, two.evidence.coalitions.worths[0])  # type: ignore[union-attr]
+    bare = replace(one, evidence=replace(one.evidence, coalitions=None))
+    assert pad_coalitions([bare])[0] is bare
 
 
 @pytest.mark.gpu

@@ -22,6 +22,7 @@ from captum_meta.learners import (
     PrototypicalNetwork,
     Reptile,
     Ridge,
+    SurrogateStacking,
     TransferGaussianProcess,
     ZeroShot,
     list_learners,
@@ -48,6 +49,8 @@ LEARNERS: dict[str, Callable[[], MetaLearner]] = {
     "kernel-ridge path": lambda: KernelRidge(PathExplainer(16, 1)),
     "deep-kernel": lambda: DeepKernelTransfer(ShapleyExplainer(16, 1)),
     "deep-kernel path": lambda: DeepKernelTransfer(PathExplainer(16, 1)),
+    "surrogate": lambda: SurrogateStacking(ShapleyExplainer(16, 1)),
+    "surrogate path": lambda: SurrogateStacking(PathExplainer(16, 1)),
     "transfer-gaussian-process": lambda: TransferGaussianProcess(ShapleyExplainer(16, 1)),
     "transfer-gaussian-process path": lambda: TransferGaussianProcess(PathExplainer(16, 1)),
     "maml": lambda: MAML(ShapleyExplainer(16, 1), steps=2),
@@ -88,8 +91,9 @@ def build(name: str) -> MetaLearner:
 
 def tasks_for(learner: MetaLearner, batches: dict[str, Explanations]) -> ExplanationTask:
     explained = batches[learner.kind]
-    explained = replace(explained, evidence=replace(explained.evidence, coalitions=None))
-    return ExplanationTask(explained[:, :6], explained[:, 6:])
+    measured = replace(explained, evidence=replace(explained.evidence, coalitions=None))
+    support = explained if learner.support_coalitions else measured
+    return ExplanationTask(support[:, :6], measured[:, 6:])
 
 
 @pytest.mark.parametrize("name", LEARNERS)
