@@ -77,7 +77,7 @@ class Frontend:
             show_progress: show how many rows have been explained.
 
         Beside the explanations, the support rows are measured as queries are; learners that model the explained model, such
-        as the default of the Shapley methods, have 16 coalitions a player of each row evaluated for it.
+        as the default of the Shapley methods, have 16 coalitions a player evaluated for it, of rows with up to 64 players.
 
         Returns:
             This object, so that calls can be chained.

@@ -137,13 +137,12 @@ def _measure(
 ) -> list[Adapted]:
     coalitions = BUDGETS[budget] * problem.n_players
     query = query_rows(problem, coalitions, references)
-    beside = max(chosen[name].support_coalitions for name, _, _ in wanted)
-    supports = {SAME: support_rows(problem, coalitions, references, beside * problem.n_players)}
+    beside = max(chosen[name].support_coalitions(problem.n_players) for name, _, _ in wanted)
+    supports = {SAME: support_rows(problem, coalitions, references, beside)}
     if any(where == OTHER for _, _, where in wanted):
         sibling = _sibling(problem.name)
         assert sibling is not None
-        other = load_held_out(sibling)
-        supports[OTHER] = support_rows(other, coalitions, references, beside * other.n_players)
+        supports[OTHER] = support_rows(load_held_out(sibling), coalitions, references, beside)
     low, high = _halves(supports[SAME], query)
     results = []
     for name, k, where in wanted:
@@ -151,7 +150,7 @@ def _measure(
         asked = query[high] if where == SHIFTED else query
         support = supports[OTHER if where == OTHER else SAME][rows[:k]]
         learner = chosen[name]
-        if not learner.support_coalitions:
+        if not learner.support_coalitions(problem.n_players):
             support = replace(support, evidence=replace(support.evidence, coalitions=None))
         with torch.no_grad():
             before = learner.explainer(asked.evidence).attributions

@@ -42,7 +42,7 @@ def measure_shapley(game: Game, n_samples: int | None = None, seed: int = 0) -> 
 def measure_support(game: Game, n_samples: int, coalitions: int) -> Evidence:
     """Evidence of support rows as a query of ``n_samples`` coalitions has it, beside the worths of ``coalitions``."""
     rich = measure_shapley(game, max(n_samples, coalitions))
-    if n_samples >= 2 * game.players.count:
+    if n_samples >= min(coalitions, 2 * game.players.count):
         return rich
     return replace(measure_shapley(game, n_samples), coalitions=rich.coalitions)
 

@@ -24,9 +24,6 @@ class MetaLearner(nn.Module, ABC):
         explainer: the network from evidence to attributions.
     """
 
-    support_coalitions = 0
-    """Coalitions a player that are evaluated of support rows, whatever a query has."""
-
     def __init__(self, explainer: Explainer) -> None:
         super().__init__()
         self.explainer = explainer
@@ -39,6 +36,10 @@ class MetaLearner(nn.Module, ABC):
     def arguments(self) -> Mapping[str, object]:
         """Constructor arguments besides the explainer, as JSON can hold them."""
         return {}
+
+    def support_coalitions(self, n_players: int) -> int:
+        """Coalitions that are to be evaluated of a support row with so many players, whatever a query has."""
+        return 0
 
     def initial_state(self) -> State:
         """The state before any explanation of the model is known; it explains zero-shot."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from captum_meta.learners._caution import folds
+from captum_meta.learners._caution import folds, within
 from captum_meta.learners._kernel import alive
 from captum_meta.learners._places import coordinates, nearness
 from captum_meta.learners.deep_kernel import DeepKernelTransfer
@@ -20,11 +20,13 @@ from captum_meta.nn.surrogate import Committee, SurrogateGame, learn
 from captum_meta.types import Coalitions, Evidence, Explanations, State, _Rows
 
 _MEMBERS = 4
-_MAX_PLAYERS = 64
+_COALITIONS, _MAX_PLAYERS = 16, 64
 _STEPS = 8
 """Of the shares from 0 to 1 that are tried."""
 _EVEN = 0.1
 """How much even shares are preferred, against the zero-shot error."""
+_REACH = 2.0
+"""Longest correction, in units of the row's scale, against the longest of a left-out row."""
 _PREFIX = "network "
 _R = TypeVar("_R", bound=_Rows)
 
@@ -41,8 +43,9 @@ class SurrogateStacking(DeepKernelTransfer):
 
     where e is the row's evidence and :math:`e_h` that of h. The shares w (stacked generalisation: Wolpert 1992), at least 0
     and together 1, surely leave least of the support rows' errors, each row explained by the network and the kernel that
-    have not seen it. Far from the support rows the networks' shares fade, twice as fast as the kernel's correction does, and
-    coalitions inside the border refine the answer as they refine any.
+    have not seen it. Far from the support rows the networks' shares fade, twice as fast as the kernel's correction does. No
+    row is corrected, in units of its scale, by more than twice what the left-out row was that was corrected most. Coalitions
+    inside the border refine the answer as they refine any.
 
     Without coalitions of support rows, of rows with more than 64 players or an output that no support row has, and before
     :meth:`adapt`, this is :class:`DeepKernelTransfer`. A network reads one number of each player, the sum of its inputs.
@@ -51,7 +54,9 @@ class SurrogateStacking(DeepKernelTransfer):
         explainer, encoder, shared, own, caution, features: as in :class:`DeepKernelTransfer`.
     """
 
-    support_coalitions = 16
+    def support_coalitions(self, n_players: int) -> int:
+        """16 a player, of up to 64 players."""
+        return _COALITIONS * n_players if n_players <= _MAX_PLAYERS else 0
 
     def adapt(self, support: Explanations) -> State:
         kernel = super().adapt(support)
@@ -67,22 +72,29 @@ class SurrogateStacking(DeepKernelTransfer):
         unseen = self._left_out_kernel(replace(support, evidence=plain, labels=None), left_out)
         game = self._game(state, plain, votes=left_out.to(unseen))
         answers = torch.stack([unseen, *self._answers(game, plain)], dim=-1)
-        start = self.explainer(plain).attributions
-        return {**state, "shares": _shares(answers, support.attributions, start, self.caution).to(start)}
+        zero_shot = self.explainer.prior(plain)
+        start = self.explainer.complete(zero_shot, plain).attributions
+        shares = _shares(answers, support.attributions, start, self.caution).to(start)
+        corrections = (answers * shares[..., None, None, :]).sum(-1) - start
+        reach = _REACH * (corrections.norm(dim=-1) / zero_shot.scale).amax(-1)
+        return {**state, "shares": shares, "relative reach": reach}
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
         prior = super().prior(state, evidence)
         if "shares" not in state:
             return prior
         plain = replace(evidence, coalitions=None)
-        z = coordinates(self.explainer.prior(plain), plain, state)
+        zero_shot = self.explainer.prior(plain)
+        z = coordinates(zero_shot, plain, state)
         _, known = _heads(plain, state["outputs"])
         trust = nearness(z, plain.players, state).square() * known.unsqueeze(-1)
         answers = torch.stack(self._answers(self._game(state, plain), plain), dim=-1)
         beyond = answers - prior.attributions.unsqueeze(-1)
         correction = (beyond * state["shares"][..., None, None, 1:]).sum(-1)
-        correction = torch.where(alive(evidence), trust * correction, 0.0)
-        return replace(prior, attributions=prior.attributions + correction)
+        correction = torch.where(alive(evidence), trust * correction, 0.0) + prior.attributions - zero_shot.attributions
+        unit = zero_shot.scale.unsqueeze(-1)
+        correction = unit * within(correction / unit, state["relative reach"])
+        return replace(prior, attributions=zero_shot.attributions + correction)
 
     def _answers(self, game: SurrogateGame, plain: Evidence) -> tuple[Tensor, Tensor]:
         """The network's Shapley values, and these with what the zero-shot explainer says of the rest."""
