@@ -81,7 +81,7 @@ class SurrogateStacking(DeepKernelTransfer):
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
         prior = super().prior(state, evidence)
-        if "shares" not in state:
+        if "shares" not in state or evidence.players.shape[-1] > _MAX_PLAYERS:
             return prior
         plain = replace(evidence, coalitions=None)
         zero_shot = self.explainer.prior(plain)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.attr import MetaKernelShap
-from captum_meta.evidence import Game, measure_shapley, measure_support
+from captum_meta.evidence import Game, measure_shapley, measure_support, pad_players
 from captum_meta.functional import attribution_error
 from captum_meta.learners import DeepKernelTransfer, load_learner
 from captum_meta.learners.surrogate import _shares
@@ -79,6 +79,13 @@ def test_rows_of_an_output_that_no_support_row_has_are_the_deep_kernel_s(trained
     assert evidence.targets is not None
     strange = replace(task, query=replace(task.query, evidence=replace(evidence, targets=torch.ones_like(evidence.targets))))
     assert torch.allclose(predicted(surrogate, strange), predicted(kernel, strange), atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_rows_of_more_players_than_a_network_reads_are_the_deep_kernel_s(trained: Trained) -> None:
+    kernel, surrogate, task = load_learner("deep-kernel"), load_learner("surrogate"), trained.task(0)
+    wide = replace(task, query=pad_players(task.query, 65))
+    assert torch.equal(predicted(surrogate, wide), predicted(kernel, wide))  # type: ignore[arg-type]
+    assert surrogate.support_coalitions(64) == 16 * 64 and surrogate.support_coalitions(65) == 0
 
 
 def test_outputs_are_told_apart(trained: Trained) -> None:
