@@ -181,6 +181,11 @@ class Frontend:
 
     def _explanations(self, support: Support, key: Hashable) -> Explanations:
         explanations = support.explanations(lambda game: self._viewed(self._measure_support(game, key), game))
+        evidence = explanations.evidence
+        broken = ~(evidence.effects.flatten(1).isfinite().all(1) & evidence.total.isfinite())
+        if bool(broken.any()):
+            rows = broken.nonzero().flatten().tolist()
+            raise ValueError(f"The model's numbers are not finite around the support rows {rows}: leave these rows out.")
         return explanations.to(dtype=_working_dtype(explanations.attributions))
 
     @torch.inference_mode(False)

@@ -114,6 +114,28 @@ def test_gradient_shap_says_that_it_does_not_adapt() -> None:
         MetaGradientShap(CountingModel()).adapt(torch.randn(2, 6), target=0)
 
 
+def test_rows_around_which_the_model_is_not_finite_are_named() -> None:
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        return torch.where((x[:, 0] == 5.0) & (x[:, 1] == 0), torch.nan, x.square().sum(1))
+
+    x = torch.randn(4, 3)
+    x[2, 0] = 5.0
+    attr = MetaKernelShap(broken)
+    with pytest.raises(ValueError, match=r"not finite around the support rows \[2\]"):
+        attr.adapt(x, attributions=x.square())
+    assert attr.adapt(x[:2], attributions=x[:2].square()).attribute(x[:2]).isfinite().all()
+
+
+def test_coalitions_of_support_rows_that_are_not_finite_teach_nothing() -> None:
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        inside = (x[:, :2] != 0).all(1) & (x[:, 2:] == 0).all(1)
+        return torch.where(inside, torch.nan, x[:, 0] * x[:, 1] * x[:, 2] + x[:, 3].sin() + x[:, 4])
+
+    x = torch.randn(8, 5)
+    attr = MetaKernelShap(broken).adapt(x, attributions=x)
+    assert attr.attribute(torch.randn(6, 5), n_samples=0).isfinite().all()
+
+
 def test_rows_whose_reference_is_not_finite_are_named() -> None:
     x = torch.randn(4, 3)
     x[2, 0] = 5.0
