@@ -11,11 +11,17 @@ from torch import Tensor, nn
 
 
 @contextmanager
+def unmoved_random_state(device: torch.device) -> Iterator[None]:
+    """Put torch's global random state back afterwards, for models with dropout and methods that sample."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
 def untouched(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
     """Restore the random state and, in train mode, the buffers of the model afterwards, also when it raises."""
-    devices = [device] if device.type == "cuda" else []
     buffers = _moving_buffers(forward_func)
-    with torch.random.fork_rng(devices=devices):
+    with unmoved_random_state(device):
         try:
             yield
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_meta._captum import select_targets
-from captum_meta._model import as_tensor, untouched
+from captum_meta._model import as_tensor, unmoved_random_state, untouched
 from captum_meta.functional._arguments import Tensors, as_tuple, check_count, check_finite, take_rows, widen
 from captum_meta.functional._players import Players
 
@@ -23,13 +22,6 @@ def pairs(n_rows: int, n_steps: int, max_rows: int, device: torch.device) -> Ite
     for start in range(0, n_rows * n_steps, max_rows):
         chunk = torch.arange(start, min(start + max_rows, n_rows * n_steps), device=device)
         yield chunk // n_steps, chunk % n_steps
-
-
-@contextmanager
-def unmoved_random_state(device: torch.device) -> Iterator[None]:
-    """Put torch's global random state back afterwards, for models with dropout and methods that sample."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from captum import metrics as captum_metrics
 from torch import Tensor
 
+from captum_meta._model import unmoved_random_state
 from captum_meta.functional._arguments import Reduction, Tensors, check_count, reduce
-from captum_meta.functional._explained import ExplainedModel, pairs, unmoved_random_state
+from captum_meta.functional._explained import ExplainedModel, pairs
 from captum_meta.functional._random import row_keys, uniform
 from captum_meta.functional._ranks import correlation, descending_ranks
 

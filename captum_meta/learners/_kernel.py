@@ -117,8 +117,10 @@ class KernelRegression(MetaLearner):
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
         prior = self.explainer.prior(evidence)
-        if not state:
-            return prior
+        return self.corrected(prior, state, evidence) if state else prior
+
+    def corrected(self, prior: Prior, state: State, evidence: Evidence) -> Prior:
+        """The explainer's prior with what the regression adds to it."""
         z = coordinates(prior, evidence, state)
         features = self.kernel(z, prior, evidence, state)
         own = fit_players(state["own"], z.shape[-2], dim=-2)

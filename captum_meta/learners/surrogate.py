@@ -80,11 +80,11 @@ class SurrogateStacking(DeepKernelTransfer):
         return {**state, "shares": shares, "relative reach": reach}
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
-        prior = super().prior(state, evidence)
         if "shares" not in state or evidence.players.shape[-1] > _MAX_PLAYERS:
-            return prior
+            return super().prior(state, evidence)
         plain = replace(evidence, coalitions=None)
         zero_shot = self.explainer.prior(plain)
+        prior = self.corrected(zero_shot, state, plain)
         z = coordinates(zero_shot, plain, state)
         _, known = _heads(plain, state["outputs"])
         trust = nearness(z, plain.players, state).square() * known.unsqueeze(-1)

@@ -139,7 +139,7 @@ def learn(
     Args:
         points: ``(*batch, K, S, M)``, where the model is known.
         starts: ``(*batch, K, M)``, the baselines, from which the worths count.
-        worths: ``(*batch, K, S)``, in units of their deviation.
+        worths: ``(*batch, K, S)``, in units of their root mean square.
         known: ``(*batch, F, K, S)`` bool, which of them each member learns from.
         heads: ``(*batch, K)`` int64, of which output these are.
         n_heads: number of outputs.
