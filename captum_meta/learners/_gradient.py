@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TypeVar
@@ -77,6 +77,8 @@ class GradientLearner(MetaLearner):
         self.rule = make_rule({name: explainer.get_parameter(name) for name in self.names})
         self.hypergradient = hypergradient or Backprop()
         self.inner_loss, self.zero_shot = inner_loss, zero_shot
+        self._hidden_is_shared = all(any(fnmatchcase(name, each) for each in explainer.reading) for name in self.names)
+        self._compiled_hidden: CompiledFunction | None = None
         self._compiled_gradient: CompiledFunction | None = None
         self._compiled_outcome: CompiledFunction | None = None
 
@@ -98,6 +100,7 @@ class GradientLearner(MetaLearner):
                 "which PyTorch denies compiled graphs that were once differentiated without (donated buffers): train it "
                 "with compile=False, or take the hypergradient Backprop, FirstOrder or Truncated."
             )
+        self._compiled_hidden = CompiledFunction(self.explainer, lambda _, evidence: (self.explainer.hidden(evidence),))
         self._compiled_gradient = CompiledFunction(self.explainer, self._support_gradient)
         self._compiled_outcome = CompiledFunction(self.explainer, lambda fast, query: (self._query_loss(fast, query),))
 
@@ -106,32 +109,52 @@ class GradientLearner(MetaLearner):
 
     def start(self, n_tasks: int) -> Tensors:
         """The fast parameters before the first step, ``(n_tasks, *shape)``."""
-        values = dict(self.explainer.named_parameters())
-        return {name: values[name].expand(n_tasks, *values[name].shape) for name in self.names}
+        values = {name: self.explainer.get_parameter(name) for name in self.names}
+        return {name: value.expand(n_tasks, *value.shape) for name, value in values.items()}
 
-    def problem(self, support: Explanations, start: Tensors, used: Tensor | None = None) -> InnerProblem:
-        """What the inner loop minimises on the support rows ``(T, K, M)``, or those ``used``, ``(T, K)`` bool."""
+    def problem(
+        self, support: Explanations, start: Tensors, used: Tensor | None = None, hidden: Tensor | None = None
+    ) -> InnerProblem:
+        """What the inner loop minimises on the support rows ``(T, K, M)``, or those ``used``, ``(T, K)`` bool.
+
+        With their ``hidden`` units, where no fast parameter changes these, they are not computed again at every step.
+        """
+        rows = _Read(support, hidden)
         if used is None:
-            problem = InnerProblem(partial(self._support_loss, support=support), self.rule, self.steps)
+            problem = InnerProblem(partial(self._support_loss, rows=rows), self.rule, self.steps)
             if self._compiled_gradient is None:
                 return problem
-            return CompiledProblem(**vars(problem), compiled=partial(self._compiled_gradient, rows=support))
+            return CompiledProblem(**vars(problem), compiled=partial(self._compiled_gradient, rows=rows))
         reference, variance = support.attributions, support.variance
         reference = torch.where(used.unsqueeze(-1), reference, 0.0)
         variance = variance if variance is None else torch.where(used.unsqueeze(-1), variance, 0.0)
 
         def loss(parameters: Tensors) -> Tensor:
-            predicted = torch.where(used.unsqueeze(-1), self._predicted(parameters, support.evidence), 0.0)
+            predicted = torch.where(used.unsqueeze(-1), self._predicted(parameters, support.evidence, hidden), 0.0)
             return len(predicted) * self.inner_loss(predicted, reference, variance)
 
         return InnerProblem(loss, self.rule, self.steps)
 
-    def _support_loss(self, parameters: Tensors, support: Explanations) -> Tensor:
-        predicted = self._predicted(parameters, support.evidence)
+    def _shared_hidden(self, evidence: Evidence) -> Tensor | None:
+        """The last hidden units of the rows, if no fast parameter changes them."""
+        return self.explainer.hidden(evidence) if self._hidden_is_shared else None
+
+    def _support_hidden(self, evidence: Evidence) -> Tensor | None:
+        """The same in training, perhaps by a compiled graph; without gradients if nothing will ask for them."""
+        if not self._hidden_is_shared:
+            return None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.hypergradient.second_order):
+            if self._compiled_hidden is None:
+                return self.explainer.hidden(evidence)
+            return self._compiled_hidden({}, evidence)[0]
+
+    def _support_loss(self, parameters: Tensors, rows: _Read) -> Tensor:
+        support = rows.explanations
+        predicted = self._predicted(parameters, support.evidence, rows.hidden)
         return len(predicted) * self.inner_loss(predicted, support.attributions, support.variance)
 
-    def _support_gradient(self, parameters: Tensors, support: Explanations) -> tuple[Tensor, ...]:
-        problem = InnerProblem(partial(self._support_loss, support=support), self.rule, self.steps)
+    def _support_gradient(self, parameters: Tensors, rows: _Read) -> tuple[Tensor, ...]:
+        problem = InnerProblem(partial(self._support_loss, rows=rows), self.rule, self.steps)
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             return tuple(problem.gradient(parameters, create_graph).values())
@@ -143,7 +166,8 @@ class GradientLearner(MetaLearner):
     def fit(self, support: Explanations) -> Tensors:
         """Fast parameters ``(T, *shape)`` after the inner loop on ``(T, K, M)``, differentiable by the hypergradient."""
         start = self.start(len(support.attributions))
-        return self.hypergradient.solve(self.problem(support, start), start)
+        problem = self.problem(support, start, hidden=self._support_hidden(support.evidence))
+        return self.hypergradient.solve(problem, start)
 
     def begin_step(self, number: int) -> None:
         self.hypergradient.begin_step(number)
@@ -159,8 +183,12 @@ class GradientLearner(MetaLearner):
             return self._compiled_outcome(fast, query)[0]
 
         start = self.start(len(query.attributions))
-        problem = self.problem(without_coalitions(support), start)
-        loss = self.hypergradient.loss(problem, start, outcome) if len(support) else outcome(start)
+        if len(support):
+            support = without_coalitions(support)
+            problem = self.problem(support, start, hidden=self._support_hidden(support.evidence))
+            loss = self.hypergradient.loss(problem, start, outcome)
+        else:
+            loss = outcome(start)
         if self.zero_shot == 0:
             return loss
         before = self.explainer(query.evidence).attributions
@@ -180,35 +208,49 @@ class GradientLearner(MetaLearner):
         n_tasks = len(support.attributions)
         left_out = folds(support.evidence.total)
         used = torch.cat([torch.ones_like(left_out[:, :1]), ~left_out], dim=1)
-        repeated = support.map(lambda value: value.unsqueeze(1).expand(-1, used.shape[1], *value.shape[1:]).flatten(0, 1))
-        trajectory = self._trajectory(repeated, used.flatten(0, 1))
-        base = self.explainer(support.evidence).attributions
+        with torch.no_grad():
+            rows = _Read(support, self._shared_hidden(support.evidence))
+            prior = self.explainer.prior(support.evidence, rows.hidden)
+            base = self.explainer.complete(prior, support.evidence).attributions
+        rows = rows.map(lambda value: value.unsqueeze(1).expand(-1, used.shape[1], *value.shape[1:]).flatten(0, 1))
+        trajectory = self._trajectory(rows, used.flatten(0, 1))
         corrections = [torch.zeros_like(base)]
         for fast in trajectory[1:]:
             with torch.no_grad():
-                predicted = self._predicted(fast, repeated.evidence).unflatten(0, (n_tasks, -1))[:, 1:]
+                predicted = self._predicted(fast, rows.explanations.evidence, rows.hidden)
+            predicted = predicted.unflatten(0, (n_tasks, -1))[:, 1:]
             corrections.append(torch.where(left_out.unsqueeze(-1), predicted, 0.0).sum(1) - base)
         choice = choose(torch.stack(corrections), support.attributions - base)
         return {**_picked(trajectory, choice, used.shape[1]), "strength": choice.strength}
 
-    def _trajectory(self, support: Explanations, used: Tensor) -> list[Tensors]:
+    def _trajectory(self, rows: _Read, used: Tensor) -> list[Tensors]:
         start = self.start(len(used))
-        problem = self.problem(support, start, used)
+        problem = self.problem(rows.explanations, start, used, rows.hidden)
         return [{name: v.detach() for name, v in fast.items()} for fast in iterates(problem, start, create_graph=False)]
 
-    def _predicted(self, fast: Tensors, evidence: Evidence) -> Tensor:
-        prior = call_per_task(self.explainer, "prior", fast, evidence)
+    def _predicted(self, fast: Tensors, evidence: Evidence, hidden: Tensor | None = None) -> Tensor:
+        prior = call_per_task(self.explainer, "prior", fast, evidence, hidden)
         return self.explainer.complete(prior, evidence).attributions
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
-        start = self.explainer.prior(evidence)
+        hidden = self._shared_hidden(evidence)
+        start = self.explainer.prior(evidence, hidden)
         if not state:
             return start
         batch = evidence.total.shape[:-1]
         fast = {name: state[name].reshape(-1, *state[name].shape[len(batch) :]) for name in self.names}
-        adapted: Prior = call_per_task(self.explainer, "prior", fast, flatten_tasks(evidence, len(batch)))
+        hidden = None if hidden is None else hidden.reshape(-1, *hidden.shape[len(batch) :])
+        adapted: Prior = call_per_task(self.explainer, "prior", fast, flatten_tasks(evidence, len(batch)), hidden)
         adapted = adapted.map(lambda value: value.reshape(*batch, *value.shape[1:]))
         return _between(start, adapted, state["strength"])
+
+
+@dataclass(frozen=True)
+class _Read(_Rows):
+    """Explained rows, and the last hidden units of the explainer for them where these are known."""
+
+    explanations: Explanations
+    hidden: Tensor | None
 
 
 def _between(start: Prior, end: Prior, strength: Tensor) -> Prior:

@@ -58,8 +58,10 @@ class ImplicitMAML(GradientLearner):
     def compile(self, *args: object, **kwargs: object) -> None:
         raise ValueError("The proximal term of ImplicitMAML is not compiled: train it with compile=False.")
 
-    def problem(self, support: Explanations, start: Tensors, used: Tensor | None = None) -> InnerProblem:
-        plain = super().problem(support, start, used)
+    def problem(
+        self, support: Explanations, start: Tensors, used: Tensor | None = None, hidden: Tensor | None = None
+    ) -> InnerProblem:
+        plain = super().problem(support, start, used, hidden)
 
         def loss(parameters: Tensors) -> Tensor:
             return plain.loss(parameters) + self.log_strength.exp() / 2 * _squared_distance(parameters, start)

@@ -27,6 +27,9 @@ class Reptile(MAML):
         n_batch = tasks.support.attributions.dim() - 2
         parts = [flatten_tasks(without_coalitions(rows), n_batch) for rows in (tasks.support, tasks.query)]
         start = self.start(len(parts[0].attributions))
-        ends = FirstOrder().solve(self.problem(Explanations.concatenate(parts, dim=1), start), start)
+        rows = Explanations.concatenate(parts, dim=1)
+        with torch.no_grad():
+            hidden = self._support_hidden(rows.evidence)
+        ends = FirstOrder().solve(self.problem(rows, start, hidden=hidden), start)
         ways = [self.explainer.get_parameter(name) - end.detach() for name, end in ends.items()]
         return torch.stack([way.square().sum() / (2 * len(way)) for way in ways]).sum()

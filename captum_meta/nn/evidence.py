@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, row_scale
 from captum_meta.types import Evidence
@@ -17,7 +18,7 @@ class EvidenceExplainer(Explainer):
 
     kind = "general"
 
-    def prior(self, evidence: Evidence) -> Prior:
+    def prior(self, evidence: Evidence, hidden: Tensor | None = None) -> Prior:
         scale = row_scale(evidence)
         measured = evidence.measured & evidence.players.unsqueeze(-1)
         effects = torch.where(measured, evidence.effects, 0.0)

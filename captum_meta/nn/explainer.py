@@ -49,14 +49,25 @@ class Explainer(nn.Module, ABC):
     """A network from evidence to a :class:`Prior`, and the correction that makes it an explanation."""
 
     kind: Kind
+    reading: tuple[str, ...] = ()
+    """Patterns of the parameters that read the last hidden units; all others make them. Empty: these are not told apart."""
 
     def arguments(self) -> Mapping[str, object]:
         """Constructor arguments, as JSON can hold them."""
         return {}
 
     @abstractmethod
-    def prior(self, evidence: Evidence) -> Prior:
-        """What the network says of the players."""
+    def prior(self, evidence: Evidence, hidden: Tensor | None = None) -> Prior:
+        """What the network says of the players.
+
+        Args:
+            evidence: of the rows.
+            hidden: what :meth:`hidden` gives for them, where it is known: it is computed otherwise.
+        """
+
+    def hidden(self, evidence: Evidence) -> Tensor:
+        """The last hidden units, which the parameters of ``reading`` do not change."""
+        raise NotImplementedError(f"{type(self).__name__} does not tell its hidden units from what reads them.")
 
     def complete(self, prior: Prior, evidence: Evidence) -> Prediction:
         """Spread the gap to f(input) - f(baseline) over the players."""

@@ -42,6 +42,7 @@ class PathExplainer(Explainer):
     """
 
     kind = "path"
+    reading = ("head.*", "whole.*")
 
     def __init__(self, width: int = 32, depth: int = 2) -> None:
         super().__init__()
@@ -61,16 +62,22 @@ class PathExplainer(Explainer):
     def arguments(self) -> dict[str, object]:
         return {"width": self.width, "depth": self.depth}
 
-    def prior(self, evidence: Evidence) -> Prior:
-        scale = row_scale(evidence)
-        effects = torch.where(evidence.measured, evidence.effects / scale[..., None, None], 0.0)
-        pieces = _Pieces.of(effects, evidence, scale)
+    def hidden(self, evidence: Evidence) -> Tensor:
+        return self._hidden(evidence, _Pieces.of(*_scaled(evidence), evidence))
+
+    def _hidden(self, evidence: Evidence, pieces: _Pieces) -> Tensor:
         hidden = self.encode(pieces.numbers(evidence))
         everywhere = torch.ones_like(hidden[..., 0, :, 0], dtype=torch.bool)
         for across, along in zip(self.blocks, self.along, strict=True):
             hidden = across(hidden, evidence.players.unsqueeze(-2))
             hidden = along(hidden.transpose(-2, -3), everywhere.unsqueeze(-2).expand(hidden.shape[:-1]).mT).transpose(-2, -3)
-        features = self.norm(hidden)
+        normed: Tensor = self.norm(hidden)
+        return normed
+
+    def prior(self, evidence: Evidence, hidden: Tensor | None = None) -> Prior:
+        effects, scale = _scaled(evidence)
+        pieces = _Pieces.of(effects, scale, evidence)
+        features = self._hidden(evidence, pieces) if hidden is None else hidden
         pooled = features.mean(-3)
         apart, together = self._apart(pieces, features, evidence), self._together(pieces, pooled, evidence)
         gate = masked_mean(self.whole(pooled)[..., 0], evidence.players).sigmoid().unsqueeze(-1)
@@ -106,6 +113,12 @@ class PathExplainer(Explainer):
         weights = pieces.variation.squeeze(-2) * varied.exp() + 0.1 * size * large.exp() + 0.1 * alive * even.exp()
         weights = gap_shares(weights, evidence.players)
         return gap * (steer + weights * (1 - steer.sum(-1, keepdim=True)))
+
+
+def _scaled(evidence: Evidence) -> tuple[Tensor, Tensor]:
+    """Effects in units of the row's scale, 0 where not measured, and the scale."""
+    scale = row_scale(evidence)
+    return torch.where(evidence.measured, evidence.effects / scale[..., None, None], 0.0), scale
 
 
 class _Pieces:
@@ -155,7 +168,7 @@ class _Pieces:
                 self.variation = _shares(lengths[0])
 
     @classmethod
-    def of(cls, effects: Tensor, evidence: Evidence, scale: Tensor) -> _Pieces:
+    def of(cls, effects: Tensor, scale: Tensor, evidence: Evidence) -> _Pieces:
         return cls(effects, evidence.curve / scale.unsqueeze(-1), evidence.total / scale, evidence.points.double())
 
     def sizes(self) -> tuple[Tensor, Tensor]:

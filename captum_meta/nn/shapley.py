@@ -33,6 +33,7 @@ class ShapleyExplainer(Explainer):
     """
 
     kind = "shapley"
+    reading = ("head.*",)
 
     def __init__(self, width: int = 32, depth: int = 3) -> None:
         super().__init__()
@@ -48,15 +49,20 @@ class ShapleyExplainer(Explainer):
     def arguments(self) -> dict[str, object]:
         return {"width": self.width, "depth": self.depth}
 
-    def prior(self, evidence: Evidence) -> Prior:
-        scale = row_scale(evidence)
-        measured = evidence.measured & evidence.players.unsqueeze(-1)
-        effects = torch.where(measured, evidence.effects / scale[..., None, None], 0.0)
+    def hidden(self, evidence: Evidence) -> Tensor:
+        return self._hidden(evidence, *_scaled(evidence))
+
+    def _hidden(self, evidence: Evidence, effects: Tensor, measured: Tensor, scale: Tensor) -> Tensor:
         first, activation, second = self.encode
         hidden = second(activation(linear_of_parts(first, *_inputs(effects, measured, evidence, scale))))
         for block in self.blocks:
             hidden = block(hidden, evidence.players)
-        features = self.norm(hidden)
+        normed: Tensor = self.norm(hidden)
+        return normed
+
+    def prior(self, evidence: Evidence, hidden: Tensor | None = None) -> Prior:
+        effects, measured, scale = _scaled(evidence)
+        features = self._hidden(evidence, effects, measured, scale) if hidden is None else hidden
         mixture, rest = self.head(features).split([effects.shape[-1], 4], dim=-1)
         shift, spread, additive, rates = rest.unbind(-1)
         size = masked_mean(effects.abs(), measured)
@@ -123,6 +129,13 @@ class ShapleyExplainer(Explainer):
             mean,
         ]
         return numbers_of(prior, replace(evidence, coalitions=first), attributions, expected, answers)
+
+
+def _scaled(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
+    """Effects in units of the row's scale, 0 where not measured; where they are; the scale."""
+    scale = row_scale(evidence)
+    measured = evidence.measured & evidence.players.unsqueeze(-1)
+    return torch.where(measured, evidence.effects / scale[..., None, None], 0.0), measured, scale
 
 
 def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,10 @@ class Annealed(Hypergradient):
         self.retains_graph = early.retains_graph or late.retains_graph
         self.current = early if outer_steps > 0 else late
 
+    @property
+    def second_order(self) -> bool:  # type: ignore[override]
+        return self.current.second_order
+
     def begin_step(self, number: int) -> None:
         self.current = self.early if number < self.outer_steps else self.late
         self.current.begin_step(number)

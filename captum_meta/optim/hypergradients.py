@@ -17,6 +17,9 @@ class Hypergradient(ABC):
     ``problem.loss`` closes over.
     """
 
+    second_order: bool = True
+    """Whether the inner gradients are differentiated too. Where not, the inner loss may close over constants only."""
+
     retains_graph: bool = False
     """Whether a graph of the inner gradient is kept for a second backward pass, which PyTorch grants a compiled graph only
     if its first one kept it too.
@@ -49,6 +52,8 @@ class FirstOrder(Hypergradient):
 
     The start receives the gradient of the outcome; rates still learn, from the steps that they scale.
     """
+
+    second_order = False
 
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
         return _last(iterates(problem, start, create_graph=False))

@@ -38,6 +38,8 @@ class PersistentES(Hypergradient):
         seed: of the perturbations.
     """
 
+    second_order = False
+
     def __init__(self, length: int, pairs: int = 4, sigma: float = 0.01, seed: int = 0) -> None:
         self.length, self.pairs, self.sigma, self.seed = length, pairs, sigma, seed
 

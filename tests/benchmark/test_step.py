@@ -45,5 +45,11 @@ def test_more_steps_keep_more() -> None:
     assert kept[1] > 1.5 * kept[0]
 
 
+def test_a_fast_head_of_first_order_keeps_nothing_of_the_support_rows_body() -> None:
+    kept = {order: kept_megabytes(learner("head", order, 1), random_tasks()) for order in ("second", "first")}
+    assert kept["first"] < 0.6 * kept["second"]
+    assert kept_megabytes(learner("head", "first", 5), random_tasks()) < 1.1 * kept["first"]
+
+
 def test_the_table_shows_every_timing() -> None:
     assert table([time_steps("head", "first", 1, repeats=1)]).row_count == 1

@@ -7,12 +7,24 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaSGD, Reptile
+from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaSGD, MomentumMAML, Reptile
 from captum_meta.learners._caution import choose
 from captum_meta.learners._gradient import GradientLearner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, PathExplainer, Prior, ShapleyExplainer
-from captum_meta.optim import SGD, Backprop, FirstOrder, Implicit, InnerProblem, call_per_task
+from captum_meta.optim import (
+    SGD,
+    Annealed,
+    Backprop,
+    FirstOrder,
+    Hypergradient,
+    Implicit,
+    InnerProblem,
+    MultiStepLoss,
+    Segmented,
+    Truncated,
+    call_per_task,
+)
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.training.data import split
 from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations, ExplanationTask
@@ -79,6 +91,7 @@ LEARNERS: dict[str, Callable[..., MAML | MetaSGD]] = {
         randomised(ShapleyExplainer(8, 2)), ("encode.2.bias", "*norm.*"), rate=0.05, **rest
     ),
     "head": lambda **rest: ANIL(randomised(ShapleyExplainer(8, 2)), rate=0.05, **rest),
+    "readers": lambda **rest: MAML(randomised(PathExplainer(8, 1)), ("head.*", "whole.bias"), rate=0.05, **rest),
     "elementwise": lambda **rest: MetaSGD(randomised(ShapleyExplainer(8, 2)), rate=0.05, **rest),
 }
 
@@ -128,7 +141,7 @@ class LinearExplainer(Explainer):
         super().__init__()
         self.head = nn.Linear(5, 1, bias=False)
 
-    def prior(self, evidence: Evidence) -> Prior:
+    def prior(self, evidence: Evidence, hidden: Tensor | None = None) -> Prior:
         values = self.head(evidence.effects).squeeze(-1)
         return Prior(values, torch.zeros_like(values), torch.ones_like(evidence.total), evidence.effects)
 
@@ -214,6 +227,53 @@ def test_reptile_moves_the_start_towards_the_ends_of_the_inner_loops(tasks: dict
     for name, parameter in learner.explainer.named_parameters():
         expected = parameter - torch.stack([end[name] for end in ends]).mean(0)
         assert torch.allclose(parameter.grad, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [ANIL, Reptile, MomentumMAML, ImplicitMAML])
+def test_what_a_fast_head_reads_is_computed_once(
+    make: Callable[..., GradientLearner], tasks: dict[str, ExplanationTask]
+) -> None:
+    batch, calls = without_coalitions(tasks["shapley"]), []
+    learner = make(randomised(ShapleyExplainer(8, 2)), ("head.*",), 3).double()
+    learner.explainer.blocks[1].register_forward_hook(lambda *_: calls.append(1))
+    learner.loss(batch)
+    assert len(calls) == (1 if make is Reptile else 2)
+    state = learner.adapt(batch.support)
+    learner.predict(state, batch.query.evidence)
+    assert len(calls) == (3 if make is Reptile else 4)
+
+
+class RecomputedExplainer(ShapleyExplainer):
+    """Does not tell its hidden units from what reads them."""
+
+    reading = ()
+
+
+@pytest.mark.parametrize(
+    "hypergradient",
+    [
+        Implicit(),
+        Segmented(),
+        Truncated(2),
+        Truncated(2, second_order=False),
+        MultiStepLoss(9),
+        MultiStepLoss(9, second_order=False),
+        Annealed(FirstOrder(), Backprop(), 1),
+        Annealed(Backprop(), FirstOrder(), 1),
+    ],
+    ids=lambda hypergradient: type(hypergradient).__name__,
+)
+def test_hidden_units_computed_once_have_the_same_gradient(
+    hypergradient: Hypergradient, tasks: dict[str, ExplanationTask]
+) -> None:
+    batch = without_coalitions(tasks["shapley"])
+    found = []
+    for kind in (ShapleyExplainer, RecomputedExplainer):
+        learner = ANIL(randomised(kind(8, 2)), steps=3, rate=0.05, hypergradient=hypergradient).double()
+        loss = learner.loss(batch)
+        found.append([loss, *gradients_of(loss, learner)])
+    for once, again in zip(*found, strict=True):
+        assert torch.allclose(once, again, rtol=1e-9, atol=1e-9)
 
 
 def test_a_pattern_that_fits_nothing_is_refused() -> None:

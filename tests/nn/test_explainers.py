@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import pytest
 import torch
 from torch import Tensor
 
 from captum_meta.estimators import gauss_legendre, plan_coalitions
-from captum_meta.nn import Explainer, PathExplainer, ShapleyExplainer
+from captum_meta.nn import EvidenceExplainer, Explainer, PathExplainer, ShapleyExplainer
 from captum_meta.nn.shapley import _posterior
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence
 
@@ -102,6 +103,18 @@ class TestInvariants:
     def test_efficiency(self, kind: type[Explainer], make: Make) -> None:
         evidence = make()
         assert torch.allclose(explain(explainer(kind), evidence).sum(-1), evidence.total.double(), atol=1e-6)
+
+    def test_the_layers_that_read_hidden_units_do_not_make_them(self, kind: type[Explainer], make: Make) -> None:
+        network, evidence = explainer(kind), make().to(dtype=torch.float64)
+        prior, hidden = network.prior(evidence), network.hidden(evidence)
+        again = network.prior(evidence, hidden)
+        assert all(torch.equal(value, vars(again)[name]) for name, value in vars(prior).items() if value is not None)
+        readers = [p for name, p in network.named_parameters() if any(fnmatchcase(name, each) for each in network.reading)]
+        for parameter in readers:
+            parameter.data.fill_(torch.nan)
+        assert readers
+        assert torch.equal(network.hidden(evidence), hidden)
+        assert network.prior(evidence, hidden).attributions.isnan().all()
 
     def test_the_gap_is_what_the_correction_spread(self, kind: type[Explainer], make: Make) -> None:
         network, evidence = explainer(kind), make().to(dtype=torch.float64)
@@ -318,3 +331,8 @@ def test_what_further_coalitions_say_differently_is_explained_by_kernelshap(monk
         change = torch.linalg.solve(system, right)[:6]
         assert change.norm() > 1e-3 * before[row].norm()
         assert torch.allclose((after - before)[row].double(), change, atol=1e-4 * float(before[row].norm()))
+
+
+def test_an_explainer_without_hidden_units_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="EvidenceExplainer does not tell"):
+        EvidenceExplainer().hidden(shapley_evidence())
