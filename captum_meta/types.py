@@ -67,11 +67,14 @@ class Coalitions(_Rows):
         members: ``(*batch, S, M)`` bool, True where the player keeps the input's value.
         worths: ``(*batch, S)``, f of the coalition minus f of the baseline, in units of the output.
         measured: ``(*batch, S)`` bool, False for padding.
+        slopes: ``(*batch, S, M, D)``, gradient of f at the coalition with respect to each player's elements, for learners
+            that model f; None where that was not asked for, or f has none.
     """
 
     members: Tensor
     worths: Tensor
     measured: Tensor
+    slopes: Tensor | None = None
 
     def first(self, count: int) -> Coalitions:
         """The first ``count`` of them."""
@@ -96,6 +99,8 @@ class Evidence(_Rows):
         points: ``(*batch, G)``, the path points in [0, 1].
         coalitions: all coalitions evaluated, where any has 2 to M - 2 members or they are all there are; otherwise None.
         inputs: ``(*batch, M, V)``, what the players' inputs and baselines are, for encoders that compare rows.
+        elements: ``(*batch, M, D, 2)``, each element of the players' inputs and baselines, for learners that model f, as
+            :meth:`captum_meta.evidence.Players.gather` has them.
         embedding: ``(*batch, E)``, output of a module of the explained model, where an encoder names one.
         targets: ``(*batch,)`` int64, which output of the model was explained, for learners that model it; None where
             that is not one number.
@@ -109,6 +114,7 @@ class Evidence(_Rows):
     points: Tensor
     coalitions: Coalitions | None = None
     inputs: Tensor | None = None
+    elements: Tensor | None = None
     embedding: Tensor | None = None
     targets: Tensor | None = None
 

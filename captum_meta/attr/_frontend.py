@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from captum_meta import _captum
 from captum_meta.attr._support import Support, player_attributions
-from captum_meta.evidence import Game, Players, layer_output
+from captum_meta.evidence import Game, Players, layer_output, with_elements
 from captum_meta.learners import MetaLearner, load_learner
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Explanations, Kind, State
@@ -77,7 +77,8 @@ class Frontend:
             show_progress: show how many rows have been explained.
 
         Beside the explanations, the support rows are measured as queries are; learners that model the explained model, such
-        as the default of the Shapley methods, have 16 coalitions a player evaluated for it, of rows with up to 64 players.
+        as the default of the Shapley methods, are given coalitions of it for 16 evaluations a player, a gradient counted as
+        three, of rows with up to 64 players.
 
         Returns:
             This object, so that calls can be chained.
@@ -173,7 +174,9 @@ class Frontend:
         raise NotImplementedError
 
     def _viewed(self, evidence: Evidence, game: Game) -> Evidence:
-        """Evidence with the output of the module that the learner compares, where it names one."""
+        """Evidence with what the learner reads beside it: a module's output, elements of the players."""
+        if self.learner.support_evaluations(game.players.count) and evidence.elements is None:
+            evidence = with_elements(evidence, game)
         if self.learner.layer is None:
             return evidence
         embedding = layer_output(game, self.learner.layer).to(evidence.total)

@@ -80,7 +80,7 @@ class ShapleyFrontend(Frontend):
         assert isinstance(key, int)
         n_players = game.players.count
         count = 2 * n_players if key < 0 else key
-        return measure_support(game, count, self.learner.support_coalitions(n_players))
+        return measure_support(game, count, self.learner.support_evaluations(n_players))
 
     def _reference(self, game: Game) -> Tensor:
         n_players = game.players.count

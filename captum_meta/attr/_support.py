@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_meta.evidence import Game, pad_coalitions, pad_players
+from captum_meta.evidence import Game, pad_coalitions, pad_elements, pad_players
 from captum_meta.types import Evidence, Explanations
 
 
@@ -32,7 +32,7 @@ class Support:
         """All rows as one set, padded to the largest numbers of players and of coalitions."""
         width = max(values.shape[1] for _, values in self.parts)
         parts = [Explanations(measure(game), values, labels=game.labels) for game, values in self.parts]
-        return Explanations.concatenate(pad_coalitions([pad_players(part, width) for part in parts]))
+        return Explanations.concatenate(pad_coalitions(pad_elements([pad_players(part, width) for part in parts])))
 
 
 def player_attributions(attributions: Any, game: Game) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.heldout import HeldOutProblem, reference
 from captum_meta.benchmark.problem import Problem, player_values
-from captum_meta.evidence import Game, measure_support
+from captum_meta.evidence import Game, measure_support, with_elements
 from captum_meta.types import Evidence, Explanations
 
 
@@ -47,4 +47,4 @@ def support_rows(problem: HeldOutProblem, coalitions: int, references: Path, bes
 def _evidence(game: Game, coalitions: int, beside: int = 0) -> Evidence:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return measure_support(game, coalitions, beside)
+        return with_elements(measure_support(game, coalitions, beside), game)

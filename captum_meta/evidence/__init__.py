@@ -8,8 +8,9 @@ from captum_meta.evidence.measure import (
     measure_path,
     measure_shapley,
     measure_support,
+    with_elements,
 )
-from captum_meta.evidence.padding import pad_coalitions, pad_players
+from captum_meta.evidence.padding import pad_coalitions, pad_elements, pad_players
 from captum_meta.evidence.players import Players
 
 __all__ = [
@@ -23,5 +24,7 @@ __all__ = [
     "measure_shapley",
     "measure_support",
     "pad_coalitions",
+    "pad_elements",
     "pad_players",
+    "with_elements",
 ]

@@ -18,6 +18,8 @@ _MAX_ELEMENTS = 2**25
 _MAX_GRADIENT_ELEMENTS = 2**18
 _Part = TypeVar("_Part")
 _Reduce = Callable[[Tensors, Tensor], Tensor]
+_Place = Callable[[Tensor, Tensor], Tensors]
+"""Where the rows ``(R,)`` are differentiated, each at the point of its number ``(R,)``."""
 
 
 class Game:
@@ -154,7 +156,7 @@ class Game:
             parts = zip(gradients, self.inputs, self.baselines, strict=True)
             return self.players.rows(rows).collect(tuple(g * (wide(x[rows]) - wide(b[rows])) for g, x, b in parts))
 
-        return self._differentiate(points, collect)
+        return self._differentiate(points.shape[-1], self._along(points), collect)
 
     def slopes(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gradient of each element at points of the path, and f there.
@@ -165,42 +167,61 @@ class Game:
         Returns:
             ``(N, elements, G, K)`` and ``(N, G, K)``; None where the model has no gradient.
         """
-        return self._differentiate(points, lambda gradients, rows: join(gradients))
+        return self._differentiate(points.shape[-1], self._along(points), lambda gradients, rows: join(gradients))
 
-    def _differentiate(self, points: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor] | None:
+    def coalition_slopes(self, members: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gradient of each player's elements, side by side, at coalitions ``(N, S, M)``, and f there.
+
+        Returns:
+            ``(N, S, M, D, K)`` and ``(N, S, K)``; None where the model has no gradient.
+        """
+
+        def place(rows: Tensor, turns: Tensor) -> Tensors:
+            return self._compose(members[rows, turns], rows)
+
+        def gather(gradients: Tensors, rows: Tensor) -> Tensor:
+            return self.players.rows(rows).gather(gradients)
+
+        measured = self._differentiate(members.shape[1], place, gather)
+        return None if measured is None else (measured[0].movedim(-2, 1), measured[1])
+
+    def _along(self, points: Tensor) -> _Place:
+        dtype = torch.promote_types(self.inputs[0].dtype, torch.float32)
+        alphas = points.to(self.device, dtype).expand(self.n_examples, -1)
+        return lambda rows, turns: self._on_path(alphas[rows, turns], rows)
+
+    def _differentiate(self, n_points: int, place: _Place, reduce: _Reduce) -> tuple[Tensor, Tensor] | None:
         if not self.has_gradient:
             return None
         try:
             with untouched(self.forward_func, self.device):
-                return self._gradients(points, reduce)
+                return self._gradients(n_points, place, reduce)
         except RuntimeError as error:
             if not says_no_gradient(error):
                 raise
         self.has_gradient = False
         return None
 
-    def _gradients(self, points: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor]:
+    def _gradients(self, n_points: int, place: _Place, reduce: _Reduce) -> tuple[Tensor, Tensor]:
         step = self.n_examples if self._whole_batch else self.max_gradient_rows
-        n_points = points.shape[-1]
         rows = torch.arange(self.n_examples, device=self.device).repeat(n_points)
-        alphas = points.to(self.device, torch.promote_types(self.inputs[0].dtype, torch.float32))
-        alphas = alphas.expand(self.n_examples, -1).mT.flatten()
+        turns = torch.arange(n_points, device=self.device).repeat_interleave(self.n_examples)
         effects, values = [], []
         for index in torch.arange(len(rows), device=self.device).split(step):
             whole = self._whole_batch
-            effect, value = self._gradient(rows[index], alphas[index], reduce)
+            effect, value = self._gradient(rows[index], place(rows[index], turns[index]), reduce)
             if whole != self._whole_batch:
-                return self._gradients(points, reduce)
+                return self._gradients(n_points, place, reduce)
             effects.append(effect)
             values.append(value)
         n_rows = self.n_rows
-        effect = torch.cat(effects).unflatten(0, (n_points, n_rows)).permute(1, 2, 0, 3)
+        effect = torch.cat(effects).unflatten(0, (n_points, n_rows)).movedim(0, -2)
         return effect, torch.cat(values).unflatten(0, (n_points, n_rows)).transpose(0, 1)
 
-    def _gradient(self, rows: Tensor, alphas: Tensor, reduce: _Reduce) -> tuple[Tensor, Tensor]:
+    def _gradient(self, rows: Tensor, points: Tensors, reduce: _Reduce) -> tuple[Tensor, Tensor]:
         """Reduced gradients ``(R, *, K)`` and values ``(R, K)``; one row for all where the model answers so."""
         with torch.inference_mode(False), torch.enable_grad():
-            x = tuple(part.requires_grad_() for part in self._on_path(alphas, rows))
+            x = tuple(part.clone().requires_grad_() for part in points)
             output = self._forward(tuple(part.clone() for part in x), rows)  # the model may work in place
             columns = []
             for k in range(output.shape[1]):

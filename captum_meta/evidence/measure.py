@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_meta import _random
+from captum_meta._model import wide
 from captum_meta.estimators import gauss_legendre, is_bent, path_nodes, plan_coalitions
 from captum_meta.evidence.game import Game
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence
@@ -17,6 +18,8 @@ from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence
 _BORDER_PLAYERS = 32
 """Up to this many players the border is measured when no budget is given."""
 _MAX_INPUT_PLAYERS = 4096
+_GRADIENT_COST = 3
+"""Evaluations that a gradient counts as."""
 _ROUNDING = 8
 """Units in the last place by which two evaluations of the same input may differ: a batch's rows are not rounded alike."""
 
@@ -39,12 +42,37 @@ def measure_shapley(game: Game, n_samples: int | None = None, seed: int = 0) -> 
     return measurement.evidence()
 
 
-def measure_support(game: Game, n_samples: int, coalitions: int) -> Evidence:
-    """Evidence of support rows as a query of ``n_samples`` coalitions has it, beside the worths of ``coalitions``."""
-    rich = measure_shapley(game, max(n_samples, coalitions))
-    if n_samples >= min(coalitions, 2 * game.players.count):
-        return rich
-    return replace(measure_shapley(game, n_samples), coalitions=rich.coalitions)
+def measure_support(game: Game, n_samples: int, evaluations: int) -> Evidence:
+    """Evidence of support rows as a query of ``n_samples`` coalitions has it, for learners that model f.
+
+    Beside it each row has coalitions for so many ``evaluations``, among them all players and none: a third as many with f's
+    gradient where every row has one, whose elements are known one by one, else with f alone.
+    """
+    evidence = measure_shapley(game, n_samples)
+    if not evaluations:
+        return evidence
+    evidence = with_elements(evidence, game)
+    players = game.mask
+    smooth = evidence.elements is not None and bool(evidence.measured[..., :3].any(-1).any(-1).all())
+    smooth = smooth and game.players.apart
+    count = evaluations // _GRADIENT_COST if smooth else evaluations
+    members, planned = plan_coalitions(players, max(0, count - 2), 0, row_keys(game))
+    members = torch.cat([members, players.unsqueeze(1), torch.zeros_like(players).unsqueeze(1)], dim=1)
+    planned = nn.functional.pad(planned, (0, 2), value=True)
+    found = game.coalition_slopes(members) if smooth else None
+    slopes, values = (None, game.worths(members, planned)) if found is None else found
+    worths = torch.where(planned.unsqueeze(-1), values - values[:, -1:], 0.0)
+    slopes = None if slopes is None else _outputs_first(slopes)
+    return replace(evidence, coalitions=replace(_per_output(members, worths, planned), slopes=slopes))
+
+
+def with_elements(evidence: Evidence, game: Game) -> Evidence:
+    """Evidence that tells each element of the players; as it is where the model gives one number for a whole batch."""
+    if game.n_rows != game.n_examples:
+        return evidence
+    sides = (tuple(wide(part) for part in side) for side in (game.inputs, game.baselines))
+    elements = torch.stack([game.players.gather(side) for side in sides], dim=-1).to(evidence.effects)
+    return replace(evidence, elements=elements.repeat_interleave(len(evidence.total) // len(elements), 0))
 
 
 class ShapleyMeasurement:

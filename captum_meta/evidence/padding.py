@@ -18,14 +18,15 @@ def pad_players(explanations: Explanations, count: int) -> Explanations:
         return nn.functional.pad(tensor, (0, 0) * behind + (0, missing))
 
     evidence, variance = explanations.evidence, explanations.variance
-    coalitions, inputs = evidence.coalitions, evidence.inputs
+    coalitions, inputs, elements = evidence.coalitions, evidence.inputs, evidence.elements
     evidence = replace(
         evidence,
         effects=pad(evidence.effects, 1),
         measured=pad(evidence.measured, 1),
         players=pad(evidence.players),
-        coalitions=coalitions and replace(coalitions, members=pad(coalitions.members)),
+        coalitions=coalitions and _widened(coalitions, missing),
         inputs=None if inputs is None else pad(inputs, 1),
+        elements=None if elements is None else pad(elements, 2),
     )
     variance = None if variance is None else pad(variance)
     return replace(explanations, evidence=evidence, attributions=pad(explanations.attributions), variance=variance)
@@ -43,11 +44,36 @@ def pad_coalitions(parts: Sequence[Explanations]) -> list[Explanations]:
     ]
 
 
+def pad_elements(parts: Sequence[Explanations]) -> list[Explanations]:
+    """Explanations whose players have as many elements each as the largest has."""
+    known = [part.evidence.elements for part in parts]
+    most = max((elements.shape[-2] for elements in known if elements is not None), default=0)
+    return [
+        part if elements is None else _fuller(part, most - elements.shape[-2])
+        for part, elements in zip(parts, known, strict=True)
+    ]
+
+
+def _fuller(part: Explanations, missing: int) -> Explanations:
+    evidence = part.evidence
+    assert evidence.elements is not None
+    elements, coalitions = nn.functional.pad(evidence.elements, (0, 0, 0, missing)), evidence.coalitions
+    if coalitions is not None and coalitions.slopes is not None:
+        coalitions = replace(coalitions, slopes=nn.functional.pad(coalitions.slopes, (0, missing)))
+    return replace(part, evidence=replace(evidence, elements=elements, coalitions=coalitions))
+
+
+def _widened(coalitions: Coalitions, missing: int) -> Coalitions:
+    slopes = None if coalitions.slopes is None else nn.functional.pad(coalitions.slopes, (0, 0, 0, missing))
+    return replace(coalitions, members=nn.functional.pad(coalitions.members, (0, missing)), slopes=slopes)
+
+
 def _lengthened(coalitions: Coalitions, length: int) -> Coalitions:
     missing = length - coalitions.members.shape[-2]
     pad = nn.functional.pad
     worths, measured = (pad(tensor, (0, missing)) for tensor in (coalitions.worths, coalitions.measured))
-    return Coalitions(pad(coalitions.members, (0, 0, 0, missing)), worths, measured)
+    slopes = None if coalitions.slopes is None else pad(coalitions.slopes, (0, 0, 0, 0, 0, missing))
+    return Coalitions(pad(coalitions.members, (0, 0, 0, missing)), worths, measured, slopes)
 
 
 def _no_coalitions(evidence: Evidence) -> Coalitions:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_meta import _random
+
 Tensors = tuple[Tensor, ...]
+
+_MOST_ELEMENTS, _SUMS = 64, 32
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,41 @@ class Players:
         groups = torch.cat(self.groups, dim=1).expand(len(joint), -1)
         return joint.new_zeros(len(joint), self.count).scatter_add(1, groups, joint)
 
+    def gather(self, elements: Tensors) -> Tensor:
+        """Each player's elements side by side: tensors of the inputs' shapes to ``(R, M, D)``, 0 where a player has fewer.
+
+        Where a player has more than 64 elements they are 32 sums of all of them with random signs (Achlioptas 2003).
+        """
+        joint = join(elements)
+        if self.groups is None:
+            return joint.unsqueeze(-1)
+        groups = torch.cat(self.groups, dim=1)
+        places, most = _places(groups), self.most_elements
+        if self.apart:
+            seats = (groups * most + places).expand(len(joint), -1)
+            return joint.new_zeros(len(joint), self.count * most).scatter(1, seats, joint).unflatten(1, (-1, most))
+        signs = _random.uniform(torch.arange(most, device=joint.device), (_SUMS,), 0).round().to(joint) * 2 - 1
+        sums = [self.collect((joint * sign[places],)) for sign in signs.unbind(1)]
+        return torch.stack(sums, dim=-1)
+
+    @property
+    def most_elements(self) -> int:
+        """Elements of the largest player."""
+        if self.groups is None:
+            return 1
+        groups = torch.cat(self.groups, dim=1)
+        ones = torch.ones_like(groups)
+        return int(
+            torch.zeros(len(groups), max(1, self.count), dtype=torch.long, device=groups.device)
+            .scatter_add(1, groups, ones)
+            .max()
+        )
+
+    @property
+    def apart(self) -> bool:
+        """Whether :meth:`gather` keeps all elements."""
+        return self.most_elements <= _MOST_ELEMENTS
+
     def rows(self, index: Tensor) -> Players:
         """The players of the rows ``index``."""
         if len(self.mask) == 1 and (self.groups is None or len(self.groups[0]) == 1):
@@ -84,6 +123,14 @@ class Players:
 def join(tensors: Iterable[Tensor]) -> Tensor:
     """Tensors ``(B, *features)`` side by side, ``(B, elements)``."""
     return torch.cat([tensor.unsqueeze(-1).flatten(1) for tensor in tensors], dim=1)
+
+
+def _places(groups: Tensor) -> Tensor:
+    """Which of its player's elements each is, counted from 0 in the order of the inputs, ``(R, E)``."""
+    ordered, order = groups.sort(dim=1, stable=True)
+    first = torch.searchsorted(ordered, ordered)
+    counted = torch.arange(groups.shape[1], device=groups.device) - first
+    return torch.zeros_like(groups).scatter(1, order, counted)
 
 
 def _flatten(mask: Tensor, tensor: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ class MetaLearner(nn.Module, ABC):
         """Constructor arguments besides the explainer, as JSON can hold them."""
         return {}
 
-    def support_coalitions(self, n_players: int) -> int:
-        """Coalitions that are to be evaluated of a support row with so many players, whatever a query has."""
+    def support_evaluations(self, n_players: int) -> int:
+        """Evaluations of the explained model that are to be spent on coalitions of a support row with so many players."""
         return 0
 
     def initial_state(self) -> State:

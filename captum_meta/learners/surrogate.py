@@ -15,12 +15,13 @@ from captum_meta.learners._kernel import alive
 from captum_meta.learners._places import coordinates, nearness
 from captum_meta.learners.deep_kernel import DeepKernelTransfer
 from captum_meta.nn import Prior
-from captum_meta.nn.encoders import effect_sizes, fit_players, standardised
-from captum_meta.nn.surrogate import Committee, SurrogateGame, learn
+from captum_meta.nn.distillation import Lesson, learn
+from captum_meta.nn.encoders import effect_sizes, fit_players
+from captum_meta.nn.surrogate import Committee, SurrogateGame
 from captum_meta.types import Coalitions, Evidence, Explanations, State, _Rows
 
 _MEMBERS = 4
-_COALITIONS, _MAX_PLAYERS = 16, 64
+_EVALUATIONS, _MAX_PLAYERS = 16, 64
 _STEPS = 8
 """Of the shares from 0 to 1 that are tried."""
 _EVEN = 0.1
@@ -36,8 +37,9 @@ class SurrogateStacking(DeepKernelTransfer):
 
     Explaining a row well takes hundreds of evaluations of the model, and its Shapley values keep little of what these tell.
     Four networks h, each without a quarter of the support rows, are fitted to the worths of their coalitions (distillation:
-    Hinton, Vinyals and Dean 2015). Then three answers are known for a row: that of :class:`DeepKernelTransfer`; the
-    Shapley values of h, which cost no evaluation; and these with the zero-shot explanation of what h misses,
+    Hinton, Vinyals and Dean 2015) and to the model's slopes there (Sobolev training: Czarnecki et al. 2017). Then three
+    answers are known for a row: that of :class:`DeepKernelTransfer`; the Shapley values of h, which cost no evaluation; and
+    these with the zero-shot explanation of what h misses,
 
     .. math:: \phi = w_1 \phi^\text{kernel}(e) + w_2 \phi(h) + w_3 \big[\phi(h) + \phi^0(e - e_h)\big]
 
@@ -48,27 +50,29 @@ class SurrogateStacking(DeepKernelTransfer):
     inside the border refine the answer as they refine any.
 
     Without coalitions of support rows, of rows with more than 64 players or an output that no support row has, and before
-    :meth:`adapt`, this is :class:`DeepKernelTransfer`. A network reads one number of each player, the sum of its inputs.
+    :meth:`adapt`, this is :class:`DeepKernelTransfer`. The networks read all elements of players that have up to 64, and 32
+    random sums of larger ones, whose slopes they are not told.
 
     Args:
         explainer, encoder, shared, own, caution, features: as in :class:`DeepKernelTransfer`.
     """
 
-    def support_coalitions(self, n_players: int) -> int:
+    def support_evaluations(self, n_players: int) -> int:
         """16 a player, of up to 64 players."""
-        return _COALITIONS * n_players if n_players <= _MAX_PLAYERS else 0
+        return _EVALUATIONS * n_players if n_players <= _MAX_PLAYERS else 0
 
     def adapt(self, support: Explanations) -> State:
         kernel = super().adapt(support)
         evidence = support.evidence
         n_rows, n_players = support.attributions.shape[-2:]
-        if evidence.coalitions is None or evidence.inputs is None or n_rows < 2 or n_players > _MAX_PLAYERS:
+        if evidence.coalitions is None or evidence.elements is None or n_rows < 2 or n_players > _MAX_PLAYERS:
             return kernel
         plain = replace(evidence, coalitions=None)
         left_out = folds(support.attributions.square().sum(-1), _MEMBERS)
         targets = _targets(evidence)
         outputs = targets.unique().expand(*targets.shape[:-1], -1)
-        state = {**kernel, "outputs": outputs, **self._networks(support, left_out, outputs, kernel)}
+        state = {**kernel, "outputs": outputs, **_spread(evidence)}
+        state = {**state, **self._networks(support, left_out, outputs, state)}
         unseen = self._left_out_kernel(replace(support, evidence=plain, labels=None), left_out)
         game = self._game(state, plain, votes=left_out.to(unseen))
         answers = torch.stack([unseen, *self._answers(game, plain)], dim=-1)
@@ -80,7 +84,7 @@ class SurrogateStacking(DeepKernelTransfer):
         return {**state, "shares": shares, "relative reach": reach}
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
-        if "shares" not in state or evidence.players.shape[-1] > _MAX_PLAYERS:
+        if "shares" not in state or evidence.elements is None or evidence.players.shape[-1] > _MAX_PLAYERS:
             return super().prior(state, evidence)
         plain = replace(evidence, coalitions=None)
         zero_shot = self.explainer.prior(plain)
@@ -106,17 +110,23 @@ class SurrogateStacking(DeepKernelTransfer):
         evidence = support.evidence
         coalitions = evidence.coalitions
         assert coalitions is not None
-        members, worths, measured = _with_everyone(coalitions, evidence)
-        inputs, baselines = _places(evidence, statistics)
-        points = torch.where(members, inputs.unsqueeze(-2), baselines.unsqueeze(-2))
-        count = measured.sum((-2, -1)).clamp(min=1)
-        unit = (torch.where(measured, worths, 0.0).square().sum((-2, -1)) / count).sqrt()
+        worths, measured = coalitions.worths, coalitions.measured & coalitions.worths.isfinite()
+        worths = torch.where(measured, worths, 0.0)
+        unit = (worths.square().sum((-2, -1)) / measured.sum((-2, -1)).clamp(min=1)).sqrt()
         unit = unit.clamp(min=torch.finfo(unit.dtype).tiny)
+        inputs, baselines = _elements(evidence, statistics)
         heads, _ = _heads(evidence, outputs)
-        known = measured.unsqueeze(-3) & ~left_out.unsqueeze(-1)
-        ranks = support.attributions.square().sum(-2).argsort(-1, descending=True).argsort(-1)
-        scaled = worths / unit[..., None, None]
-        weights = learn(points, baselines, scaled, known, heads, outputs.shape[-1], ranks)
+        lesson = Lesson(
+            members=coalitions.members,
+            inputs=inputs,
+            baselines=baselines,
+            worths=worths / unit[..., None, None],
+            known=measured.unsqueeze(-3) & ~left_out.unsqueeze(-1),
+            heads=heads,
+            ranks=support.attributions.square().sum(-2).argsort(-1, descending=True).argsort(-1),
+            slopes=_scaled_slopes(coalitions, statistics, unit),
+        )
+        weights = learn(lesson, outputs.shape[-1])
         return {"unit of worths": unit, **{_PREFIX + name: value for name, value in weights.items()}}
 
     def _left_out_kernel(self, support: Explanations, left_out: Tensor) -> Tensor:
@@ -134,21 +144,43 @@ class SurrogateStacking(DeepKernelTransfer):
 
     def _game(self, state: State, evidence: Evidence, votes: Tensor | None = None) -> SurrogateGame:
         weights = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
-        n_players, n_rows = evidence.players.shape[-1], evidence.players.shape[-2]
-        weights["enter"] = fit_players(weights["enter"], n_players, dim=-2)
+        inputs, baselines = _elements(evidence, state)
+        enter = fit_players(weights["enter"], inputs.shape[-2], dim=-3)
+        weights["enter"] = fit_players(enter, inputs.shape[-1], dim=-2)
         if votes is None:
-            n_members = weights["enter"].shape[-3]
-            votes = weights["enter"].new_full((*weights["enter"].shape[:-2], n_rows), 1 / n_members)
+            members, n_rows = enter.shape[-4], inputs.shape[-3]
+            votes = enter.new_full((*enter.shape[:-3], n_rows), 1 / members)
         heads, _ = _heads(evidence, state["outputs"])
-        inputs, baselines = _places(evidence, state)
-        return SurrogateGame(Committee(weights, votes, heads, state["unit of worths"]), inputs, baselines)
+        return Committee(weights, votes, heads, state["unit of worths"]).game(inputs, baselines)
 
 
-def _places(evidence: Evidence, statistics: State) -> tuple[Tensor, Tensor]:
-    """Inputs and baselines ``(*batch, N, M)`` in units of the support rows; equal for players without any effect."""
-    assert evidence.inputs is not None
-    inputs, baselines = standardised(evidence.inputs.to(evidence.effects), evidence, statistics).clamp(-5, 5).unbind(-1)
-    return torch.where(effect_sizes(evidence) > 0, inputs, baselines), baselines
+def _spread(evidence: Evidence) -> State:
+    """Mean and deviation of the elements over the support rows and their baselines, ``(*batch, M, D)``."""
+    assert evidence.elements is not None
+    both = torch.cat(evidence.elements.to(evidence.effects).unbind(-1), dim=-3)
+    return {"element mean": both.mean(-3), "element deviation": both.std(-3)}
+
+
+def _elements(evidence: Evidence, statistics: State) -> tuple[Tensor, Tensor]:
+    """Inputs and baselines ``(*batch, N, M, D)`` in units of the support rows; equal for players without any effect."""
+    assert evidence.elements is not None
+    elements = evidence.elements.to(evidence.effects)
+    n_players, n_elements = elements.shape[-3:-1]
+    mean, deviation = (
+        fit_players(fit_players(statistics[name], n_players, dim=-2), n_elements)[..., None, :, :, None]
+        for name in ("element mean", "element deviation")
+    )
+    scaled = torch.where(deviation > 0, (elements - mean) / torch.where(deviation > 0, deviation, 1.0), 0.0)
+    inputs, baselines = scaled.clamp(-5, 5).unbind(-1)
+    return torch.where(effect_sizes(evidence).unsqueeze(-1) > 0, inputs, baselines), baselines
+
+
+def _scaled_slopes(coalitions: Coalitions, statistics: State, unit: Tensor) -> Tensor | None:
+    """Derivatives ``(*batch, K, S, M, D)`` of the worths by elements, both in the networks' units."""
+    if coalitions.slopes is None:
+        return None
+    deviation = statistics["element deviation"][..., None, None, :, :]
+    return (coalitions.slopes * deviation / unit[..., None, None, None, None]).nan_to_num(0.0, 0.0, 0.0)
 
 
 def _targets(evidence: Evidence) -> Tensor:
@@ -161,14 +193,6 @@ def _heads(evidence: Evidence, outputs: Tensor) -> tuple[Tensor, Tensor]:
     """Which of the networks' outputs each row means, ``(*batch, N)``, and whether there is one."""
     same = _targets(evidence).unsqueeze(-1) == outputs.unsqueeze(-2)
     return same.to(torch.uint8).argmax(-1), same.any(-1)
-
-
-def _with_everyone(coalitions: Coalitions, evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
-    """Members, worths and which of these are known, the coalition of all players among them."""
-    members = torch.cat([coalitions.members, evidence.players.unsqueeze(-2)], dim=-2)
-    worths = torch.cat([coalitions.worths, evidence.total.unsqueeze(-1)], dim=-1)
-    measured = torch.cat([coalitions.measured, torch.ones_like(coalitions.measured[..., :1])], dim=-1)
-    return members, worths.nan_to_num(0.0, 0.0, 0.0), measured & worths.isfinite()
 
 
 def _rows(explanations: _R, index: Tensor) -> _R:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from captum_meta.evidence import (
     measure_bent_path,
     measure_path,
     measure_shapley,
+    measure_support,
     pad_coalitions,
+    pad_elements,
     pad_players,
 )
-from captum_meta.types import Explanations
+from captum_meta.types import Evidence, Explanations
 
 
 class TwoInputs(nn.Module):
@@ -209,6 +212,91 @@ def test_paths_need_a_gradient_and_one_output() -> None:
         measure_bent_path(Game(lambda x: (x > 0).float().sum(1), torch.randn(2, 3)), 3)
     with pytest.raises(AssertionError, match="pass target"):
         measure_bent_path(Game(lambda x: x, torch.randn(2, 3)), 3)
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS])
+def test_slopes_of_coalitions(groups: tuple[Tensor, Tensor] | None) -> None:
+    x, b, target, (factor, power) = problem()
+    game = Game(TwoInputs(), x, b, target, (factor, power), groups)
+    members = torch.rand(4, 7, game.players.count, generator=torch.Generator().manual_seed(3)) < 0.5
+    measured = game.coalition_slopes(members)
+    assert measured is not None
+    slopes, values = measured
+    for row, coalition in product(range(4), range(7)):
+        keep = game.players.of_elements(members[row : row + 1, coalition])
+        parts = [torch.where(k, t[row : row + 1], s).requires_grad_() for k, t, s in zip(keep, x, b, strict=True)]
+        value = TwoInputs()(*parts, factor[row : row + 1], power)[0, target[row]]
+        expected = game.players.gather(torch.autograd.grad(value, parts))
+        assert torch.allclose(values[row, coalition, 0], value)
+        assert torch.allclose(slopes[row, coalition, :, :, 0], expected[0])
+
+
+class TestSupportRows:
+    """Evaluations beside what a query has: a gradient counts as three."""
+
+    @staticmethod
+    def counted(game: Game, evaluations: int) -> tuple[Evidence, int]:
+        calls, model = [], game.forward_func
+
+        def count(*arguments: Tensor) -> Tensor:
+            calls.append(len(arguments[0]) * (3 if torch.is_grad_enabled() else 1))
+            return model(*arguments)
+
+        game.forward_func = count
+        before = measure_support(game, 0, 0)
+        usual = sum(calls)
+        calls.clear()
+        evidence = measure_support(game, 0, evaluations)
+        assert torch.equal(evidence.effects, before.effects) and before.coalitions is None
+        return evidence, sum(calls) - usual
+
+    def test_coalitions_come_with_slopes(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+        x, b = torch.randn(2, 4, 6, generator=generator)
+        evidence, spent = self.counted(Game(net, x, b, target=1, feature_mask=torch.tensor([[0, 0, 1, 1, 2, 3]])), 24)
+        coalitions, elements = evidence.coalitions, evidence.elements
+        assert coalitions is not None and coalitions.slopes is not None and elements is not None
+        assert spent == 4 * 24 and coalitions.worths.shape == (4, 8) and elements.shape == (4, 4, 2, 2)
+        assert torch.allclose(coalitions.worths[:, -2], evidence.total) and (coalitions.worths[:, -1] == 0).all()
+        assert torch.allclose(elements[:, 0].unbind(-1)[0], x[:, :2]) and (elements[:, 2:, 1] == 0).all()
+        step = 1e-3 * torch.randn(4, 4, 2, generator=generator) * torch.tensor([[1, 1], [1, 1], [1, 0], [1, 0]])
+        moved = torch.stack(
+            [step[:, 0, 0], step[:, 0, 1], step[:, 1, 0], step[:, 1, 1], step[:, 2, 0], step[:, 3, 0]], dim=1
+        )
+        change = (net(x + moved) - net(x))[:, 1]
+        assert torch.allclose((coalitions.slopes[:, -2] * step).sum((-2, -1)), change, atol=2e-6)
+
+    @pytest.mark.filterwarnings("ignore:The explained model has no gradient")
+    @pytest.mark.parametrize("kind", ["step", "large players"])
+    def test_models_without_a_gradient_and_large_players_have_coalitions_alone(self, kind: str) -> None:
+        x = torch.randn(3, 200, generator=torch.Generator().manual_seed(0))
+        mask = torch.arange(4).repeat_interleave(50).unsqueeze(0) if kind == "step" else torch.arange(200).clamp(max=3)[None]
+
+        def model(x: Tensor) -> Tensor:
+            return (x[:, :100].sum(1) > 0) + x[:, 0].round() if kind == "step" else x.sum(1).sin()
+
+        evidence, spent = self.counted(Game(model, x, feature_mask=mask), 64)
+        coalitions = evidence.coalitions
+        assert coalitions is not None and coalitions.slopes is None
+        assert spent <= 3 * 64 and coalitions.worths.shape == (3, 16)
+
+    def test_rows_of_other_sizes_join(self) -> None:
+        x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+        masks = ([[0, 0, 0, 1, 1, 2]], [[0, 1, 2, 3, 4, 4]])
+        parts = []
+        for mask in masks:
+            evidence = measure_support(Game(lambda x: x.sin().sum(1), x, feature_mask=torch.tensor(mask)), 0, 30)
+            parts.append(pad_players(Explanations(evidence, torch.zeros(evidence.players.shape)), 5))
+        joined = Explanations.concatenate(pad_coalitions(pad_elements(parts))).evidence
+        assert joined.coalitions is not None and joined.coalitions.slopes is not None and joined.elements is not None
+        assert joined.elements.shape == (6, 5, 3, 2) and joined.coalitions.slopes.shape[2:] == (5, 3)
+        known = joined.coalitions.measured.unsqueeze(-1)
+        kept = torch.where(joined.coalitions.members, 1.0, 0.0) * known
+        sines = joined.elements[..., 0].cos() * (joined.elements[..., 0] != 0)
+        first = joined.coalitions.slopes
+        seen = kept.bool().unsqueeze(-1) & (joined.elements[..., 0] != 0).unsqueeze(1)
+        assert torch.allclose(torch.where(seen, first, 0.0), torch.where(seen, sines.unsqueeze(1), 0.0), atol=1e-6)
 
 
 def test_concatenation_and_padding() -> None:

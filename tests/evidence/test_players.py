@@ -34,6 +34,37 @@ def test_collect_sums_each_group_and_spread_hands_its_value_back(ids: list[int],
         assert players.mask.expand(3, -1)[row].sum() == len(known)
 
 
+@pytest.mark.parametrize("per_row", [False, True])
+def test_gather_puts_the_elements_of_each_player_side_by_side(per_row: bool) -> None:
+    x = inputs()
+    ids = torch.tensor([4, 0, 0, 7, 4, 4, 9, 9, 0, 7, 4, 2, 2])
+    flat = torch.stack([ids.roll(row) for row in range(3 if per_row else 1)])
+    players = Players.of(x, (flat[:, :8].reshape(-1, 2, 4), flat[:, 8:]))
+    gathered = players.gather(x)
+    joint = torch.cat([part.flatten(1) for part in x], dim=1)
+    assert players.apart and gathered.shape == (3, 5, 4)
+    for row in range(3):
+        own = flat[row if per_row else 0]
+        for position, group in enumerate(sorted(set(own.tolist()))):
+            elements = joint[row][own == group].tolist()
+            assert gathered[row, position].tolist() == elements + [0.0] * (4 - len(elements))
+    assert torch.equal(Players.of(x).gather(x), joint.unsqueeze(-1))
+
+
+def test_gather_keeps_distances_between_players_of_many_elements() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 2000, generator=generator)
+    mask = torch.arange(2).repeat_interleave(1000).unsqueeze(0)
+    players = Players.of((x,), (mask,))
+    gathered = players.gather((x,))
+    assert not players.apart and gathered.shape == (40, 2, 32)
+    assert torch.allclose(players.gather((2 * x,)), 2 * gathered, atol=1e-3)
+    near = x.index_fill(0, torch.arange(20), 0) + x.roll(20, 0)
+    sizes = (x[:, :1000] - near[:, :1000]).square().sum(1) * 32
+    found = (gathered[:, 0] - players.gather((near,))[:, 0]).square().sum(1)
+    assert ((found / sizes).log().abs() < 1.1).all()
+
+
 def test_without_a_mask_every_element_is_a_player() -> None:
     x = inputs()
     players = Players.of(x)

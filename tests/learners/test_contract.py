@@ -92,7 +92,7 @@ def build(name: str) -> MetaLearner:
 def tasks_for(learner: MetaLearner, batches: dict[str, Explanations]) -> ExplanationTask:
     explained = batches[learner.kind]
     measured = replace(explained, evidence=replace(explained.evidence, coalitions=None))
-    support = explained if learner.support_coalitions(6) else measured
+    support = explained if learner.support_evaluations(6) else measured
     return ExplanationTask(support[:, :6], measured[:, 6:])
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.attr import MetaKernelShap
-from captum_meta.evidence import Game, measure_shapley, measure_support, pad_players
+from captum_meta.evidence import Game, measure_shapley, measure_support, pad_players, with_elements
 from captum_meta.functional import attribution_error
 from captum_meta.learners import DeepKernelTransfer, load_learner
 from captum_meta.learners.surrogate import _shares
-from captum_meta.types import Explanations, ExplanationTask
+from captum_meta.types import Coalitions, Explanations, ExplanationTask
 
 PLAYERS, KNOWN = 6, 12
 
@@ -37,7 +37,7 @@ class Trained:
         exact = MetaKernelShap(self.net, learner="zero-shot").attribute(
             self.x[rows], target=target, n_samples=2**PLAYERS - 2
         )
-        return Explanations(measure_support(game, budget, 16 * PLAYERS), exact)
+        return Explanations(with_elements(measure_support(game, budget, 16 * PLAYERS), game), exact)
 
     def task(self, budget: int, target: int | Tensor = 0) -> ExplanationTask:
         support = self.explanations(slice(0, KNOWN), budget, target)
@@ -85,7 +85,7 @@ def test_rows_of_more_players_than_a_network_reads_are_the_deep_kernel_s(trained
     kernel, surrogate, task = load_learner("deep-kernel"), load_learner("surrogate"), trained.task(0)
     wide = replace(task, query=pad_players(task.query, 65))
     assert torch.equal(predicted(surrogate, wide), predicted(kernel, wide))  # type: ignore[arg-type]
-    assert surrogate.support_coalitions(64) == 16 * 64 and surrogate.support_coalitions(65) == 0
+    assert surrogate.support_evaluations(64) == 16 * 64 and surrogate.support_evaluations(65) == 0
 
 
 def test_outputs_are_told_apart(trained: Trained) -> None:
@@ -108,16 +108,21 @@ def test_the_order_of_players_does_not_matter(trained: Trained) -> None:
     task = trained.task(0).to(dtype=torch.float64)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
 
+    def shuffled_coalitions(coalitions: Coalitions) -> Coalitions:
+        assert coalitions.slopes is not None
+        return replace(coalitions, members=coalitions.members[..., order], slopes=coalitions.slopes[:, :, order])
+
     def shuffled(rows: Explanations) -> Explanations:
         evidence = rows.evidence
-        coalitions, inputs = evidence.coalitions, evidence.inputs
-        assert inputs is not None
+        coalitions, inputs, elements = evidence.coalitions, evidence.inputs, evidence.elements
+        assert inputs is not None and elements is not None
         evidence = replace(
             evidence,
             effects=evidence.effects[:, order],
             measured=evidence.measured[:, order],
             inputs=inputs[:, order],
-            coalitions=coalitions and replace(coalitions, members=coalitions.members[..., order]),
+            elements=elements[:, order],
+            coalitions=coalitions and shuffled_coalitions(coalitions),
         )
         return replace(rows, evidence=evidence, attributions=rows.attributions[:, order])
 
@@ -162,7 +167,7 @@ class TestMeasuring:
         game = Game(trained.net, trained.x[:4], target=1)
         support, query = measure_support(game, budget, 16 * PLAYERS), measure_shapley(game, budget)
         assert query.coalitions is None and support.coalitions is not None
-        assert support.coalitions.measured.sum(-1).tolist() == [2**PLAYERS - 2] * 4
+        assert support.coalitions.measured.sum(-1).tolist() == [16 * PLAYERS // 3] * 4
         assert torch.equal(support.measured, query.measured)
         assert torch.allclose(support.effects, query.effects, atol=1e-6)
 
