@@ -16,6 +16,7 @@ from captum_meta.learners.reptile import Reptile
 from captum_meta.learners.ridge import Ridge
 from captum_meta.learners.storage import list_learners, load_learner
 from captum_meta.learners.surrogate import SurrogateStacking
+from captum_meta.learners.surrogate_maml import SurrogateMAML
 from captum_meta.learners.transfer_process import TransferGaussianProcess
 from captum_meta.learners.zero_shot import ZeroShot
 
@@ -34,6 +35,7 @@ __all__ = [
     "PrototypicalNetwork",
     "Reptile",
     "Ridge",
+    "SurrogateMAML",
     "SurrogateStacking",
     "TransferGaussianProcess",
     "ZeroShot",

@@ -67,21 +67,29 @@ class SurrogateStacking(DeepKernelTransfer):
         n_rows, n_players = support.attributions.shape[-2:]
         if evidence.coalitions is None or evidence.elements is None or n_rows < 2 or n_players > _MAX_PLAYERS:
             return kernel
-        plain = replace(evidence, coalitions=None)
-        left_out = folds(support.attributions.square().sum(-1), _MEMBERS)
-        targets = _targets(evidence)
-        outputs = targets.unique().expand(*targets.shape[:-1], -1)
-        state = {**kernel, "outputs": outputs, **_spread(evidence)}
-        state = {**state, **self._networks(support, left_out, outputs, state)}
+        plain, left_out = replace(evidence, coalitions=None), _left_out(support)
+        state = {**kernel, **self.distil(support)}
         unseen = self._left_out_kernel(replace(support, evidence=plain, labels=None), left_out)
-        game = self._game(state, plain, votes=left_out.to(unseen))
-        answers = torch.stack([unseen, *self._answers(game, plain)], dim=-1)
+        alone = plain.map(lambda rows: rows.unsqueeze(left_out.dim() - 1))
+        networks = self._answers(self._game(_each_row_s_own(state, left_out), alone), alone)
+        answers = torch.stack([unseen, *(answer.squeeze(-2) for answer in networks)], dim=-1)
         zero_shot = self.explainer.prior(plain)
         start = self.explainer.complete(zero_shot, plain).attributions
         shares = _shares(answers, support.attributions, start, self.caution).to(start)
         corrections = (answers * shares[..., None, None, :]).sum(-1) - start
         reach = _REACH * (corrections.norm(dim=-1) / zero_shot.scale).amax(-1)
         return {**state, "shares": shares, "relative reach": reach}
+
+    def distil(self, support: Explanations) -> State:
+        """The networks that have learned the model from the coalitions of ``support``, and what they read rows by."""
+        targets = _targets(support.evidence)
+        outputs = targets.unique().expand(*targets.shape[:-1], -1)
+        state = {"outputs": outputs, **_spread(support.evidence)}
+        return {**state, **self._networks(support, _left_out(support), outputs, state)}
+
+    def distilled_values(self, state: State, evidence: Evidence) -> Tensor:
+        """Shapley values ``(*batch, N, M)`` of the networks of :meth:`distil`, for these rows."""
+        return self._game(state, evidence).shapley_values()
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
         if "shares" not in state or evidence.elements is None or evidence.players.shape[-1] > _MAX_PLAYERS:
@@ -126,8 +134,12 @@ class SurrogateStacking(DeepKernelTransfer):
             ranks=support.attributions.square().sum(-2).argsort(-1, descending=True).argsort(-1),
             slopes=_scaled_slopes(coalitions, statistics, unit),
         )
-        weights = learn(lesson, outputs.shape[-1])
+        weights = self.learned(lesson, outputs.shape[-1])
         return {"unit of worths": unit, **{_PREFIX + name: value for name, value in weights.items()}}
+
+    def learned(self, lesson: Lesson, n_heads: int) -> State:
+        """Weights of networks with so many outputs, ``(*batch, F, ...)``."""
+        return learn(lesson, n_heads)
 
     def _left_out_kernel(self, support: Explanations, left_out: Tensor) -> Tensor:
         """Kernel's answers ``(*batch, K, M)`` for each row, fitted without its fold."""
@@ -142,16 +154,33 @@ class SurrogateStacking(DeepKernelTransfer):
             answers = answers.scatter(-2, these.unsqueeze(-1).expand_as(found), found)
         return answers
 
-    def _game(self, state: State, evidence: Evidence, votes: Tensor | None = None) -> SurrogateGame:
+    def _game(self, state: State, evidence: Evidence) -> SurrogateGame:
         weights = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
         inputs, baselines = _elements(evidence, state)
         enter = fit_players(weights["enter"], inputs.shape[-2], dim=-3)
         weights["enter"] = fit_players(enter, inputs.shape[-1], dim=-2)
-        if votes is None:
-            members, n_rows = enter.shape[-4], inputs.shape[-3]
-            votes = enter.new_full((*enter.shape[:-3], n_rows), 1 / members)
+        members, n_rows = enter.shape[-4], inputs.shape[-3]
+        votes = enter.new_full((*enter.shape[:-3], n_rows), 1 / members)
         heads, _ = _heads(evidence, state["outputs"])
         return Committee(weights, votes, heads, state["unit of worths"]).game(inputs, baselines)
+
+
+def _left_out(support: Explanations) -> Tensor:
+    """The support rows ``(*batch, F, K)`` that each network does not see."""
+    return folds(support.attributions.square().sum(-1), _MEMBERS)
+
+
+def _each_row_s_own(state: State, left_out: Tensor) -> State:
+    """The state ``(*batch, K, ...)`` of each support row as a task of its own, with the one network that has not seen it."""
+    fold, dim = left_out.to(torch.uint8).argmax(-2), left_out.dim() - 2
+
+    def own(name: str, value: Tensor) -> Tensor:
+        if not name.startswith(_PREFIX):
+            return value.unsqueeze(dim)
+        index = fold.reshape(*fold.shape, *[1] * (value.dim() - fold.dim()))
+        return value.gather(dim, index.expand(*fold.shape, *value.shape[fold.dim() :])).unsqueeze(dim + 1)
+
+    return {name: own(name, value) for name, value in state.items()}
 
 
 def _spread(evidence: Evidence) -> State:

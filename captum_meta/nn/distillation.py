@@ -11,10 +11,10 @@ from captum_meta.nn.surrogate import SHARPNESS, Pass, entering, forward, leaving
 from captum_meta.types import State, _Rows
 
 _WIDTH = 32
-_STEPS, _RATE, _DECAY = 150, 0.04, 0.3
-_BATCH = 128
+_STEPS, _RATE, DECAY = 150, 0.04, 0.3
+BATCH = 128
 _TINY = 1e-12
-_SLOPES = 4.0
+SLOPES = 4.0
 """Largest weight of the squared errors of slopes, in units of the elements' deviation."""
 _FUSED = ("cpu", "cuda", "mps")
 
@@ -48,17 +48,17 @@ def learn(lesson: Lesson, n_heads: int) -> State:
     with torch.inference_mode(False), torch.enable_grad():
         lesson = lesson.map(lambda tensor: tensor.detach().clone())
         generator = Generator().manual_seed(0)
-        weights = _initial(lesson, n_heads, generator)
+        weights = initial(lesson, n_heads, generator)
         parameters = {name: value.requires_grad_(True) for name, value in weights.items()}
         fused = lesson.worths.device.type in _FUSED
-        optimizer = torch.optim.AdamW(list(parameters.values()), _RATE, weight_decay=_DECAY, fused=fused)
+        optimizer = torch.optim.AdamW(list(parameters.values()), _RATE, weight_decay=DECAY, fused=fused)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, _STEPS, pct_start=0.2)
         n_rows, n_points = lesson.worths.shape[-2:]
         weight = slope_weight(lesson)
         for _ in range(_STEPS):
-            some = torch.randint(n_points, (-(-_BATCH // n_rows),), generator=generator).to(lesson.worths.device)
+            some = torch.randint(n_points, (-(-BATCH // n_rows),), generator=generator).to(lesson.worths.device)
             optimizer.zero_grad()
-            _loss(parameters, lesson, weight, some).backward()
+            misfit(parameters, lesson, weight, some).backward()
             optimizer.step()
             schedule.step()
     return {name: value.detach() for name, value in parameters.items()}
@@ -84,10 +84,10 @@ def slope_weight(lesson: Lesson) -> Tensor | None:
     missed = ((here + there) * (other - one)).sum(-1) / 2 - change
     known = (lesson.known[..., 0::2] & lesson.known[..., 1::2]).to(along)
     sums = [(part.square().unsqueeze(-3) * known).sum((-2, -1)) for part in (missed, change)]
-    return _SLOPES / (sums[0] / sums[1].clamp(min=_TINY)).clamp(min=1) ** 3
+    return SLOPES / (sums[0] / sums[1].clamp(min=_TINY)).clamp(min=1) ** 3
 
 
-def _loss(weights: State, lesson: Lesson, slope_weight: Tensor | None, some: Tensor) -> Tensor:
+def misfit(weights: State, lesson: Lesson, slope_weight: Tensor | None, some: Tensor) -> Tensor:
     """Mean squared errors at the coalitions ``some``, summed over the networks."""
     start, gains = entering(weights, lesson.inputs, lesson.baselines)
     leave = leaving(weights, lesson.heads)
@@ -114,7 +114,7 @@ def _activation_slope(x: Tensor) -> Tensor:
     return gate * (1 + SHARPNESS * x * (1 - gate))
 
 
-def _initial(lesson: Lesson, n_heads: int, generator: Generator) -> State:
+def initial(lesson: Lesson, n_heads: int, generator: Generator) -> State:
     """The same initial weights for all members, tasks and outputs."""
     like, batch, members = lesson.worths, lesson.ranks.shape[:-1], lesson.known.shape[-3]
     n_players, n_elements = lesson.inputs.shape[-2:]
