@@ -1,7 +1,7 @@
 """`python -m captum_meta.training.descent`: learn the descent of :class:`captum_meta.learners.SurrogateMAML`.
 
-Backpropagating through 60 steps of AdamW explodes, and first-order gradients lead nowhere; a dozen constants are few enough
-for evolution strategies (Salimans et al. 2017): what is minimised is the logarithm of the error that the networks, trained
+Where it was tried, backpropagating through these steps exploded; a dozen constants are few enough for evolution strategies
+(Salimans et al. 2017): what is minimised is the logarithm of the error that the networks, trained
 on 16 support rows of a synthetic model, make in the Shapley values of its other rows.
 """
 
