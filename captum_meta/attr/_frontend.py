@@ -175,7 +175,7 @@ class Frontend:
 
     def _viewed(self, evidence: Evidence, game: Game) -> Evidence:
         """Evidence with what the learner reads beside it: a module's output, elements of the players."""
-        if self.learner.support_evaluations(game.players.count) and evidence.elements is None:
+        if self.learner.support_evaluations(game.players.count):
             evidence = with_elements(evidence, game)
         if self.learner.layer is None:
             return evidence

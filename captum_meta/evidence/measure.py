@@ -67,8 +67,8 @@ def measure_support(game: Game, n_samples: int, evaluations: int) -> Evidence:
 
 
 def with_elements(evidence: Evidence, game: Game) -> Evidence:
-    """Evidence that tells each element of the players; as it is where the model gives one number for a whole batch."""
-    if game.n_rows != game.n_examples:
+    """Evidence that tells each element of the players; as it is where it does, or the model gives one number for a batch."""
+    if evidence.elements is not None or game.n_rows != game.n_examples:
         return evidence
     sides = (tuple(wide(part) for part in side) for side in (game.inputs, game.baselines))
     elements = torch.stack([game.players.gather(side) for side in sides], dim=-1).to(evidence.effects)

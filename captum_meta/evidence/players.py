@@ -23,11 +23,13 @@ class Players:
         shapes: of each input without its batch dimension.
         groups: for each input ``(B or 1, elements)`` int64, the player of each element; None if each is its own.
         mask: ``(B or 1, M)`` bool, False where a row has fewer players than others.
+        most_elements: of the largest player of any row, so that some of the rows are gathered as all are.
     """
 
     shapes: tuple[torch.Size, ...]
     groups: Tensors | None
     mask: Tensor
+    most_elements: int = 1
 
     @classmethod
     def of(cls, inputs: Tensors, feature_mask: Tensors | None = None) -> Players:
@@ -47,7 +49,7 @@ class Players:
         rows = max(len(part) for part in flat)
         joint = torch.cat([part.expand(rows, -1) for part in flat], dim=1)
         dense, mask = _renumber(joint)
-        return cls(shapes, dense.split([shape.numel() for shape in shapes], dim=1), mask)
+        return cls(shapes, dense.split([shape.numel() for shape in shapes], dim=1), mask, _largest(dense, mask))
 
     @property
     def count(self) -> int:
@@ -95,19 +97,6 @@ class Players:
         return torch.stack(sums, dim=-1)
 
     @property
-    def most_elements(self) -> int:
-        """Elements of the largest player."""
-        if self.groups is None:
-            return 1
-        groups = torch.cat(self.groups, dim=1)
-        ones = torch.ones_like(groups)
-        return int(
-            torch.zeros(len(groups), max(1, self.count), dtype=torch.long, device=groups.device)
-            .scatter_add(1, groups, ones)
-            .max()
-        )
-
-    @property
     def apart(self) -> bool:
         """Whether :meth:`gather` keeps all elements."""
         return self.most_elements <= _MOST_ELEMENTS
@@ -117,12 +106,18 @@ class Players:
         if len(self.mask) == 1 and (self.groups is None or len(self.groups[0]) == 1):
             return self
         groups = self.groups and tuple(group[index] for group in self.groups)
-        return Players(self.shapes, groups, self.mask[index])
+        return Players(self.shapes, groups, self.mask[index], self.most_elements)
 
 
 def join(tensors: Iterable[Tensor]) -> Tensor:
     """Tensors ``(B, *features)`` side by side, ``(B, elements)``."""
     return torch.cat([tensor.unsqueeze(-1).flatten(1) for tensor in tensors], dim=1)
+
+
+def _largest(groups: Tensor, mask: Tensor) -> int:
+    """Elements of the largest player of any row; 1 where there are none."""
+    sizes = torch.zeros(mask.shape, dtype=torch.long, device=mask.device).scatter_add(1, groups, torch.ones_like(groups))
+    return int(sizes.max()) if sizes.numel() else 1
 
 
 def _places(groups: Tensor) -> Tensor:

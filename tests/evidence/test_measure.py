@@ -231,6 +231,22 @@ def test_slopes_of_coalitions(groups: tuple[Tensor, Tensor] | None) -> None:
         assert torch.allclose(slopes[row, coalition, :, :, 0], expected[0])
 
 
+@pytest.mark.parametrize("max_rows", [None, 1, 2])
+def test_slopes_do_not_depend_on_the_rows_that_are_differentiated_together(max_rows: int | None) -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    masks = torch.tensor([[0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 0, 1]])
+    game = Game(lambda x: x.sin().sum(1), x, feature_mask=masks, max_rows=max_rows)
+    measured = game.coalition_slopes(torch.ones(3, 5, 4, dtype=torch.bool))
+    assert measured is not None
+    slopes = x.cos()
+    wanted = torch.zeros(3, 4, 3)
+    for row, ids in enumerate(masks.tolist()):
+        for player in set(ids):
+            own = [slopes[row, i] for i in range(4) if ids[i] == player]
+            wanted[row, player, : len(own)] = torch.stack(own)
+    assert torch.allclose(measured[0].squeeze(-1), wanted.unsqueeze(1).expand(-1, 5, -1, -1))
+
+
 class TestSupportRows:
     """Evaluations beside what a query has: a gradient counts as three."""
 
