@@ -11,8 +11,7 @@ from torch import Tensor
 from captum_meta import _captum
 from captum_meta.attr._frontend import Frontend, of_inputs, plain_arithmetic
 from captum_meta.estimators import gauss_legendre, interval_weights
-from captum_meta.evidence import Game, measure_bent_path, measure_path
-from captum_meta.evidence.measure import path_slopes
+from captum_meta.evidence import Game, measure_bent_path, measure_path, path_slopes
 from captum_meta.types import Evidence
 
 _REFERENCE_STEPS = 200

@@ -16,8 +16,8 @@ from captum_meta._model import wide
 from captum_meta._random import uniform
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._path import real
-from captum_meta.evidence import Game
-from captum_meta.evidence.measure import path_slopes, row_keys
+from captum_meta.evidence import Game, path_slopes
+from captum_meta.evidence.measure import row_keys
 from captum_meta.evidence.players import join
 from captum_meta.types import Evidence
 
