@@ -71,8 +71,7 @@ def _plan(n_players: int, budget: int, seed: int, keys: Tensor, priority: Tensor
     if n_players < 2:
         return torch.zeros(len(keys), 0, n_players, dtype=torch.bool, device=device)
     if n_players < 60 and budget >= 2**n_players - 2:
-        half = all_coalitions(n_players, device)[1 : 2 ** (n_players - 1)]
-        return _with_complements(half.expand(len(keys), -1, -1))
+        return _with_complements(_everything(n_players, seed, keys))
     if budget < 2 * n_players:
         return _partial_border(budget, priority)
     singles = torch.eye(n_players, dtype=torch.bool, device=device)
@@ -84,6 +83,22 @@ def _plan(n_players: int, budget: int, seed: int, keys: Tensor, priority: Tensor
     turns = torch.cat([(torch.arange(count) + 0.5) / count for count in counts.values()])
     mixed = inside[:, turns.argsort(stable=True).to(device)]
     return _with_complements(torch.cat([border, mixed], dim=1))
+
+
+def _everything(n_players: int, seed: int, keys: Tensor) -> Tensor:
+    """The smaller coalition of every pair, ``(N, 2**(M - 1) - 1, M)``: the border, then the others in random order.
+
+    The next one is drawn from those left in proportion to its kernel weight. To this end each draws an exponential time at
+    the rate of its weight, and the earliest comes first (Efraimidis and Spirakis 2006).
+    """
+    half = all_coalitions(n_players, keys.device)[1 : 2 ** (n_players - 1)]
+    sizes = half.sum(-1).minimum(n_players - half.sum(-1))
+    half = torch.where((half.sum(-1) == sizes).unsqueeze(-1), half, ~half)
+    per_size = torch.tensor(
+        [1 / (s * (n_players - s) * comb(n_players, s)) for s in range(1, n_players)], dtype=torch.float64
+    )
+    times = -torch.log1p(-uniform(keys, (len(half),), seed)) / per_size.to(keys.device)[sizes - 1]
+    return half[torch.where(sizes == 1, -1.0, times).argsort(dim=-1, stable=True)]
 
 
 def _partial_border(budget: int, priority: Tensor) -> Tensor:

@@ -71,3 +71,26 @@ def test_the_first_part_of_a_plan_spreads_over_the_sizes_as_the_whole() -> None:
         share = (sizes == size).double().mean().item()
         first = (sizes[:80] == size).double().mean().item()
         assert abs(first - share) < 0.03
+
+
+@given(st.integers(2, 9), st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_a_plan_of_everything_has_the_border_first_and_every_coalition_once(n_players: int, seed: int) -> None:
+    available = 2**n_players - 2
+    members = plan(n_players, available, seed)
+    assert members.shape[1] == available
+    assert torch.equal(members[:, ::2], ~members[:, 1::2])
+    for row in members:
+        assert len(row.unique(dim=0)) == available
+        sizes = row[: 2 * n_players].sum(-1)
+        assert ((sizes == 1) | (sizes == n_players - 1)).all()
+
+
+def test_a_plan_of_everything_takes_coalitions_by_their_kernel_weight() -> None:
+    members = plan(9, 2**9 - 2, keys=tuple(range(400)))
+    first = members[:, 18:38:2].sum(-1)  # ten pairs of sizes 2, 3 and 4 (with 7, 6 and 5)
+    shares = {size: (first == size).double().mean().item() for size in (2, 3, 4)}
+    mass = {2: 1 / 14, 3: 1 / 18, 4: 1 / 20}
+    for size, share in shares.items():
+        assert abs(share - mass[size] / sum(mass.values())) < 0.04
+    assert not torch.equal(members[0], members[1])
