@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,10 +33,18 @@ def untouched(forward_func: Callable[..., Any], device: torch.device) -> Iterato
 
 def _moving_buffers(forward_func: Callable[..., Any]) -> list[tuple[Tensor, Tensor]]:
     """Buffers that a forward may change (batch statistics in train mode), with copies of their values."""
-    module = forward_func if isinstance(forward_func, nn.Module) else getattr(forward_func, "__self__", None)
-    if not isinstance(module, nn.Module) or not any(part.training for part in module.modules()):
+    module = module_of(forward_func)
+    if module is None or not any(part.training for part in module.modules()):
         return []
     return [(buffer, buffer.clone()) for buffer in module.buffers()]
+
+
+def module_of(forward_func: Callable[..., Any]) -> nn.Module | None:
+    """The module that is called: itself, that of a bound method, or of a ``functools.partial``; None behind a function."""
+    while isinstance(forward_func, partial):
+        forward_func = forward_func.func
+    module = forward_func if isinstance(forward_func, nn.Module) else getattr(forward_func, "__self__", None)
+    return module if isinstance(module, nn.Module) else None
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from captum_meta import _captum
+from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._support import Support, player_attributions
 from captum_meta.evidence import Game, Players, layer_output, with_elements
-from captum_meta.learners import MetaLearner, load_learner
+from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Explanations, Kind, State
 
@@ -35,12 +36,14 @@ class Frontend:
     forward_func: Callable[..., Any]
 
     def _set_learner(self, learner: Learner) -> None:
+        check_model(self.forward_func)
         if not isinstance(learner, MetaLearner):
             learner = load_learner(learner, self.kind)
         if learner.kind != self.kind:
             raise ValueError(
-                f"{type(self).__name__} needs a learner of {self.kind} attributions, got one of {learner.kind} "
-                "attributions: pass learner=None for the shipped default, or a name from captum_meta.learners.list_learners."
+                f"{type(self).__name__} needs a learner of {self.kind} attributions, learner={type(learner).__name__} is "
+                f"one of {learner.kind} attributions: pass learner=None for the shipped default, or one of "
+                f"{list_learners(self.kind)}."
             )
         self.learner = learner
         self._support = Support()
@@ -53,6 +56,7 @@ class Frontend:
         self._states = {}
         return self
 
+    @checked
     def adapt(
         self,
         inputs: Any,
@@ -117,6 +121,7 @@ class Frontend:
         self._support, self._states = support, states
         return self
 
+    @checked
     def support_weights(
         self,
         inputs: Any,

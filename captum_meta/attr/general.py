@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
+from captum_meta.attr._arguments import check_teacher, checked
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.evidence import Game, measure_shapley
 from captum_meta.learners import Ridge
@@ -43,7 +44,7 @@ class MetaAttribution(Frontend, Attribution):
 
     def __init__(self, forward_func: Callable[..., Any], teacher: Attribution, learner: Learner = None) -> None:
         Attribution.__init__(self, forward_func)
-        self.teacher = teacher
+        self.teacher = check_teacher("teacher", teacher)
         self._set_learner(Ridge(EvidenceExplainer()) if learner is None else learner)
 
     def adapt(self, inputs: Any, *arguments: Any, attributions: Any = None, teacher: Any = None, **others: Any) -> Any:
@@ -53,6 +54,7 @@ class MetaAttribution(Frontend, Attribution):
         return super().adapt(inputs, *arguments, attributions=attributions, teacher=teacher, **others)
 
     @log_usage()
+    @checked
     def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,

@@ -14,6 +14,7 @@ from captum_meta import _captum
 from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta._model import wide
 from captum_meta._random import uniform
+from captum_meta.attr._arguments import checked
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._path import real
 from captum_meta.evidence import Game, path_slopes
@@ -54,6 +55,7 @@ class MetaGradientShap(Frontend, GradientShap):
         self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
+    @checked
     def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,

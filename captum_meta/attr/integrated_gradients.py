@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
+from captum_meta.attr._arguments import checked
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._path import PathFrontend
 
@@ -40,6 +41,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
         self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
+    @checked
     def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,

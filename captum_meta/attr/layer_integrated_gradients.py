@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType
+from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._path import PathFrontend
 from captum_meta.evidence import Game, LayerModel
@@ -56,10 +57,12 @@ class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
             raise ValueError(
                 "Layers of a model in DataParallel are not supported: pass forward_func.module, without device_ids."
             )
+        check_layers(layer)
         LayerIntegratedGradients.__init__(self, forward_func, layer, device_ids, multiply_by_inputs)
         self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
+    @checked
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
+from captum_meta.attr._arguments import checked
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
 
@@ -38,6 +39,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
+    @checked
     def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from captum_meta import _captum
 
 Tensors = tuple[Tensor, ...]
 
@@ -31,7 +34,9 @@ def fill(inputs: Tensors, baselines: tuple[Any, ...]) -> Tensors:
 def take_target(target: Any, rows: Tensor, n_examples: int) -> Any:
     """The targets of the rows, for those that name one for each example."""
     if isinstance(target, list):
-        assert len(target) == n_examples, "Target list length does not match output!"
+        assert len(target) == n_examples, (
+            f"target has {len(target)} entries for {n_examples} examples: pass one index, or one for each example."
+        )
         return [target[row] for row in rows.tolist()]
     if isinstance(target, Tensor) and target.numel() > 1:
         assert target.shape == (n_examples,), (
@@ -41,6 +46,55 @@ def take_target(target: Any, rows: Tensor, n_examples: int) -> Any:
     if isinstance(target, Tensor) and target.dim() == 1 and n_examples == 1:
         return int(target.item()) if not target.is_floating_point() else target
     return target
+
+
+def select_outputs(output: Tensor, target: Any) -> Tensor:
+    """The outputs that ``target`` selects, by Captum's rules.
+
+    Raises:
+        AssertionError, IndexError, RuntimeError: of the kind that Captum raises for this target.
+    """
+    try:
+        _check_range(output, target)
+        return _captum.select_targets(output, target)
+    except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+        outputs = f"the outputs of forward_func, of shape ({', '.join(['B', *map(str, output.shape[1:])])})"
+        raise type(error)(f"{_shown(target)} selects nothing from {outputs}: {_remedy(output, target)}.") from error
+
+
+def _check_range(output: Tensor, target: Any) -> None:
+    """On a GPU an index out of range would end the process's use of it, so it is looked for before."""
+    listed = isinstance(target, list) and all(isinstance(entry, int) for entry in target)
+    indices = torch.tensor(target) if listed else target
+    each = isinstance(indices, Tensor) and indices.dim() == 1 and len(indices) > 1
+    if each and output.dim() == 2 and bool(((indices < 0) | (indices >= output.shape[1])).any()):
+        raise RuntimeError("an index is out of range")
+
+
+def _shown(target: Any) -> str:
+    several = isinstance(target, list) or (isinstance(target, (Tensor, np.ndarray)) and target.ndim > 0)
+    return f"target, of type {type(target).__name__}," if several else f"target={target!r}"
+
+
+def _remedy(output: Tensor, target: Any) -> str:
+    """What to pass instead of a target that selects nothing."""
+    entries = target if isinstance(target, list) else [target]
+    if isinstance(target, (np.ndarray, np.generic)) or any(isinstance(entry, np.generic) for entry in entries):
+        return "pass numbers of Python, such as target.tolist(), or torch.from_numpy(target)"
+    if isinstance(target, Tensor) and (target.is_floating_point() or target.dtype == torch.bool):
+        return f"its dtype is {target.dtype}, pass target.long()"
+    if any(isinstance(entry, (float, str, bool)) for entry in entries):
+        return f"{type(entries[0]).__name__} is no index, pass a whole number, such as int(target)"
+    if output.dim() < 2:
+        return "there is one number for each row, pass target=None"
+    if isinstance(target, Tensor) and target.dim() > 1:
+        return "pass one index for each example, such as target.flatten()"
+    if isinstance(target, (list, Tensor)) and len(target) != len(output):
+        return "pass one index, or one for each example"
+    if output.dim() > 2:
+        return f"pass a tuple of {output.dim() - 1} indices"
+    most = output.shape[1] - 1
+    return f"pass an index from 0 to {most}" + ("" if isinstance(target, int) else " for each example")
 
 
 def take_rows(value: Any, rows: Tensor, n_examples: int) -> Any:

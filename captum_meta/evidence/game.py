@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._model import as_tensor, says_no_gradient, untouched, wide
-from captum_meta.evidence.arguments import fill, take_rows, take_target
+from captum_meta.evidence.arguments import fill, select_outputs, take_rows, take_target
 from captum_meta.evidence.players import Players, Tensors, join
 
 _MAX_ROWS = 4096
@@ -308,4 +308,4 @@ class Game:
         if extra is not None and not whole:
             extra = tuple(take_rows(value, rows, self.n_examples) for value in extra)
         output = as_tensor(self.forward_func(*x, *(extra or ())), self.device)
-        return wide(_captum.select_targets(output, target))
+        return wide(select_outputs(output, target))

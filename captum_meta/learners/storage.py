@@ -6,7 +6,7 @@ import json
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -60,15 +60,18 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
     >>> load_learner("zero-shot").kind
     'shapley'
     """
+    names = list_learners(kind)
     requested = _DEFAULTS.get(kind, "ridge") if name is None else name
     if not isinstance(requested, (str, PathLike)):
-        raise TypeError(f"A learner is named by a string or a path, got {requested!r}: pass one of {list_learners(kind)}.")
+        raise TypeError(
+            f"A learner is a MetaLearner, a name or a path, got {requested!r}: pass one of {names}, the path that was given "
+            "to learner.save(), or an object such as captum_meta.learners.Ridge(explainer)."
+        )
     shipped = _shipped_folder() / f"{kind}-{requested}.json"
     path = shipped if isinstance(requested, str) and shipped.is_file() else _with(Path(requested), ".json")
     if not path.is_file():
-        shipped_names = f"one of {list_learners(kind)}, or " if list_learners(kind) else ""
         raise ValueError(
-            f"There is no learner {str(requested)!r} for {kind} attributions: pass {shipped_names}"
+            f"There is no learner {str(requested)!r} for {kind} attributions: pass {f'one of {names}, or ' if names else ''}"
             "the path that was given to learner.save()."
         )
     config = json.loads(path.read_text())
@@ -94,9 +97,14 @@ def shipped_explainer(name: str = "zero-shot", kind: Kind = "shapley") -> Explai
 def list_learners(kind: Kind = "shapley") -> list[str]:
     """Names of the shipped learners that predict ``kind``.
 
+    Raises:
+        ValueError: if there is no such kind.
+
     >>> "zero-shot" in list_learners()
     True
     """
+    if kind not in get_args(Kind):
+        raise ValueError(f"There are no {kind!r} attributions: pass one of the kinds {list(get_args(Kind))}.")
     return sorted(path.stem.removeprefix(f"{kind}-") for path in _shipped_folder().glob(f"{kind}-*.json"))
 
 
