@@ -39,7 +39,8 @@ from captum_meta.nn import (
 )
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.training.chunks import loss_in_chunks
-from captum_meta.types import Explanations, ExplanationTask
+from captum_meta.types import ExplanationTask
+from tests.learners.explained_nets import N_PLAYERS, explained_task, explained_tasks
 
 LEARNERS: dict[str, Callable[[], MetaLearner]] = {
     "zero-shot": lambda: ZeroShot(ShapleyExplainer(16, 1)),
@@ -79,11 +80,17 @@ LEARNERS: dict[str, Callable[[], MetaLearner]] = {
 }
 
 
+Batches = dict[str, ExplanationTask]
+
+
 @pytest.fixture(scope="module")
-def batches() -> dict[str, Explanations]:
+def batches() -> Batches:
+    """Three tasks of each kind; Shapley queries have their border, or coalitions inside it."""
+    path = SyntheticTaskFamily("path", tasks_per_batch=3, rows=10, seed=5).variants(5)[2]
     return {
-        "shapley": SyntheticTaskFamily("shapley", tasks_per_batch=3, rows=10, seed=5)[6],
-        "path": SyntheticTaskFamily("path", tasks_per_batch=3, rows=10, seed=5).variants(5)[2],
+        "shapley": explained_tasks(2 * N_PLAYERS),
+        "shapley inside": explained_tasks(30),
+        "path": ExplanationTask(path[:, :6], path[:, 6:]),
     }
 
 
@@ -92,23 +99,34 @@ def build(name: str) -> MetaLearner:
     return LEARNERS[name]().eval()
 
 
-def tasks_for(learner: MetaLearner, batches: dict[str, Explanations]) -> ExplanationTask:
-    explained = batches[learner.kind]
-    measured = replace(explained, evidence=replace(explained.evidence, coalitions=None))
-    support = explained if learner.support_evaluations(6) else measured
-    return ExplanationTask(support[:, :6], measured[:, 6:])
+def tasks_for(learner: MetaLearner, batches: Batches, inside: str = "") -> ExplanationTask:
+    """The tasks of the learner's kind, with what a front end measures for it alone."""
+    tasks = batches[learner.kind + (inside if learner.kind == "shapley" else "")]
+    return tasks if learner.support_evaluations(6) else without_elements(tasks)
+
+
+def every_query(learner: MetaLearner, batches: Batches) -> list[ExplanationTask]:
+    return [tasks_for(learner, batches, inside) for inside in (("", " inside") if learner.kind == "shapley" else ("",))]
+
+
+def without_elements(tasks: ExplanationTask) -> ExplanationTask:
+    support, query = tasks.support.evidence, tasks.query.evidence
+    return ExplanationTask(
+        replace(tasks.support, evidence=replace(support, elements=None, coalitions=None)),
+        replace(tasks.query, evidence=replace(query, elements=None)),
+    )
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 class TestEveryLearner:
-    def test_predictions_satisfy_efficiency(self, name: str, batches: dict[str, Explanations]) -> None:
+    def test_predictions_satisfy_efficiency(self, name: str, batches: Batches) -> None:
         learner = build(name)
-        tasks = tasks_for(learner, batches)
-        predicted = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
-        assert predicted.shape == tasks.query.attributions.shape
-        assert torch.allclose(predicted.sum(-1), tasks.query.evidence.total, rtol=1e-4, atol=1e-5)
+        for tasks in every_query(learner, batches):
+            predicted = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
+            assert predicted.shape == tasks.query.attributions.shape
+            assert torch.allclose(predicted.sum(-1), tasks.query.evidence.total, rtol=1e-4, atol=1e-5)
 
-    def test_a_player_without_any_effect_gets_nothing(self, name: str, batches: dict[str, Explanations]) -> None:
+    def test_a_player_without_any_effect_gets_nothing(self, name: str, batches: Batches) -> None:
         learner = build(name)
         tasks = tasks_for(learner, batches)
         evidence = tasks.query.evidence
@@ -117,25 +135,24 @@ class TestEveryLearner:
         predicted = learner.predict(learner.adapt(tasks.support), replace(evidence, effects=effects))
         assert (predicted[..., 1] == 0).all() and (predicted != 0).any()
 
-    def test_the_state_is_plain_tensors_and_the_meta_parameters_stay(
-        self, name: str, batches: dict[str, Explanations]
-    ) -> None:
+    def test_the_state_is_plain_tensors_and_the_meta_parameters_stay(self, name: str, batches: Batches) -> None:
         learner = build(name)
         before = {key: value.clone() for key, value in learner.state_dict().items()}
         state = learner.adapt(tasks_for(learner, batches).support)
         assert all(isinstance(value, torch.Tensor) for value in state.values())
         assert all(torch.equal(value, before[key]) for key, value in learner.state_dict().items())
 
-    def test_a_batch_of_tasks_is_the_tasks_one_by_one(self, name: str, batches: dict[str, Explanations]) -> None:
+    def test_a_batch_of_tasks_is_the_tasks_one_by_one(self, name: str, batches: Batches) -> None:
         learner = build(name).double()
-        tasks = tasks_for(learner, batches).to(dtype=torch.float64)
-        together = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
-        for index in range(3):
-            task = tasks[index]
-            alone = learner.predict(learner.adapt(task.support), task.query.evidence)
-            assert torch.allclose(alone, together[index], rtol=1e-6, atol=1e-9)
+        for tasks in every_query(learner, batches):
+            tasks = tasks.to(dtype=torch.float64)
+            together = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
+            for index in range(3):
+                task = tasks[index]
+                alone = learner.predict(learner.adapt(task.support), task.query.evidence)
+                assert torch.allclose(alone, together[index], rtol=1e-6, atol=1e-9)
 
-    def test_the_order_of_support_rows_does_not_matter(self, name: str, batches: dict[str, Explanations]) -> None:
+    def test_the_order_of_support_rows_does_not_matter(self, name: str, batches: Batches) -> None:
         learner = build(name).double()
         tasks = tasks_for(learner, batches).to(dtype=torch.float64)
         shuffled = tasks.support[:, torch.tensor([3, 0, 5, 1, 4, 2])]
@@ -143,18 +160,18 @@ class TestEveryLearner:
         second = learner.predict(learner.adapt(shuffled), tasks.query.evidence)
         assert torch.allclose(first, second, rtol=1e-6, atol=1e-9)
 
-    def test_the_initial_state_explains(self, name: str, batches: dict[str, Explanations]) -> None:
+    def test_the_initial_state_explains(self, name: str, batches: Batches) -> None:
         learner = build(name)
         predicted = learner.predict(learner.initial_state(), tasks_for(learner, batches).query.evidence)
         assert predicted.isfinite().all()
 
-    def test_the_loss_trains(self, name: str, batches: dict[str, Explanations]) -> None:
+    def test_the_loss_trains(self, name: str, batches: Batches) -> None:
         learner = build(name)
         learner.loss(tasks_for(learner, batches)).backward()
         gradients = [p.grad for p in learner.parameters() if p.grad is not None]
         assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 
-    def test_the_gradient_of_chunks_is_that_of_all_tasks(self, name: str, batches: dict[str, Explanations]) -> None:
+    def test_the_gradient_of_chunks_is_that_of_all_tasks(self, name: str, batches: Batches) -> None:
         learner = build(name).double()
         tasks = tasks_for(learner, batches).to(dtype=torch.float64)
         parameters = list(learner.parameters())
@@ -165,7 +182,7 @@ class TestEveryLearner:
         for value, right in zip(got, expected, strict=True):
             assert right is None or torch.allclose(value, right, rtol=1e-9, atol=1e-9)
 
-    def test_saved_and_loaded_it_says_the_same(self, name: str, batches: dict[str, Explanations], tmp_path: Path) -> None:
+    def test_saved_and_loaded_it_says_the_same(self, name: str, batches: Batches, tmp_path: Path) -> None:
         learner = build(name)
         learner.save(tmp_path / "mine")
         loaded = load_learner(tmp_path / "mine", learner.kind)
@@ -173,12 +190,58 @@ class TestEveryLearner:
         expected = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
         assert torch.equal(loaded.predict(loaded.adapt(tasks.support), tasks.query.evidence), expected)
 
-    def test_works_without_gradients_and_in_inference_mode(self, name: str, batches: dict[str, Explanations]) -> None:
+    def test_works_without_gradients_and_in_inference_mode(self, name: str, batches: Batches) -> None:
         learner = build(name)
         tasks = tasks_for(learner, batches)
         for mode in (torch.no_grad, torch.inference_mode):
             with mode():
                 assert learner.predict(learner.adapt(tasks.support), tasks.query.evidence).isfinite().all()
+
+
+SHAPLEY = [name for name, make in LEARNERS.items() if make().kind == "shapley"]
+
+
+@pytest.mark.parametrize("name", SHAPLEY)
+@pytest.mark.parametrize("budget", [2 * N_PLAYERS, 30])
+def test_a_player_that_the_model_does_not_read_gets_nothing(name: str, budget: int) -> None:
+    learner, task = build(name), explained_task(0, budget, dead=2)
+    if not learner.support_evaluations(6):
+        task = without_elements(task)
+    predicted = learner.predict(learner.adapt(task.support), task.query.evidence)
+    assert (predicted[:, 2] == 0).all() and (predicted[:, [0, 1, 3, 4, 5]] != 0).all()
+
+
+@pytest.mark.parametrize("name", ["surrogate", "surrogate-maml"])
+class TestNetworksOfTheModel:
+    """What the batches are made for: the learners that model the explained model do so in all of the above."""
+
+    def test_they_take_part(self, name: str, batches: Batches) -> None:
+        learner = build(name)
+        tasks = tasks_for(learner, batches)
+        state = learner.adapt(tasks.support)
+        assert (state["shares"][:, 1:].sum(-1) > 0.1).all()
+        blind = learner.adapt(without_elements(tasks).support)
+        here, without = (learner.predict(each, tasks.query.evidence) for each in (state, blind))
+        assert ((here - without).norm(dim=-1) > 1e-3 * here.norm(dim=-1)).all()
+
+    def test_they_learn_slopes(self, name: str, batches: Batches) -> None:
+        learner = build(name)
+        tasks = tasks_for(learner, batches)
+        coalitions = tasks.support.evidence.coalitions
+        assert coalitions is not None and coalitions.slopes is not None
+        values_alone = replace(tasks.support.evidence, coalitions=replace(coalitions, slopes=None))
+        first, second = (
+            learner.predict(learner.adapt(support), tasks.query.evidence)
+            for support in (tasks.support, replace(tasks.support, evidence=values_alone))
+        )
+        assert ((first - second).norm(dim=-1) > 1e-4 * first.norm(dim=-1)).all()
+
+    def test_of_rows_inside_the_border_too(self, name: str, batches: Batches) -> None:
+        learner = build(name)
+        tasks = tasks_for(learner, batches, " inside")
+        state, blind = learner.adapt(tasks.support), learner.adapt(without_elements(tasks).support)
+        here, without = (learner.predict(each, tasks.query.evidence) for each in (state, blind))
+        assert ((here - without).norm(dim=-1) > 1e-5 * here.norm(dim=-1)).all()
 
 
 def test_shipped_learners_load_and_fit_the_kind() -> None:
