@@ -253,7 +253,8 @@ class MetricLearner(MetaLearner):
         scores = torch.where(known, scores, _NEVER)
         if self.neighbours is not None and self.neighbours < scores.shape[-1]:
             least = scores.topk(self.neighbours, dim=-1).values[..., -1:]
-            scores = torch.where(scores >= least, scores, _NEVER)
+            alike = torch.finfo(scores.dtype).eps ** 0.5 * (1 + least.abs())  # equal rows differ by rounding
+            scores = torch.where(scores >= least - alike, scores, _NEVER)
         if self.values == "residuals":
             nothing = self.threshold.to(scores).expand(*scores.shape[:-1], 1)
             return torch.cat([scores, nothing], dim=-1).softmax(-1)[..., :-1]

@@ -31,6 +31,9 @@ from captum_meta.types import Evidence
 _PLAYER_NUMBERS, _INTERVAL_NUMBERS = 22, 8
 _DEGREES = 3
 _SHAPES = 4
+_LEAST = 1e-9
+_UNITS = 16
+"""Units in the last place of a row's level below which numbers are taken for rounding."""
 
 
 class PathExplainer(Explainer):
@@ -99,7 +102,7 @@ class PathExplainer(Explainer):
         local = pieces.errors.unsqueeze(-1) * steer + pieces.trouble.unsqueeze(-1) * (change + size) * torch.tanh(wild)
         left = pieces.errors - local.sum(-1)
         weights = pieces.variation * varied.exp() + 0.1 * change * changing.exp() + 0.1 * size * large.exp()
-        weights = gap_shares(weights + 1e-9 * (size > 0), evidence.players.unsqueeze(-2))
+        weights = gap_shares(weights + _LEAST * pieces.alive.unsqueeze(-2), evidence.players.unsqueeze(-2))
         return (local + weights * left.unsqueeze(-1)).sum(-2)
 
     def _together(self, pieces: _Pieces, pooled: Tensor, evidence: Evidence) -> Tensor:
@@ -109,7 +112,7 @@ class PathExplainer(Explainer):
         steer = shares[0] + _steered((common, finer, finest, *bends), shares)
         gap = pieces.errors.sum(-1, keepdim=True)
         size = pieces.sizes()[0].mean(-2)
-        alive = (size > 0) / evidence.n_players.unsqueeze(-1).clamp(min=1)
+        alive = pieces.alive / evidence.n_players.unsqueeze(-1).clamp(min=1)
         weights = pieces.variation.squeeze(-2) * varied.exp() + 0.1 * size * large.exp() + 0.1 * alive * even.exp()
         weights = gap_shares(weights, evidence.players)
         return gap * (steer + weights * (1 - steer.sum(-1, keepdim=True)))
@@ -137,11 +140,19 @@ class _Pieces:
         likeness: three of ``(*batch, 1, M)``, the correlations of the same.
         variation: ``(*batch, 1, M)``, standard deviation of the gradients along the path.
 
-    Shares are divided by their absolute sum over the players.
+        alive: ``(*batch, M)`` bool, players with any gradient.
+        rounding: ``(*batch, 1, 1)``, sums over the players below which there is nothing but rounding.
+        floor: the same of what is small beside what it was computed from, a difference or a remainder.
+
+    Shares are divided by their absolute sum over the players, unless that is as small as its rounding (:func:`_shares`).
     """
 
     def __init__(self, effects: Tensor, curve: Tensor, total: Tensor, points: Tensor) -> None:
         by_node = effects.mT
+        self.alive = (effects != 0).any(-1)
+        digits = torch.finfo(effects.dtype).eps ** 0.5
+        self.floor = floor = digits * by_node.abs().sum(-1).mean(-1)[..., None, None]
+        self.rounding = _UNITS * digits * floor
         self.left = torch.cat([by_node[..., :1, :], by_node], dim=-2)
         self.right = torch.cat([by_node, by_node[..., -1:, :]], dim=-2)
         intervals = interval_weights(points)
@@ -152,20 +163,21 @@ class _Pieces:
         values = torch.cat([torch.zeros_like(total).unsqueeze(-1), curve, total.unsqueeze(-1)], dim=-1)
         self.errors = values.diff(dim=-1) - self.parts.sum(-1)
         self.trouble = self.errors.abs().mean(-1, keepdim=True).expand_as(self.errors)
-        self.jump_share = _shares(self.right - self.left)
-        self.level_share = _shares((self.left + self.right) / 2)
+        near = digits * (self.left.abs() + self.right.abs()).sum(-1, keepdim=True)
+        self.jump_share = _shares(self.right - self.left, near + self.rounding)
+        self.level_share = _shares((self.left + self.right) / 2, self.rounding)
         coefficients = _legendre(points, weights).to(effects) @ by_node
-        self.shapes = [_shares(row) for row in coefficients.unbind(-2)]
+        self.shapes = [_shares(row, floor.squeeze(-1)) for row in coefficients.unbind(-2)]
         self.common, self.likeness = [], []
         for without in _without_polynomials(points, weights):
             varying = without.to(effects) @ by_node
             together = varying.sum(-1, keepdim=True)
             covariance = (varying * together).sum(-2, keepdim=True)
             lengths = [part.square().sum(-2, keepdim=True).sqrt() for part in (varying, together)]
-            self.common.append(_shares(covariance))
-            self.likeness.append(covariance / (lengths[0] * lengths[1]).clamp(min=1e-12))
+            self.common.append(_shares(covariance, floor.square()))
+            self.likeness.append(_over(covariance, lengths[0] * lengths[1], floor * (lengths[0] + lengths[1] + floor)))
             if len(self.common) == 1:
-                self.variation = _shares(lengths[0])
+                self.variation = _shares(lengths[0], floor)
 
     @classmethod
     def of(cls, effects: Tensor, scale: Tensor, evidence: Evidence) -> _Pieces:
@@ -173,14 +185,14 @@ class _Pieces:
 
     def sizes(self) -> tuple[Tensor, Tensor]:
         """Shares of each player in the absolute gradient, and in its absolute change, on each interval."""
-        change = self.jump_share.abs()
-        return self.level_share.abs(), torch.where(change.sum(-1, keepdim=True) > 0, change, self.level_share.abs())
+        size, change = self.level_share.abs(), self.jump_share.abs()
+        return size, change + (1 - change.sum(-1, keepdim=True)) * size
 
     def numbers(self, evidence: Evidence) -> Tensor:
         """Scale-free inputs of the network, ``(*batch, J, M, numbers)``."""
         count = evidence.n_players[..., None, None].to(self.parts)
-        relative = self.errors / self.errors.abs().sum(-1, keepdim=True).clamp(min=1e-12)
-        bend = _shares(self.parts / self.widths.unsqueeze(-1) - (self.left + self.right) / 2)
+        relative = _shares(self.errors, self.rounding.squeeze(-1))
+        bend = _shares(self.parts / self.widths.unsqueeze(-1) - (self.left + self.right) / 2, self.floor)
         player = [
             self.left.clamp(-5, 5),
             self.right.clamp(-5, 5),
@@ -205,7 +217,7 @@ class _Pieces:
         ]
         interval = [
             relative,
-            (self.trouble + 1e-8).log() / 5,
+            (self.trouble + torch.finfo(self.trouble.dtype).eps * _UNITS).log() / 5,
             (relative.sum(-1, keepdim=True).abs() + 1e-4).log().expand_as(self.errors) / 5,
             torch.asinh(self.errors * 10),
             self.jump_share.sum(-1),
@@ -223,9 +235,17 @@ def _steered(weights: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
     return torch.stack([2 * torch.tanh(weight) * share for weight, share in zip(weights, shares, strict=True)]).sum(0)
 
 
-def _shares(values: Tensor) -> Tensor:
-    """Values over their absolute sum over the players."""
-    return values / values.abs().sum(-1, keepdim=True).clamp(min=1e-12)
+def _shares(values: Tensor, rounding: Tensor) -> Tensor:
+    """Values over their absolute sum over the last dimension; near 0 where that is below ``rounding``."""
+    return _over(values, values.abs().sum(-1, keepdim=True), rounding)
+
+
+def _over(values: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
+    r"""Ratios :math:`v s / (s^2 + r^2)`: v / s where the size s is real, and 0 where values and size are rounding alone.
+
+    With a floor under s alone, rounding of :math:`10^{-16}` came out as shares of :math:`10^{-4}` of errors that are real.
+    """
+    return values * size / (size.square() + rounding.square()).clamp(min=torch.finfo(values.dtype).tiny)
 
 
 def _without_polynomials(points: Tensor, weights: Tensor) -> list[Tensor]:

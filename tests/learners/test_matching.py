@@ -280,3 +280,12 @@ def test_the_loss_counts_harm_more_than_use(explained: Explanations) -> None:
     before = learner.predict(learner.initial_state(), task.query.evidence)
     d = float(((error(adapted) + 5e-4) / (error(before) + 5e-4)).log())
     assert float(learner.loss(task)) == pytest.approx(d + 0.5 * max(d, 0.0))
+
+
+def test_which_of_equally_similar_rows_are_nearest_is_not_left_to_rounding(explained: Explanations) -> None:
+    def equally(queries: Tensor, keys: Tensor) -> Tensor:
+        return 1e-15 * torch.randn(*queries.shape[:-1], keys.shape[-2], dtype=queries.dtype)
+
+    learner = network(encoder=RawInputs(), similarity=equally, values="attributions", neighbours=2)
+    found = learner.prior(learner.adapt(explained[:6]), explained[6:].evidence).attributions
+    assert torch.allclose(found, explained[:6].attributions.mean(0).expand(3, -1))
