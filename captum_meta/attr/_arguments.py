@@ -1,4 +1,4 @@
-"""Arguments that all front ends take: mistakes are named before the model is run, by the kind of error that Captum raises."""
+"""Arguments of all front ends: mistakes are named before the model is run, by the kind of error that Captum raises."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def _warn_of_train_mode(front_end: Any) -> None:
         front_end._warned_of_train_mode = True
         part, what = found[0]
         warnings.warn(
-            f"The model is in train mode, in which its {type(part).__name__} {what}: the attributions are those of this mode. "
+            f"The model is in train mode, in which its {type(part).__name__} {what}: it is explained in this mode. "
             "Call model.eval() first, unless you mean that.",
             stacklevel=4,
         )
