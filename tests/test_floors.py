@@ -13,6 +13,7 @@ FLOORS = {
     "_captum": 0,
     "_random": 0,
     "_model": 0,
+    "_files": 0,
     "nn": 1,
     "optim": 1,
     "estimators": 1,

@@ -12,12 +12,19 @@ import torch
 from torch import Tensor
 
 from captum_meta.learners._caution import Choice, choose, folds
+from captum_meta.learners._told import (
+    HypergradientArgument,
+    LossArgument,
+    hypergradient_of,
+    loss_of,
+    told_hypergradient,
+    told_loss,
+)
 from captum_meta.learners.base import MetaLearner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, Prior
 from captum_meta.optim import (
     Backprop,
-    Hypergradient,
     InnerProblem,
     Tensors,
     UpdateRule,
@@ -28,9 +35,6 @@ from captum_meta.optim.compiled import CompiledFunction, CompiledProblem
 from captum_meta.types import Evidence, Explanations, ExplanationTask, State, _Rows
 
 _R = TypeVar("_R", bound=_Rows)
-
-ExplanationLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""From predicted attributions, reference and its variance or None, ``(T, K, M)`` each, to the mean loss of the tasks."""
 
 
 class GradientLearner(MetaLearner):
@@ -53,8 +57,9 @@ class GradientLearner(MetaLearner):
             ``"encode.2.bias"`` a context vector added to the hidden units of every player.
         steps: of the inner loop.
         make_rule: from the fast parameters' values by name, without tasks, to the update rule.
-        hypergradient: how training differentiates the inner loop; it changes nothing once trained, and is not saved.
-        inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
+        hypergradient: how training differentiates the inner loop; it changes nothing once trained.
+        inner_loss: what the inner loop minimises: the name of a function of :mod:`captum_meta.losses`, or a callable of
+            (predicted, reference, variance), with which the learner cannot be saved.
         zero_shot: weight of the loss before adaptation in meta-training, beside the loss after it.
 
     Raises:
@@ -67,16 +72,16 @@ class GradientLearner(MetaLearner):
         fast: Sequence[str],
         steps: int,
         make_rule: Callable[[Tensors], UpdateRule],
-        hypergradient: Hypergradient | None = None,
-        inner_loss: ExplanationLoss = scaled_squared_error,
+        hypergradient: HypergradientArgument = None,
+        inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
     ) -> None:
         super().__init__(explainer)
         self.fast, self.steps = tuple(fast), steps
         self.names = _matching([name for name, _ in explainer.named_parameters()], self.fast)
         self.rule = make_rule({name: explainer.get_parameter(name) for name in self.names})
-        self.hypergradient = hypergradient or Backprop()
-        self.inner_loss, self.zero_shot = inner_loss, zero_shot
+        self.hypergradient = hypergradient_of(hypergradient) or Backprop()
+        self.inner_loss, self.zero_shot = loss_of(inner_loss), zero_shot
         self._hidden_is_shared = all(any(fnmatchcase(name, each) for each in explainer.reading) for name in self.names)
         self._compiled_hidden: CompiledFunction | None = None
         self._compiled_gradient: CompiledFunction | None = None
@@ -105,7 +110,13 @@ class GradientLearner(MetaLearner):
         self._compiled_outcome = CompiledFunction(self.explainer, lambda fast, query: (self._query_loss(fast, query),))
 
     def arguments(self) -> dict[str, object]:
-        return {"fast": list(self.fast), "steps": self.steps}
+        return {
+            "fast": list(self.fast),
+            "steps": self.steps,
+            "hypergradient": told_hypergradient(self.hypergradient),
+            "inner_loss": told_loss(self.inner_loss),
+            "zero_shot": self.zero_shot,
+        }
 
     def start(self, n_tasks: int) -> Tensors:
         """The fast parameters before the first step, ``(n_tasks, *shape)``."""

@@ -59,7 +59,9 @@ class KernelRegression(MetaLearner):
         super().__init__(explainer)
         self.caution, self.features = caution, features
         generator = torch.Generator().manual_seed(0)
-        frequencies = torch.randn(COORDINATES, features // 2, generator=generator, dtype=torch.float32) / LENGTH
+        frequencies = (
+            torch.randn(COORDINATES, features // 2, generator=generator, device="cpu", dtype=torch.float32) / LENGTH
+        )
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def arguments(self) -> dict[str, object]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from captum_meta.learners._gradient import ExplanationLoss
+from captum_meta.learners._told import HypergradientArgument, LossArgument
 from captum_meta.learners.maml import MAML
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import Hypergradient
 
 
 class ANIL(MAML):
@@ -23,8 +22,8 @@ class ANIL(MAML):
         fast: Sequence[str] = ("head.*",),
         steps: int = 5,
         rate: float = 0.01,
-        hypergradient: Hypergradient | None = None,
-        inner_loss: ExplanationLoss = scaled_squared_error,
+        hypergradient: HypergradientArgument = None,
+        inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
     ) -> None:
         super().__init__(explainer, fast, steps, rate, hypergradient, inner_loss, zero_shot)

@@ -69,7 +69,7 @@ class DeepKernelTransfer(KernelRegression):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         generator = torch.Generator().manual_seed(1)
-        directions = torch.randn(_WAVES, features // 2, generator=generator, dtype=torch.float32) / LENGTH
+        directions = torch.randn(_WAVES, features // 2, generator=generator, device="cpu", dtype=torch.float32) / LENGTH
         self.register_buffer("directions", directions, persistent=False)
 
     def arguments(self) -> dict[str, object]:

@@ -8,10 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
+from captum_meta.learners._gradient import GradientLearner
+from captum_meta.learners._told import HypergradientArgument, LossArgument
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import SGD, Hypergradient, Implicit, InnerProblem, Tensors
+from captum_meta.optim import SGD, Implicit, InnerProblem, Tensors
 from captum_meta.types import Explanations
 
 
@@ -40,8 +41,8 @@ class ImplicitMAML(GradientLearner):
         steps: int = 15,
         rate: float = 0.01,
         strength: float = 1.0,
-        hypergradient: Hypergradient | None = None,
-        inner_loss: ExplanationLoss = scaled_squared_error,
+        hypergradient: HypergradientArgument = None,
+        inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
     ) -> None:
         super().__init__(

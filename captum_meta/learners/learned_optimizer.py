@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
+from captum_meta.learners._gradient import GradientLearner
+from captum_meta.learners._told import HypergradientArgument, LossArgument
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import CoordinatewiseLSTM, CoordinatewiseMLP, Hypergradient, Preconditioned, Truncated
+from captum_meta.optim import CoordinatewiseLSTM, CoordinatewiseMLP, Preconditioned, Truncated
 
 _RULES = {"mlp": CoordinatewiseMLP, "lstm": CoordinatewiseLSTM}
 
@@ -42,8 +43,8 @@ class LearnedOptimizer(GradientLearner):
         steps: int = 20,
         rule: Literal["mlp", "lstm"] = "mlp",
         rate: float = 0.01,
-        hypergradient: Hypergradient | None = None,
-        inner_loss: ExplanationLoss = scaled_squared_error,
+        hypergradient: HypergradientArgument = None,
+        inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
     ) -> None:
         super().__init__(

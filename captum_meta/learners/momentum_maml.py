@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from captum_meta.learners._gradient import ExplanationLoss, GradientLearner
+from captum_meta.learners._gradient import GradientLearner
+from captum_meta.learners._told import HypergradientArgument, LossArgument
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import Clipped, Hypergradient, MomentumSGD, Reversible
+from captum_meta.optim import Clipped, MomentumSGD, Reversible
 
 
 class MomentumMAML(GradientLearner):
@@ -37,8 +38,8 @@ class MomentumMAML(GradientLearner):
         steps: int = 100,
         rate: float = 0.01,
         momentum: float = 0.9,
-        hypergradient: Hypergradient | None = None,
-        inner_loss: ExplanationLoss = scaled_squared_error,
+        hypergradient: HypergradientArgument = None,
+        inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
     ) -> None:
         super().__init__(

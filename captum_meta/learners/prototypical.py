@@ -50,7 +50,8 @@ class PrototypicalNetwork(MetricLearner):
                 "cannot be learned: use an InputEncoder."
             )
         self.clusters = clusters
-        self.centres = nn.Parameter(torch.randn(clusters, key_width, generator=torch.Generator().manual_seed(0)))
+        generator = torch.Generator().manual_seed(0)
+        self.centres = nn.Parameter(torch.randn(clusters, key_width, generator=generator, device="cpu"))
 
     def arguments(self) -> dict[str, object]:
         arguments = {name: value for name, value in super().arguments().items() if name != "neighbours"}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 import captum_meta.learners as learners
 import captum_meta.nn as networks
+from captum_meta.learners import _files
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer
 from captum_meta.types import Kind
@@ -26,17 +25,27 @@ _DEFAULTS: dict[Kind, str] = {"shapley": "surrogate"}
 
 
 def save_learner(learner: MetaLearner, path: str | PathLike[str]) -> None:
-    """Write ``path.json`` and ``path.safetensors``."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    config = {**configuration(learner), "weights": target.name + ".safetensors"}
-    save_file({name: value.contiguous() for name, value in learner.state_dict().items()}, _with(target, ".safetensors"))
-    _with(target, ".json").write_text(json.dumps(config, indent=2) + "\n")
+    """Write ``path.json`` and ``path.safetensors``; ``path`` may end in either.
+
+    Raises:
+        ValueError: if it has parts of your own, which a file cannot name, or weights that are not finite.
+    """
+    _files.write(_files.stem(Path(path)), configuration(learner), learner.state_dict())
 
 
 def configuration(learner: MetaLearner) -> dict[str, Any]:
-    """What :func:`build` makes a learner of the same form from, as JSON can hold it; its weights are not in it."""
+    """What :func:`build` makes a learner of the same form from, as JSON can hold it; its weights are not in it.
+
+    Raises:
+        ValueError: if it has parts of your own, which a file cannot name.
+    """
     explainer = learner.explainer
+    for what, part, room in (("learner", learner, learners), ("explainer", explainer, networks)):
+        if getattr(room, type(part).__name__, None) is not type(part):
+            raise ValueError(
+                f"The {what} is a {type(part).__name__} of your own, which a file of weights cannot name: "
+                "save learner.state_dict() and build the learner in your own code."
+            )
     return {
         "evidence_version": EVIDENCE_VERSION,
         "kind": learner.kind,
@@ -55,7 +64,7 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
         kind: what it must predict, ``"shapley"`` or ``"path"``.
 
     Raises:
-        ValueError: if there is no such learner, or it predicts another kind.
+        ValueError: if there is no such learner, it predicts another kind, or one of its files is not what was saved.
 
     >>> load_learner("zero-shot").kind
     'shapley'
@@ -68,21 +77,38 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
             "to learner.save(), or an object such as captum_meta.learners.Ridge(explainer)."
         )
     shipped = _shipped_folder() / f"{kind}-{requested}.json"
-    path = shipped if isinstance(requested, str) and shipped.is_file() else _with(Path(requested), ".json")
+    path = shipped if isinstance(requested, str) and shipped.is_file() else _files.json_of(_files.stem(Path(requested)))
     if not path.is_file():
         raise ValueError(
             f"There is no learner {str(requested)!r} for {kind} attributions: pass {f'one of {names}, or ' if names else ''}"
             "the path that was given to learner.save()."
         )
-    config = json.loads(path.read_text())
+    config = _files.read_config(path)
     _check(config, path, kind)
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn from the global stream, and overwritten
-        learner = build(config)
+    return _read(config, path).eval().requires_grad_(False)
+
+
+def _read(config: dict[str, Any], path: Path) -> MetaLearner:
+    """The learner with its weights; nothing large is allocated before these are known to fit it."""
+    file = path.with_name(config["weights"])
+    shapes = _files.read_header(file)
+    for arguments in (config["arguments"], config["explainer_arguments"]):
+        _files.check_sizes(path, arguments, shapes)
     try:
-        learner.load_state_dict(load_file(path.with_name(config["weights"])))
-    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"The weights {config['weights']} of {path} cannot be read ({error}): save them again.") from error
-    return learner.eval().requires_grad_(False)
+        with torch.device("meta"):
+            expected = build(config).state_dict()
+    except Exception as error:
+        raise ValueError(
+            f"{path} tells of a {config['learner']} over a {config['explainer']} that this release cannot build "
+            f"({type(error).__name__}: {error}): save it again, or install the release that wrote it."
+        ) from error
+    _files.check_shapes(file, shapes, expected)
+    weights = _files.read_weights(file, config.get("sha256"))
+    # initial weights are drawn from the global stream, and overwritten
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        learner = build(config)
+    learner.load_state_dict(weights)
+    return learner
 
 
 def shipped_explainer(name: str = "zero-shot", kind: Kind = "shapley") -> Explainer:
@@ -109,10 +135,21 @@ def list_learners(kind: Kind = "shapley") -> list[str]:
 
 
 def build(config: dict[str, Any]) -> MetaLearner:
-    """A fresh learner of the form that :func:`configuration` told."""
-    explainer: Explainer = getattr(networks, config["explainer"])(**config["explainer_arguments"])
-    learner: MetaLearner = getattr(learners, config["learner"])(explainer, **config["arguments"])
+    """A fresh learner of the form that :func:`configuration` told.
+
+    Raises:
+        ValueError: if it names a class that is none of ours.
+    """
+    explainer = _class(networks, config["explainer"], Explainer)(**config["explainer_arguments"])
+    learner: MetaLearner = _class(learners, config["learner"], MetaLearner)(explainer, **config["arguments"])
     return learner
+
+
+def _class(room: Any, name: str, base: type) -> Any:
+    found = getattr(room, name, None)
+    if not isinstance(found, type) or not issubclass(found, base) or inspect.isabstract(found):
+        raise ValueError(f"{room.__name__} has no {base.__name__} named {name!r}")
+    return found
 
 
 def _check(config: dict[str, Any], path: Path, kind: Kind) -> None:
@@ -126,10 +163,6 @@ def _check(config: dict[str, Any], path: Path, kind: Kind) -> None:
             f"{path} predicts {config['kind']} attributions, but {kind} attributions are asked for: "
             f"pass a learner of kind {kind!r}, such as one of {list_learners(kind)}."
         )
-
-
-def _with(path: Path, suffix: str) -> Path:
-    return path if path.suffix == suffix else path.with_name(path.name + suffix)
 
 
 def _shipped_folder() -> Path:

@@ -120,7 +120,10 @@ def initial(lesson: Lesson, n_heads: int, generator: Generator) -> State:
     n_players, n_elements = lesson.inputs.shape[-2:]
 
     def normal(*shape: int) -> Tensor:
-        drawn = torch.randn(shape, generator=generator, dtype=torch.float32) / torch.Size(shape[:-1]).numel() ** 0.5
+        drawn = (
+            torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32)
+            / torch.Size(shape[:-1]).numel() ** 0.5
+        )
         return drawn.to(like)
 
     def repeated(value: Tensor) -> Tensor:

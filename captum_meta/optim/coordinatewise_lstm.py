@@ -38,7 +38,7 @@ class CoordinatewiseLSTM(UpdateRule):
         generator = torch.Generator().manual_seed(0)
 
         def random(rows: int, columns: int) -> nn.Parameter:
-            return nn.Parameter((2 * torch.rand(rows, columns, generator=generator) - 1) / width**0.5)
+            return nn.Parameter((2 * torch.rand(rows, columns, generator=generator, device="cpu") - 1) / width**0.5)
 
         self.input_weights = nn.ParameterList([random(4 * width, size) for size in inputs])
         self.hidden_weights = nn.ParameterList([random(4 * width, width) for _ in inputs])

@@ -40,9 +40,9 @@ class CoordinatewiseMLP(UpdateRule):
         self.log_rates = nn.Parameter(torch.full((len(names),), rate).log() / 10)
         n_features = 5 + 2 * len(DECAYS)
         generator = torch.Generator().manual_seed(0)
-        self.inner = nn.Parameter(torch.randn(width, n_features, generator=generator) / n_features**0.5)
-        self.times = nn.Parameter(torch.randn(width, len(TIMES), generator=generator) / len(TIMES) ** 0.5)
-        self.hidden = nn.Parameter(torch.randn(width, width, generator=generator) * (2 / width) ** 0.5)
+        self.inner = nn.Parameter(torch.randn(width, n_features, generator=generator, device="cpu") / n_features**0.5)
+        self.times = nn.Parameter(torch.randn(width, len(TIMES), generator=generator, device="cpu") / len(TIMES) ** 0.5)
+        self.hidden = nn.Parameter(torch.randn(width, width, generator=generator, device="cpu") * (2 / width) ** 0.5)
         self.outer = nn.Parameter(torch.zeros(2, width))
         self.inner_bias, self.hidden_bias, self.outer_bias = (
             nn.Parameter(torch.zeros(size, 1)) for size in (width, width, 2)

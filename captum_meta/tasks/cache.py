@@ -1,12 +1,13 @@
 """Explanations on disk: one safetensors shard for each batch of tasks, named by a hash of all that it depends on.
 
-A shard is written beside its place, flushed and renamed, so that it is whole or absent, and it carries the checksum of its
-contents, so that damage is found. Whoever needs a shard makes it; nobody needs a list of what there is. The manifest is
-written last, for the reader.
+A shard is whole or absent (:func:`captum_meta._files.write_whole`), also where several runs share a folder, and it carries
+the checksum of its contents, so that damage is found. Whoever needs a shard makes it; nobody needs a list of what there is.
+The manifest is written last, for the reader.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from captum_meta._files import write_whole
 from captum_meta.types import Coalitions, Evidence, Explanations
 
 LAYOUT = 3
@@ -97,14 +99,10 @@ class ExplanationCache:
         # one entry, for safetensors writes several in random order and equal shards should be equal files
         content = save(tensors, {_TOLD: json.dumps({**told, "checksum": _checksum(tensors, told)}, sort_keys=True)})
         path = self.path(key)
-        part = path.with_name(f"{key}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for stale in path.parent.glob(f"{key}.*.part"):
-                stale.unlink(missing_ok=True)
-            write_whole(part, path, content)
+            write_whole(path, content)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise OSError(
                 error.errno,
                 f"The explanations cannot be written ({error.strerror}): make room or choose another folder and run again; "
@@ -137,25 +135,17 @@ class ExplanationCache:
         return told.get("key") == key and _checksum(tensors, told) == expected
 
     def write_manifest(self, name: str, told: Sequence[Mapping[str, Any]]) -> None:
-        """List the shards of one family, by what they say of themselves, in ``manifest-NAME.json``."""
+        """List the shards of one family, by what they say of themselves, in ``manifest-NAME.json``.
+
+        In a folder that may only be read, no list is written: nobody needs it.
+        """
         shards = [{**one, "file": str(self.path(one["key"]).relative_to(self.folder))} for one in told]
         content = json.dumps({"layout": LAYOUT, "shards": shards}, indent=1).encode()
-        path = self.folder / f"manifest-{name}.json"
-        write_whole(path.with_name(f"{path.name}.{os.getpid()}.part"), path, content)
-
-
-def write_whole(part: Path, path: Path, content: bytes) -> None:
-    """Write ``path`` so that it is whole or as it was before, whenever the machine stops."""
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        try:
+            write_whole(self.folder / f"manifest-{name}.json", content)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
 
 
 def is_finite(explanations: Explanations) -> bool:

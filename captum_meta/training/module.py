@@ -22,6 +22,7 @@ from captum_meta.types import ExplanationTask
 
 _LEARNER = "captum_meta learner"
 """Where a checkpoint says which learner it is of: not among the hyperparameters, which LightningCLI reads as arguments."""
+_FROZEN = "captum_meta frozen parameters"
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 """Those of Lightning's that leave a batch as it is; the others would write into its rows, which are frozen."""
 
@@ -161,15 +162,18 @@ class MetaLearningModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[_LEARNER] = _told(self.learner)
+        checkpoint[_FROZEN] = [name for name, p in self.learner.named_parameters() if not p.requires_grad]
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **named: Any) -> MetaLearningModule:
         """As in Lightning; the learner is built as it was, unless ``learner=`` gives one to fill with the weights."""
         if "learner" not in named:
-            told = torch.load(checkpoint_path, map_location="cpu", weights_only=True)[_LEARNER]
-            if told is None:
+            checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+            if checkpoint[_LEARNER] is None:
                 raise ValueError(f"{checkpoint_path} holds a learner with parts of your own: pass learner= to fill.")
-            named["learner"] = build(told)
+            named["learner"] = build(checkpoint[_LEARNER])
+            for name in checkpoint.get(_FROZEN, []):
+                named["learner"].get_parameter(name).requires_grad_(False)
         module: MetaLearningModule = super().load_from_checkpoint(checkpoint_path, *arguments, **named)
         return module
 

@@ -248,18 +248,3 @@ def test_shipped_learners_load_and_fit_the_kind() -> None:
     for kind in ("shapley", "path"):
         assert {"zero-shot", "ridge"} <= set(list_learners(kind))
         assert load_learner(None, kind).kind == kind
-
-
-def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no learner 'nonsense'"):
-        load_learner("nonsense")
-    build("zero-shot path").save(tmp_path / "path")
-    with pytest.raises(ValueError, match="predicts path attributions, but shapley"):
-        load_learner(tmp_path / "path")
-    (tmp_path / "path.safetensors").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="cannot be read"):
-        load_learner(tmp_path / "path", "path")
-    text = (tmp_path / "path.json").read_text()
-    (tmp_path / "path.json").write_text(text.replace('"evidence_version": 1', '"evidence_version": 0'))
-    with pytest.raises(ValueError, match="version 0"):
-        load_learner(tmp_path / "path", "path")

@@ -1,12 +1,18 @@
 import errno
 import json
+import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from captum_meta._files import write_whole
 from captum_meta.tasks import ExplanationCache, SyntheticTaskFamily
 from captum_meta.tasks.cache import describe, key_of, make
+from captum_meta.training import ExplanationTaskDataModule
 from captum_meta.types import Explanations
 
 FAMILY = SyntheticTaskFamily("shapley", tasks_per_batch=2, rows=3, seed=4)
@@ -100,6 +106,85 @@ def test_what_a_killed_writer_left_behind_goes_away(cache: ExplanationCache) -> 
     cache.path(KEYS[0]).unlink()
     fill(cache)
     assert not left.exists()
+
+
+def _write_often(folder: Path, times: int, failures: Any) -> None:
+    cache, views = ExplanationCache(folder), FAMILY.variants(0)
+    for _ in range(times):
+        try:
+            cache.write(KEYS[0], views)
+            cache.write_manifest("train", [cache.told(KEYS[0])])
+        except Exception as error:
+            failures.put(repr(error))
+
+
+@pytest.mark.slow
+def test_two_runs_write_one_cache(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    failures = context.Queue()
+    writers = [context.Process(target=_write_often, args=(tmp_path, 10, failures)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+        assert writer.exitcode == 0
+    assert failures.empty(), failures.get()
+    assert ExplanationCache(tmp_path).intact(KEYS[0])
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_part_of_a_writer_that_still_runs_stays(cache: ExplanationCache) -> None:
+    path = cache.path(KEYS[0])
+    part = path.with_name(f"{path.name}.{'0' * 32}.part")
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'wb'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, part], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        path.unlink()
+        fill(cache)
+        assert part.exists()
+        other.kill()
+    path.unlink()
+    fill(cache)
+    assert not part.exists()
+
+
+def test_files_of_other_names_stay(tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("mine.draft.part", "mine.json.part", "other.json.1.part", "mine.2.part.bak")]
+    for other in others:
+        other.write_text("")
+    write_whole(tmp_path / "mine.json", b"{}")
+    assert all(other.exists() for other in others)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_complete_cache_is_read_where_nothing_can_be_written(
+    cache: ExplanationCache, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "cannot be written")
+
+    monkeypatch.setattr("captum_meta.tasks.cache.write_whole", refuse)
+    data = ExplanationTaskDataModule(
+        FAMILY, FAMILY, batches=3, validation_batches=3, support_rows=1, folder=str(cache.folder), steps_per_epoch=2
+    )
+    data.setup("fit")
+    assert len(list(data.train_dataloader())) == 2
+    assert len(list(data.val_dataloader()[0])) == 3
+
+
+def test_an_incomplete_cache_where_nothing_can_be_written_says_so(
+    cache: ExplanationCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    cache.path(KEYS[1]).unlink()
+    monkeypatch.setattr("captum_meta.tasks.cache.write_whole", refuse)
+    with pytest.raises(OSError, match=r"Read-only file system.*choose another folder"):
+        fill(cache)
 
 
 def test_the_manifest_lists_the_shards(cache: ExplanationCache) -> None:
