@@ -41,8 +41,8 @@ _TEMPER = 0.5
 
 
 @dataclass(frozen=True)
-class _Kernel:
-    """The pieces of the covariance that both the worths and the Shapley values need; all float64."""
+class HypercubeKernel:
+    """The module's covariance without the few directions, of pairs with each other and with Shapley values; all float64."""
 
     signs: Tensor  # (*batch, P, M)
     additive: Tensor  # (*batch, M), tau
@@ -172,7 +172,9 @@ class HypercubePosterior:
         self._prior = torch.where(players, prior.double(), 0.0)
         expected = (signs @ self._prior.unsqueeze(-1)).squeeze(-1) / 2
         residual = torch.where(known, seen - expected, 0.0)
-        kernel = _Kernel(signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0))
+        kernel = HypercubeKernel(
+            signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0)
+        )
         waves = MultiIndexWaves(torch.where(everyone, directions, 0.0))
         among, with_values = kernel.with_pairs(signs), kernel.with_shapley_values()
         level = among[..., :1, :1]

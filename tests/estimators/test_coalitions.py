@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captum_meta.estimators import plan_coalitions
+from captum_meta.estimators.coalitions import MAX_TELLING, _others
 
 
 def plan(n_players: int, budget: int, seed: int = 0, keys: tuple[int, ...] = (3, 4)) -> torch.Tensor:
@@ -56,21 +57,26 @@ def test_small_budget_measures_the_players_of_highest_priority() -> None:
     assert (~members[0, ::2]).nonzero()[:, 1].tolist() == [1, 3]
 
 
-def test_sizes_share_the_budget_by_kernel_mass_and_small_ones_are_exhausted_first() -> None:
-    few, many = plan(10, 60)[0].sum(-1), plan(10, 400)[0].sum(-1)
-    mass = {2: 1 / 16, 3: 1 / 21, 4: 1 / 24, 5: 0.5 / 25}
-    for size, share in mass.items():
-        pairs = 20 * share / sum(mass.values())
-        assert abs((few == size).sum().item() / (2 if size == 5 else 1) - pairs) <= 1
-    assert [(many == size).sum().item() for size in (1, 2, 8, 9)] == [10, 45, 45, 10]
+def test_beyond_the_telling_ones_sizes_share_the_budget_by_kernel_mass_and_small_ones_are_exhausted() -> None:
+    members = plan(24, 2 * MAX_TELLING + 4000, keys=(3,))[0, ::2]
+    assert torch.equal(members[:MAX_TELLING].sum(-1), plan(24, 2 * MAX_TELLING, keys=(3,))[0, ::2].sum(-1))
+    sizes = members[MAX_TELLING:].sum(-1)
+    sizes = sizes.minimum(24 - sizes)
+    taken = int((members[24:MAX_TELLING].sum(-1) == 2).sum())
+    assert (sizes == 2).sum() == 276 - taken
+    mass = {size: (0.5 if size == 12 else 1.0) / (size * (24 - size)) for size in range(2, 13)}
+    pairs = (2000 - 276 + taken) / (sum(mass.values()) - mass[2])
+    for size in range(3, 13):
+        assert abs((sizes == size).sum().item() - pairs * mass[size]) <= 1
+        turns = (sizes == size).nonzero().double().mean() / 2000
+        assert abs(turns - 0.5) < 0.02
 
 
-def test_the_first_part_of_a_plan_spreads_over_the_sizes_as_the_whole() -> None:
-    sizes = plan(12, 24 + 240)[0].sum(-1)[24:]
-    for size in (2, 3, 4, 5):
-        share = (sizes == size).double().mean().item()
-        first = (sizes[:80] == size).double().mean().item()
-        assert abs(first - share) < 0.03
+@settings(max_examples=20, deadline=None)
+@given(st.integers(4, 40), st.integers(0, 200), st.integers(0, 200))
+def test_a_smaller_plan_is_the_first_part_of_a_larger_one(n_players: int, pairs: int, further: int) -> None:
+    first, longer = (plan(n_players, 2 * (n_players + count)) for count in (pairs, pairs + further))
+    assert torch.equal(longer[:, : first.shape[1]], first)
 
 
 @given(st.integers(2, 9), st.integers(0, 5))
@@ -86,10 +92,12 @@ def test_a_plan_of_everything_has_the_border_first_and_every_coalition_once(n_pl
         assert ((sizes == 1) | (sizes == n_players - 1)).all()
 
 
-def test_a_plan_of_everything_takes_coalitions_by_their_kernel_weight() -> None:
-    members = plan(9, 2**9 - 2, keys=tuple(range(400)))
-    first = members[:, 18:38:2].sum(-1)  # ten pairs of sizes 2, 3 and 4 (with 7, 6 and 5)
-    shares = {size: (first == size).double().mean().item() for size in (2, 3, 4)}
+def test_what_is_left_of_everything_is_taken_by_its_kernel_weight() -> None:
+    keys = torch.arange(400)
+    members = _others(9, torch.zeros(0, 9, dtype=torch.bool), 0, keys)
+    sizes = members[:, :10].sum(-1)
+    sizes = sizes.minimum(9 - sizes)
+    shares = {size: (sizes == size).double().mean().item() for size in (2, 3, 4)}
     mass = {2: 1 / 14, 3: 1 / 18, 4: 1 / 20}
     for size, share in shares.items():
         assert abs(share - mass[size] / sum(mass.values())) < 0.04

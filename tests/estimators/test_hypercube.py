@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from captum_meta.estimators import HypercubePosterior, all_coalitions, plan_coalitions, shapley_values
+from captum_meta.estimators.coalitions import _sampled
 from captum_meta.estimators.multi_index import MultiIndexWaves
 
 N_PLAYERS = 5
@@ -118,8 +119,8 @@ def test_a_bent_line_along_a_direction_is_seen_through() -> None:
     everything = all_coalitions(n_players)
     worths = torch.sigmoid(everything.double() @ weights - 0.5 * weights.sum() - 2)
     worths = worths - worths[0]
-    members, _ = plan_coalitions(torch.ones(1, n_players, dtype=torch.bool), 4 * n_players, 0, torch.zeros(1).long())
-    members = members[0, ::2]
+    border = torch.eye(n_players, dtype=torch.bool)
+    members = torch.cat([border, _sampled(n_players, n_players, border[:0], 0, torch.zeros(1).long())[0]])
     codes = (members.long() * 2 ** torch.arange(n_players)).sum(-1)
     differences = worths[codes] - worths[2**n_players - 1 - codes]
     known, players = torch.ones(len(codes), dtype=torch.bool), torch.ones(n_players, dtype=torch.bool)

@@ -1,0 +1,200 @@
+r"""The order in which coalitions tell most of the Shapley values, whatever the model: a design of experiments.
+
+Under the hypercube posterior's prior (:mod:`captum_meta.estimators.hypercube`) a pair of coalitions c, when the pairs chosen
+so far are known, takes from the summed variance of the Shapley values
+
+.. math:: |C_c|^2 / K_{cc}
+
+with K its variance given the chosen pairs, and C its covariance with the Shapley values. No worth enters, so the choice can
+be made before any is known. Here it is made once for each number of players, greedily, with all players alike (a design that
+is A-optimal but for the greed: Fedorov 1972; Krause, Singh and Guestrin 2008). Each row permutes its players by its key.
+A choice by each row's own rates lowers errors by a tenth to a third more, at several times the posterior's cost.
+
+Steps are few products of matrices: the candidates are dealt into parts, each of which is conditioned on the last choices at
+once and then chosen from, in turn (stochastic greedy: Mirzasoleiman et al. 2015).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations
+from math import comb
+
+import torch
+from torch import Generator, Tensor
+
+from captum_meta.estimators.exact import all_coalitions
+from captum_meta.estimators.hypercube import HypercubeKernel
+
+_RATES, _ADDITIVE = 1.5, 0.3
+"""Sum of the players' diffusion rates, and each one's additive part. A third or thrice as much changes errors by 5 %."""
+_CANDIDATES, _PARTS, _FEWEST = 4096, 8, 256
+_MOST_PLAYERS, _FEW_PLAYERS, _MOST_CHOSEN = 128, 24, 256
+"""Beyond 128 players none are chosen, beyond 24 the first 256 pairs are. Coin flips are nearly as good there."""
+_JITTER = 1e-10
+_LEAST_VARIANCE = 1e-9
+_TIES = 1e-4
+"""Alike players make many candidates equal: a random factor so close to 1 decides, on every machine alike."""
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def telling_coalitions(n_players: int, count: int) -> Tensor:
+    """The first ``count`` coalitions inside the border, ``(count, n_players)`` bool; one of each pair with its complement.
+
+    The smaller one of the pair is given, and of two of equal size that with the first player. A shorter list is the
+    beginning of a longer one. There are fewer where no more exist.
+
+    >>> telling_coalitions(5, 3).sum(-1).tolist()
+    [2, 2, 2]
+    """
+    chosen = 0 if n_players > _MOST_PLAYERS else count if n_players <= _FEW_PLAYERS else min(count, _MOST_CHOSEN)
+    first = _greedy(n_players, chosen)
+    if len(first) == count or len(first) == _available(n_players):
+        return first
+    return _different(torch.cat([first, _coin_flips(n_players, 2 * count)]))[:count]
+
+
+@dataclass
+class _Chosen:
+    """The border and the pairs chosen, ``count`` of them: their signs, Cholesky factor and share in the Shapley values."""
+
+    signs: Tensor  # (P, M)
+    factor: Tensor  # (P, P)
+    values: Tensor  # (P, M), L^-1 C
+    count: int
+
+    def add(self, signs: Tensor, row: Tensor, deviation: Tensor, values: Tensor) -> None:
+        self.signs[self.count] = signs
+        self.factor[self.count, : self.count] = row
+        self.factor[self.count, self.count] = deviation
+        self.values[self.count] = values / deviation
+        self.count += 1
+
+
+@dataclass
+class _Candidates:
+    """A part of the candidates, given the first ``count`` of the chosen pairs."""
+
+    members: Tensor  # (R, M)
+    signs: Tensor  # (R, M)
+    factor: Tensor  # (P, R), L^-1 k
+    values: Tensor  # (M, R), what is left of the covariance with the Shapley values
+    variance: Tensor  # (R,), what is left
+    favour: Tensor  # (R,)
+    free: Tensor  # (R,) bool, not yet chosen
+    count: int = 0
+
+    def condition(self, chosen: _Chosen, by_distance: Tensor) -> None:
+        """Given all that are chosen. ``by_distance (M + 1,)`` is the covariance of pairs that differ in so many players."""
+        old, new = slice(self.count), slice(self.count, chosen.count)
+        distances = ((len(by_distance) - 1 - chosen.signs[new] @ self.signs.mT) / 2).round().long()
+        right = by_distance[distances] - chosen.factor[new, old] @ self.factor[old]
+        rows = torch.linalg.solve_triangular(chosen.factor[new, new], right, upper=False)
+        self.factor[new] = rows
+        self.values -= chosen.values[new].mT @ rows
+        self.variance = (self.variance - rows.square().sum(0)).clamp(min=0)
+        self.count = chosen.count
+
+    def take(self, least: Tensor) -> int:
+        """The most telling one that is free, whose variance exceeds ``least`` where any does."""
+        gain = self.values.square().sum(0) / self.variance.clamp(min=least) * self.favour
+        gain = torch.where(self.variance > least, gain, self.variance - 1)
+        best = int(torch.where(self.free, gain, -torch.inf).argmax())
+        self.free[best] = False
+        return best
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _greedy(n_players: int, count: int) -> Tensor:
+    pool = _pool(n_players)
+    count = min(count, len(pool))
+    if not count:
+        return pool[:0]
+    ones = torch.ones(n_players, dtype=torch.float64)
+    alike = HypercubeKernel(ones.unsqueeze(0), _ADDITIVE * ones, _RATES / n_players * ones)
+    by_distance = alike.with_pairs(1 - 2 * torch.ones(n_players + 1, n_players).double().tril(-1)).squeeze(-1)
+    least = _LEAST_VARIANCE * by_distance[0]
+    chosen = _border(alike, count)
+    generator = Generator().manual_seed(1)
+    n_parts = min(_PARTS, max(1, len(pool) // _FEWEST))
+    parts = [_part(some, alike, by_distance[0], len(chosen.signs), generator) for some in pool.tensor_split(n_parts)]
+    found = []
+    for turn in range(count):
+        part = parts[turn % n_parts]
+        part.condition(chosen, by_distance)
+        best = part.take(least)
+        deviation = part.variance[best].clamp(min=least).sqrt()
+        chosen.add(part.signs[best], part.factor[: chosen.count, best], deviation, part.values[:, best])
+        found.append(part.members[best])
+    return torch.stack(found)
+
+
+def _border(alike: HypercubeKernel, count: int) -> _Chosen:
+    """Everyone and each player alone, with room for ``count`` more."""
+    signs = torch.cat([alike.signs, 2 * torch.eye(alike.signs.shape[-1], dtype=torch.float64) - 1])
+    border = replace(alike, signs=signs)
+    among = border.with_pairs(signs)
+    among.diagonal().mul_(1 + _JITTER)
+    factor = torch.linalg.cholesky(among)
+    values = torch.linalg.solve_triangular(factor, border.with_shapley_values(), upper=False)
+    pad = torch.nn.functional.pad
+    return _Chosen(
+        pad(signs, (0, 0, 0, count)), pad(factor, (0, count, 0, count)), pad(values, (0, 0, 0, count)), len(signs)
+    )
+
+
+def _part(members: Tensor, alike: HypercubeKernel, variance: Tensor, room: int, generator: Generator) -> _Candidates:
+    signs = members.double() * 2 - 1
+    return _Candidates(
+        members,
+        signs,
+        factor=torch.zeros(room, len(members), dtype=torch.float64),
+        values=replace(alike, signs=signs).with_shapley_values().mT.contiguous(),
+        variance=variance.expand(len(members)),
+        favour=1 + _TIES * torch.rand(len(members), generator=generator, dtype=torch.float64),
+        free=torch.ones(len(members), dtype=torch.bool),
+    )
+
+
+def _pool(n_players: int) -> Tensor:
+    """Candidates in random order, ``(R, M)``: all pairs where they are few, else small ones and coin flips."""
+    generator = Generator().manual_seed(0)
+    if 2 ** (n_players - 1) <= _CANDIDATES:
+        pool = _different(all_coalitions(n_players)[1:-1])
+        pool = pool[pool.sum(-1) > 1]
+    else:
+        sizes = [size for size in (2, 3) if comb(n_players, size) <= _CANDIDATES // 4]
+        small = [_of_size(n_players, size) for size in sizes]
+        pool = _different(torch.cat([*small, _coin_flips(n_players, 2 * _CANDIDATES)]))[:_CANDIDATES]
+    return pool[torch.randperm(len(pool), generator=generator)]
+
+
+def _of_size(n_players: int, size: int) -> Tensor:
+    subsets = torch.tensor(list(combinations(range(n_players), size)))
+    return torch.zeros(len(subsets), n_players, dtype=torch.bool).scatter_(1, subsets, True)
+
+
+def _coin_flips(n_players: int, count: int) -> Tensor:
+    """``(count, M)``, each player in or out with equal odds; those of the border left out."""
+    flips = torch.rand(count, n_players, generator=Generator().manual_seed(2)) < 0.5
+    sizes = flips.sum(-1)
+    return flips[(sizes > 1) & (sizes < n_players - 1)]
+
+
+def _different(members: Tensor) -> Tensor:
+    """The smaller coalition of each pair, at its first place in the list."""
+    twice = 2 * members.sum(-1, keepdim=True)
+    flipped = (twice > members.shape[-1]) | ((twice == members.shape[-1]) & ~members[:, :1])
+    smaller = members ^ flipped
+    first: dict[bytes, int] = {}
+    for place, row in enumerate(smaller.numpy()):
+        first.setdefault(row.tobytes(), place)
+    return smaller[list(first.values())]
+
+
+def _available(n_players: int) -> int:
+    """Pairs inside the border."""
+    return max(0, 2 ** (n_players - 1) - 1 - n_players)
