@@ -1,6 +1,6 @@
 """Shapley values and path integrals from a finite number of evaluations."""
 
-from captum_meta.estimators.coalitions import plan_coalitions
+from captum_meta.estimators.coalitions import plan_coalitions, sample_coalitions
 from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
@@ -17,5 +17,6 @@ __all__ = [
     "kernel_shapley_values",
     "path_nodes",
     "plan_coalitions",
+    "sample_coalitions",
     "shapley_values",
 ]

@@ -48,6 +48,21 @@ def plan_coalitions(
     >>> members.sum(-1).tolist()
     [[2, 1]]
     """
+    return _of_each_row(players, budget, MAX_TELLING, seed, keys, priority)
+
+
+def sample_coalitions(players: Tensor, budget: int, seed: int, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The border, then pairs drawn by their kernel mass alone, as KernelSHAP's least squares want them.
+
+    Arguments and what is returned are as for :func:`plan_coalitions`.
+    """
+    return _of_each_row(players, budget, 0, seed, keys, None)
+
+
+def _of_each_row(
+    players: Tensor, budget: int, most_telling: int, seed: int, keys: Tensor, priority: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Plans of rows, whose players may differ in number."""
     if budget < 0:
         raise ValueError(f"The budget of coalitions must not be negative, got {budget}: pass 0 for none.")
     n_rows, width = players.shape
@@ -58,7 +73,7 @@ def plan_coalitions(
     for size in sizes.unique().tolist():
         rows = (sizes == size).nonzero().squeeze(-1)
         seats = players[rows].to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :size]
-        dense = _plan(size, budget, seed, keys[rows], priority[rows].gather(1, seats))
+        dense = _plan(size, budget, most_telling, seed, keys[rows], priority[rows].gather(1, seats))
         members = torch.zeros(len(rows), dense.shape[1], width, dtype=torch.bool, device=players.device)
         members.scatter_(2, seats.unsqueeze(1).expand(dense.shape), dense)
         chosen.append((rows, members))
@@ -71,8 +86,8 @@ def plan_coalitions(
     return members, measured
 
 
-def _plan(n_players: int, budget: int, seed: int, keys: Tensor, priority: Tensor) -> Tensor:
-    """``(N, S, M)`` coalitions for rows that all have ``n_players`` players."""
+def _plan(n_players: int, budget: int, most_telling: int, seed: int, keys: Tensor, priority: Tensor) -> Tensor:
+    """``(N, S, M)`` coalitions for rows that all have ``n_players`` players; so many pairs, with the border, are chosen."""
     if n_players < 2:
         return torch.zeros(len(keys), 0, n_players, dtype=torch.bool, device=keys.device)
     everything = n_players < 60 and budget >= 2**n_players - 2
@@ -80,7 +95,7 @@ def _plan(n_players: int, budget: int, seed: int, keys: Tensor, priority: Tensor
         return _partial_border(budget, priority)
     singles = torch.eye(n_players, dtype=torch.bool, device=keys.device)[: 1 if n_players == 2 else n_players]
     inside = budget // 2 - n_players
-    telling = telling_coalitions(n_players, max(0, min(inside, MAX_TELLING - n_players))).to(keys.device)
+    telling = telling_coalitions(n_players, max(0, min(inside, most_telling - n_players))).to(keys.device)
     if everything:
         rest = _others(n_players, telling, seed, keys)
     else:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_meta import _random
 from captum_meta._model import wide
-from captum_meta.estimators import plan_coalitions
+from captum_meta.estimators import plan_coalitions, sample_coalitions
 from captum_meta.evidence.game import Game
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence
 
@@ -56,7 +56,7 @@ def measure_support(game: Game, n_samples: int, evaluations: int) -> Evidence:
     smooth = evidence.elements is not None and bool(evidence.measured[..., :3].any(-1).any(-1).all())
     smooth = smooth and game.players.apart
     count = evaluations // _GRADIENT_COST if smooth else evaluations
-    members, planned = plan_coalitions(players, max(0, count - 2), 0, row_keys(game))
+    members, planned = sample_coalitions(players, max(0, count - 2), 0, row_keys(game))
     members = torch.cat([members, players.unsqueeze(1), torch.zeros_like(players).unsqueeze(1)], dim=1)
     planned = nn.functional.pad(planned, (0, 2), value=True)
     found = game.coalition_slopes(members) if smooth else None

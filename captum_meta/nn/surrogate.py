@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from captum_meta.estimators import kernel_matrix, plan_coalitions
+from captum_meta.estimators import kernel_matrix, sample_coalitions
 from captum_meta.types import SHAPLEY_POINTS, Evidence, State
 
 SHARPNESS = 1.702
@@ -118,7 +118,7 @@ class SurrogateGame:
 def _plan(n_players: int) -> tuple[Tensor, Tensor]:
     """Coalitions ``(S, M)`` of any row, and KernelSHAP on them ``(M, S)``."""
     everyone = torch.ones(1, n_players, dtype=torch.bool)
-    members, _ = plan_coalitions(everyone, _COALITIONS * n_players, 0, torch.zeros(1, dtype=torch.long))
+    members, _ = sample_coalitions(everyone, _COALITIONS * n_players, 0, torch.zeros(1, dtype=torch.long))
     return members[0], kernel_matrix(members[0], _STRENGTH)
 
 

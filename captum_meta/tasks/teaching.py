@@ -19,7 +19,7 @@ from captum_meta.estimators import (
     gauss_legendre,
     kernel_matrix,
     kernel_shapley_values,
-    plan_coalitions,
+    sample_coalitions,
     shapley_values,
 )
 from captum_meta.evidence import Game
@@ -76,7 +76,7 @@ def _exact(game: Game) -> Tensor:
 def _paired(game: Game, seed: int) -> Tensor:
     n_players = game.players.count
     budget = max(_COALITIONS * n_players, 2 ** min(n_players, _EXACT_PLAYERS) - 2)
-    members, measured = plan_coalitions(game.mask, budget, seed, row_keys(game))
+    members, measured = sample_coalitions(game.mask, budget, seed, row_keys(game))
     worths, total = _worths(game, members, _ends(game))
     even = game.mask * (total / game.mask.sum(-1).clamp(min=1)).unsqueeze(-1)
     strength = torch.full_like(even, _STRENGTH)
@@ -109,7 +109,7 @@ def _plan(n_rows: int, n_players: int, part: int) -> tuple[Tensor, Tensor]:
     Tasks share plans, for planning and solving cost as much as a small model does.
     """
     everyone = torch.ones(n_rows, n_players, dtype=torch.bool)
-    members, _ = plan_coalitions(everyone, _COALITIONS * n_players, 0, part * _ROWS + torch.arange(n_rows))
+    members, _ = sample_coalitions(everyone, _COALITIONS * n_players, 0, part * _ROWS + torch.arange(n_rows))
     return members, kernel_matrix(members, _STRENGTH)
 
 

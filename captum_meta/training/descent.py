@@ -17,7 +17,7 @@ from rich.progress import track
 from torch import Generator, Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from captum_meta.estimators import plan_coalitions
+from captum_meta.estimators import sample_coalitions
 from captum_meta.learners import SurrogateMAML, load_learner
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.tasks.batched_games import BatchedGames, shapley_explanations
@@ -54,7 +54,7 @@ def _coalitions(games: BatchedGames) -> Coalitions:
     n_tasks, _, n_players = games.shape
     everyone = torch.ones(n_tasks * _SUPPORT, n_players, dtype=torch.bool)
     count = _EVALUATIONS * n_players // _GRADIENT_COST - 2
-    inside, _ = plan_coalitions(everyone, min(count, 2**n_players - 2), 0, torch.arange(len(everyone)))
+    inside, _ = sample_coalitions(everyone, min(count, 2**n_players - 2), 0, torch.arange(len(everyone)))
     ends = torch.tensor([True, False]).reshape(1, 2, 1).expand(len(everyone), -1, n_players)
     members = torch.cat([inside, ends], dim=1).unflatten(0, (n_tasks, _SUPPORT))
     inputs, baselines = (side[:, :_SUPPORT].unsqueeze(2) for side in (games.inputs, games.baselines))

@@ -3,13 +3,13 @@ from math import comb
 import numpy as np
 import torch
 
-from captum_meta.estimators import all_coalitions, kernel_matrix, kernel_shapley_values, plan_coalitions, shapley_values
+from captum_meta.estimators import all_coalitions, kernel_matrix, kernel_shapley_values, sample_coalitions, shapley_values
 
 
 def test_equals_the_constrained_minimum_found_by_its_optimality_conditions() -> None:
     n_players, strength = 5, 0.3
     rng = np.random.default_rng(0)
-    members, _ = plan_coalitions(torch.ones(1, n_players, dtype=torch.bool), 18, 0, torch.tensor([1]))
+    members, _ = sample_coalitions(torch.ones(1, n_players, dtype=torch.bool), 18, 0, torch.tensor([1]))
     worths, prior, total = rng.normal(size=18), rng.normal(size=n_players), 1.7
     z = members[0].double().numpy()
     sizes = z.sum(1).astype(int)
@@ -49,7 +49,7 @@ def test_all_coalitions_and_no_prior_give_shapley_values() -> None:
 
 
 def test_the_matrix_says_what_the_solution_says() -> None:
-    members, measured = plan_coalitions(torch.ones(3, 7, dtype=torch.bool), 40, 0, torch.arange(3))
+    members, measured = sample_coalitions(torch.ones(3, 7, dtype=torch.bool), 40, 0, torch.arange(3))
     generator = torch.Generator().manual_seed(0)
     worths, total = torch.randn(3, 40, generator=generator).double(), torch.randn(3, generator=generator).double()
     share = (total / 7).unsqueeze(-1)
