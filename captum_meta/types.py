@@ -134,7 +134,12 @@ class Evidence(_Rows):
             effects=scaled(self.effects),
             total=scaled(self.total),
             curve=scaled(self.curve),
-            coalitions=self.coalitions and replace(self.coalitions, worths=scaled(self.coalitions.worths)),
+            coalitions=self.coalitions
+            and replace(
+                self.coalitions,
+                worths=scaled(self.coalitions.worths),
+                slopes=None if self.coalitions.slopes is None else scaled(self.coalitions.slopes),
+            ),
         )
 
     def gradients_alone(self) -> Evidence:

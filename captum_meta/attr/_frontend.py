@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -18,6 +19,7 @@ from typing_extensions import Self
 from captum_meta import _captum
 from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._support import Support, player_attributions
+from captum_meta.attr._units import InUnits
 from captum_meta.evidence import Game, Players, layer_output, with_elements
 from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.nn import Prediction
@@ -26,6 +28,8 @@ from captum_meta.types import Evidence, Explanations, Kind, State
 _MAX_PLAYER_ROWS = 2**18
 _MAX_PAIRS = 2**22
 _LOCK = RLock()
+if hasattr(os, "register_at_fork"):  # a child starts with the lock free, and no module has another task's weights
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 Learner = MetaLearner | str | PathLike[str] | None
 
 
@@ -216,13 +220,13 @@ class Frontend:
         state = self._states.get(key, self._learner_for(evidence.total).initial_state())
         return {name: value.to(evidence.total.device, _working_dtype(evidence.total)) for name, value in state.items()}
 
-    def _learner_for(self, values: Tensor) -> MetaLearner:
+    def _learner_for(self, values: Tensor) -> InUnits:
         """The learner on the device and in the precision of ``values``; the user's own object stays where it is."""
         key = (str(values.device), _working_dtype(values))
         if key not in self._copies:
             with torch.inference_mode(False):
                 self._copies[key] = deepcopy(self.learner).to(values.device, key[1]).eval()
-        return self._copies[key]
+        return InUnits(self._copies[key])
 
 
 @contextmanager

@@ -1,0 +1,96 @@
+"""Units in which outputs of any size are numbers near one, so that their squares neither overflow nor vanish."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from captum_meta.learners import MetaLearner
+from captum_meta.nn import Prediction
+from captum_meta.types import Evidence, Explanations, State
+
+_UNIT = "unit of the outputs"
+
+
+class InUnits:
+    """A learner that is told every number of the explained model in units of a power of two, and answers in the model's own.
+
+    With a support set the unit is that of its largest number, else each row has its own. Multiplied by powers of two,
+    numbers keep all their digits.
+
+    Args:
+        learner: whose answers scale with the model's output; squares of very large or small outputs are none of its worries.
+    """
+
+    def __init__(self, learner: MetaLearner) -> None:
+        self.learner = learner
+
+    def initial_state(self) -> State:
+        """That of the learner."""
+        return self.learner.initial_state()
+
+    def adapt(self, support: Explanations) -> State:
+        """The learner's state after rows ``(K, M)``, and the unit that it is in, ``()``."""
+        unit = _of_support(support)
+        return {**self.learner.adapt(_told(support, unit)), _UNIT: unit}
+
+    def explain(self, state: State, evidence: Evidence) -> Prediction:
+        """Attributions ``(N, M)`` in units of the output."""
+        rest, unit = _taken(state, evidence)
+        return self.learner.explain(rest, evidence.times(1 / unit)).map(lambda value: _scaled(value, unit))
+
+    def explainer(self, evidence: Evidence) -> Prediction:
+        """What the learner's explainer says of rows ``(N, M)``."""
+        unit = _of_rows(evidence)
+        return self.learner.explainer(evidence.times(1 / unit)).map(lambda value: _scaled(value, unit))
+
+    def estimate_error(self, state: State, evidence: Evidence, attributions: Tensor) -> Tensor:
+        """A bound on each row's relative squared error, ``(N,)``."""
+        rest, unit = _taken(state, evidence)
+        return self.learner.estimate_error(rest, evidence.times(1 / unit), _scaled(attributions, 1 / unit))
+
+    def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
+        """Which of the support rows ``(K, M)`` the explanations lean on, ``(N, K)``."""
+        unit = _of_support(support)
+        return self.learner.support_weights(_told(support, unit), evidence.times(1 / unit))
+
+
+def _taken(state: State, evidence: Evidence) -> tuple[State, Tensor]:
+    """The learner's own state, and the unit."""
+    rest = {name: value for name, value in state.items() if name != _UNIT}
+    return rest, state[_UNIT] if _UNIT in state else _of_rows(evidence)
+
+
+def _told(support: Explanations, unit: Tensor) -> Explanations:
+    variance = None if support.variance is None else support.variance / unit / unit
+    return replace(
+        support, evidence=support.evidence.times(1 / unit), attributions=support.attributions / unit, variance=variance
+    )
+
+
+def _of_rows(evidence: Evidence) -> Tensor:
+    """``(N,)``."""
+    parts = [evidence.effects.flatten(1), evidence.total.unsqueeze(1), evidence.curve.flatten(1)]
+    if evidence.coalitions is not None:
+        parts.append(evidence.coalitions.worths.flatten(1))
+    return _power(torch.cat([part.to(evidence.total) for part in parts], dim=1))
+
+
+def _of_support(support: Explanations) -> Tensor:
+    """``()``."""
+    of_rows = _of_rows(support.evidence)
+    return torch.cat([of_rows, _power(support.attributions).to(of_rows)]).amax()
+
+
+def _power(values: Tensor) -> Tensor:
+    """The largest power of two up to the largest finite number of each row ``(N, K)``, within the range of the dtype."""
+    size = torch.where(values.isfinite(), values.abs(), 0.0).amax(1)
+    furthest = 1000 if values.dtype == torch.float64 else 100
+    exponent = torch.where(size > 0, size.frexp().exponent - 1, 0).clamp(-furthest, furthest)
+    return torch.ldexp(torch.ones_like(size), exponent)
+
+
+def _scaled(values: Tensor, unit: Tensor) -> Tensor:
+    return values * unit.reshape(*unit.shape, *[1] * (values.dim() - unit.dim()))
