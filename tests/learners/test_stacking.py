@@ -1,0 +1,94 @@
+"""By which networks surrogate stacking is judged: those that have not seen the row, and with caution."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_meta.learners import DeepKernelTransfer, SurrogateStacking
+from captum_meta.learners.surrogate import _left_out, _shares
+from captum_meta.nn import ShapleyExplainer
+from captum_meta.types import Explanations
+from tests.learners.explained_nets import N_PLAYERS, ROWS, explained_task
+
+
+@pytest.fixture
+def learner() -> SurrogateStacking:
+    torch.manual_seed(0)
+    return SurrogateStacking(ShapleyExplainer(16, 1)).double().eval().requires_grad_(False)
+
+
+def support(seed: int) -> Explanations:
+    return explained_task(seed, 0).support.to(dtype=torch.float64)
+
+
+def test_a_network_learns_nothing_of_the_rows_that_it_is_judged_by(learner: SurrogateStacking) -> None:
+    rows = support(1)
+    left_out, before = _left_out(rows), learner.distil(rows)
+    coalitions = rows.evidence.coalitions
+    assert coalitions is not None and coalitions.slopes is not None
+    for row in range(ROWS):
+        sign = torch.ones(ROWS, dtype=torch.float64).index_fill(0, torch.tensor(row), -1.0)
+        other = replace(
+            coalitions, worths=coalitions.worths * sign[:, None], slopes=coalitions.slopes * sign[:, None, None, None]
+        )
+        after = learner.distil(replace(rows, evidence=replace(rows.evidence, coalitions=other)))
+        same = [torch.allclose(*pair) for pair in zip(before["network inner"], after["network inner"], strict=True)]
+        assert same == left_out[:, row].tolist()
+
+
+def test_each_row_is_judged_by_the_network_and_the_kernel_without_it(learner: SurrogateStacking) -> None:
+    rows = support(2)
+    state, left_out = learner.adapt(rows), _left_out(rows)
+    plain = replace(rows.evidence, coalitions=None)
+    answers = torch.zeros(ROWS, N_PLAYERS, 3, dtype=torch.float64)
+    for row in range(ROWS):
+        fold = int(left_out[:, row].nonzero())
+        one = {name: value[fold : fold + 1] if name.startswith("network ") else value for name, value in state.items()}
+        game = learner._game(one, plain)
+        values = game.shapley_values()[row]
+        rest = learner.explainer(game.taken_from(plain)).attributions[row]
+        others = (~left_out[fold]).nonzero().flatten()
+        kernel = DeepKernelTransfer.adapt(learner, Explanations(plain[others], rows.attributions[others]))
+        without = learner.explainer.complete(DeepKernelTransfer.prior(learner, kernel, plain), plain).attributions[row]
+        answers[row] = torch.stack([without, values, values + rest], dim=-1)
+    start = learner.explainer(plain).attributions
+    assert torch.equal(_shares(answers, rows.attributions, start, learner.caution), state["shares"])
+    correction = (answers * state["shares"]).sum(-1) - start
+    reach = 2 * (correction.norm(dim=-1) / learner.explainer.prior(plain).scale).max()
+    assert torch.allclose(reach, state["relative reach"], rtol=1e-6)
+
+
+def plainly(answers: Tensor, truth: Tensor, start: Tensor, caution: float) -> tuple[float, ...]:
+    """The shares, by a loop over all of them."""
+    best, most = (0.0, 0.0, 0.0), -float("inf")
+    kernel = (answers[..., 0] - truth).square().sum(-1)
+    for a, b in product(range(8, -1, -1), repeat=2):
+        if a + b <= 8:
+            shares = (a / 8, b / 8, (8 - a - b) / 8)
+            answer = sum(share * part for share, part in zip(shares, answers.unbind(-1), strict=True))
+            gains = kernel - (answer - truth).square().sum(-1)
+            uneven = sum((share - 1 / 3) ** 2 for share in shares)
+            pull = 0.1 * float((start - truth).square().sum()) * uneven
+            sure = float(gains.sum() - caution * gains.std() * len(truth) ** 0.5) - pull
+            if sure > most:
+                best, most = shares, sure
+    return best
+
+
+def test_caution_takes_standard_errors_off_the_gains() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found: dict[float, list[tuple[float, ...]]] = {0.0: [], 1.0: [], -1.0: []}
+    for _ in range(20):
+        truth = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+        noise = torch.randn(5, 3, 3, generator=generator).double()
+        answers = truth.unsqueeze(-1) + torch.tensor([1.0, 1.5, 1.0]) * noise * noise.abs()
+        for caution, shares in found.items():
+            shares.append(plainly(answers, truth, truth + 0.1, caution))
+            if caution >= 0:
+                assert _shares(answers, truth, truth + 0.1, caution).tolist() == pytest.approx(shares[-1])
+    assert found[0.0] != found[1.0] != found[-1.0]
+    towards_the_kernel = [sum(share[0] for share in found[caution]) for caution in (1.0, 0.0, -1.0)]
+    assert towards_the_kernel == sorted(towards_the_kernel, reverse=True)
