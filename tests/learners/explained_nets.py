@@ -17,8 +17,8 @@ def net(seed: int, dead: int | None = None) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     model = nn.Sequential(nn.Linear(N_INPUTS, 16), nn.Tanh(), nn.Linear(16, 2)).requires_grad_(False)
     for layer, size in ((model[0], 0.5), (model[2], 0.4)):
-        layer.weight.copy_(size * torch.randn(layer.weight.shape, generator=generator))
-        layer.bias.copy_(size * torch.randn(layer.bias.shape, generator=generator))
+        layer.weight.copy_(size * normal(layer.weight.shape, generator))
+        layer.bias.copy_(size * normal(layer.bias.shape, generator))
     if dead is not None:
         model[0].weight[:, PLAYERS[0] == dead] = 0
     return model
@@ -29,7 +29,7 @@ def explained_task(
 ) -> ExplanationTask:
     """Support rows with their border and coalitions for so many ``evaluations``, and queries with so many coalitions."""
     model, generator = net(seed, dead), torch.Generator().manual_seed(1000 + seed)
-    x = torch.randn(ROWS + QUERIES, N_INPUTS, generator=generator)
+    x = normal((ROWS + QUERIES, N_INPUTS), generator)
     support, query = (
         Game(model, rows, target=torch.arange(len(rows)) % 2, feature_mask=PLAYERS) for rows in (x[:ROWS], x[ROWS:])
     )
@@ -37,6 +37,11 @@ def explained_task(
         Explanations(measure_support(support, 2 * N_PLAYERS, evaluations), exact(support)),
         Explanations(with_elements(measure_shapley(query, query_budget), query), exact(query)),
     )
+
+
+def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Rounded to 1/64: which coalitions are drawn for a row follows from its bits, and not all processors' are alike."""
+    return (64 * torch.randn(shape, generator=generator)).round() / 64
 
 
 def exact(game: Game) -> Tensor:
