@@ -1,4 +1,8 @@
-"""Explanation losses: how far predicted attributions are from a teacher's."""
+"""Explanation losses: how far predicted attributions are from a teacher's.
+
+Losses relative to the reference have first and second derivatives that are finite in single precision wherever the numbers
+are: a reference shorter than the fourth root of the smallest number of its dtype (3e-10 in single precision) counts as zero.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from torch import Tensor
 def relative_errors(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
     """Squared error of each task's rows over their squared reference, ``(*batch, N, M)`` twice to ``(*batch,)``.
 
-    The noise that ``variance`` tells of is taken off both. Tasks whose reference is zero, or nothing but noise or underflow,
-    have no relative error and get 0.
+    The noise that ``variance`` tells of is taken off both. Tasks whose reference is zero, or nothing but noise, have no
+    relative error and get 0.
 
     >>> relative_errors(torch.ones(2, 3), 2 * torch.ones(2, 3))
     tensor(0.2500)
@@ -20,7 +24,7 @@ def relative_errors(predicted: Tensor, reference: Tensor, variance: Tensor | Non
     if variance is not None:
         noise = variance.sum((-2, -1))
         squared, size = squared - noise, size - noise
-    alive = size >= torch.finfo(size.dtype).tiny
+    alive = size > _least(size) ** 2
     return torch.where(alive, squared, 0.0).clamp(min=0) / torch.where(alive, size, 1.0)
 
 
@@ -76,7 +80,8 @@ def scaled_squared_error(predicted: Tensor, reference: Tensor, variance: Tensor 
     if variance is not None:
         size = torch.maximum(size - variance.sum((-2, -1)), size / 10)
     squared = (predicted - reference).square().sum((-2, -1))
-    return (torch.where(size > 0, squared, 0.0) / torch.where(size > 0, size, 1.0)).mean()
+    alive = size > _least(size) ** 2
+    return (torch.where(alive, squared, 0.0) / torch.where(alive, size, 1.0)).mean()
 
 
 def cosine_and_magnitude(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
@@ -85,7 +90,8 @@ def cosine_and_magnitude(predicted: Tensor, reference: Tensor, variance: Tensor 
     .. math:: 1 - \frac{\hat\phi \cdot \phi}{(|\hat\phi| + \epsilon) (|\phi| + \epsilon)}
         + \log^2\frac{|\hat\phi| + \epsilon}{|\phi| + \epsilon}
 
-    with epsilon a thousandth of the task's root mean squared row length. ``variance`` is not used.
+    with epsilon a thousandth of the task's root mean squared row length; tasks whose reference is zero give 0.
+    ``variance`` is not used.
 
     Args: those of :func:`relative_squared_error`.
 
@@ -93,10 +99,12 @@ def cosine_and_magnitude(predicted: Tensor, reference: Tensor, variance: Tensor 
     >>> float(cosine_and_magnitude(once, once)) < 0.01 < float(cosine_and_magnitude(once, twice))
     True
     """
-    small = _positive(1e-3 * _length(reference).square().mean(-1, keepdim=True).sqrt())
-    lengths = [_length(values) + small for values in (predicted, reference)]
-    cosine = (predicted * reference).sum(-1) / (lengths[0] * lengths[1])
-    return (1 - cosine + (lengths[0] / lengths[1]).log().square()).mean()
+    typical = _length(reference).square().mean(-1, keepdim=True).sqrt()
+    alive = typical > _least(typical)
+    small = 1e-3 * torch.where(alive, typical, 1.0)
+    far, near = (_length(values) + small for values in (predicted, reference))
+    cosine = (predicted / far.unsqueeze(-1) * reference / near.unsqueeze(-1)).sum(-1)
+    return torch.where(alive, 1 - cosine + (far.log() - near.log()).square(), 0.0).mean()
 
 
 def importance_cross_entropy(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
@@ -114,16 +122,21 @@ def importance_cross_entropy(predicted: Tensor, reference: Tensor, variance: Ten
     tensor(0.6931)
     """
     importance = reference.abs()
-    small = _positive(1e-3 * importance.mean(-1, keepdim=True))
-    shares = importance / _positive(importance.sum(-1, keepdim=True))
-    guesses = predicted.abs() + small
-    return -(shares * (guesses / guesses.sum(-1, keepdim=True)).log()).sum(-1).mean()
+    typical = importance.mean(-1, keepdim=True)
+    alive = typical > _least(typical)
+    typical = torch.where(alive, typical, 1.0)
+    guesses = predicted.abs() + 1e-3 * typical
+    unlikely = guesses.sum(-1, keepdim=True).log() - guesses.log()
+    return torch.where(alive, importance / importance.shape[-1] / typical * unlikely, 0.0).sum(-1).mean()
 
 
 def _length(values: Tensor) -> Tensor:
-    """Euclidean length over the last dimension, whose gradient is finite at 0 too."""
-    return _positive(values.square().sum(-1)).sqrt()
+    """Euclidean length over the last dimension, with a gradient of 0 at 0."""
+    squares = values.square().sum(-1)
+    alive = squares > _least(squares) ** 2
+    return torch.where(alive, torch.where(alive, squares, 1.0).sqrt(), 0.0)
 
 
-def _positive(values: Tensor) -> Tensor:
-    return values.clamp(min=torch.finfo(values.dtype).tiny)
+def _least(values: Tensor) -> float:
+    """What is shorter counts as zero: its reciprocal's fourth power still is a number."""
+    return float(torch.finfo(values.dtype).tiny) ** 0.25

@@ -1,6 +1,7 @@
 """Each loss of its formula, written out a row at a time."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from captum_meta.learners import MAML
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.optim import FirstOrder
 from captum_meta.tasks import SyntheticTaskFamily
+from captum_meta.types import ExplanationTask
 
 LOSSES = {
     "mean": losses.mean_squared_error,
@@ -70,6 +72,41 @@ def test_gradients_are_finite_where_attributions_are_zero(name: str) -> None:
         predicted = torch.zeros(2, 3, 4, requires_grad=True)
         (gradient,) = torch.autograd.grad(LOSSES[name](predicted, reference), [predicted])
         assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("size", [0.0, 1e-42, 1e-30, 1e-19, 1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("zeros", ["rows", "players", "none"])
+def test_second_derivatives_are_finite_whatever_is_zero_or_small(name: str, size: float, zeros: str) -> None:
+    reference = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)) * size
+    reference[:, 1 if zeros == "rows" else slice(None), 2 if zeros == "players" else slice(None)] *= float(zeros == "none")
+    for start in (torch.zeros(2, 3, 4), 1e-30 * torch.ones(2, 3, 4), reference, torch.ones(2, 3, 4)):
+        predicted = start.clone().requires_grad_()
+        loss = LOSSES[name](predicted, reference)
+        (gradient,) = torch.autograd.grad(loss, predicted, create_graph=True)
+        assert loss.isfinite() and gradient.isfinite().all()
+        if gradient.requires_grad:
+            (second,) = torch.autograd.grad((gradient * torch.ones_like(gradient)).sum(), predicted, allow_unused=True)
+            assert second is None or second.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_second_order_maml_survives_rows_without_attributions(name: str) -> None:
+    torch.manual_seed(0)
+    rows = SyntheticTaskFamily("shapley", tasks_per_batch=3, rows=10, seed=5)[6]
+    attributions, effects, total = rows.attributions.clone(), rows.evidence.effects.clone(), rows.evidence.total.clone()
+    attributions[:, ::3], effects[:, ::3], total[:, ::3] = 0.0, 0.0, 0.0
+    rows = replace(
+        rows, attributions=attributions, evidence=replace(rows.evidence, effects=effects, total=total, coalitions=None)
+    )
+    learner = MAML(ShapleyExplainer(16, 1), steps=3, inner_loss=LOSSES[name]).train()
+    optimizer = torch.optim.Adam(learner.parameters(), 0.01)
+    for _ in range(4):
+        optimizer.zero_grad()
+        learner.loss(ExplanationTask(rows[:, :6], rows[:, 6:])).backward()
+        assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in learner.parameters())
+        optimizer.step()
+    assert all(parameter.isfinite().all() for parameter in learner.parameters())
 
 
 def test_a_reference_whose_square_underflows_has_no_relative_error() -> None:

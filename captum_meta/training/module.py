@@ -18,6 +18,7 @@ from captum_meta.learners.storage import build, configuration
 from captum_meta.losses import relative_errors
 from captum_meta.metrics import AttributionError
 from captum_meta.training.chunks import loss_in_chunks
+from captum_meta.training.guard import FiniteSteps, told
 from captum_meta.types import ExplanationTask
 
 _LEARNER = "captum_meta learner"
@@ -33,6 +34,9 @@ class MetaLearningModule(LightningModule):
     Random numbers drawn in a step follow from the seed and the step's number, so that a resumed run draws the same ones.
     Validation logs ``error`` (mean over tasks, each at most 3) and ``log error`` with the labels' noise taken off, and the
     mean and median :class:`~captum_meta.metrics.AttributionError` for each family and number of support rows.
+
+    A step whose loss or gradient is not finite is left out with a warning and counted, ``train/steps left out``; five in a
+    row end the run with an error. In half precision the gradient scaler does that.
 
     Args:
         learner: the meta-learner; its parameters are what is trained, all of them where none requires a gradient, as in
@@ -95,6 +99,7 @@ class MetaLearningModule(LightningModule):
             "task_chunk_size",
             logger=False,
         )
+        self.finite_steps = FiniteSteps()
         self._error, self._log_error = MeanMetric(), MeanMetric()
         self._errors: list[AttributionError] = []
 
@@ -113,7 +118,7 @@ class MetaLearningModule(LightningModule):
                 losses.append(self._loss(share))
         loss = torch.stack(losses).mean()
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return loss
+        return told(loss)
 
     def _precise(self, tasks: ExplanationTask) -> ExplanationTask:
         """In the precision of the learner."""
@@ -178,6 +183,9 @@ class MetaLearningModule(LightningModule):
         return module
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # which leaves out steps by itself
+            self.finite_steps.admit(self.learner, self.trainer.global_step)
+            self.log("train/steps left out", float(self.finite_steps.left_out))
         if self.alternate is None:
             return
         parts = list(self.learner.parts().values())

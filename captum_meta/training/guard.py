@@ -1,0 +1,59 @@
+"""Steps of training whose loss or gradient is not finite are not taken."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import Tensor, nn
+
+_MOST_IN_A_ROW = 5
+
+
+class FiniteSteps:
+    """Counts the steps that are left out, and ends a run in which nothing is learned any more.
+
+    Attributes:
+        left_out: steps left out so far.
+    """
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._in_a_row = 0
+
+    def admit(self, module: nn.Module, step: int) -> None:
+        """Take the gradients away if one is not finite, so that an optimizer changes neither weights nor memory.
+
+        After a backward pass through :func:`told` a loss that was not finite has left no finite gradient. Ranks that average
+        their gradients need not be asked: they have the same ones.
+
+        Raises:
+            RuntimeError: for the fifth step in a row.
+        """
+        gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
+        broken = [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]
+        if not broken:
+            self._in_a_row = 0
+            return
+        self.left_out += 1
+        self._in_a_row += 1
+        which = f"the gradient of {broken[0]}" + (f" and {len(broken) - 1} more" if len(broken) > 1 else "")
+        if self._in_a_row == _MOST_IN_A_ROW:
+            raise RuntimeError(
+                f"{_MOST_IN_A_ROW} steps in a row, up to step {step}, had no finite loss or gradient (last {which}); the "
+                "weights are those before them. Lower the learning rate, clip gradients (Trainer(gradient_clip_val=1.0)), and see "
+                "that the tasks' attributions and evidence are finite."
+            )
+        warnings.warn(f"Step {step} is left out: {which} is not finite.", stacklevel=3)
+        for value in module.parameters():
+            value.grad = None
+
+
+def told(loss: Tensor) -> Tensor:
+    """The same loss; where it is not finite, its gradients are not either.
+
+    >>> import torch
+    >>> x = torch.zeros((), requires_grad=True)
+    >>> torch.autograd.grad(told(x + torch.inf), x)[0].isfinite().item(), torch.autograd.grad(told(3 * x), x)[0].item()
+    (False, 3.0)
+    """
+    return loss * (1 + 0 * loss.detach())

@@ -1,0 +1,83 @@
+"""Steps whose loss or gradient is not finite are left out, counted and logged, and several in a row end the run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+from test_module import data, quiet
+from torch import Tensor
+
+from captum_meta.learners import ZeroShot
+from captum_meta.nn import ShapleyExplainer
+from captum_meta.training import MetaLearningModule
+from captum_meta.types import ExplanationTask
+
+BROKEN = {
+    "NaN loss": lambda loss, first: loss * torch.nan,
+    "infinite loss with a finite gradient": lambda loss, first: loss + torch.inf,
+    "finite loss with a gradient of NaN": lambda loss, first: loss + (first.sum() * 0).sqrt() * 0,
+    "finite loss with an infinite gradient": lambda loss, first: loss + (first * 0).sqrt().sum(),
+}
+
+
+class Breaking(ZeroShot):
+    """Breaks in the steps of the numbers ``when``."""
+
+    def __init__(self, how: str, when: set[int]) -> None:
+        torch.manual_seed(0)
+        super().__init__(ShapleyExplainer(8, 1))
+        self.how, self.when, self.number = how, when, 0
+        self.seen: list[list[Tensor]] = []
+
+    def begin_step(self, number: int) -> None:
+        self.number = number
+        self.seen.append([parameter.detach().clone() for parameter in self.parameters()])
+
+    def loss(self, tasks: ExplanationTask) -> Tensor:
+        loss = super().loss(tasks)
+        return BROKEN[self.how](loss, next(self.explainer.parameters())) if self.number in self.when else loss
+
+
+def run(learner: Breaking, folder: Path, **arguments: object) -> Trainer:
+    trainer = quiet(folder, enable_checkpointing=False, **arguments)
+    trainer.fit(MetaLearningModule(learner, warmup_steps=1, schedule="constant"), data(folder, steps_per_epoch=12))
+    return trainer
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("settings", [{}, {"gradient_clip_val": 1.0}], ids=["plain", "clipped"])
+def test_broken_steps_are_left_out_and_counted(how: str, settings: dict[str, object], tmp_path: Path) -> None:
+    learner = Breaking(how, {2, 3, 7})
+    with pytest.warns(UserWarning, match="Step 2 is left out: the gradient of explainer"):
+        trainer = run(learner, tmp_path, **settings)
+    assert trainer.global_step == 12
+    assert trainer.logged_metrics["train/steps left out"] == 3
+    assert all(parameter.isfinite().all() for parameter in learner.parameters())
+    changed = [
+        any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+        for before, after in zip(learner.seen[:-1], learner.seen[1:], strict=True)
+    ]
+    assert [number for number, moved in enumerate(changed) if not moved] == [2, 3, 7]
+
+
+def test_steps_that_are_fine_are_what_they_were(tmp_path: Path) -> None:
+    learner = Breaking("NaN loss", {})  # type: ignore[arg-type]
+    trainer = run(learner, tmp_path)
+    assert trainer.logged_metrics["train/steps left out"] == 0
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_several_in_a_row_end_the_run(how: str, tmp_path: Path) -> None:
+    learner = Breaking(how, set(range(3, 99)))
+    with pytest.raises(RuntimeError, match=r"5 steps in a row, up to step 7, .*Lower the learning rate"), pytest.warns():
+        run(learner, tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(learner.seen[3], learner.parameters(), strict=True))
+
+
+def test_accumulated_gradients_are_left_out_together(tmp_path: Path) -> None:
+    learner = Breaking("NaN loss", {1})
+    with pytest.warns(UserWarning, match="Step 1 is left out"):
+        trainer = run(learner, tmp_path, accumulate_grad_batches=3)
+    assert trainer.logged_metrics["train/steps left out"] == 1
+    assert all(parameter.isfinite().all() for parameter in learner.parameters())
