@@ -77,6 +77,6 @@ _NO_GRADIENT = (
 )
 
 
-def says_no_gradient(error: RuntimeError) -> bool:
+def says_no_gradient(error: Exception) -> bool:
     """Whether the error says that the model cannot be differentiated, rather than that something is wrong."""
     return any(sentence in str(error) for sentence in _NO_GRADIENT)

@@ -17,6 +17,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from captum_meta import _captum
+from captum_meta._model import wide
 from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._support import Support, player_attributions
 from captum_meta.attr._units import InUnits
@@ -110,7 +111,7 @@ class Frontend:
             attributions = teacher.attribute(inputs, target=target, **arguments)
         if attributions is None:
             games = [game]
-            if game.n_rows == game.n_examples:
+            if game.n_rows == game.n_examples and not game.together:
                 games = [game.take(rows) for rows in torch.arange(game.n_examples, device=game.device).split(8)]
             shown = _captum.progress(games, desc=f"{type(self).__name__} reference") if show_progress else games
             values = torch.cat([self._reference(part) for part in shown])
@@ -193,11 +194,11 @@ class Frontend:
 
     def _explanations(self, support: Support, key: Hashable) -> Explanations:
         explanations = support.explanations(lambda game: self._viewed(self._measure_support(game, key), game))
-        evidence = explanations.evidence
-        broken = ~(evidence.effects.flatten(1).isfinite().all(1) & evidence.total.isfinite())
-        if bool(broken.any()):
-            rows = broken.nonzero().flatten().tolist()
-            raise ValueError(f"The model's numbers are not finite around the support rows {rows}: leave these rows out.")
+        broken = (~explanations.evidence.total.isfinite()).nonzero().flatten().tolist()
+        if broken:
+            raise ValueError(
+                f"The model's output is not finite at the support rows {broken}, or at their baselines: leave these out."
+            )
         return explanations.to(dtype=_working_dtype(explanations.attributions))
 
     @torch.inference_mode(False)
@@ -262,6 +263,6 @@ def _working_dtype(values: Tensor) -> torch.dtype:
 
 
 def of_inputs(values: Tensor, game: Game, players: Players | None = None) -> tuple[Tensor, ...]:
-    """Attributions ``(R, M)`` in the shapes of the inputs and in their floating dtypes; in their own for whole numbers."""
+    """Attributions ``(R, M)`` in the shapes of the inputs, and in their dtypes, but for half precision and whole numbers."""
     parts = zip((players or game.players).of_elements(values), game.inputs, strict=True)
-    return tuple(part.to(x.dtype) if x.is_floating_point() else part for part, x in parts)
+    return tuple(part.to(wide(x).dtype) if x.is_floating_point() else part for part, x in parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
@@ -10,13 +10,15 @@ from torch import Tensor
 from captum_meta.attr._frontend import Frontend, chunks, of_inputs, plain_arithmetic
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley, measure_support
+from captum_meta.evidence.shapley import BORDER_PLAYERS
 from captum_meta.types import Evidence
 
 _EXACT_PLAYERS = 12
 _REFERENCE_COALITIONS, _REFERENCE_PLAYERS = 32, 1024
-_DEFAULT_PLAYERS = 32
 _MAX_COALITIONS = 2048
 """Where a tolerance is asked for and no budget is given."""
+Accept = Callable[[Evidence, Tensor, Tensor], Tensor]
+"""Which rows ``(R,)`` need no more coalitions: from their evidence, attributions ``(R, M)`` and error bounds ``(R,)``."""
 
 
 class ShapleyFrontend(Frontend):
@@ -24,38 +26,54 @@ class ShapleyFrontend(Frontend):
 
     kind = "shapley"
 
-    def _predict(self, game: Game, n_samples: int | None, seed: int) -> Tensor:
+    def _predict(self, game: Game, budgets: int | Tensor | None, seed: int) -> Tensor:
         """Attributions ``(N * K, M)``."""
-        evidence = self._viewed(measure_shapley(game, n_samples, seed), game)
-        return self._explain(evidence, _key(game, n_samples)).attributions
+        evidence = self._viewed(measure_shapley(game, budgets, seed), game)
+        return self._explain(evidence, _key(game, budgets)).attributions
+
+    def _predict_with_bounds(self, game: Game, budgets: int | Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+        """Attributions ``(N * K, M)`` and bounds on their errors ``(N * K,)``."""
+        evidence, key = self._viewed(measure_shapley(game, budgets, seed), game), _key(game, budgets)
+        values = self._explain(evidence, key).attributions
+        return values, self._bound(evidence, values, key)
 
     def _predict_within(
-        self, game: Game, n_samples: int | None, tolerance: float | None, seed: int
+        self, game: Game, budgets: int | Tensor | None, tolerance: float, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """Attributions ``(N * K, M)`` and bounds on their errors ``(N * K,)``.
-
-        With a tolerance the coalitions are evaluated in rounds, each as large as all before, and a row leaves when its
-        bounds are within it.
-        """
-        if tolerance is not None and not tolerance > 0:
+        """The same in rounds: a row leaves when its bounds are within the tolerance."""
+        if not tolerance > 0:
             raise ValueError(f"tolerance must be positive, got {tolerance}: pass the relative squared error you accept.")
-        limit = _MAX_COALITIONS if n_samples is None and tolerance is not None else n_samples
-        measurement = ShapleyMeasurement(game, limit, seed)
-        rows = torch.arange(game.n_rows, device=game.device)
-        count = measurement.length if tolerance is None else min(2 * game.players.count, measurement.length)
-        n_outputs = measurement.total.shape[-1]
-        attributions = measurement.total.new_zeros(game.n_rows, n_outputs, game.players.count)
+        limit = _MAX_COALITIONS if budgets is None else budgets
+        return self._predict_in_rounds(game, limit, 2, lambda evidence, values, bounds: bounds <= tolerance, seed)
+
+    def _predict_in_rounds(
+        self, game: Game, budgets: int | Tensor, first: int, accept: Accept, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Attributions and bounds; coalitions are evaluated in rounds, each as large as all before.
+
+        Args:
+            budgets: the most that a row may cost, in coalitions; a number or ``(N,)``.
+            first: coalitions of the first round, for each of the row's players.
+            accept: a row leaves where it accepts all of its outputs.
+        """
+        measurement = ShapleyMeasurement(game, budgets, seed)
+        n_outputs, n_players = measurement.total.shape[-1], game.players.count
+        limits, own = measurement.planned.sum(1), game.mask.sum(1)
+        attributions = measurement.total.new_zeros(game.n_rows, n_outputs, n_players)
         bounds = torch.full_like(attributions[..., 0], torch.nan)
+        rows = torch.arange(game.n_rows, device=game.device)
         while len(rows):
-            measurement.evaluate(count, torch.zeros_like(game.mask[:, 0]).index_fill(0, rows, True))
-            evidence, key = self._viewed(measurement.evidence(rows), game.take(rows)), _key(game, count)
+            counts = torch.minimum(first * own, limits)
+            measurement.evaluate(counts, torch.zeros_like(game.mask[:, 0]).index_fill(0, rows, True))
+            evidence = self._viewed(measurement.evidence(rows), game.take(rows))
+            key = _key(game, int(counts[rows].max()))
             values = self._explain(evidence, key).attributions
-            bounds[rows] = self._bound(evidence, values, key).to(bounds).unflatten(0, (-1, n_outputs))
+            found = self._bound(evidence, values, key)
+            done = accept(evidence, values, found).unflatten(0, (-1, n_outputs)).all(-1)
+            bounds[rows] = found.to(bounds).unflatten(0, (-1, n_outputs))
             attributions[rows] = values.to(attributions).unflatten(0, (-1, n_outputs))
-            if count >= measurement.length:
-                break
-            rows = rows[~(bounds[rows] <= (tolerance or 0.0)).all(-1)]
-            count = min(2 * count, measurement.length)
+            rows = rows[~(done | (counts >= limits)[rows])]
+            first *= 2
         return attributions.flatten(0, 1), bounds.flatten()
 
     def _bound(self, evidence: Evidence, attributions: Tensor, key: Hashable) -> Tensor:
@@ -86,7 +104,7 @@ class ShapleyFrontend(Frontend):
         n_players = game.players.count
         if n_players <= _EXACT_PLAYERS and len(game.players.mask) == 1:
             everything = all_coalitions(n_players, game.device).expand(game.n_rows, -1, -1)
-            worths = game.worths(everything)
+            worths = game.values(everything)
             assert worths.shape[-1] == 1, "The model has several outputs: pass target= to select the one to explain."
             with plain_arithmetic(game.device):
                 return shapley_values(worths.squeeze(-1))
@@ -101,17 +119,15 @@ class ShapleyFrontend(Frontend):
             return learner.explainer(evidence).attributions
 
 
-def _key(game: Game, n_samples: int | None) -> int:
+def _key(game: Game, budgets: int | Tensor | None) -> int:
     """Coalitions of the border that are measured; -1 where all of it is. States differ by it and by nothing else."""
     n_players = game.players.count
-    if n_samples is None:
-        return -1 if n_players <= _DEFAULT_PLAYERS else 0
-    return -1 if n_samples >= 2 * n_players else n_samples
+    if budgets is None:
+        return -1 if n_players <= BORDER_PLAYERS else 0
+    most = int(torch.as_tensor(budgets).max())
+    return -1 if most >= 2 * n_players else most
 
 
-def rows_at_once(perturbations_per_eval: int, n_examples: int) -> int | None:
-    """Rows of the model evaluated together: Captum's coalitions of all examples; our own default where it is 1."""
-    assert isinstance(perturbations_per_eval, int) and perturbations_per_eval >= 1, (
-        f"perturbations_per_eval must be a positive whole number, got {perturbations_per_eval!r}."
-    )
-    return None if perturbations_per_eval == 1 else perturbations_per_eval * n_examples
+def rows_at_once(perturbations_per_eval: int | None, n_examples: int) -> int | None:
+    """Rows of the model evaluated together: so many coalitions of all examples; None for as many as fit into memory."""
+    return None if perturbations_per_eval is None else perturbations_per_eval * n_examples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from captum_meta.attr._arguments import checked
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._path import real
 from captum_meta.evidence import Game, path_slopes
-from captum_meta.evidence.measure import row_keys
-from captum_meta.evidence.players import join
+from captum_meta.evidence.rows import row_keys
+from captum_meta.games.players import join
 from captum_meta.types import Evidence
 
 _REFERENCE_DRAWS = 200
@@ -150,11 +151,10 @@ class _Draws:
         middles = tuple(
             b + alphas.to(x).reshape(-1, *[1] * (x.dim() - 1)) * (x - b) for x, b in zip(ends, starts, strict=True)
         )
-        self.slopes = path_slopes(_with_inputs(repeated, middles), torch.ones(1))[0].squeeze(-1)
         self.delta = join(wide(x) - wide(b) for x, b in zip(ends, starts, strict=True))
-        one = torch.ones(1)
-        change = _with_inputs(repeated, ends).at(one) - _with_inputs(repeated, starts).at(one)
-        self.change = change.flatten()
+        one, last = torch.ones(1), _with_inputs(repeated, ends)
+        self.change = last.at(one).flatten() - _with_inputs(last, starts).at(one).flatten()
+        self.slopes = path_slopes(_with_inputs(last, middles), one)[0].squeeze(-1)
 
     def _mean(self, values: Tensor) -> Tensor:
         return values.unflatten(0, (-1, self.n_samples)).mean(1)
@@ -215,9 +215,7 @@ def _spread_over(baselines: Tensor, x: Tensor, n_samples: int, keys: Tensor, see
 
 def _with_inputs(game: Game, inputs: tuple[Tensor, ...]) -> Game:
     """The same game at other inputs."""
-    other = game.take(torch.arange(game.n_examples, device=game.device))
-    other.inputs = inputs
-    return other
+    return game.of(replace(game.batch, inputs=inputs))
 
 
 def _normal(keys: Tensor, shape: tuple[int, ...], seed: int) -> Tensor:

@@ -20,7 +20,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
     """Shapley values of many rows at once, for the price of three gradients and the border.
 
     Every row costs three gradients (9 evaluations) and ``n_samples`` coalitions; what they leave open the meta-learned
-    explainer fills in. The answer is exact where ``n_samples`` covers all coalitions.
+    explainer fills in. A call costs up to nine evaluations more, which tell whether rows may be evaluated apart. The answer
+    is exact where ``n_samples`` covers all coalitions.
 
     Args:
         forward_func: the model, as in Captum.
@@ -48,7 +49,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         additional_forward_args: Any = None,
         feature_mask: Tensor | tuple[Tensor, ...] | None = None,
         n_samples: int | None = None,
-        perturbations_per_eval: int = 1,
+        perturbations_per_eval: int | None = None,
         return_input_shape: bool = True,
         show_progress: bool = False,
         *,
@@ -60,8 +61,9 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
 
         Args:
             inputs, baselines, target, additional_forward_args, feature_mask, return_input_shape: as in Captum.
-            n_samples: coalitions evaluated a row. None: all 2M of the border where M <= 32, else none; 0: gradients only.
-            perturbations_per_eval: coalitions of all rows evaluated at once; 1 lets us choose.
+            n_samples: coalitions evaluated per row. None: the 2M of one player and of all but one, where M <= 256, else
+                none, with a warning; 0: gradients only, and two coalitions for each player whose gradient vanishes.
+            perturbations_per_eval: the most coalitions of all rows that are evaluated at once; None chooses.
             show_progress: show how many of the batches of coalitions have been evaluated.
             tolerance: stop spending on a row as soon as its error estimate is at most this; ``n_samples`` (by default 2,048,
                 or all there are) is then the most that a row may cost.
@@ -77,10 +79,12 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs))
         label = f"{self.get_name()} attribution" if show_progress else None
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows, label)
-        if tolerance is None and not return_error_estimate:
-            values = self._predict(game, n_samples, seed)
-        else:
+        if tolerance is not None:
             values, bounds = self._predict_within(game, n_samples, tolerance, seed)
+        elif return_error_estimate:
+            values, bounds = self._predict_with_bounds(game, n_samples, seed)
+        else:
+            values = self._predict(game, n_samples, seed)
         assert len(values) == game.n_rows, (
             "The model has several outputs a row, which KernelShap cannot explain at once: pass target= to select one."
         )

@@ -122,6 +122,6 @@ class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
     ) -> Game:
         """The rest of the model, as a game whose players are the elements of the layers' activations."""
         whole = Game(self.forward_func, inputs, baselines, target, additional_forward_args, None, max_rows)
-        extra = whole.additional_forward_args or ()
+        extra = whole.batch.extra or ()
         end, start = (model.activations(side, extra, max_rows) for side in (whole.inputs, whole.baselines))
         return Game(model, end, start, target, (*whole.inputs, *extra), None, max_rows)

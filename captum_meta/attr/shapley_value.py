@@ -14,6 +14,14 @@ from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensors
 from captum_meta.attr._arguments import checked
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
+from captum_meta.estimators import permutation_variance
+from captum_meta.evidence.shapley import BORDER_PLAYERS
+from captum_meta.types import Evidence
+
+_PERMUTATIONS = 25
+"""Captum's default."""
+_FIRST_ROUND = 4
+"""Coalitions of each player that no row goes without."""
 
 
 class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
@@ -48,7 +56,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         additional_forward_args: Any = None,
         feature_mask: Tensor | tuple[Tensor, ...] | None = None,
         n_samples: int | None = None,
-        perturbations_per_eval: int = 1,
+        perturbations_per_eval: int | None = None,
         show_progress: bool = False,
         *,
         tolerance: float | None = None,
@@ -59,9 +67,10 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
 
         Args:
             inputs, baselines, target, additional_forward_args, feature_mask: as in Captum.
-            n_samples: permutations, worth M coalitions each. None: all 2M of the border where M <= 32, else none;
-                0: gradients only.
-            perturbations_per_eval: coalitions of all rows evaluated at once; 1 lets us choose.
+            n_samples: permutations, worth M coalitions each, M being a row's own number of players. None: each row is given
+                coalitions in rounds until it is as exact as Captum's default of 25 permutations would be, 25M at most;
+                beyond 256 players gradients only, with a warning. 0: gradients only.
+            perturbations_per_eval: the most coalitions of all rows that are evaluated at once; None chooses.
             show_progress: show how many of the batches of coalitions have been evaluated.
             tolerance, return_error_estimate: as for :class:`MetaKernelShap`.
             seed: of the coalitions sampled inside the border.
@@ -74,12 +83,22 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs, empty=ValueError))
         label = f"{self.get_name()} attribution" if show_progress else None
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows, label)
-        budget = None if n_samples is None else n_samples * game.players.count
-        if tolerance is None and not return_error_estimate:
-            values = self._predict(game, budget, seed)
+        budgets = None if n_samples is None else n_samples * game.players.mask.sum(1)
+        if tolerance is not None:
+            values, bounds = self._predict_within(game, budgets, tolerance, seed)
+        elif n_samples is None and game.players.count <= BORDER_PLAYERS:
+            most = _PERMUTATIONS * game.players.mask.sum(1)
+            values, bounds = self._predict_in_rounds(game, most, _FIRST_ROUND, _as_exact_as_permutations, seed)
+        elif return_error_estimate:
+            values, bounds = self._predict_with_bounds(game, budgets, seed)
         else:
-            values, bounds = self._predict_within(game, budget, tolerance, seed)
-        outputs = game.output_shape or ()
+            values = self._predict(game, budgets, seed)
+        outputs = game.output_shape
         shaped = tuple(part.reshape(game.n_rows, *outputs, *part.shape[1:]) for part in self._elements(game, values))
         attributions = _captum.format_output(is_tuple, shaped)
         return (attributions, bounds.reshape(game.n_rows, *outputs)) if return_error_estimate else attributions
+
+
+def _as_exact_as_permutations(evidence: Evidence, attributions: Tensor, bounds: Tensor) -> Tensor:
+    """Whether the error bound is below the error to be expected of 25 permutations."""
+    return bounds * attributions.square().sum(-1) <= permutation_variance(evidence) / _PERMUTATIONS

@@ -34,6 +34,7 @@ from captum_meta.benchmark.methods import (
 from captum_meta.benchmark.problem import Counted, Problem
 from captum_meta.benchmark.references import Reference, exact_shapley, long_path, sampled_shapley
 from captum_meta.benchmark.report import Measurement, ModelBenchmark
+from captum_meta.evidence import Game
 
 _STEPS = (3, 5, 10, 20, 50)
 _FEW, _FEW_MULTIPLES, _MANY_MULTIPLES = 64, (0, 2, 4, 8, 16), (0, 0.25, 1, 4)
@@ -126,11 +127,11 @@ def benchmark_model(
 
 def _with_gradient(problem: Problem) -> Problem:
     """Whether the model can be differentiated, and gives one number a row."""
-    game = problem.game()
+    game = Game(problem.model, **problem.arguments)
     ends = game.at(torch.ones(1))
     if game.n_rows != game.n_examples or ends.shape[-1] != 1:
         raise ValueError(
-            f"The model must give one number a row, it gives {tuple(game.output_shape or ())} outputs for each of "
+            f"The model must give one number a row, it gives {tuple(game.output_shape)} outputs for each of "
             f"{game.n_rows} rows: pass target= to select one, or return one entry for each example."
         )
     first = game.take(torch.zeros(1, dtype=torch.long, device=game.device))

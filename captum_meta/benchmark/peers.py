@@ -32,7 +32,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def captum_kernel_shap(problem: Problem, budget: int) -> Tensor:
     """Captum's KernelShap, which evaluates f(x) once more than its samples."""
-    arguments = {"n_samples": budget - 1, "perturbations_per_eval": min(budget, problem.game().max_rows)}
+    arguments = {"n_samples": budget - 1, "perturbations_per_eval": min(budget, problem.game().evaluation.max_rows)}
     with seeded(problem.seed):
         return player_values(problem, KernelShap(problem.model).attribute(**problem.arguments, **arguments))
 
@@ -70,7 +70,7 @@ class RowGame:
 
     def _evaluate(self, members: np.ndarray) -> np.ndarray:
         coalitions = torch.as_tensor(members, device=self.game.device)[None]
-        return self.game.worths(coalitions)[0, :, 0].double().cpu().numpy()
+        return self.game.values(coalitions)[0, :, 0].double().cpu().numpy()
 
 
 def _by_row(problem: Problem, explain: Callable[[RowGame, int], np.ndarray]) -> Tensor:

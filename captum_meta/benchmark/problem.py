@@ -47,8 +47,10 @@ class Problem:
         return 9 if self.has_gradient else 2
 
     def game(self) -> Game:
-        """The rows to explain."""
-        return Game(self.model, **self.arguments)
+        """The rows to explain, of a model that is known to answer for each of them alone."""
+        game = Game(self.model, **self.arguments)
+        game.evaluation.together = False
+        return game
 
 
 def player_values(problem: Problem, attributions: Tensor | tuple[Tensor, ...]) -> Tensor:

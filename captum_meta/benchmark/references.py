@@ -49,10 +49,10 @@ def _rows_at_once(game: Game) -> int:
 def exact_shapley(game: Game, advance: Callable[[], None] = _nothing) -> Reference:
     """Shapley values from all coalitions; ``advance`` is called after each row."""
     everything = all_coalitions(game.players.count, game.device).unsqueeze(0)
-    game.max_rows = _rows_at_once(game)
+    game.evaluation.max_rows = _rows_at_once(game)
     worths = []
     for row in range(game.n_rows):
-        worths.append(game.take(torch.tensor([row], device=game.device)).worths(everything).squeeze(-1).double())
+        worths.append(game.take(torch.tensor([row], device=game.device)).values(everything).squeeze(-1).double())
         advance()
     values = shapley_values(torch.cat(worths)).float()
     return Reference(values, torch.zeros_like(values), f"exact, from all {everything.shape[1]} coalitions")
@@ -64,7 +64,7 @@ def sampled_shapley(game: Game, pairs: int, seed: int = 1, advance: Callable[[],
     Reference: Mitchell, Cooper, Frank and Holmes, *Sampling Permutations for Shapley Value Estimation*, JMLR 2022.
     """
     n_players = game.players.count
-    game.max_rows = _rows_at_once(game)
+    game.evaluation.max_rows = _rows_at_once(game)
     steps = torch.arange(n_players + 1, device=game.device)
     total = torch.zeros(game.n_rows, n_players, dtype=torch.float64, device=game.device)
     squares = torch.zeros_like(total)
@@ -73,7 +73,7 @@ def sampled_shapley(game: Game, pairs: int, seed: int = 1, advance: Callable[[],
         both = torch.zeros(game.n_rows, len(some), n_players, dtype=torch.float64, device=game.device)
         for rank in (order.argsort(-1), order.flip(-1).argsort(-1)):
             members = (rank.unsqueeze(1) < steps.unsqueeze(1)).flatten(0, 1)
-            worths = game.worths(members.expand(game.n_rows, -1, -1)).squeeze(-1).double()
+            worths = game.values(members.expand(game.n_rows, -1, -1)).squeeze(-1).double()
             gains = worths.unflatten(1, (len(some), -1)).diff(dim=-1)
             both += gains.gather(2, rank.expand(game.n_rows, -1, -1)) / 2
         total += both.sum(1)

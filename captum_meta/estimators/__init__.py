@@ -5,6 +5,7 @@ from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
+from captum_meta.estimators.permutations import permutation_variance
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "kernel_matrix",
     "kernel_shapley_values",
     "path_nodes",
+    "permutation_variance",
     "plan_coalitions",
     "sample_coalitions",
     "shapley_values",

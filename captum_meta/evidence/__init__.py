@@ -1,16 +1,12 @@
 """What is measured on the explained model: players, coalitions and gradients along the path."""
 
-from captum_meta.evidence.game import Game
 from captum_meta.evidence.layer import LayerModel, layer_output
-from captum_meta.evidence.measure import (
-    ShapleyMeasurement,
-    measure_shapley,
-    measure_support,
-    with_elements,
-)
+from captum_meta.evidence.measure import measure_shapley, measure_support
 from captum_meta.evidence.padding import pad_coalitions, pad_elements, pad_players
 from captum_meta.evidence.path import measure_bent_path, measure_path, path_slopes
-from captum_meta.evidence.players import Players
+from captum_meta.evidence.rows import row_keys, with_elements
+from captum_meta.evidence.shapley import ShapleyMeasurement
+from captum_meta.games import Game, Players
 
 __all__ = [
     "Game",
@@ -26,5 +22,6 @@ __all__ = [
     "pad_elements",
     "pad_players",
     "path_slopes",
+    "row_keys",
     "with_elements",
 ]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta._model import untouched
-from captum_meta.evidence.arguments import take_rows
-from captum_meta.evidence.game import Game
+from captum_meta.games import Game
+from captum_meta.games.arguments import take_rows
 
 Tensors = tuple[Tensor, ...]
 
@@ -98,7 +98,7 @@ def layer_output(game: Game, layer: str) -> Tensor:
     Raises:
         ValueError: if there is no such module, or it does not run once a forward with an entry for each example.
     """
-    model = game.forward_func
+    model = game.batch.forward_func
     modules = dict(model.named_modules()) if isinstance(model, torch.nn.Module) else {}
     if layer not in modules:
         raise ValueError(
@@ -111,6 +111,7 @@ def layer_output(game: Game, layer: str) -> Tensor:
         value = output[0] if isinstance(output, tuple) else output
         outputs.append(value.detach().flatten(1) if value.dim() > 1 else value.detach().unsqueeze(-1))
 
+    game.at(torch.ones(1))  # the first evaluation asks for more than these rows
     handle = modules[layer].register_forward_hook(keep)
     try:
         game.at(torch.ones(1))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from captum_meta.estimators import gauss_legendre, is_bent, path_nodes
-from captum_meta.evidence.game import Game
-from captum_meta.evidence.measure import player_inputs
+from captum_meta.evidence.rows import player_inputs
+from captum_meta.games import Game
 from captum_meta.types import Evidence
 
 

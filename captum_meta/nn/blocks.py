@@ -13,6 +13,16 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     return kept.sum(dim) / mask.expand_as(values).sum(dim).clamp(min=1)
 
 
+def player_sizes(effects: Tensor, measured: Tensor, players: Tensor) -> Tensor:
+    """Mean absolute measured effect of each player, ``(*batch, M)``; the mean of the others for one that was not measured.
+
+    Shapes: ``effects``, ``measured`` ``(*batch, M, C)``, ``players (*batch, M)`` bool.
+    """
+    known = measured & players.unsqueeze(-1)
+    sizes, seen = masked_mean(effects.abs(), known), known.any(-1)
+    return torch.where(players & ~seen, masked_mean(sizes, seen).unsqueeze(-1), sizes)
+
+
 class PoolingBlock(nn.Module):
     """Residual block over the second-last dimension: attention pooling with learned queries, then an MLP.
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from captum_meta.nn.blocks import PoolingBlock, masked_mean
+from captum_meta.nn.blocks import PoolingBlock, masked_mean, player_sizes
 from captum_meta.nn.explainer import Prior
 from captum_meta.types import SHAPLEY_CHANNELS, Evidence, State
 
@@ -151,8 +151,7 @@ class EvidenceEncoder(_PlayerEncoder):
 
 def effect_sizes(evidence: Evidence) -> Tensor:
     """Mean absolute measured effect of each player, ``(*batch, M)``, in units of the output."""
-    measured = evidence.measured & evidence.players.unsqueeze(-1)
-    return masked_mean(evidence.effects.abs(), measured)
+    return player_sizes(evidence.effects, evidence.measured, evidence.players)
 
 
 def input_statistics(evidence: Evidence) -> State:

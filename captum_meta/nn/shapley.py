@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.estimators import HypercubePosterior, kernel_shapley_values, shapley_values
-from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean
+from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean, player_sizes
 from captum_meta.nn.error_head import numbers_of, shipped_error_head
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
@@ -65,14 +65,14 @@ class ShapleyExplainer(Explainer):
         features = self._hidden(evidence, effects, measured, scale) if hidden is None else hidden
         mixture, rest = self.head(features).split([effects.shape[-1], 4], dim=-1)
         shift, spread, additive, rates = rest.unbind(-1)
-        size = masked_mean(effects.abs(), measured)
+        size = player_sizes(effects, measured, evidence.players)
         weights = mixture.masked_fill(~measured, -1e9).softmax(-1)
         answer = (weights * effects).sum(-1) + size * 2 * torch.tanh(shift)
         relative = (size / masked_mean(size, evidence.players).unsqueeze(-1).clamp(min=1e-6)).clamp(1e-2, 1e2)
         known = evidence.players & (size > 0)
         few = torch.log(1.5 / evidence.n_players.clamp(min=1).to(size)).unsqueeze(-1)
         return Prior(
-            attributions=torch.where(evidence.players, answer, 0.0) * scale.unsqueeze(-1),
+            attributions=torch.where(measured.any(-1), answer, 0.0) * scale.unsqueeze(-1),
             spread=gap_shares(size * spread.exp(), evidence.players),
             scale=scale,
             features=features * (size * scale.unsqueeze(-1)).unsqueeze(-1),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_meta import _captum
 from captum_meta._model import as_tensor, untouched
-from captum_meta.evidence.arguments import take_rows, take_target
+from captum_meta.games.arguments import take_rows, take_target
 
 Model = Callable[..., Any]
 

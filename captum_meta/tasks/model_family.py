@@ -248,7 +248,7 @@ def _check(family: ModelTaskFamily) -> None:
 
 def _task(evidence: Evidence, labels: Tensor, variance: Tensor, game: Game) -> Explanations:
     """One task ``(1, N, M)`` on the CPU, in single precision."""
-    target = game.target
+    target = game.batch.target
     classes = target if isinstance(target, Tensor) and target.shape == (len(labels),) else None
     rows = Explanations(evidence, labels, variance, None if classes is None else classes.long())
     return rows.detach().to("cpu", torch.float32)[None]  # type: ignore[index]

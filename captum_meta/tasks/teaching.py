@@ -23,7 +23,7 @@ from captum_meta.estimators import (
     shapley_values,
 )
 from captum_meta.evidence import Game
-from captum_meta.evidence.measure import row_keys
+from captum_meta.evidence.rows import row_keys
 
 _EXACT_PLAYERS = 12
 _COALITIONS = 32
@@ -58,7 +58,9 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
 def shapley_reference(game: Game, seed: int) -> Tensor:
     """Shapley values ``(N, M)``: exact up to 12 players, beyond by paired KernelSHAP with 32 M coalitions a row."""
     rows = torch.arange(game.n_examples, device=game.device).split(_ROWS)
-    games = [game.take(some) for some in rows] if game.n_rows == game.n_examples else [game]
+    game.at(torch.ones(1))
+    apart = game.n_rows == game.n_examples and not game.together
+    games = [game.take(some) for some in rows] if apart else [game]
     one_mask = len(game.players.mask) == 1
     if one_mask and game.players.count <= _EXACT_PLAYERS:
         return torch.cat([_exact(part) for part in games])
@@ -70,7 +72,7 @@ def shapley_reference(game: Game, seed: int) -> Tensor:
 
 def _exact(game: Game) -> Tensor:
     everything = all_coalitions(game.players.count, game.device).expand(game.n_rows, -1, -1)
-    return shapley_values(_one_output(game.worths(everything)))
+    return shapley_values(_one_output(game.values(everything)))
 
 
 def _paired(game: Game, seed: int) -> Tensor:
@@ -99,7 +101,7 @@ def _ends(game: Game) -> Tensor:
 
 def _worths(game: Game, members: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
     """f minus f(baseline) of the coalitions ``(N, S)``, and of all players together ``(N,)``."""
-    return _one_output(game.worths(members)) - ends[:, :1], ends[:, 1] - ends[:, 0]
+    return _one_output(game.values(members)) - ends[:, :1], ends[:, 1] - ends[:, 0]
 
 
 @lru_cache(maxsize=32)
@@ -155,9 +157,9 @@ def taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -
 
 
 def _taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> Tensor:
-    method = make(game.forward_func)
+    method = make(game.batch.forward_func)
     known = inspect.signature(method.attribute).parameters
-    offered: dict[str, Any] = {"target": game.target, "additional_forward_args": game.additional_forward_args}
+    offered: dict[str, Any] = {"target": game.batch.target, "additional_forward_args": game.batch.extra}
     offered["baselines"] = tuple(part.clone() for part in game.baselines)
     if game.players.groups is not None:
         shapes = (part.shape[1:] for part in game.inputs)
@@ -165,7 +167,7 @@ def _taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) 
     together = 1 if isinstance(method, LimeBase) else game.n_examples  # KernelShap takes the rows one by one
     offered["perturbations_per_eval"] = max(1, _EVALUATIONS // together)
     chosen = {name: value for name, value in offered.items() if name in known} | dict(arguments)
-    with untouched(game.forward_func, game.device), warnings.catch_warnings():
+    with untouched(game.batch.forward_func, game.device), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are providing multiple inputs for Lime")
         torch.manual_seed(seed)
         values = method.attribute(tuple(part.clone() for part in game.inputs), **chosen)

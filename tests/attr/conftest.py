@@ -19,6 +19,11 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+def probe(n_rows: int) -> int:
+    """Evaluations that tell whether the rows of a batch may be evaluated apart."""
+    return min(n_rows, 8) + 1
+
+
 class CountingModel(torch.nn.Module):
     """A small net that counts the rows it is evaluated on."""
 

@@ -114,16 +114,21 @@ def test_gradient_shap_says_that_it_does_not_adapt() -> None:
         MetaGradientShap(CountingModel()).adapt(torch.randn(2, 6), target=0)
 
 
-def test_rows_around_which_the_model_is_not_finite_are_named() -> None:
+def test_support_rows_around_which_the_model_is_not_finite_are_learned_from_all_the_same() -> None:
     def broken(x: torch.Tensor) -> torch.Tensor:
         return torch.where((x[:, 0] == 5.0) & (x[:, 1] == 0), torch.nan, x.square().sum(1))
 
     x = torch.randn(4, 3)
     x[2, 0] = 5.0
-    attr = MetaKernelShap(broken)
-    with pytest.raises(ValueError, match=r"not finite around the support rows \[2\]"):
-        attr.adapt(x, attributions=x.square())
-    assert attr.adapt(x[:2], attributions=x[:2].square()).attribute(x[:2]).isfinite().all()
+    attr = MetaKernelShap(broken).adapt(x, attributions=x.square())
+    assert attr.attribute(x).isfinite().all()
+
+
+def test_support_rows_at_which_the_model_is_not_finite_are_named() -> None:
+    x = torch.randn(4, 3)
+    x[2, 0] = 5.0
+    with pytest.raises(ValueError, match=r"not finite at the support rows \[2\]"):
+        MetaKernelShap(lambda x: torch.where(x[:, 0] > 4, torch.nan, x.sum(1))).adapt(x, attributions=x)
 
 
 def test_coalitions_of_support_rows_that_are_not_finite_teach_nothing() -> None:

@@ -20,7 +20,7 @@ from captum_meta.attr import (
     MetaLayerIntegratedGradients,
     MetaShapleyValueSampling,
 )
-from captum_meta.evidence.arguments import select_outputs
+from captum_meta.games.arguments import select_outputs
 from captum_meta.learners import Ridge, list_learners, load_learner
 from tests.attr.conftest import CountingModel
 

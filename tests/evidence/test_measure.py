@@ -1,8 +1,10 @@
 """Evidence derived again with loops, one row, one coalition and one player at a time."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,14 +204,16 @@ class TestSupportRows:
     """Evaluations beside what a query has: a gradient counts as three."""
 
     @staticmethod
-    def counted(game: Game, evaluations: int) -> tuple[Evidence, int]:
-        calls, model = [], game.forward_func
+    def counted(model: Callable[..., Tensor], evaluations: int, *arguments: Any, **others: Any) -> tuple[Evidence, int]:
+        calls = []
 
         def count(*arguments: Tensor) -> Tensor:
             calls.append(len(arguments[0]) * (3 if torch.is_grad_enabled() else 1))
             return model(*arguments)
 
-        game.forward_func = count
+        game = Game(count, *arguments, **others)
+        game.at(torch.ones(1))
+        calls.clear()
         before = measure_support(game, 0, 0)
         usual = sum(calls)
         calls.clear()
@@ -221,7 +225,7 @@ class TestSupportRows:
         generator = torch.Generator().manual_seed(0)
         net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
         x, b = torch.randn(2, 4, 6, generator=generator)
-        evidence, spent = self.counted(Game(net, x, b, target=1, feature_mask=torch.tensor([[0, 0, 1, 1, 2, 3]])), 24)
+        evidence, spent = self.counted(net, 24, x, b, 1, feature_mask=torch.tensor([[0, 0, 1, 1, 2, 3]]))
         coalitions, elements = evidence.coalitions, evidence.elements
         assert coalitions is not None and coalitions.slopes is not None and elements is not None
         assert spent == 4 * 24 and coalitions.worths.shape == (4, 8) and elements.shape == (4, 4, 2, 2)
@@ -234,7 +238,7 @@ class TestSupportRows:
         change = (net(x + moved) - net(x))[:, 1]
         assert torch.allclose((coalitions.slopes[:, -2] * step).sum((-2, -1)), change, atol=2e-6)
 
-    @pytest.mark.filterwarnings("ignore:The explained model has no gradient")
+    @pytest.mark.filterwarnings("ignore:The model has no gradient")
     @pytest.mark.parametrize("kind", ["step", "large players"])
     def test_models_without_a_gradient_and_large_players_have_coalitions_alone(self, kind: str) -> None:
         x = torch.randn(3, 200, generator=torch.Generator().manual_seed(0))
@@ -243,7 +247,7 @@ class TestSupportRows:
         def model(x: Tensor) -> Tensor:
             return (x[:, :100].sum(1) > 0) + x[:, 0].round() if kind == "step" else x.sum(1).sin()
 
-        evidence, spent = self.counted(Game(model, x, feature_mask=mask), 64)
+        evidence, spent = self.counted(model, 64, x, feature_mask=mask)
         coalitions = evidence.coalitions
         assert coalitions is not None and coalitions.slopes is None
         assert spent <= 3 * 64 and coalitions.worths.shape == (3, 16)
@@ -297,7 +301,7 @@ def test_rounding_that_depends_on_the_place_in_the_batch_is_no_effect() -> None:
         return (1 + x[:, 0] + x[:, 1] * x[:, 2]) * (1 + ulp)
 
     evidence = measure_shapley(Game(model, torch.rand(3, 4) + 0.5), 8)
-    assert (evidence.effects[:, 3] == 0).all() and evidence.measured[:, 3].all()
+    assert (evidence.effects[:, 3] == 0).all() and evidence.measured[:, 3, 3:].all()
     assert (evidence.effects[:, :3, 3:].abs().sum(-1) > 0.1).all()
 
 
@@ -310,8 +314,12 @@ def test_gradients_are_taken_of_as_many_rows_as_the_batch_has_unless_rows_are_sm
 
     for x, largest in ((torch.rand(2, 3, 128, 512), 2), (torch.rand(2, 3), 20)):
         sizes.clear()
-        Game(model, x).slopes(torch.linspace(0, 1, 10))
+        game = Game(model, x)
+        game.at(torch.ones(1))
+        sizes.clear()
+        game.slopes(torch.linspace(0, 1, 10))
         assert max(sizes) == largest
-    sizes.clear()
-    Game(model, torch.rand(2, 3), max_rows=7).slopes(torch.linspace(0, 1, 10))
-    assert max(sizes) == 7
+    for limit in (1, 7):
+        sizes.clear()
+        Game(model, torch.rand(2, 3), max_rows=limit).slopes(torch.linspace(0, 1, 10))
+        assert max(sizes) == limit

@@ -85,7 +85,7 @@ def test_shared_plans_solve_kernel_shap() -> None:
     game = Game(model, rows(15, 3).double(), None, 0)
     members, _ = _plan(3, 15, 2)
     ends = game.at(torch.tensor([0.0, 1.0])).squeeze(-1)
-    worths = game.worths(members).squeeze(-1) - ends[:, :1]
+    worths = game.values(members).squeeze(-1) - ends[:, :1]
     everyone, total = torch.ones(3, 15, dtype=torch.bool), ends[:, 1] - ends[:, 0]
     known = torch.ones_like(worths, dtype=torch.bool)
     nothing = torch.zeros(3, 15, dtype=torch.float64)

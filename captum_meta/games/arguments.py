@@ -48,18 +48,29 @@ def take_target(target: Any, rows: Tensor, n_examples: int) -> Any:
     return target
 
 
+class TargetError(Exception):
+    """A target selects nothing; what is raised is also of the kind that Captum raises."""
+
+
+_KINDS = {
+    kind: type(kind.__name__, (TargetError, kind), {"__module__": "builtins"})
+    for kind in (AssertionError, IndexError, RuntimeError, TypeError)
+}
+
+
 def select_outputs(output: Tensor, target: Any) -> Tensor:
     """The outputs that ``target`` selects, by Captum's rules.
 
     Raises:
-        AssertionError, IndexError, RuntimeError: of the kind that Captum raises for this target.
+        TargetError: which is also an AssertionError, IndexError, RuntimeError or TypeError, as Captum's is for this target.
     """
     try:
         _check_range(output, target)
         return _captum.select_targets(output, target)
-    except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+    except tuple(_KINDS) as error:
+        kind = next(kind for kind in _KINDS if isinstance(error, kind))
         outputs = f"the outputs of forward_func, of shape ({', '.join(['B', *map(str, output.shape[1:])])})"
-        raise type(error)(f"{_shown(target)} selects nothing from {outputs}: {_remedy(output, target)}.") from error
+        raise _KINDS[kind](f"{_shown(target)} selects nothing from {outputs}: {_remedy(output, target)}.") from error
 
 
 def _check_range(output: Tensor, target: Any) -> None:

@@ -1,0 +1,49 @@
+"""What the coalitions of one player, and of all but one, say of each player, and who may be called a dummy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT
+
+_ROUNDING, _OF_OUTPUT = 8, 1
+"""Two evaluations of the same input differ by rounding, as a batch's rows are not rounded alike: by so many units in the
+last place of the row's largest effect, and of its output, which may be far larger."""
+
+
+def rounding(ends: Tensor, changes: Tensor) -> Tensor:
+    """Changes of f that may be rounding alone, ``(N, K)``.
+
+    Args:
+        ends: ``(N, 2, K)``, f of the baseline and of the input.
+        changes: ``(N, C, K)``, changes of f that were measured; 0 where one was not.
+    """
+    unit = torch.finfo(ends.dtype).eps
+    return unit * (_OF_OUTPUT * ends.abs().amax(1) + _ROUNDING * changes.abs().amax(1))
+
+
+def read_border(
+    channels: Tensor, known: Tensor, members: Tensor, worths: Tensor, measured: Tensor, mask: Tensor, total: Tensor
+) -> None:
+    """Fill leave-one-out and add-one-in into ``channels`` and ``known``.
+
+    Shapes: ``channels``, ``known`` ``(N, M, 5, K)``; ``members (N, S, M)``; ``worths``, ``measured (N, S, K)``;
+    ``mask (N, M)``; ``total (N, K)``.
+    """
+    absent = mask.unsqueeze(1) & ~members
+    for channel, single, value in ((ADD_ONE_IN, members, worths), (LEAVE_ONE_OUT, absent, total.unsqueeze(1) - worths)):
+        rows, coalitions = (single.sum(-1) == 1).nonzero(as_tuple=True)
+        players = single[rows, coalitions].to(torch.uint8).argmax(-1)
+        seen = measured[rows, coalitions]
+        channels[rows, players, channel] = torch.where(seen, value[rows, coalitions], channels[rows, players, channel])
+        known[rows, players, channel] |= seen
+
+
+def beyond_border(members: Tensor, measured: Tensor, mask: Tensor) -> bool:
+    """Whether a row knows more than its border, or all its coalitions (the border is all there is up to 3 players)."""
+    sizes, n_players = members.sum(-1), mask.sum(-1)
+    seen = measured.any(-1)
+    inside = (seen & (sizes > 1) & (sizes < n_players.unsqueeze(-1) - 1)).any()
+    complete = (n_players > 1) & (n_players < 4) & (seen.sum(-1) == 2**n_players - 2)
+    return bool(inside) or bool(complete.any())

@@ -1,0 +1,213 @@
+"""What is known of every row of a game, and the plan of what to evaluate next."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from captum_meta._warnings import warn
+from captum_meta.estimators import plan_coalitions
+from captum_meta.evidence.border import beyond_border, read_border, rounding
+from captum_meta.evidence.dummies import acting
+from captum_meta.evidence.rows import outputs_first, per_output, player_inputs, row_keys
+from captum_meta.games import Game
+from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Evidence
+
+BORDER_PLAYERS = 256
+"""Up to this many players the border is measured when no budget is given, and that of players whose gradient is flat."""
+
+
+class ShapleyMeasurement:
+    """Gradients, measured at once, and coalitions, evaluated when they are asked for.
+
+    What is not finite was not measured, player by player. Nor is a gradient that vanishes at all three points: steps, whole
+    numbers and trees have it, so that it tells nothing. Both coalitions of the border are then evaluated for such a player,
+    also where gradients alone were asked for. A player whose input is its baseline has no effect.
+
+    Args:
+        game: the explained model and the rows.
+        budgets: coalitions of each row, a number or ``(N,)``; None: the border (2M) where there are at most 256 players,
+            else none, with a warning.
+        seed: of the coalitions sampled inside the border.
+
+    Attributes:
+        length: coalitions of the longest plan.
+    """
+
+    def __init__(self, game: Game, budgets: int | Tensor | None = None, seed: int = 0) -> None:
+        self.game = game
+        self._measure_gradients(torch.tensor(SHAPLEY_POINTS))
+        self.mask, self.changed = game.mask, game.changed & game.mask
+        self.flat = self.changed.unsqueeze(-1) & ~self.known[:, :, :LEAVE_ONE_OUT].any(2)
+        self.members, self.planned = _plan(game, self._budgets(budgets), seed, self._priority())
+        self.asked = torch.zeros_like(self.planned)
+        self.worths = self.total.new_zeros(*self.planned.shape, self.total.shape[-1])
+        self.inputs = player_inputs(game)
+
+    @property
+    def length(self) -> int:
+        return self.planned.shape[1]
+
+    def _measure_gradients(self, points: Tensor) -> None:
+        gradients = self.game.effects(points)
+        values = self.game.at(points[[0, 2]]) if gradients is None else gradients[1]
+        self.ends = values[:, [-1, 0]]
+        self.start, self.total = values[:, -1], values[:, 0] - values[:, -1]
+        n_rows, n_outputs = self.total.shape
+        self.points = points.to(self.total)
+        self.channels = self.total.new_zeros(n_rows, self.game.players.count, 5, n_outputs)
+        self.known = torch.zeros(self.channels.shape, dtype=torch.bool, device=self.total.device)
+        self.curve = self.total.new_zeros(n_rows, 3, n_outputs)
+        self.curve[:, 0] = self.total
+        if gradients is None:
+            return
+        effects, middle = gradients[0], values[:, 1] - self.start
+        finite = effects.isfinite()
+        finite[:, :, 1] &= middle.isfinite().unsqueeze(1)
+        self.channels[:, :, :LEAVE_ONE_OUT] = torch.where(finite, effects, 0.0)
+        telling = (self.channels != 0).any(2, keepdim=True)
+        still = ~(self.game.changed & self.game.mask)[..., None, None] & telling.any(1, keepdim=True)
+        self.known[:, :, :LEAVE_ONE_OUT] = (finite & telling) | still
+        self.curve[:, 1] = torch.where(self.known[:, :, 1].any(1), middle, 0.0)
+
+    def _budgets(self, budgets: int | Tensor | None) -> Tensor:
+        """Coalitions of each row, ``(N,)``; where none are asked for, those of players of whom gradients tell nothing."""
+        flat, changed = self.flat.any(-1).sum(1), self.changed.sum(1)
+        few = self.mask.shape[1] <= BORDER_PLAYERS
+        asked = torch.as_tensor(_default(self.mask) if budgets is None else budgets, device=flat.device).expand(len(flat))
+        if bool((asked < 0).any()):
+            raise ValueError(f"n_samples must not be negative, got {int(asked.min())}: pass 0 to use gradients only.")
+        needed = torch.where((asked == 0) & (few | (flat == changed)), 2 * flat, asked)
+        if bool((needed > asked).any()):
+            warn(
+                f"The model has no gradient with respect to up to {int(flat.max())} players of a row, so up to "
+                f"{int(needed.max())} coalitions per row are evaluated instead. Pass n_samples to choose their number."
+            )
+        elif bool((torch.minimum(needed, 2 * self.mask.sum(1)) < 2 * flat).any()):
+            warn(
+                f"The model has no gradient with respect to up to {int(flat.max())} players of a row, and so few coalitions "
+                f"do not tell what these do: pass n_samples={2 * self.mask.shape[1]} or more."
+            )
+        unknown = (needed == 0) & (flat > 0)
+        self.known[:, :, :LEAVE_ONE_OUT] |= (self.flat & unknown[:, None, None]).unsqueeze(2)
+        return needed.amax().expand_as(needed) if self.game.together else needed
+
+    def _priority(self) -> Tensor:
+        """Whose border comes first, ``(N, M)``: players without a gradient, then by the size of their gradients."""
+        size = self.channels[:, :, :LEAVE_ONE_OUT].abs().sum((2, 3))
+        priority = torch.where(self.flat.any(-1), torch.inf, torch.where(self.changed, size, -1.0))
+        return priority.sum(0, keepdim=True).expand_as(priority) if self.game.together else priority
+
+    def evaluate(self, counts: int | Tensor | None = None, rows: Tensor | None = None) -> None:
+        """Evaluate the first ``counts`` coalitions, a number or ``(N,)``, by default all, of the ``rows (N,)`` bool."""
+        wanted = self.planned & ~self.asked
+        if counts is not None:
+            limits = torch.as_tensor(counts, device=wanted.device).expand(len(wanted))
+            wanted &= torch.arange(self.length, device=wanted.device) < limits.unsqueeze(1)
+        if rows is not None:
+            wanted &= rows.unsqueeze(1)
+        if not bool(wanted.any()):
+            return
+        values = self.game.values(self.members, wanted) - self.start.unsqueeze(1)
+        self.worths = torch.where(wanted.unsqueeze(-1), values, self.worths)
+        self.asked |= wanted
+
+    def evidence(self, rows: Tensor | None = None) -> Evidence:
+        """All that was measured so far of the ``rows`` ``(R,)``, by default of all."""
+        if rows is None:
+            rows = torch.arange(len(self.total), device=self.total.device)
+        length = int(self.asked[rows].any(0).sum())
+        length += length % 2
+        members, asked, worths = (_even(part[rows])[:, :length] for part in (self.members, self.asked, self.worths))
+        measured = asked.unsqueeze(-1) & worths.isfinite()
+        worths = torch.where(measured, worths, 0.0)
+        channels, known, total, mask = self.channels[rows], self.known[rows], self.total[rows], self.mask[rows]
+        read_border(channels, known, members, worths, measured, mask, total)
+        idle = (mask & ~self.changed[rows])[..., None, None] & ~known.any(2, keepdim=True)
+        known[:, :, LEAVE_ONE_OUT:] |= idle
+        further = beyond_border(members, measured, mask)
+        self._settle_dummies(rows, channels, known, members, worths, measured, further)
+        n_rows, n_players, _, n_outputs = channels.shape
+        everyone = mask.unsqueeze(-1).expand(n_rows, n_players, n_outputs)
+        return Evidence(
+            effects=outputs_first(channels),
+            measured=outputs_first(known & everyone.unsqueeze(2)),
+            players=outputs_first(everyone),
+            total=total.flatten(),
+            curve=outputs_first(self.curve[rows]),
+            points=self.points.expand(n_rows * n_outputs, -1),
+            coalitions=per_output(members, worths, measured) if further else None,
+            inputs=None if self.inputs is None else self.inputs[rows].repeat_interleave(n_outputs, 0),
+            targets=self._targets(rows, n_outputs),
+        )
+
+    def _settle_dummies(
+        self,
+        rows: Tensor,
+        channels: Tensor,
+        known: Tensor,
+        members: Tensor,
+        worths: Tensor,
+        measured: Tensor,
+        further: bool,
+    ) -> None:
+        """Take rounding off players that no gradient speaks for, and leave open those who act in larger coalitions only."""
+        changes = torch.cat([self.total[rows].unsqueeze(1), worths, channels.flatten(1, 2)], dim=1)
+        noise = rounding(self.ends[rows], changes.nan_to_num(0.0, 0.0, 0.0))
+        slopeless = (channels[:, :, :LEAVE_ONE_OUT] == 0).all(2)
+        border = channels[:, :, LEAVE_ONE_OUT:]
+        nothing = slopeless.unsqueeze(2) & ((border.abs() <= noise[:, None, None]) | ~self.changed[rows][..., None, None])
+        border.masked_fill_(nothing, 0.0)
+        still = (channels == 0).all(2) & known.any(2) & self.changed[rows].unsqueeze(-1)
+        if not further or not bool(still.any()):
+            return
+        mask = self.mask[rows].unsqueeze(1)
+        ends = functional.pad(self.total[rows].unsqueeze(1), (0, 0, 0, 1))
+        acts = acting(
+            still,
+            torch.cat([members, mask, torch.zeros_like(mask)], dim=1),
+            torch.cat([worths, ends], dim=1),
+            functional.pad(measured, (0, 0, 0, 2), value=True),
+            noise,
+        )
+        known.masked_fill_(acts.unsqueeze(2), False)
+
+    def _targets(self, rows: Tensor, n_outputs: int) -> Tensor | None:
+        if n_outputs > 1:
+            return torch.arange(n_outputs, device=rows.device).repeat(len(rows))
+        labels = self.game.labels
+        return None if labels is None else labels.to(rows.device)[rows]
+
+
+def _default(mask: Tensor) -> Tensor:
+    """Coalitions of each row where no number is given, ``(N,)``."""
+    n_players = mask.shape[1]
+    if n_players > BORDER_PLAYERS:
+        warn(
+            f"The rows have {n_players} players, so only gradients are measured: pass n_samples, the number of coalitions "
+            f"per row ({2 * n_players} are two for each player), for better explanations, or a feature_mask that groups the "
+            "players. With n_samples=0 there is no warning."
+        )
+        return torch.zeros_like(mask[:, 0], dtype=torch.long)
+    return 2 * mask.sum(1)
+
+
+def _plan(game: Game, budgets: Tensor, seed: int, priority: Tensor) -> tuple[Tensor, Tensor]:
+    """Coalitions ``(N, S, M)`` of each row's budget, and which of them are meant, ``(N, S)``."""
+    mask, keys = game.mask, row_keys(game)
+    parts = []
+    for budget in budgets.unique().tolist():
+        rows = (budgets == budget).nonzero().flatten()
+        parts.append((rows, *plan_coalitions(mask[rows], budget, seed, keys[rows], priority[rows])))
+    length = max((members.shape[1] for _, members, _ in parts), default=0)
+    members = torch.zeros(len(mask), length, mask.shape[1], dtype=torch.bool, device=mask.device)
+    planned = torch.zeros(len(mask), length, dtype=torch.bool, device=mask.device)
+    for rows, some, meant in parts:
+        members[rows, : some.shape[1]], planned[rows, : some.shape[1]] = some, meant
+    return members, planned
+
+
+def _even(plans: Tensor) -> Tensor:
+    """Plans ``(N, S, ...)`` of an odd length with one coalition more, which is not evaluated."""
+    return functional.pad(plans, (0, 0) * (plans.dim() - 2) + (0, plans.shape[1] % 2))

@@ -1,0 +1,8 @@
+"""The explained model as cooperative games: who plays, and what may be asked of the model."""
+
+from captum_meta.games.batch import Batch
+from captum_meta.games.evaluation import Evaluation
+from captum_meta.games.game import Game
+from captum_meta.games.players import Players
+
+__all__ = ["Batch", "Evaluation", "Game", "Players"]

@@ -1,0 +1,142 @@
+"""The rows to be explained, as the caller passed them, and the explained model's outputs for mixtures of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta import _captum
+from captum_meta._model import as_tensor, wide
+from captum_meta.games.arguments import fill, select_outputs, take_rows, take_target
+from captum_meta.games.players import Players, Tensors, join
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples with everything that belongs to them.
+
+    Attributes:
+        forward_func: the explained model, as in Captum.
+        inputs, baselines: for each input ``(B, *features)``.
+        target: as in Captum.
+        extra: additional arguments of ``forward_func``; None for none.
+        players: which player each element of the inputs belongs to.
+    """
+
+    forward_func: Callable[..., Any]
+    inputs: Tensors
+    baselines: Tensors
+    target: Any
+    extra: tuple[Any, ...] | None
+    players: Players
+
+    @classmethod
+    def of(
+        cls,
+        forward_func: Callable[..., Any],
+        inputs: Tensor | Tensors,
+        baselines: Any = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        feature_mask: Any = None,
+    ) -> Batch:
+        """A batch from the arguments of a Captum method.
+
+        Raises:
+            AssertionError: for arguments that Captum refuses.
+        """
+        formatted, starts = _captum.format_input_baseline(inputs, baselines)
+        tensors = tuple(tensor.detach() for tensor in formatted)
+        masks = None if feature_mask is None else _captum.format_tensor_into_tuples(feature_mask)
+        players = Players.of(tensors, masks)
+        assert len(players.mask) in (1, len(tensors[0])), (
+            f"feature_mask has {len(players.mask)} rows for {len(tensors[0])} examples: pass one row, or one each."
+        )
+        extra = _captum.format_additional_forward_args(additional_forward_args)
+        return cls(forward_func, tensors, fill(tensors, starts), target, extra, players)
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs lie."""
+        return self.inputs[0].device
+
+    @property
+    def everyone(self) -> Tensor:
+        """The numbers of all rows, ``(B,)``."""
+        return torch.arange(len(self), device=self.device)
+
+    @property
+    def elements(self) -> int:
+        """Numbers in the inputs of one row."""
+        return sum(tensor[0].numel() for tensor in self.inputs)
+
+    def take(self, rows: Tensor) -> Batch:
+        """Some of the examples."""
+        return replace(
+            self,
+            inputs=tuple(part[rows] for part in self.inputs),
+            baselines=tuple(part[rows] for part in self.baselines),
+            target=take_target(self.target, rows, len(self)),
+            extra=self.extra and tuple(take_rows(value, rows, len(self)) for value in self.extra),
+            players=self.players.rows(rows),
+        )
+
+    def between(self, rows: Tensor, alphas: Tensor) -> Tensors:
+        """Points of the straight path from baseline (0) to input (1): ``alphas (R,)`` of the rows ``(R,)``."""
+        parts = []
+        for x, b in zip(self.inputs, self.baselines, strict=True):
+            alpha = alphas.to(x.device).reshape(-1, *[1] * (x.dim() - 1))
+            end, start = x[rows], b[rows]
+            between = wide(start) + alpha * (wide(end) - wide(start))
+            parts.append(torch.where(alpha == 1, end, torch.where(alpha == 0, start, between.to(x.dtype))))
+        return tuple(parts)
+
+    def mixed(self, rows: Tensor, members: Tensor) -> Tensors:
+        """Coalitions ``(R, M)`` of the rows ``(R,)``: inputs where the element's player is in it, baselines elsewhere."""
+        keep = self.players.rows(rows).of_elements(members)
+        parts = zip(keep, self.inputs, self.baselines, strict=True)
+        return tuple(torch.where(k, x[rows], b[rows]) for k, x, b in parts)
+
+    def effects(self, rows: Tensor, gradients: Tensors) -> Tensor:
+        """Gradient times (input - baseline), summed over each player's elements, ``(R, M)``.
+
+        An element whose input is its baseline has no effect, whatever its gradient is.
+        """
+        products = []
+        for gradient, x, b in zip(gradients, self.inputs, self.baselines, strict=True):
+            end, start = x[rows], b[rows]
+            products.append(torch.where(end == start, 0.0, gradient * (wide(end) - wide(start))))
+        return self.players.rows(rows).collect(tuple(products))
+
+    def difference(self) -> Tensor:
+        """Input minus baseline, ``(B, elements)``."""
+        return join(wide(x) - wide(b) for x, b in zip(self.inputs, self.baselines, strict=True))
+
+    def changed(self) -> Tensor:
+        """Players of whom an element's input is not its baseline, ``(B, M)`` bool."""
+        differs = tuple(
+            ((x != b) & ~(_missing(x) & _missing(b))).to(torch.float32)
+            for x, b in zip(self.inputs, self.baselines, strict=True)
+        )
+        return self.players.collect(differs) > 0
+
+    def forward(self, x: Tensors, rows: Tensor) -> Tensor:
+        """What the model gives for tensors that stand for the rows ``(R,)``, the target selected."""
+        whole = len(rows) == len(self) and bool((rows == self.everyone).all())
+        extra, target = self.extra or (), self.target
+        if not whole:
+            extra = tuple(take_rows(value, rows, len(self)) for value in extra)
+            target = take_target(target, rows, len(self))
+        output = as_tensor(self.forward_func(*x, *extra), self.device)
+        return select_outputs(output, target)
+
+
+def _missing(tensor: Tensor) -> Tensor:
+    return tensor.isnan() if tensor.is_floating_point() else torch.zeros_like(tensor, dtype=torch.bool)

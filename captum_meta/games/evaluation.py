@@ -1,0 +1,265 @@
+"""How the explained model is evaluated: rows in any arrangement, or always the caller's whole batch.
+
+Most models answer for each row alone: rows and coalitions may then be evaluated in any arrangement. Some do not: graph
+convolutions over the rows, batch statistics, hidden states made for one batch, additional arguments that belong to the
+whole batch and happen to have its length. Captum evaluates the batch that the caller passed, with the same coalition for all
+of its rows. So it is done here, where a probe finds that it must be: a few rows in another order, and a baseline among them,
+must have the values that they have in the caller's batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta import _captum
+from captum_meta._model import says_no_gradient, untouched, wide
+from captum_meta._warnings import warn
+from captum_meta.games.arguments import TargetError
+from captum_meta.games.batch import Batch
+from captum_meta.games.players import Tensors
+
+_MAX_ROWS = 4096
+_MAX_ELEMENTS = 2**25
+_MAX_GRADIENT_ELEMENTS = 2**18
+_PROBED_ROWS = 8
+_ALIKE, _ROUNDING = 3e-3, 64
+"""Values that differ by less, against the largest change of f and in units of their precision, are the same."""
+Place = Callable[[Tensor, Tensor], Tensors]
+"""Where the rows ``(R,)`` are evaluated, each at the point of its turn ``(R,)``."""
+Reduce = Callable[[Tensors, Tensor], Tensor]
+"""What is kept of the gradients of the rows ``(R,)``: one row each."""
+_Run = Callable[[Tensors, Tensor], tuple[Tensor, ...]]
+"""What is computed of tensors that stand for some rows; f comes last."""
+
+
+_FINAL = (torch.OutOfMemoryError, TargetError)
+"""Errors that no other way of evaluating the model would avoid."""
+
+
+class Evaluation:
+    """Values and gradients of the explained model at ``T`` points, one a turn, of each of the batch's rows.
+
+    Args:
+        batch: the model and the rows.
+        max_rows: rows evaluated, or differentiated, at once; None for numbers that fit into memory.
+
+    Attributes:
+        together: whether the caller's batch must be evaluated as a whole; None before the first evaluation.
+        one_number: whether the model gives one number for the whole batch, which is then one row.
+        coupled: whether a row's value depends on the other rows, as far as gradients have told.
+        has_gradient: False where the model cannot be differentiated, as far as is known.
+        output_shape: of one row's selected outputs, once there was one.
+    """
+
+    def __init__(self, batch: Batch, max_rows: int | None = None) -> None:
+        self.batch = batch
+        elements = max(1, batch.elements)
+        self.max_rows = max_rows or max(1, min(_MAX_ROWS, _MAX_ELEMENTS // elements))
+        # A backward keeps all activations: as many rows as the caller's batch, more only where rows are small.
+        self.max_gradient_rows = max_rows or min(self.max_rows, max(len(batch), _MAX_GRADIENT_ELEMENTS // elements))
+        self.has_gradient = all(tensor.is_floating_point() for tensor in batch.inputs)
+        self.together: bool | None = None
+        self.one_number = self.coupled = False
+        self.output_shape: torch.Size | None = None
+        self._precision = 0.0
+
+    def of(self, batch: Batch) -> Evaluation:
+        """The same for another batch of the same model: where rows may be evaluated in any arrangement, this is known."""
+        other = Evaluation.__new__(Evaluation)
+        other.__dict__.update(self.__dict__)
+        other.batch, other.together = batch, None if self.together else self.together
+        return other
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that have a value of their own."""
+        return 1 if self.one_number else len(self.batch)
+
+    def values(self, n_turns: int, place: Place, wanted: Tensor | None = None, label: str | None = None) -> Tensor:
+        """f at the turns' points, ``(N, T, K)``; only where ``wanted (N, T)``, and 0 elsewhere."""
+        batch = self.batch
+        with torch.no_grad(), untouched(batch.forward_func, batch.device):
+            first = self._settle(place, self._value, self.max_rows)[-1:] if self.together is None else ()
+            asked = torch.ones(self.n_rows, n_turns, dtype=torch.bool, device=batch.device) if wanted is None else wanted
+            left = asked & (torch.arange(n_turns, device=batch.device) >= len(first))
+            found = self._whole_turns(left, place, label) if self.together else self._some_rows(left, place, label)
+        values = torch.zeros(*asked.shape, found.shape[-1], dtype=found.dtype, device=found.device)
+        values[left] = found
+        if first:
+            values[:, 0] = torch.where(asked[:, :1], first[0], 0.0)
+        return values
+
+    def _some_rows(self, asked: Tensor, place: Place, label: str | None) -> Tensor:
+        """f of all that is asked for ``(N, T)``, any of it beside any other, in the order of the rows, ``(A, K)``."""
+        rows, turns = asked.nonzero(as_tuple=True)
+        parts = list(zip(rows.split(self.max_rows), turns.split(self.max_rows), strict=True))
+        values = [self._forward(place(some, turn), some) for some, turn in _shown(parts, label) if len(some)]
+        return torch.cat(values) if values else self._nothing()
+
+    def _whole_turns(self, asked: Tensor, place: Place, label: str | None) -> Tensor:
+        """The same, one turn of the caller's whole batch after the other."""
+        turns, everyone = asked.any(0).nonzero().flatten(), self.batch.everyone
+        values = [self._forward(place(everyone, 0 * everyone + turn), everyone) for turn in _shown(turns.tolist(), label)]
+        return torch.stack(values, dim=1)[asked[:, turns]] if values else self._nothing()
+
+    def _nothing(self) -> Tensor:
+        n_outputs = 1 if self.output_shape is None else self.output_shape.numel()
+        return torch.zeros(0, n_outputs, device=self.batch.device)
+
+    def gradients(self, n_turns: int, place: Place, reduce: Reduce) -> tuple[Tensor, Tensor] | None:
+        """Gradients of f, reduced to ``(N, *, T, K)``, and f ``(N, T, K)`` at the turns' points; None where there are none.
+
+        Of rows that act on each other they are gradients of the sum of all rows' f.
+        """
+        if not self.has_gradient:
+            return None
+        known = self.together
+        try:
+            with untouched(self.batch.forward_func, self.batch.device):
+                return self._gradients(n_turns, place, reduce)
+        except _FINAL:
+            raise
+        except Exception as error:
+            self.values(1, place)  # raises for a model that fails without gradients, too
+            if known is None and self.together:
+                return self.gradients(n_turns, place, reduce)
+            if not says_no_gradient(error):
+                _warn_of_gradients(error)
+        self.has_gradient = False
+        return None
+
+    def _gradients(self, n_turns: int, place: Place, reduce: Reduce) -> tuple[Tensor, Tensor]:
+        def run(x: Tensors, rows: Tensor) -> tuple[Tensor, ...]:
+            return self._gradient(x, rows, reduce)
+
+        everyone, step = self.batch.everyone, self.max_gradient_rows
+        parts = [self._settle(place, run, step)] if self.together is None else []
+        left = torch.arange(len(parts), n_turns, device=everyone.device)
+        if self.together:
+            parts += [run(place(everyone, 0 * everyone + turn), everyone) for turn in left.tolist()]
+            self._check_coupling(place, reduce, parts[0][0])
+        else:
+            rows, turns = everyone.repeat(len(left)), left.repeat_interleave(len(everyone))
+            pairs = zip(rows.split(step), turns.split(step), strict=True)
+            parts += [run(place(some, turn), some) for some, turn in pairs if len(some)]
+        gradients, values = (torch.cat(some).unflatten(0, (n_turns, self.n_rows)) for some in zip(*parts, strict=True))
+        return gradients.movedim(0, -2), values.transpose(0, 1)
+
+    def _gradient(self, x: Tensors, rows: Tensor, reduce: Reduce, weights: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Reduced gradients ``(R, *, K)`` of the sum of the rows' f, weighted if so asked, and f itself ``(R, K)``."""
+        with torch.inference_mode(False), torch.enable_grad():
+            leaves = tuple(part.clone().requires_grad_() for part in x)
+            output = self._forward(tuple(part.clone() for part in leaves), rows)  # the model may work in place
+            columns = []
+            for k, column in enumerate(output.unbind(1)):
+                total = column.sum() if weights is None else column @ weights.to(column)
+                more = k < output.shape[1] - 1
+                gradients = torch.autograd.grad(total, leaves, retain_graph=more, allow_unused=True)
+                if all(gradient is None for gradient in gradients):
+                    raise RuntimeError("The output does not require grad with respect to any input")
+                filled = (torch.zeros_like(p) if g is None else g for g, p in zip(gradients, leaves, strict=True))
+                columns.append(reduce(tuple(wide(gradient) for gradient in filled), rows))
+        reduced = torch.stack(columns, dim=-1)
+        return (reduced.sum(0, keepdim=True) if self.one_number else reduced), output.detach()
+
+    def _value(self, x: Tensors, rows: Tensor) -> tuple[Tensor, ...]:
+        return (self._forward(x, rows),)
+
+    def _forward(self, x: Tensors, rows: Tensor) -> Tensor:
+        """The selected outputs ``(R, K)`` of one call of the model; ``(1, 1)`` where it gives one number for the batch."""
+        output = self.batch.forward(x, rows)
+        if output.dim() == 0 or len(output) != len(rows):
+            assert output.numel() == 1 and len(rows) == len(self.batch) and self.together is not False, (
+                f"forward_func gave an output of shape {tuple(output.shape)} for {len(rows)} examples: it must give one "
+                "entry for each example in its first dimension, or one number for the whole batch."
+            )
+            assert len(self.batch.players.mask) == 1 or len(rows) == 1, (
+                "forward_func gives one number for the whole batch, so feature_mask must have one row for all examples."
+            )
+            self.one_number = self.together = True
+            output = output.reshape(1)
+        self._precision = torch.finfo(output.dtype).eps if output.is_floating_point() else 0.0
+        self.output_shape = output.shape[1:]
+        return wide(output).reshape(len(output), -1)
+
+    def _settle(self, place: Place, run: _Run, limit: int) -> tuple[Tensor, ...]:
+        """Run the first turn of all rows in the caller's order, and find out whether rows may be evaluated otherwise."""
+        everyone = self.batch.everyone
+        try:
+            parts = [run(place(some, 0 * some), some) for some in everyone.split(limit)]
+        except _FINAL:
+            raise
+        except Exception:
+            if limit >= len(everyone):
+                raise
+            self._evaluate_together("it fails on a part of them")
+        else:
+            found = tuple(torch.cat(some) for some in zip(*parts, strict=True))
+            if self.together is None:
+                self._probe(place, found[-1])
+            if not self.together or len(parts) == 1:
+                return found
+        return run(place(everyone, 0 * everyone), everyone)
+
+    def _probe(self, place: Place, own: Tensor) -> None:
+        """Compare f of the caller's batch, ``own (B, K)``, with f of a few rows in reverse, beside a baseline."""
+        self.together = False
+        batch = self.batch
+        count = min(len(batch), _PROBED_ROWS, self.max_rows - 1)
+        if count < 1:
+            return
+        rows = torch.linspace(len(batch) - 1, 0, count, device=batch.device).round().long()
+        nobody = torch.zeros(1, batch.players.count, dtype=torch.bool, device=batch.device)
+        x = tuple(torch.cat(pair) for pair in zip(place(rows, 0 * rows), batch.mixed(rows[:1], nobody), strict=True))
+        try:
+            with torch.no_grad():
+                values = self._forward(x, torch.cat([rows, rows[:1]]))
+        except _FINAL:
+            raise
+        except Exception as error:
+            self._evaluate_together(f"in another arrangement it raised {type(error).__name__}: {error}")
+            return
+        if not self._alike(values[:-1], own[rows], values[-1:]):
+            self._evaluate_together("in another arrangement they have other values")
+
+    def _alike(self, values: Tensor, own: Tensor, start: Tensor) -> bool:
+        changes, sizes = (part.nan_to_num(0.0, 0.0, 0.0).abs().amax() for part in (own - start, own))
+        close = (values - own).abs() <= _ALIKE * changes + _ROUNDING * self._precision * sizes
+        return bool((close | (values == own) | (values.isnan() & own.isnan())).all())
+
+    def _evaluate_together(self, reason: str) -> None:
+        self.together = True
+        if len(self.batch) > 1:
+            warn(
+                f"forward_func does not answer for each of the rows alone ({reason}), so it is evaluated on the batch that "
+                "you passed, with the same coalition for all rows, as Captum does. Rows may act on each other, or "
+                "additional_forward_args of the batch's length belong to all of it: where they do not mean one entry for "
+                "each row, bind them to forward_func (functools.partial)."
+            )
+
+    def _check_coupling(self, place: Place, reduce: Reduce, gradients: Tensor) -> None:
+        """Whether rows act on each other: then weights of the rows' f do not just multiply each row's own gradients."""
+        if self.one_number or len(self.batch) == 1 or self.coupled:
+            return
+        everyone = self.batch.everyone
+        weights = torch.linspace(1, 2, len(everyone), device=everyone.device)
+        weighted = self._gradient(place(everyone, 0 * everyone), everyone, reduce, weights)[0]
+        own = gradients * weights.reshape(-1, *[1] * (gradients.dim() - 1)).to(gradients)
+        finite = weighted.isfinite() & own.isfinite()
+        missed = torch.where(finite, weighted - own, 0.0).abs().amax()
+        self.coupled = bool(missed > _ALIKE * torch.where(finite, own, 0.0).abs().amax())
+
+
+def _shown(parts: Sequence[Any], label: str | None) -> Iterable[Any]:
+    return parts if label is None else _captum.progress(parts, desc=label)
+
+
+def _warn_of_gradients(error: Exception) -> None:
+    warn(
+        f"forward_func could not be differentiated ({type(error).__name__}: {error}), so only its values are used, as of a "
+        "model that has no gradient. For recurrent layers on CUDA call model.train() first, with dropout at 0."
+    )

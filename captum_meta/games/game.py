@@ -1,0 +1,183 @@
+"""The explained model as a batch of cooperative games."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta.games.batch import Batch
+from captum_meta.games.evaluation import Evaluation, Place
+from captum_meta.games.players import Players, Tensors, join
+
+
+class Game:
+    """What may be asked of the explained model: its values at coalitions and along the path, and its gradients there.
+
+    A game has one row for each row of the inputs. Where the model gives one number for a whole batch, the batch is one
+    row, whose players are changed in all examples at once. Where it gives ``K`` outputs a row and no target selects one,
+    answers have ``K`` entries in their last dimension, and all of them come from the same evaluations.
+
+    Args:
+        forward_func, inputs, baselines, target, additional_forward_args, feature_mask: as in Captum.
+        max_rows: rows of the explained model evaluated, or differentiated, at once; None for a number that fits into memory.
+        label: what a progress bar over the coalitions is called; None for no bar.
+
+    Raises:
+        AssertionError: for arguments that Captum refuses.
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        inputs: Tensor | Tensors,
+        baselines: Any = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        feature_mask: Any = None,
+        max_rows: int | None = None,
+        label: str | None = None,
+    ) -> None:
+        self.batch = Batch.of(forward_func, inputs, baselines, target, additional_forward_args, feature_mask)
+        self.evaluation = Evaluation(self.batch, max_rows)
+        self.label = label
+
+    @property
+    def inputs(self) -> Tensors:
+        """For each input ``(B, *features)``."""
+        return self.batch.inputs
+
+    @property
+    def baselines(self) -> Tensors:
+        """For each input ``(B, *features)``."""
+        return self.batch.baselines
+
+    @property
+    def players(self) -> Players:
+        """Which player each element of the inputs belongs to."""
+        return self.batch.players
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs lie."""
+        return self.batch.device
+
+    @property
+    def n_examples(self) -> int:
+        """Examples in the inputs' batch."""
+        return len(self.batch)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the game: examples, or 1 where the model gives one number for the whole batch."""
+        return self.evaluation.n_rows
+
+    @property
+    def together(self) -> bool:
+        """Whether all rows must be evaluated at once, with the same coalition; known after the first evaluation."""
+        return bool(self.evaluation.together)
+
+    @property
+    def coupled(self) -> bool:
+        """Whether a row's value depends on the other rows; known after the first gradients."""
+        return self.evaluation.coupled
+
+    @property
+    def output_shape(self) -> torch.Size:
+        """Of one row's selected outputs."""
+        return self.evaluation.output_shape or torch.Size()
+
+    @property
+    def difference(self) -> Tensor:
+        """``(N, elements)``, input minus baseline."""
+        return self.batch.difference()
+
+    @property
+    def mask(self) -> Tensor:
+        """``(N, M)`` bool, which players each row of the game has."""
+        return self.players.mask.expand(self.n_rows, -1)
+
+    @property
+    def changed(self) -> Tensor:
+        """``(N, M)`` bool, players of whom an element's input is not its baseline; the others cannot have any effect."""
+        changed = self.batch.changed()
+        return changed if self.n_rows == self.n_examples else changed.any(0, keepdim=True)
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The target of each row, ``(N,)`` int64, where there is one class index for each or for all."""
+        target = self.batch.target
+        if isinstance(target, int):
+            return torch.full((self.n_rows,), target)
+        if isinstance(target, Tensor) and target.numel() in (1, self.n_rows):
+            return target.reshape(-1).expand(self.n_rows).cpu()
+        if isinstance(target, list) and all(isinstance(entry, int) for entry in target):
+            return torch.tensor(target)
+        return None
+
+    def take(self, rows: Tensor) -> Game:
+        """The game of some of the examples."""
+        return self.of(self.batch.take(rows))
+
+    def of(self, batch: Batch) -> Game:
+        """The game of another batch of the same model."""
+        other = Game.__new__(Game)
+        other.batch, other.evaluation, other.label = batch, self.evaluation.of(batch), self.label
+        return other
+
+    def values(self, members: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """f of the coalitions ``(N, S, M)``, as ``(N, S, K)``; only of those ``wanted`` ``(N, S)``, and 0 for the others."""
+        return self.evaluation.values(members.shape[1], self._at_coalitions(members), wanted, self.label)
+
+    def at(self, points: Tensor) -> Tensor:
+        """f at points of the path from baseline (0) to input (1), ``(G,)`` or ``(N, G)``, as ``(N, G, K)``."""
+        return self.evaluation.values(points.shape[-1], self._along(points))
+
+    def effects(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gradient x (input - baseline) of each player at points of the path, and f there.
+
+        Returns:
+            ``(N, M, G, K)`` and ``(N, G, K)``; None where the model has no gradient, or its rows act on each other.
+        """
+
+        def of_players(gradients: Tensors, rows: Tensor) -> Tensor:
+            return self.batch.effects(rows, gradients)
+
+        found = self.evaluation.gradients(points.shape[-1], self._along(points), of_players)
+        return None if self.coupled else found
+
+    def slopes(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gradient of each element at points of the path, and f there.
+
+        Where rows act on each other it is the gradient of the sum of all rows' f.
+
+        Args:
+            points: ``(G,)``, or ``(N, G)`` where each row has its own.
+
+        Returns:
+            ``(N, elements, G, K)`` and ``(N, G, K)``; None where the model has no gradient.
+        """
+        return self.evaluation.gradients(points.shape[-1], self._along(points), lambda gradients, rows: join(gradients))
+
+    def coalition_slopes(self, members: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gradient of each player's elements, side by side, at coalitions ``(N, S, M)``, and f there.
+
+        Returns:
+            ``(N, S, M, D, K)`` and ``(N, S, K)``; None where the model has no gradient, or its rows act on each other.
+        """
+
+        def gathered(gradients: Tensors, rows: Tensor) -> Tensor:
+            return self.players.rows(rows).gather(gradients)
+
+        found = self.evaluation.gradients(members.shape[1], self._at_coalitions(members), gathered)
+        return None if found is None or self.coupled else (found[0].movedim(-2, 1), found[1])
+
+    def _along(self, points: Tensor) -> Place:
+        dtype = torch.promote_types(self.inputs[0].dtype, torch.float32)
+        alphas = points.to(self.device, dtype).expand(self.n_examples, -1)
+        return lambda rows, turns: self.batch.between(rows, alphas[rows, turns])
+
+    def _at_coalitions(self, members: Tensor) -> Place:
+        return lambda rows, turns: self.batch.mixed(rows, members[rows if len(members) > 1 else 0 * rows, turns])

@@ -1,0 +1,166 @@
+"""Models of unusual form: right at full budget, close to it by default, and never wrong without a warning."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_meta.attr import MetaKernelShap, MetaShapleyValueSampling
+from captum_meta.estimators import all_coalitions, shapley_values
+
+M = 6
+X = torch.randn(5, M, generator=torch.Generator().manual_seed(0))
+W = torch.randn(M, 3, generator=torch.Generator().manual_seed(1))
+FULL = {MetaKernelShap: 2**M - 2, MetaShapleyValueSampling: 11}
+pytestmark = pytest.mark.filterwarnings("ignore:The model has no gradient", "ignore:forward_func")
+
+
+def exact(model: Callable[..., Tensor], x: Tensor, *extra: Any) -> Tensor:
+    """Row by row, over all coalitions with a baseline of 0."""
+    members = all_coalitions(x.shape[1])
+    return torch.stack([shapley_values(model(torch.where(members, row, 0.0), *extra).double()) for row in x]).detach()
+
+
+def exact_together(model: Callable[..., Tensor], x: Tensor, *extra: Any) -> Tensor:
+    """The same coalition for all rows of the batch."""
+    worths = [model(torch.where(members, x, 0.0), *extra).double() for members in all_coalitions(x.shape[1])]
+    return shapley_values(torch.stack(worths, dim=1)).detach()
+
+
+def error(values: Tensor, wanted: Tensor) -> float:
+    return float((values.double() - wanted).square().sum() / wanted.square().sum())
+
+
+def smooth(x: Tensor) -> Tensor:
+    return torch.tanh(x @ W).sum(1) + x[:, 0] * x[:, 1]
+
+
+def cusp(x: Tensor) -> Tensor:
+    """Its gradient at a baseline of 0 is NaN for every player."""
+    return (x.square().sum(1).sqrt() - 1).tanh()
+
+
+def indicator(x: Tensor) -> Tensor:
+    """Reads missing values."""
+    return smooth(torch.where(x.isnan(), 0.7, x)) + x.isnan().float() @ W[:, 0]
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Three players whose gradient is 0 everywhere, and who matter."""
+    return smooth(torch.cat([(2 * x[:, :3]).round(), x[:, 3:]], dim=1))
+
+
+def hardened(x: Tensor) -> Tensor:
+    """One-hot groups hardened by argmax."""
+    hard = nn.functional.one_hot(x[:, :3].argmax(1), 3).to(x.dtype)
+    return smooth(torch.cat([hard, x[:, 3:]], dim=1))
+
+
+def missing() -> Tensor:
+    x = X.clone()
+    x[0, 1] = x[2, 3] = torch.nan
+    return x
+
+
+ALONE = {
+    "cusp": (cusp, X),
+    "missing": (indicator, missing()),
+    "rounded": (rounded, X),
+    "hardened": (hardened, X),
+    "offset": (lambda x: smooth(x) + 1e4, X),
+    "far below one": (lambda x: smooth(x) * 1e-30, X),
+}
+MIX = torch.rand(5, 5, generator=torch.Generator().manual_seed(2))
+EDGES = torch.tensor([[0, 0, 1, 1, 1], [1, 0, 0, 1, 1]])
+TOGETHER: dict[str, tuple[Callable[..., Tensor], Tensor, tuple[Any, ...]]] = {
+    "graph": (lambda x: torch.tanh(MIX @ torch.tanh(x @ W)).sum(1), X, ()),
+    "batch mean": (lambda x: smooth(x - x.mean(0)), X, ()),
+    "labels": (lambda x: (smooth(x) - torch.arange(5.0)).square(), X, ()),
+    "edges": (lambda x, e: smooth(torch.zeros_like(x).index_add(0, e[1], x[e[0]])), X[:2], (EDGES,)),
+    "table": (lambda x, t: smooth(x * t[(x[:, 0] > 0).long()]), X, (torch.randn(5, M),)),
+}
+
+
+@pytest.mark.parametrize("front_end", FULL)
+@pytest.mark.parametrize("name", ALONE)
+class TestRowsAlone:
+    def test_full_budget_is_exact_and_the_default_close(self, name: str, front_end: Any) -> None:
+        model, x = ALONE[name]
+        wanted = exact(lambda z: model(z) - model(torch.zeros_like(x[:1])), x)
+        attr = front_end(model)
+        assert error(attr.attribute(x, n_samples=FULL[front_end]), wanted) < 1e-5
+        assert error(attr.attribute(x), wanted) < 0.02
+
+    def test_gradients_alone_and_adaptation_leave_no_player_out(self, name: str, front_end: Any) -> None:
+        model, x = ALONE[name]
+        wanted = exact(lambda z: model(z) - model(torch.zeros_like(x[:1])), x)
+        attr = front_end(model)
+        before = error(attr.attribute(x, n_samples=0), wanted)
+        assert before < 0.3
+        attr.adapt(torch.randn(16, M, generator=torch.Generator().manual_seed(5)))
+        assert error(attr.attribute(x, n_samples=0), wanted) <= max(0.1, before)
+
+
+@pytest.mark.parametrize("front_end", FULL)
+@pytest.mark.parametrize("name", TOGETHER)
+def test_rows_that_belong_together(name: str, front_end: Any) -> None:
+    model, x, extra = TOGETHER[name]
+    wanted = exact_together(model, x, *extra)
+    attr = front_end(model)
+    for budget, most in ((FULL[front_end], 1e-9), (None, 0.1)):
+        with pytest.warns(UserWarning, match="does not answer for each of the rows alone"):
+            values = attr.attribute(x, additional_forward_args=extra or None, n_samples=budget)
+        assert error(values, wanted) < most
+
+
+def test_players_that_act_in_large_coalitions_only_are_no_dummies() -> None:
+    def model(x: Tensor) -> Tensor:
+        first, second = x[:, 0] + x[:, 1] - 1.5, x[:, 2] + x[:, 3] - 1.5 - 4 * x[:, 4]
+        return torch.relu(first) * 4 + torch.relu(second) * 4 + x[:, 5]
+
+    x = torch.ones(1, 6)
+    wanted = exact(model, x)
+    for budget in (12, 30, 40, 50, 60, 62):
+        values, estimate = MetaKernelShap(model).attribute(x, n_samples=budget, return_error_estimate=True)
+        assert float(values.sum()) == pytest.approx(3.0, abs=1e-4)
+        if budget >= 50:
+            assert error(values, wanted) < max(0.005, float(estimate))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_small_effects_beside_large_outputs_are_kept(offset: float) -> None:
+    def model(x: Tensor) -> Tensor:
+        return torch.where(x > 0.5, torch.tensor([0.05, 0.1, 0.2, 0.0]), torch.zeros(4)).sum(1) + offset
+
+    values = MetaKernelShap(model).attribute(torch.ones(1, 4), n_samples=8)
+    assert (values[0] - torch.tensor([0.05, 0.1, 0.2, 0.0])).abs().max() < 0.01 and values[0, 3] == 0
+
+
+def test_beyond_256_players_gradients_alone_are_used_with_one_warning() -> None:
+    attr, x = MetaKernelShap(lambda x: x.square().sum(1)), torch.rand(2, 300)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        values = attr.attribute(x)
+        attr.attribute(x, n_samples=0)
+    assert [str(w.message)[:50] for w in caught] == ["The rows have 300 players, so only gradients are m"]
+    assert caught[0].filename == __file__ and "n_samples" in str(caught[0].message)
+    assert error(values, x.square().double()) < 1e-3
+
+
+@pytest.mark.parametrize("budget", [1, 3, 5, 7, 9, 11, 31])
+def test_rows_with_players_of_their_own_and_odd_budgets(budget: int) -> None:
+    masks = torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 3, 3], [0] * 6, [0, 1, 2, 3, 3, 3]])
+    values = MetaKernelShap(smooth).attribute(X, feature_mask=masks, n_samples=budget, return_input_shape=False)
+    assert torch.allclose(values.sum(1), smooth(X) - smooth(torch.zeros(5, M)), atol=1e-4)
+
+
+def test_a_permutation_pays_for_as_many_coalitions_as_a_row_has_players() -> None:
+    masks = torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 3], [0, 0, 0, 0, 1, 2]])
+    attr = MetaShapleyValueSampling(smooth)
+    together = attr.attribute(X[:3], feature_mask=masks, n_samples=3)
+    for row in range(3):
+        alone = attr.attribute(X[row : row + 1], feature_mask=masks[row : row + 1], n_samples=3)
+        assert torch.allclose(together[row], alone[0], atol=1e-5)

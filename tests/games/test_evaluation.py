@@ -1,0 +1,199 @@
+"""Rows evaluated in any arrangement, or only in the caller's batch: values and gradients are those of the plainest loop."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_meta.games import Game
+
+X = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+W = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+MIX = torch.rand(6, 6, generator=torch.Generator().manual_seed(2))
+MEMBERS = torch.rand(6, 7, 5, generator=torch.Generator().manual_seed(3)) < 0.5
+TABLE = torch.randn(6, 5, generator=torch.Generator().manual_seed(4))
+
+
+def smooth(x: Tensor) -> Tensor:
+    return torch.tanh(x @ W).prod(1) + x[:, 0]
+
+
+def graph(x: Tensor) -> Tensor:
+    """A graph convolution over the rows."""
+    return torch.tanh(MIX @ torch.tanh(x @ W)).sum(1)
+
+
+def centred(x: Tensor) -> Tensor:
+    return smooth(x - x.mean(0))
+
+
+def labelled(x: Tensor) -> Tensor:
+    """A loss whose labels are in a closure: right for this batch alone, though its rows do not act on each other."""
+    return (smooth(x) - torch.arange(6.0)).square()
+
+
+def looked_up(x: Tensor, table: Tensor) -> Tensor:
+    """A table for the whole batch that happens to have as many rows."""
+    return smooth(x * table[(x[:, 0] > 0).long()])
+
+
+WHOLE: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...], bool]] = {
+    "graph": (graph, (), True),
+    "centred": (centred, (), True),
+    "labelled": (labelled, (), False),
+    "looked up": (looked_up, (TABLE,), False),
+}
+"""Model, additional arguments, and whether rows act on each other."""
+
+
+def same_for_all(members: Tensor) -> Tensor:
+    return members[:1].expand_as(members)
+
+
+@pytest.mark.filterwarnings("ignore:forward_func does not answer")
+@pytest.mark.parametrize("name", WHOLE)
+def test_models_of_the_whole_batch_are_evaluated_on_the_callers_batch(name: str) -> None:
+    model, extra, coupled = WHOLE[name]
+    game = Game(model, X, None, None, extra)
+    members = same_for_all(MEMBERS)
+    values = game.values(members)
+    assert game.together
+    for turn in range(7):
+        assert torch.allclose(values[:, turn, 0], model(torch.where(members[:, turn], X, 0.0), *extra))
+    slopes, at_points = game.slopes(torch.tensor([0.25, 1.0]))  # type: ignore[misc]
+    for turn, point in enumerate((0.25, 1.0)):
+        x = (point * X).requires_grad_()
+        output = model(x, *extra)
+        assert torch.allclose(at_points[:, turn, 0], output)
+        assert torch.allclose(slopes[:, :, turn, 0], torch.autograd.grad(output.sum(), x)[0], atol=1e-6)
+    assert game.coupled == coupled
+    assert (game.effects(torch.tensor([1.0])) is None) == coupled
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_one_warning_says_that_rows_are_evaluated_together(name: str) -> None:
+    model, extra, _ = WHOLE[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        game = Game(model, X, None, None, extra)
+        game.effects(torch.tensor([1.0, 0.0]))
+        game.values(MEMBERS)
+    assert [str(w.message)[:49] for w in caught] == ["forward_func does not answer for each of the rows"]
+    assert caught[0].filename == __file__
+
+
+def test_rows_that_stand_alone_are_evaluated_in_any_arrangement_after_one_small_batch() -> None:
+    sizes = []
+
+    def counted(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return smooth(x)
+
+    game = Game(counted, X)
+    values = game.values(MEMBERS)
+    assert not game.together and sum(sizes) == 6 * 7 + 7
+    for turn in range(7):
+        assert torch.allclose(values[:, turn, 0], smooth(torch.where(MEMBERS[:, turn], X, 0.0)), atol=1e-6)
+    sizes.clear()
+    game.values(MEMBERS)
+    assert sum(sizes) == 6 * 7
+    sizes.clear()
+    game.take(torch.tensor([4, 1])).values(MEMBERS[:2])
+    assert sum(sizes) == 2 * 7
+
+
+def test_only_what_is_wanted_is_evaluated() -> None:
+    wanted = torch.rand(6, 7, generator=torch.Generator().manual_seed(5)) < 0.4
+    game = Game(smooth, X)
+    everything = game.values(MEMBERS)
+    some = game.values(MEMBERS, wanted)
+    assert torch.allclose(some[wanted], everything[wanted]) and (some[~wanted] == 0).all()
+    fresh = Game(smooth, X).values(MEMBERS, wanted)
+    assert torch.allclose(fresh, some)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_a_limit_holds_for_every_call(limit: int) -> None:
+    sizes = []
+
+    def counted(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return smooth(x)
+
+    game = Game(counted, X, max_rows=limit)
+    game.effects(torch.tensor([1.0, 0.5, 0.0]))
+    game.values(MEMBERS)
+    assert max(sizes) <= limit
+
+
+@pytest.mark.filterwarnings("ignore:forward_func does not answer")
+def test_a_model_of_the_whole_batch_is_given_it_even_above_the_limit() -> None:
+    game = Game(graph, X, max_rows=2)
+    values = game.values(same_for_all(MEMBERS))
+    assert torch.allclose(values[:, 3, 0], graph(torch.where(MEMBERS[:1, 3], X, 0.0)))
+
+
+class NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return smooth(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise RuntimeError("cudnn RNN backward can only be called in training mode")
+
+
+@pytest.mark.parametrize("model", [NoBackward.apply, lambda x: smooth(x) + torch.heaviside(x[:, 0], x[:, 1])])
+def test_a_backward_that_fails_means_no_gradient_and_says_so(model: Callable[..., Tensor]) -> None:
+    game = Game(model, X)
+    with pytest.warns(UserWarning, match="could not be differentiated"):
+        assert game.effects(torch.tensor([1.0])) is None
+    assert game.values(MEMBERS).isfinite().all()
+
+
+def test_a_model_that_fails_in_every_way_raises_its_own_error() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise KeyError("on purpose")
+
+    for ask in (lambda g: g.values(MEMBERS), lambda g: g.effects(torch.tensor([1.0]))):
+        with pytest.raises(KeyError, match="on purpose"):
+            ask(Game(broken, X))
+
+
+def test_gradients_of_the_fixed_batch_of_a_recurrent_net() -> None:
+    gru, hidden = nn.GRU(1, 4, batch_first=True), torch.randn(1, 6, 4)
+
+    def model(x: Tensor) -> Tensor:
+        return gru(x.unsqueeze(-1), hidden)[0][:, -1].sum(1)
+
+    with pytest.warns(UserWarning, match="does not answer for each"):
+        game = Game(model, X)
+        effects, _ = game.effects(torch.tensor([1.0]))  # type: ignore[misc]
+    x = X.clone().requires_grad_()
+    expected = torch.autograd.grad(model(x).sum(), x)[0] * X
+    assert not game.coupled and torch.allclose(effects[:, :, 0, 0], expected, atol=1e-6)
+
+
+def test_batch_statistics_are_those_of_the_callers_batch_and_stay_as_they_were() -> None:
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1)).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    members = same_for_all(MEMBERS)
+    with pytest.warns(UserWarning, match="does not answer for each"):
+        values = Game(net, X).values(members)
+    expected = torch.stack([nn.Sequential(*net)(torch.where(m, X, 0.0)) for m in members[0]], dim=1)
+    assert torch.allclose(values, expected, atol=1e-5)
+    net.load_state_dict(before)
+    Game(partial(net), X).values(members)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_low_precision_alone_is_no_reason_to_evaluate_rows_together() -> None:
+    net = nn.Sequential(nn.Linear(5, 64), nn.Tanh(), nn.Linear(64, 1)).to(torch.bfloat16)
+    for model, x in ((net, X.bfloat16()), (lambda x: smooth(x) + 1e5, X), (lambda x: smooth(x) * 1e-30, X)):
+        game = Game(model, x)
+        game.at(torch.ones(1))
+        assert not game.together
