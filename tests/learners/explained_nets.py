@@ -46,7 +46,7 @@ def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def exact(game: Game) -> Tensor:
     """Shapley values ``(N, M)`` of the selected output, by enumeration."""
-    return shapley_values(game.worths(all_coalitions(N_PLAYERS).expand(game.n_rows, -1, -1)).squeeze(-1))
+    return shapley_values(game.values(all_coalitions(N_PLAYERS).expand(game.n_rows, -1, -1)).squeeze(-1))
 
 
 def explained_tasks(query_budget: int, evaluations: int = 16 * N_PLAYERS) -> ExplanationTask:
