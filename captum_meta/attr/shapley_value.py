@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from captum.attr import ShapleyValueSampling
 from captum.log import log_usage
 from torch import Tensor
@@ -101,4 +102,8 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
 
 def _as_exact_as_permutations(evidence: Evidence, attributions: Tensor, bounds: Tensor) -> Tensor:
     """Whether the error bound is below the error to be expected of 25 permutations."""
-    return bounds * attributions.square().sum(-1) <= permutation_variance(evidence) / _PERMUTATIONS
+    values = attributions.double()
+    unit = values.abs().amax(-1)
+    unit = torch.where(unit > 0, unit, 1.0)  # the squares of very small outputs would vanish
+    expected = permutation_variance(evidence.to(dtype=torch.float64).times(1 / unit)) / _PERMUTATIONS
+    return bounds * (values / unit.unsqueeze(-1)).square().sum(-1) <= expected
