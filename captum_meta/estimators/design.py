@@ -18,42 +18,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
-from math import comb
 
 import torch
 from torch import Generator, Tensor
 
 from captum_meta.estimators.exact import all_coalitions
 from captum_meta.estimators.hypercube import HypercubeKernel
+from captum_meta.estimators.kernel_sampling import sampled_pairs
 
-_RATES, _ADDITIVE = 1.5, 0.3
-"""Sum of the players' diffusion rates, and each one's additive part. A third or thrice as much changes errors by 5 %."""
-_CANDIDATES, _PARTS, _FEWEST = 4096, 8, 256
-_MOST_PLAYERS, _FEW_PLAYERS, _MOST_CHOSEN = 128, 24, 256
-"""Beyond 128 players none are chosen, beyond 24 the first 256 pairs are. Coin flips are nearly as good there."""
+_ADDITIVE, _RATES = 0.3, 4.0
+"""Each player's additive part is 0.3, its diffusion rate 4 / (M + 4). Half or one and a half times as much is as good."""
+_CANDIDATES, _PARTS, _FEWEST = 2048, 8, 256
+_MOST_PLAYERS = 128
+"""Beyond, coin flips tell as much as what is chosen."""
 _JITTER = 1e-10
 _LEAST_VARIANCE = 1e-9
 _TIES = 1e-4
 """Alike players make many candidates equal: a random factor so close to 1 decides, on every machine alike."""
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
 def telling_coalitions(n_players: int, count: int) -> Tensor:
     """The first ``count`` coalitions inside the border, ``(count, n_players)`` bool; one of each pair with its complement.
 
     The smaller one of the pair is given, and of two of equal size that with the first player. A shorter list is the
-    beginning of a longer one. There are fewer where no more exist.
+    beginning of a longer one. There are fewer where no more exist. Beyond 128 players they are coin flips.
 
     >>> telling_coalitions(5, 3).sum(-1).tolist()
     [2, 2, 2]
     """
-    chosen = 0 if n_players > _MOST_PLAYERS else count if n_players <= _FEW_PLAYERS else min(count, _MOST_CHOSEN)
-    first = _greedy(n_players, chosen)
-    if len(first) == count or len(first) == _available(n_players):
-        return first
-    return _different(torch.cat([first, _coin_flips(n_players, 2 * count)]))[:count]
+    return _greedy(n_players, count) if n_players <= _MOST_PLAYERS else _coin_flips(n_players, count)
 
 
 @dataclass
@@ -109,12 +102,12 @@ class _Candidates:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _greedy(n_players: int, count: int) -> Tensor:
+    if n_players < 4 or not count:
+        return torch.zeros(0, n_players, dtype=torch.bool)
     pool = _pool(n_players)
     count = min(count, len(pool))
-    if not count:
-        return pool[:0]
     ones = torch.ones(n_players, dtype=torch.float64)
-    alike = HypercubeKernel(ones.unsqueeze(0), _ADDITIVE * ones, _RATES / n_players * ones)
+    alike = _prior(ones.unsqueeze(0))
     by_distance = alike.with_pairs(1 - 2 * torch.ones(n_players + 1, n_players).double().tril(-1)).squeeze(-1)
     least = _LEAST_VARIANCE * by_distance[0]
     chosen = _border(alike, count)
@@ -130,6 +123,12 @@ def _greedy(n_players: int, count: int) -> Tensor:
         chosen.add(part.signs[best], part.factor[: chosen.count, best], deviation, part.values[:, best])
         found.append(part.members[best])
     return torch.stack(found)
+
+
+def _prior(signs: Tensor) -> HypercubeKernel:
+    """Covariances of coalitions ``(P, M)`` with all players alike."""
+    ones = torch.ones_like(signs[0])
+    return HypercubeKernel(signs, _ADDITIVE * ones, _RATES / (len(ones) + _RATES) * ones)
 
 
 def _border(alike: HypercubeKernel, count: int) -> _Chosen:
@@ -160,28 +159,19 @@ def _part(members: Tensor, alike: HypercubeKernel, variance: Tensor, room: int, 
 
 
 def _pool(n_players: int) -> Tensor:
-    """Candidates in random order, ``(R, M)``: all pairs where they are few, else small ones and coin flips."""
-    generator = Generator().manual_seed(0)
+    """Candidates in random order, ``(R, M)``: all pairs where they are few, else a sample by kernel mass."""
     if 2 ** (n_players - 1) <= _CANDIDATES:
         pool = _different(all_coalitions(n_players)[1:-1])
         pool = pool[pool.sum(-1) > 1]
     else:
-        sizes = [size for size in (2, 3) if comb(n_players, size) <= _CANDIDATES // 4]
-        small = [_of_size(n_players, size) for size in sizes]
-        pool = _different(torch.cat([*small, _coin_flips(n_players, 2 * _CANDIDATES)]))[:_CANDIDATES]
-    return pool[torch.randperm(len(pool), generator=generator)]
-
-
-def _of_size(n_players: int, size: int) -> Tensor:
-    subsets = torch.tensor(list(combinations(range(n_players), size)))
-    return torch.zeros(len(subsets), n_players, dtype=torch.bool).scatter_(1, subsets, True)
+        nothing = torch.zeros(0, n_players, dtype=torch.bool)
+        pool = _different(sampled_pairs(n_players, _CANDIDATES, nothing, 0, torch.zeros(1, dtype=torch.long))[0])
+    return pool[torch.randperm(len(pool), generator=Generator().manual_seed(0))]
 
 
 def _coin_flips(n_players: int, count: int) -> Tensor:
-    """``(count, M)``, each player in or out with equal odds; those of the border left out."""
-    flips = torch.rand(count, n_players, generator=Generator().manual_seed(2)) < 0.5
-    sizes = flips.sum(-1)
-    return flips[(sizes > 1) & (sizes < n_players - 1)]
+    """Each player in or out with equal odds; so many players make no coalition of the border, and none twice."""
+    return _different(torch.rand(count, n_players, generator=Generator().manual_seed(2)) < 0.5)
 
 
 def _different(members: Tensor) -> Tensor:
@@ -193,8 +183,3 @@ def _different(members: Tensor) -> Tensor:
     for place, row in enumerate(smaller.numpy()):
         first.setdefault(row.tobytes(), place)
     return smaller[list(first.values())]
-
-
-def _available(n_players: int) -> int:
-    """Pairs inside the border."""
-    return max(0, 2 ** (n_players - 1) - 1 - n_players)

@@ -3,7 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captum_meta.estimators import plan_coalitions
-from captum_meta.estimators.coalitions import MAX_TELLING, _others
+from captum_meta.estimators.coalitions import MAX_TELLING
+from captum_meta.estimators.kernel_sampling import other_pairs
 
 
 def plan(n_players: int, budget: int, seed: int = 0, keys: tuple[int, ...] = (3, 4)) -> torch.Tensor:
@@ -94,7 +95,7 @@ def test_a_plan_of_everything_has_the_border_first_and_every_coalition_once(n_pl
 
 def test_what_is_left_of_everything_is_taken_by_its_kernel_weight() -> None:
     keys = torch.arange(400)
-    members = _others(9, torch.zeros(0, 9, dtype=torch.bool), 0, keys)
+    members = other_pairs(9, torch.zeros(0, 9, dtype=torch.bool), 0, keys)
     sizes = members[:, :10].sum(-1)
     sizes = sizes.minimum(9 - sizes)
     shares = {size: (sizes == size).double().mean().item() for size in (2, 3, 4)}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_meta.estimators import HypercubePosterior, all_coalitions, plan_coalitions, shapley_values
-from captum_meta.estimators.coalitions import _sampled
+from captum_meta.estimators.kernel_sampling import sampled_pairs
 from captum_meta.estimators.multi_index import MultiIndexWaves
 
 N_PLAYERS = 5
@@ -120,7 +120,7 @@ def test_a_bent_line_along_a_direction_is_seen_through() -> None:
     worths = torch.sigmoid(everything.double() @ weights - 0.5 * weights.sum() - 2)
     worths = worths - worths[0]
     border = torch.eye(n_players, dtype=torch.bool)
-    members = torch.cat([border, _sampled(n_players, n_players, border[:0], 0, torch.zeros(1).long())[0]])
+    members = torch.cat([border, sampled_pairs(n_players, n_players, border[:0], 0, torch.zeros(1).long())[0]])
     codes = (members.long() * 2 ** torch.arange(n_players)).sum(-1)
     differences = worths[codes] - worths[2**n_players - 1 - codes]
     known, players = torch.ones(len(codes), dtype=torch.bool), torch.ones(n_players, dtype=torch.bool)
