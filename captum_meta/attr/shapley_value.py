@@ -21,6 +21,8 @@ from captum_meta.types import Evidence
 
 _PERMUTATIONS = 25
 """Captum's default."""
+_BOUND_OVER_ERROR = 2
+"""Error bounds, which nine in ten rows stay below, over the errors to be expected."""
 _FIRST_ROUND = 4
 """Coalitions of each player that no row goes without."""
 
@@ -101,9 +103,9 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
 
 
 def _as_exact_as_permutations(evidence: Evidence, attributions: Tensor, bounds: Tensor) -> Tensor:
-    """Whether the error bound is below the error to be expected of 25 permutations."""
+    """Whether an error as its bound lets expect is below that of 25 permutations."""
     values = attributions.double()
     unit = values.abs().amax(-1)
     unit = torch.where(unit > 0, unit, 1.0)  # the squares of very small outputs would vanish
     expected = permutation_variance(evidence.to(dtype=torch.float64).times(1 / unit)) / _PERMUTATIONS
-    return bounds * (values / unit.unsqueeze(-1)).square().sum(-1) <= expected
+    return bounds / _BOUND_OVER_ERROR * (values / unit.unsqueeze(-1)).square().sum(-1) <= expected
