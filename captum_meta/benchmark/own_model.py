@@ -134,6 +134,11 @@ def _with_gradient(problem: Problem) -> Problem:
             f"The model must give one number a row, it gives {tuple(game.output_shape)} outputs for each of "
             f"{game.n_rows} rows: pass target= to select one, or return one entry for each example."
         )
+    if game.together and game.n_examples > 1:
+        raise ValueError(
+            "forward_func does not answer for each row alone, so methods that explain single rows cannot be compared on it: "
+            "pass one row, or a function whose rows do not act on each other."
+        )
     first = game.take(torch.zeros(1, dtype=torch.long, device=game.device))
     return replace(problem, has_gradient=first.effects(torch.ones(1)) is not None)
 

@@ -164,3 +164,14 @@ def test_a_permutation_pays_for_as_many_coalitions_as_a_row_has_players() -> Non
     for row in range(3):
         alone = attr.attribute(X[row : row + 1], feature_mask=masks[row : row + 1], n_samples=3)
         assert torch.allclose(together[row], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("front_end", FULL)
+def test_rows_where_the_model_is_not_finite_are_named_and_cost_the_others_nothing(front_end: Any) -> None:
+    x = X.clone()
+    x[2, 0] = torch.inf
+    attr = front_end(lambda x: smooth(x) * torch.where(x[:, 0].isinf(), torch.nan, 1.0))
+    with pytest.warns(UserWarning, match=r"not finite .* rows \[2\]"):
+        values = attr.attribute(x)
+    assert values.isfinite().all(1).tolist() == [True, True, False, True, True]
+    assert torch.allclose(values[3], front_end(smooth).attribute(x[3:4])[0], atol=1e-5)

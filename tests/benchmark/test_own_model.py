@@ -167,6 +167,8 @@ def test_the_model_is_left_as_it_was_and_results_repeat() -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="one number a row"):
         run(small_net(6), target=None)
+    with pytest.raises(ValueError, match="each row alone"), pytest.warns(UserWarning, match="each of the rows alone"):
+        run(lambda x: (x - x.mean(0)).square().sum(1), target=None)
     with pytest.raises(ValueError, match="one number a row"):
         run(lambda x: x.sum(), target=None)
     with pytest.raises(ValueError, match="kind is 'paths': pass one of 'shapley', 'path'"):
