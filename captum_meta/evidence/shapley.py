@@ -58,7 +58,7 @@ class ShapleyMeasurement:
         broken = (~self.total.isfinite()).any(1).nonzero().flatten().tolist()
         if broken:
             warn(
-                f"forward_func is not finite at the inputs or at the baselines of the rows {broken}: these are not explained."
+                f"forward_func is not finite at the inputs or baselines of the rows {broken}: these are not explained."
             )
         self.points = points.to(self.total)
         self.channels = self.total.new_zeros(n_rows, self.game.players.count, 5, n_outputs)
