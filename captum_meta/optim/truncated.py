@@ -81,4 +81,4 @@ def with_gradients(value: Tensor, inputs: Sequence[Tensor], gradients: Sequence[
     """A scalar of the given value, whose gradient with respect to ``inputs`` is the one given."""
     pairs = zip(inputs, gradients, strict=True)
     linear = sum(((each * gradient.detach()).sum() for each, gradient in pairs), start=torch.zeros_like(value))
-    return value.detach() + linear - linear.detach()
+    return value.detach() + (linear - linear.detach())

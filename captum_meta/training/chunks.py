@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from captum_meta.learners import MetaLearner
 from captum_meta.optim.truncated import with_gradients
 from captum_meta.types import ExplanationTask
+
+_Share = TypeVar("_Share")
+_Differentiated = tuple[Tensor, list[Tensor | None]]
+"""A loss, and its gradients with respect to what is trained; None for what it does not reach."""
 
 
 def loss_in_chunks(learner: MetaLearner, tasks: ExplanationTask, size: int) -> Tensor:
@@ -32,18 +39,53 @@ def loss_in_chunks(learner: MetaLearner, tasks: ExplanationTask, size: int) -> T
     True
     """
     count = len(tasks.query.attributions)
-    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-    total: Tensor | None = None
-    gradients: list[Tensor | None] = [None] * len(trained)
+    trained = _trained(learner)
+    total: _Differentiated | None = None
     for start in range(0, count, size):
         chunk = tasks[start : start + size]
-        loss = learner.loss(chunk) * (len(chunk.query.attributions) / count)
-        found = torch.autograd.grad(loss, trained, allow_unused=True)
-        gradients = [_sum(known, new) for known, new in zip(gradients, found, strict=True)]
-        total = _sum(total, loss.detach())
+        part = _differentiated(learner.loss(chunk) * (len(chunk.query.attributions) / count), trained)
+        total = part if total is None else _both(total, part)
     assert total is not None, "there are no tasks"
-    reached = [(parameter, gradient) for parameter, gradient in zip(trained, gradients, strict=True) if gradient is not None]
-    return with_gradients(total, [parameter for parameter, _ in reached], [gradient for _, gradient in reached])
+    return _with_known_gradients(total, trained)
+
+
+def loss_of_shares(learner: MetaLearner, shares: Sequence[_Share], loss: Callable[[_Share], Tensor]) -> Tensor:
+    """The mean loss of equal shares of a step's tasks, with gradients that are added up as as many ranks add theirs.
+
+    Each share is differentiated by itself. Of a power of two of shares, every second one is added up first, and so on:
+    these are one rank's, where two share the step. One backward pass from the mean would add up what the shares send to a
+    parameter in another order.
+
+    Args:
+        learner: whose parameters are trained.
+        shares: the tasks of each.
+        loss: of a share.
+    """
+    trained = _trained(learner)
+    value, gradients = _in_halves([_differentiated(loss(share), trained) for share in shares])
+    mean = [None if gradient is None else gradient / len(shares) for gradient in gradients]
+    return _with_known_gradients((value / len(shares), mean), trained)
+
+
+def _trained(learner: MetaLearner) -> list[Tensor]:
+    return [parameter for parameter in learner.parameters() if parameter.requires_grad]
+
+
+def _differentiated(loss: Tensor, trained: Sequence[Tensor]) -> _Differentiated:
+    return loss.detach(), list(torch.autograd.grad(loss, trained, allow_unused=True))
+
+
+def _in_halves(parts: Sequence[_Differentiated]) -> _Differentiated:
+    return parts[0] if len(parts) == 1 else _both(_in_halves(parts[::2]), _in_halves(parts[1::2]))
+
+
+def _both(left: _Differentiated, right: _Differentiated) -> _Differentiated:
+    return left[0] + right[0], [_sum(known, new) for known, new in zip(left[1], right[1], strict=True)]
+
+
+def _with_known_gradients(known: _Differentiated, trained: Sequence[Tensor]) -> Tensor:
+    reached = [(parameter, gradient) for parameter, gradient in zip(trained, known[1], strict=True) if gradient is not None]
+    return with_gradients(known[0], [parameter for parameter, _ in reached], [gradient for _, gradient in reached])
 
 
 def _sum(known: Tensor | None, new: Tensor | None) -> Tensor | None:

@@ -40,7 +40,7 @@ class FiniteSteps:
         if self._in_a_row == _MOST_IN_A_ROW:
             raise RuntimeError(
                 f"{_MOST_IN_A_ROW} steps in a row, up to step {step}, had no finite loss or gradient (last {which}); the "
-                "weights are those before them. Lower the learning rate, clip gradients (Trainer(gradient_clip_val=1.0)), and see "
+                "weights are those before them. Lower the learning rate, clip gradients (gradient_clip_val=1.0), and see "
                 "that the tasks' attributions and evidence are finite."
             )
         warnings.warn(f"Step {step} is left out: {which} is not finite.", stacklevel=3)

@@ -17,7 +17,7 @@ from captum_meta.learners import MetaLearner
 from captum_meta.learners.storage import build, configuration
 from captum_meta.losses import relative_errors
 from captum_meta.metrics import AttributionError
-from captum_meta.training.chunks import loss_in_chunks
+from captum_meta.training.chunks import loss_in_chunks, loss_of_shares
 from captum_meta.training.guard import FiniteSteps, told
 from captum_meta.types import ExplanationTask
 
@@ -51,8 +51,9 @@ class MetaLearningModule(LightningModule):
             batches of a few shapes (see ``GradientLearner.compile``).
         shares: equal shares in which the tasks of a step are differentiated, one after another or on as many ranks. Sums of
             floating-point numbers depend on their order, and Adam's division makes steps of the rounding error in gradients
-            that should vanish; with ``shares=2`` one process and two ranks add the same numbers in the same order, and
-            arrive at the same weights in any precision.
+            that should vanish; with ``shares=2`` one process and two ranks of as many threads add the same numbers in the
+            same order, and arrive at the same weights in any precision, whatever the learner. More than two ranks add in
+            an order of their own.
         task_chunk_size: differentiate so many tasks of a step (or of a share) at a time and add up the gradients, which
             are those of the whole: memory grows with the chunk, not with the step. With ``compile``, a size that divides
             the tasks spares a second graph. None: all at once.
@@ -112,11 +113,8 @@ class MetaLearningModule(LightningModule):
 
     def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor | None:
         self.learner.begin_step(self.trainer.global_step)
-        losses = []
-        for share in self._shares(self._precise(batch)):
-            with self._keyed_random_numbers(self.trainer.fit_loop.total_batch_idx):
-                losses.append(self._loss(share))
-        loss = torch.stack(losses).mean()
+        shares = self._shares(self._precise(batch))
+        loss = self._loss(shares[0]) if len(shares) == 1 else loss_of_shares(self.learner, shares, self._loss)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return told(loss)
 
@@ -125,9 +123,10 @@ class MetaLearningModule(LightningModule):
         return tasks.to(dtype=next(self.learner.parameters()).dtype)
 
     def _loss(self, tasks: ExplanationTask) -> Tensor:
-        if self.task_chunk_size is None:
-            return self.learner.loss(tasks)
-        return loss_in_chunks(self.learner, tasks, self.task_chunk_size)
+        with self._keyed_random_numbers(self.trainer.fit_loop.total_batch_idx):
+            if self.task_chunk_size is None:
+                return self.learner.loss(tasks)
+            return loss_in_chunks(self.learner, tasks, self.task_chunk_size)
 
     def _shares(self, batch: ExplanationTask) -> list[ExplanationTask]:
         """This rank's shares of the step's tasks."""

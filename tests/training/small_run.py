@@ -13,7 +13,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 
-from captum_meta.learners import ZeroShot
+from captum_meta.learners import MAML, ZeroShot
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.tasks import ExplainedData, ModelTaskFamily, cache
 from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule
@@ -94,11 +94,13 @@ class KillAt(Callback):
 
 
 def module(double: bool = True) -> MetaLearningModule:
-    """Sums of ranks differ in the last digits, which twenty steps in single precision make visible."""
-    """In single precision its steps are differentiated in two shares."""
+    """Sums of ranks differ in the last digits, which twenty steps in single precision make visible.
+
+    There a learner that adapts is trained, whose steps are differentiated in two shares.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        learner = ZeroShot(ShapleyExplainer(8, 1))
+        learner = ZeroShot(ShapleyExplainer(8, 1)) if double else MAML(ShapleyExplainer(8, 1), steps=2)
     made = MetaLearningModule(learner, warmup_steps=2, shares=1 if double else 2)
     return made.double() if double else made
 
