@@ -11,15 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from captum_meta.learners import _told
 from captum_meta.learners._caution import Choice, choose, folds
-from captum_meta.learners._told import (
-    HypergradientArgument,
-    LossArgument,
-    hypergradient_of,
-    loss_of,
-    told_hypergradient,
-    told_loss,
-)
 from captum_meta.learners.base import MetaLearner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, Prior
@@ -72,16 +65,16 @@ class GradientLearner(MetaLearner):
         fast: Sequence[str],
         steps: int,
         make_rule: Callable[[Tensors], UpdateRule],
-        hypergradient: HypergradientArgument = None,
-        inner_loss: LossArgument = scaled_squared_error,
+        hypergradient: _told.HypergradientArgument = None,
+        inner_loss: _told.LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
     ) -> None:
         super().__init__(explainer)
         self.fast, self.steps = tuple(fast), steps
         self.names = _matching([name for name, _ in explainer.named_parameters()], self.fast)
         self.rule = make_rule({name: explainer.get_parameter(name) for name in self.names})
-        self.hypergradient = hypergradient_of(hypergradient) or Backprop()
-        self.inner_loss, self.zero_shot = loss_of(inner_loss), zero_shot
+        self.hypergradient = _told.hypergradient_of(hypergradient) or Backprop()
+        self.inner_loss, self.zero_shot = _told.loss_of(inner_loss), zero_shot
         self._hidden_is_shared = all(any(fnmatchcase(name, each) for each in explainer.reading) for name in self.names)
         self._compiled_hidden: CompiledFunction | None = None
         self._compiled_gradient: CompiledFunction | None = None
@@ -113,8 +106,8 @@ class GradientLearner(MetaLearner):
         return {
             "fast": list(self.fast),
             "steps": self.steps,
-            "hypergradient": told_hypergradient(self.hypergradient),
-            "inner_loss": told_loss(self.inner_loss),
+            "hypergradient": _told.told_hypergradient(self.hypergradient),
+            "inner_loss": _told.told_loss(self.inner_loss),
             "zero_shot": self.zero_shot,
         }
 
@@ -184,7 +177,12 @@ class GradientLearner(MetaLearner):
         self.hypergradient.begin_step(number)
 
     def loss(self, tasks: ExplanationTask) -> Tensor:
-        """The query loss after the inner loop, taken as far as it goes, and perhaps that before it."""
+        """The query loss after the inner loop, taken as far as it goes, and perhaps that before it.
+
+        Raises:
+            ValueError: if there are no support rows.
+        """
+        self.require_rows(tasks.support)
         n_batch = tasks.support.attributions.dim() - 2
         support, query = (flatten_tasks(rows, n_batch) for rows in (tasks.support, tasks.query))
 
@@ -193,13 +191,9 @@ class GradientLearner(MetaLearner):
                 return self._query_loss(fast, query)
             return self._compiled_outcome(fast, query)[0]
 
-        start = self.start(len(query.attributions))
-        if len(support):
-            support = without_coalitions(support)
-            problem = self.problem(support, start, hidden=self._support_hidden(support.evidence))
-            loss = self.hypergradient.loss(problem, start, outcome)
-        else:
-            loss = outcome(start)
+        start, support = self.start(len(query.attributions)), without_coalitions(support)
+        problem = self.problem(support, start, hidden=self._support_hidden(support.evidence))
+        loss = self.hypergradient.loss(problem, start, outcome)
         if self.zero_shot == 0:
             return loss
         before = self.explainer(query.evidence).attributions

@@ -72,6 +72,7 @@ class KernelRegression(MetaLearner):
         """Features of the players, that stand at z ``(*batch, N, M, 8)``."""
 
     def adapt(self, support: Explanations) -> State:
+        self.require_rows(support)
         evidence = replace(support.evidence, coalitions=None)
         prior = self.explainer.prior(evidence)
         start = self.explainer.complete(prior, evidence).attributions

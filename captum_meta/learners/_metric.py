@@ -157,6 +157,7 @@ class MetricLearner(MetaLearner):
         Raises:
             ValueError: if there are no rows, the attributions are not finite, or not of the evidence's shape.
         """
+        self.require_rows(support)
         _check(support)
         support = replace(support, evidence=replace(support.evidence, coalitions=None))
         return self._learn(support).state
@@ -206,6 +207,7 @@ class MetricLearner(MetaLearner):
         A support row's weight is its share of what the support set adds to the explanation: the sum over players of the
         absolute values that it contributes.
         """
+        self.require_rows(support)
         _check(support)
         support = replace(support, evidence=replace(support.evidence, coalitions=None))
         learned = self._learn(support)
@@ -286,8 +288,6 @@ def _check(support: Explanations) -> None:
             f"attributions have the shape {tuple(shape)}, the evidence is of {tuple(expected)} rows and players: "
             "pass one value for each player of each row."
         )
-    if len(support) == 0:
-        raise ValueError("The support set is empty: pass at least one explained row, or initial_state() to predict.")
     if not bool(support.attributions.isfinite().all()):
         raise ValueError("attributions of the support set are not finite: leave these rows out.")
 

@@ -49,6 +49,18 @@ class MetaLearner(nn.Module, ABC):
     def adapt(self, support: Explanations) -> State:
         """Learn from the explained rows ``(*batch, K, M)`` of one model."""
 
+    def require_rows(self, support: Explanations) -> None:
+        """Refuse an empty support set, for learners that have nothing to learn from it.
+
+        Raises:
+            ValueError: if there are no rows.
+        """
+        if len(support) == 0:
+            raise ValueError(
+                f"{type(self).__name__} learns from explained rows, but the support set is empty: pass at least one row, or "
+                "initial_state() to predict. In training, pass support_rows, as in --data.support_rows 16."
+            )
+
     def prior(self, state: State, evidence: Evidence) -> Prior:
         """What the adapted explainer says of the rows, before the efficiency correction."""
         return self.explainer.prior(evidence)

@@ -24,6 +24,7 @@ class Reptile(MAML):
 
     def loss(self, tasks: ExplanationTask) -> Tensor:
         """Half the squared way of the inner loops, mean over tasks: the gradient of the start is the update's."""
+        self.require_rows(tasks.support)
         n_batch = tasks.support.attributions.dim() - 2
         parts = [flatten_tasks(without_coalitions(rows), n_batch) for rows in (tasks.support, tasks.query)]
         start = self.start(len(parts[0].attributions))

@@ -40,6 +40,7 @@ class Ridge(MetaLearner):
         return {"caution": self.caution}
 
     def adapt(self, support: Explanations) -> State:
+        self.require_rows(support)
         evidence = replace(support.evidence, coalitions=None)
         prior = self.explainer.prior(evidence)
         start = self.explainer.complete(prior, evidence).attributions

@@ -32,6 +32,8 @@ class PoolingBlock(nn.Module):
     Shapes: ``hidden (*batch, M, width)``, ``mask (*batch, M)`` bool -> ``(*batch, M, width)``.
     """
 
+    batched_by_hand = True
+
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)

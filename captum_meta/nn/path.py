@@ -46,6 +46,7 @@ class PathExplainer(Explainer):
 
     kind = "path"
     reading = ("head.*", "whole.*")
+    batched_by_hand = True
 
     def __init__(self, width: int = 32, depth: int = 2) -> None:
         super().__init__()

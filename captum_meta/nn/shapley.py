@@ -34,6 +34,7 @@ class ShapleyExplainer(Explainer):
 
     kind = "shapley"
     reading = ("head.*",)
+    batched_by_hand = True
 
     def __init__(self, width: int = 32, depth: int = 3) -> None:
         super().__init__()

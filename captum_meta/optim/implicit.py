@@ -82,7 +82,7 @@ def conjugate_gradients(times: Callable[[list[Tensor]], list[Tensor]], right: li
 
 def _dot(left: list[Tensor], right: list[Tensor]) -> Tensor:
     """``(T,)``, over all tensors of a task."""
-    return torch.stack([(a * b).flatten(1).sum(1) for a, b in zip(left, right, strict=True)]).sum(0)
+    return torch.stack([(a * b).reshape(len(a), -1).sum(1) for a, b in zip(left, right, strict=True)]).sum(0)
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

@@ -145,6 +145,8 @@ class Clipped(UpdateRule):
 
     def clip(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
         """The gradients of the tasks where they are longer than allowed, shortened."""
-        squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()]).sum(0)
+        squares = torch.stack([gradient.reshape(len(gradient), -1).square().sum(1) for gradient in gradients.values()]).sum(
+            0
+        )
         share = self.length * squares.clamp(min=self.length**2).rsqrt()
         return {name: share.reshape(-1, *[1] * (g.dim() - 1)) * g for name, g in gradients.items()}

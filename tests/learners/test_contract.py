@@ -171,6 +171,17 @@ class TestEveryLearner:
         gradients = [p.grad for p in learner.parameters() if p.grad is not None]
         assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 
+    def test_without_support_rows_it_trains_as_zero_shot_or_says_so(self, name: str, batches: Batches) -> None:
+        learner = build(name)
+        tasks = tasks_for(learner, batches)
+        empty = ExplanationTask(tasks.support[:, :0], tasks.query)
+        try:
+            loss = learner.loss(empty)
+        except ValueError as error:
+            assert "support set is empty" in str(error) and "--data.support_rows" in str(error)
+        else:
+            assert torch.equal(loss, ZeroShot(learner.explainer).loss(empty))
+
     def test_the_gradient_of_chunks_is_that_of_all_tasks(self, name: str, batches: Batches) -> None:
         learner = build(name).double()
         tasks = tasks_for(learner, batches).to(dtype=torch.float64)

@@ -8,7 +8,7 @@ from lightning import Trainer
 from test_module import data, quiet
 from torch import Tensor
 
-from captum_meta.learners import ZeroShot
+from captum_meta.learners import MAML, ZeroShot
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.training import MetaLearningModule
 from captum_meta.types import ExplanationTask
@@ -73,6 +73,12 @@ def test_several_in_a_row_end_the_run(how: str, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"5 steps in a row, up to step 7, .*Lower the learning rate"), pytest.warns():
         run(learner, tmp_path)
     assert all(torch.equal(one, other) for one, other in zip(learner.seen[3], learner.parameters(), strict=True))
+
+
+def test_learners_that_adapt_need_support_rows(tmp_path: Path) -> None:
+    module = MetaLearningModule(MAML(ShapleyExplainer(8, 1), steps=1))
+    with pytest.raises(ValueError, match=r"MAML learns from explained rows.*--data.support_rows 16"):
+        quiet(tmp_path, enable_checkpointing=False).fit(module, data(tmp_path, support_rows=0))
 
 
 def test_accumulated_gradients_are_left_out_together(tmp_path: Path) -> None:
