@@ -5,26 +5,32 @@ from __future__ import annotations
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from captum.attr import IntegratedGradients, KernelShap
+from captum.attr import Attribution, IntegratedGradients, KernelShap, ShapleyValueSampling
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap
+from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
+from captum_meta.benchmark.problem import Counted
 from captum_meta.functional import attribution_error
 
 _ROWS, _PERMUTATIONS = 16, 1500
+_SWAPS: dict[type[Attribution], type[Attribution]] = {
+    KernelShap: MetaKernelShap,
+    ShapleyValueSampling: MetaShapleyValueSampling,
+    IntegratedGradients: MetaIntegratedGradients,
+}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One method at one budget: evaluations and seconds a row, and the error against the long reference."""
+    """One method at one budget: evaluations and seconds per row, and the error against the long reference."""
 
     method: str
     evaluations: int
@@ -70,6 +76,12 @@ def long_reference(model: nn.Module, x: Tensor, target: Tensor, update: Callable
     return (total / (_PERMUTATIONS // 50 * 50)).float()
 
 
+def _default_calls(model: nn.Module) -> list[tuple[str, Callable[..., Tensor]]]:
+    """Captum's methods and those that stand in for them, called with their defaults."""
+    pairs = [(method, swap) for method, swap in _SWAPS.items()]
+    return [(kind.__name__, kind(model).attribute) for pair in pairs for kind in pair]
+
+
 def _methods(model: nn.Module, x: Tensor, target: Tensor) -> list[tuple[str, int, Callable[[], Tensor]]]:
     shap, path = MetaKernelShap(model), MetaIntegratedGradients(model)
     cases: list[tuple[str, int, Callable[[], Tensor]]] = []
@@ -105,36 +117,55 @@ def run(folder: Path) -> list[Measured]:
         progress.update(task, total=_PERMUTATIONS // 50, description="Long reference (permutations)")
         shapley = long_reference(model, x, target, lambda: progress.advance(task))
         integral = IntegratedGradients(model).attribute(x, target=target, n_steps=2000, internal_batch_size=4000)
-        cases = _methods(model, x, target)
-        task = progress.add_task("Explaining 16 rows", total=len(cases))
+        defaults, cases = _default_calls(Counted(model)), _methods(model, x, target)  # type: ignore[arg-type]
+        task = progress.add_task("Explaining 16 rows", total=len(defaults) + len(cases))
         explained = {}
-        for method, evaluations, explain in cases:
-            start = perf_counter()
-            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                torch.manual_seed(0)
-                values = explain()
-            seconds = (perf_counter() - start) / len(x)
+
+        def measured(method: str, explain: Callable[[], Tensor], evaluations: int = 0) -> tuple[Measured, Tensor]:
+            seconds, values = _timed(explain)
             right = integral if "Integrated" in method else shapley
-            results.append(Measured(method, evaluations, seconds, float(attribution_error(values, right))))
-            explained[method, evaluations] = values
             progress.advance(task)
-    console.print(_table(results))
+            return Measured(method, evaluations, seconds / len(x), float(attribution_error(values, right))), values
+
+        swaps = []
+        for method, attribute in defaults:
+            counted = attribute.__self__.forward_func  # type: ignore[attr-defined]
+            counted.evaluations = 0
+            found, _ = measured(method, lambda attribute=attribute: attribute(x, target=target))  # type: ignore[misc]
+            swaps.append(replace(found, evaluations=round(counted.evaluations / len(x))))
+        for method, evaluations, explain in cases:
+            found, explained[method, evaluations] = measured(method, explain, evaluations)
+            results.append(found)
+    console.print(_table("Default calls: what changes when an import is changed", swaps, sections=2))
+    console.print(_table("At every budget", results))
     _figures(results, explained, shapley, names, folder, console)
     return results
 
 
-def _table(results: Sequence[Measured]) -> Table:
-    table = Table(title="16 held-out rows of breast-cancer data, 30 features, probability of the predicted class")
+def _timed(explain: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    """Seconds of a call, and what it returns."""
+    start = perf_counter()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        values = explain()
+    return perf_counter() - start, values
+
+
+def _table(title: str, results: Sequence[Measured], sections: int = 0) -> Table:
+    """A row for each result; a line after so many of them, or where the method changes."""
+    table = Table(
+        title=f"{title}\n{_ROWS} held-out rows of breast-cancer data, 30 features, probability of the predicted class"
+    )
     table.add_column("method", no_wrap=True)
-    for column in ("evaluations a row", "seconds a row", "error (relative, squared)"):
+    for column in ("evaluations per row", "seconds per row", "error (relative, squared)"):
         table.add_column(column, justify="right")
-    previous = None
-    for result in results:
-        if previous not in (None, result.method):
-            table.add_section()
-        previous = result.method
-        table.add_row(result.method, str(result.evaluations), f"{result.seconds:.4f}", f"{result.error:.5f}")
+    for number, result in enumerate(results):
+        last = number + 1 == len(results) or results[number + 1].method != result.method
+        ends = (number + 1) % sections == 0 if sections else last
+        table.add_row(
+            result.method, str(result.evaluations), f"{result.seconds:.4f}", f"{result.error:.5f}", end_section=ends
+        )
     return table
 
 

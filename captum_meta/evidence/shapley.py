@@ -57,9 +57,7 @@ class ShapleyMeasurement:
         n_rows, n_outputs = self.total.shape
         broken = (~self.total.isfinite()).any(1).nonzero().flatten().tolist()
         if broken:
-            warn(
-                f"forward_func is not finite at the inputs or baselines of the rows {broken}: these are not explained."
-            )
+            warn(f"forward_func is not finite at the inputs or baselines of the rows {broken}: these are not explained.")
         self.points = points.to(self.total)
         self.channels = self.total.new_zeros(n_rows, self.game.players.count, 5, n_outputs)
         self.known = torch.zeros(self.channels.shape, dtype=torch.bool, device=self.total.device)
