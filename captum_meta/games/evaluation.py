@@ -87,8 +87,8 @@ class Evaluation:
             asked = torch.ones(self.n_rows, n_turns, dtype=torch.bool, device=batch.device) if wanted is None else wanted
             left = asked & (torch.arange(n_turns, device=batch.device) >= len(first))
             found = self._whole_turns(left, place, label) if self.together else self._some_rows(left, place, label)
-        values = torch.zeros(*asked.shape, found.shape[-1], dtype=found.dtype, device=found.device)
-        values[left] = found
+        values = (first[0] if first else found).new_zeros(*asked.shape, found.shape[-1])
+        values[left] = found.to(values)
         if first:
             values[:, 0] = torch.where(asked[:, :1], first[0], 0.0)
         return values

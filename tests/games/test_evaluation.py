@@ -197,3 +197,8 @@ def test_low_precision_alone_is_no_reason_to_evaluate_rows_together() -> None:
         game = Game(model, x)
         game.at(torch.ones(1))
         assert not game.together
+
+
+def test_a_single_value_keeps_its_precision() -> None:
+    x = torch.ones(2, 3, dtype=torch.float64) / 3
+    assert torch.equal(Game(lambda x: x.sum(1), x).at(torch.ones(1)).flatten(), x.sum(1))
