@@ -1,0 +1,31 @@
+"""Random calls of every front end; each is drawn from one number, by which ``tests.attr.random_calls`` runs it again."""
+
+import pytest
+
+from tests.attr.random_calls import FRONT_ENDS, draw
+from tests.attr.random_checks import faults_of
+
+FEW, MANY, AT_ONCE = 120, 5000, 500
+
+
+def broken(front_end: str, numbers: range) -> str:
+    """What does not hold of the calls of these numbers."""
+    found = []
+    for number in numbers:
+        call = draw(front_end, number)
+        faults = faults_of(call)
+        if faults:
+            found.append("\n    ".join([str(call), *faults]))
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_some_random_calls(front_end: str) -> None:
+    assert not broken(front_end, range(FEW))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(FEW, MANY, AT_ONCE))
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_many_random_calls(front_end: str, start: int) -> None:
+    assert not broken(front_end, range(start, min(start + AT_ONCE, MANY)))
