@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from captum_meta import __version__
+
 _USAGE = """\
 usage: captum-meta COMMAND ...
 
   demo                  explain a classifier with the shipped explainers, beside Captum's own methods: a minute
   benchmark             compare methods at equal cost on the held-out models: --quick in minutes, all in an hour
   benchmark COMPARISON  a further comparison, such as `training`: `captum-meta benchmark --help` names them
-  fit, validate, test   meta-train a learner on synthetic models, or on your own; measure it (LightningCLI)
+  fit, validate, test, predict
+                        meta-train a learner on synthetic models, or on your own; measure it; explain (LightningCLI)
 
-Every command has its own --help.
+Every command has its own --help. captum-meta --version tells the version.
 """
 
 
@@ -29,10 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from captum_meta.benchmark.cli import main as run
 
         run(arguments[1:])
-    elif command in ("fit", "validate", "test"):
+    elif command in ("fit", "validate", "test", "predict"):
         from captum_meta.training.cli import main as run
 
         run(arguments)
+    elif command == "--version":
+        print(f"captum-meta {__version__}")
     elif command in ("-h", "--help"):
         print(_USAGE)
     else:

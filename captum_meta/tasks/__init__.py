@@ -2,6 +2,7 @@
 
 from captum_meta.tasks.cache import ExplanationCache, TaskFamily
 from captum_meta.tasks.explained_data import ExplainedData
+from captum_meta.tasks.joining import collate_tasks
 from captum_meta.tasks.model_family import ModelTaskFamily
 from captum_meta.tasks.model_stream import ModelStream
 from captum_meta.tasks.synthetic import SyntheticTaskFamily
@@ -17,4 +18,5 @@ __all__ = [
     "ModelTaskFamily",
     "SyntheticTaskFamily",
     "TaskFamily",
+    "collate_tasks",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from captum_meta.evidence import pad_coalitions, pad_players
-from captum_meta.types import Explanations
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from captum_meta.evidence import pad_coalitions, pad_elements, pad_players
+from captum_meta.types import Explanations, ExplanationTask
 
 
 def join(batches: Sequence[Explanations]) -> Explanations:
@@ -20,6 +22,28 @@ def join(batches: Sequence[Explanations]) -> Explanations:
         return batches[0]
     rows = {len(batch) for batch in batches}
     if len(rows) > 1:
-        raise ValueError(f"Tasks of {sorted(rows)} rows cannot be joined: make families with equal rows=.")
+        raise ValueError(f"Tasks of {sorted(rows)} rows cannot be joined: give all as many rows (rows= of a family).")
     width = max(batch.attributions.shape[-1] for batch in batches)
-    return Explanations.concatenate(pad_coalitions([pad_players(batch, width) for batch in batches]))
+    return Explanations.concatenate(pad_coalitions(pad_elements([pad_players(batch, width) for batch in batches])))
+
+
+def collate_tasks(tasks: Sequence[ExplanationTask], **_: object) -> ExplanationTask:
+    """One batch ``(T, ...)`` from tasks ``(...)`` of one model each, or from batches ``(T_i, ...)`` of them.
+
+    ``DataLoader(tasks, batch_size=8)`` does so by itself once :mod:`captum_meta.tasks` is imported.
+
+    Raises:
+        ValueError: if the numbers of support rows, or of query rows, differ.
+
+    >>> from torch.utils.data import DataLoader
+    >>> from captum_meta.tasks import SyntheticTaskFamily
+    >>> rows = SyntheticTaskFamily(tasks_per_batch=3, rows=6)[0]
+    >>> own = [ExplanationTask(rows[task, :4], rows[task, 4:]) for task in range(3)]
+    >>> [len(batch.support.attributions) for batch in DataLoader(own, batch_size=2)]
+    [2, 1]
+    """
+    parts = [task if task.query.attributions.dim() > 2 else ExplanationTask.stack([task]) for task in tasks]
+    return ExplanationTask(join([part.support for part in parts]), join([part.query for part in parts]))
+
+
+default_collate_fn_map[ExplanationTask] = collate_tasks

@@ -84,7 +84,7 @@ class ExplanationTaskDataModule(LightningDataModule):
                 if (name, label) not in self._pools and (name, label) not in self._memory:
                     self._make(name, label)
 
-    def train_dataloader(self) -> DataLoader[ExplanationTask]:
+    def train_dataloader(self) -> StepLoader:
         pool = self._pool("train", "")
         if self.batches_per_step > len(pool):
             raise ValueError(f"A step joins {self.batches_per_step} different batches, but there are only {len(pool)}.")

@@ -24,8 +24,8 @@ from captum_meta.types import ExplanationTask
 _LEARNER = "captum_meta learner"
 """Where a checkpoint says which learner it is of: not among the hyperparameters, which LightningCLI reads as arguments."""
 _FROZEN = "captum_meta frozen parameters"
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-"""Those of Lightning's that leave a batch as it is; the others would write into its rows, which are frozen."""
+_PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "bf16-true")
+"""Those of Lightning's in which there is enough range, or a gradient scaler."""
 
 
 class MetaLearningModule(LightningModule):
@@ -107,9 +107,15 @@ class MetaLearningModule(LightningModule):
     def setup(self, stage: str) -> None:
         if self.trainer.precision not in _PRECISIONS:
             raise ValueError(
-                f"Trainer(precision={self.trainer.precision!r}) cannot convert explanation tasks: leave precision as it is "
-                "and train MetaLearningModule(learner).double() in double precision, or pass 'bf16-mixed' for less."
+                f"Trainer(precision={self.trainer.precision!r}) cannot train learners: pass one of {_PRECISIONS}."
             )
+        # it would write into the rows of a task, which are frozen; _precise makes them the learner's own precision
+        self.trainer.precision_plugin.convert_input = lambda batch: batch
+
+    def on_train_start(self) -> None:
+        for callback in self.trainer.callbacks:  # lr_find stops at four times the best loss: of logarithms, at once
+            if hasattr(callback, "early_stop_threshold"):
+                callback.early_stop_threshold = None
 
     def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor | None:
         self.learner.begin_step(self.trainer.global_step)

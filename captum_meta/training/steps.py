@@ -125,21 +125,25 @@ class Evaluations(IterableDataset[ExplanationTask]):
         return sum(len(self.pool[index]) for index in self.indices)
 
 
-class StepLoader(DataLoader[ExplanationTask]):
+class StepLoader:
     """Begins each time at the step that the trainer has come to, so that Lightning may resume in the middle of an epoch.
 
-    It asks for the step when the first batch is wanted: Lightning calls ``iter`` before it has restored its counters.
+    It asks for the step when the first batch is wanted: Lightning calls ``iter`` before it has restored its counters. With
+    ``Trainer(overfit_batches=...)`` all epochs see the first steps. It is no ``DataLoader``, into which Lightning would put
+    samplers of its own.
     """
 
     def __init__(self, steps: Steps, data: LightningDataModule, workers: int) -> None:
-        super().__init__(steps, batch_size=None, num_workers=workers)
-        self.data = data
+        self.dataset, self.data, self.workers = steps, data, workers
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[ExplanationTask]:
         trainer = self.data.trainer
-        if trainer is not None and isinstance(self.dataset, Steps):
-            self.dataset.first = trainer.fit_loop.total_batch_idx + 1
-        yield from super().__iter__()
+        if trainer is not None:
+            self.dataset.first = 0 if trainer.overfit_batches else trainer.fit_loop.total_batch_idx + 1
+        yield from DataLoader(self.dataset, batch_size=None, num_workers=self.workers)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the trainer knows the step. That this method exists tells Lightning that the loader can resume."""

@@ -1,10 +1,13 @@
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
+import captum_meta
 from captum_meta.attr import MetaKernelShap
 from captum_meta.cli import main
 from captum_meta.learners import load_learner
+from captum_meta.training.cli import with_shipped_configurations
 
 CONFIG = Path(__file__).parents[2] / "captum_meta" / "configs" / "own-models.yaml"
 
@@ -44,6 +47,9 @@ def test_own_models_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert method.attribute(my_models.torch.ones(1, 4), target=0).shape == (1, 4)
     checkpoint = next((tmp_path / "runs").rglob("last.ckpt"))
     assert main(["validate", *short, "--ckpt_path", str(checkpoint)]) == 0
+    assert main(["predict", *short, "--ckpt_path", str(checkpoint), "--predictions.path", "told/mine"]) == 0
+    predicted = load_file(tmp_path / "told" / "mine.safetensors")
+    assert predicted and all(value.dim() == 3 and value.isfinite().all() for value in predicted.values())
 
 
 @pytest.mark.parametrize("config", sorted(path.name for path in CONFIG.parent.glob("*.yaml")))
@@ -71,6 +77,53 @@ def test_every_configuration_runs_a_step(config: str, tmp_path: Path, monkeypatc
     assert main(["fit", "--config", str(path), *small]) == 0
 
 
+@pytest.mark.parametrize("given", [["--config", "shapley-ridge"], ["--config=shapley-ridge.yaml"], ["-c", "shapley-ridge"]])
+def test_shipped_configurations_are_found_by_name(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["fit", *given, "--print_config"])
+    assert left.value.code == 0
+    assert "runs/shapley-ridge" in capsys.readouterr().out
+    (tmp_path / "shapley-ridge").write_text(CONFIG.read_text())
+    assert list(with_shipped_configurations(["fit", "--config", "shapley-ridge"]))[-1] == "shapley-ridge"
+
+
+def test_a_configuration_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "--config", "nonsense"])
+    assert left.value.code == 2
+    assert "no file 'nonsense', and no shipped configuration among ['own-models'" in capsys.readouterr().err
+
+
+def test_a_loss_is_named_in_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "my.yaml"
+    text = (CONFIG.parent / "shapley-whole-maml.yaml").read_text()
+    small = [
+        "--data.workers",
+        "0",
+        "--data.batches",
+        "1",
+        "--data.validation_batches",
+        "1",
+        "--trainer.fast_dev_run",
+        "true",
+    ]
+    small += ["--data.support_rows", "[4]", "--data.validation_support_rows", "[4]"]
+    for family in ("train", "validation"):
+        small += [f"--data.{family}.tasks_per_batch", "2", f"--data.{family}.rows", "8"]
+    for loss in ("mean_squared_error", "captum_meta.losses.mean_squared_error"):
+        config.write_text(text.replace("zero_shot: 1.0", f"zero_shot: 1.0\n      inner_loss: {loss}"))
+        assert main(["fit", "--config", str(config), *small]) == 0
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"captum-meta {captum_meta.__version__}\n"
+
+
 MISTAKES = {
     "an argument that there is not": (("warmup_steps", "warm_up"), "does not accept option 'model.warm_up'"),
     "a learner that there is not": (("load_learner", "load_leaner"), "has no attribute 'load_leaner'"),
@@ -93,7 +146,7 @@ def test_mistakes_in_a_configuration_are_told(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_help_explains(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])

@@ -6,10 +6,12 @@ import pytest
 import small_run
 import torch
 from lightning import Trainer
+from lightning.pytorch.tuner import Tuner
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from captum_meta.attr import MetaKernelShap
-from captum_meta.learners import Ridge, ZeroShot
+from captum_meta.learners import MAML, Ridge, ZeroShot
 from captum_meta.metrics import AttributionError
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule, learner_from_checkpoint
@@ -116,13 +118,67 @@ def test_random_numbers_follow_from_seed_and_step(tmp_path: Path) -> None:
     assert thrown[0] == thrown[1] != thrown[2]
 
 
-@pytest.mark.parametrize("precision", ["64-true", "16-true", "bf16-true"])
-def test_precisions_that_cannot_be_say_what_can(precision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+@pytest.mark.parametrize("adapts", [False, True])
+def test_precisions_of_all_numbers(precision: str, adapts: bool, tmp_path: Path) -> None:
+    learner = MAML(ShapleyExplainer(8, 1), steps=1) if adapts else ZeroShot(ShapleyExplainer(8, 1))
+    trainer = quiet(tmp_path, enable_checkpointing=False, precision=precision)
+    trainer.fit(MetaLearningModule(learner), data(tmp_path))
+    expected = torch.float64 if precision == "64-true" else torch.bfloat16
+    assert all(parameter.isfinite().all() and parameter.dtype == expected for parameter in learner.parameters())
+    assert trainer.callback_metrics["train/loss"].isfinite() and trainer.callback_metrics["validation/error"] > 0
+
+
+def test_double_precision_by_the_trainer_is_that_of_the_module(tmp_path: Path) -> None:
+    weights = []
+    for settings in ({"precision": "64-true"}, {}):
+        torch.manual_seed(0)
+        module = MetaLearningModule(ZeroShot(ShapleyExplainer(8, 1)))
+        trainer = quiet(tmp_path, enable_checkpointing=False, **settings)
+        trainer.fit(module if settings else module.double(), data(tmp_path))
+        weights.append([parameter.detach() for parameter in module.parameters()])
+    assert all(torch.allclose(one, other, rtol=1e-6, atol=1e-8) for one, other in zip(*weights, strict=True))
+
+
+def test_a_precision_that_cannot_be_says_what_can(tmp_path: Path) -> None:
     module = MetaLearningModule(ZeroShot(ShapleyExplainer(8, 1)))
-    with pytest.raises(ValueError, match=r"MetaLearningModule\(learner\).double\(\)"):
-        quiet(tmp_path, enable_checkpointing=False, precision=precision).fit(module, data(tmp_path))
-    quiet(tmp_path, enable_checkpointing=False).fit(module.double(), data(tmp_path))
-    assert all(parameter.isfinite().all() and parameter.dtype == torch.float64 for parameter in module.parameters())
+    with pytest.raises(ValueError, match=r"precision='16-true'\) cannot train learners: pass one of .*'64-true'"):
+        quiet(tmp_path, enable_checkpointing=False, precision="16-true").fit(module, data(tmp_path))
+
+
+def test_overfit_batches_are_the_same_in_every_epoch(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    class Seeing(MetaLearningModule):
+        def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor | None:
+            seen.append(float(batch.query.attributions.sum()))
+            return super().training_step(batch, batch_idx)
+
+    trainer = quiet(tmp_path, overfit_batches=2, max_epochs=3, enable_checkpointing=False)
+    trainer.fit(Seeing(ZeroShot(ShapleyExplainer(8, 1))), data(tmp_path))
+    assert len(seen) == 6 and len(set(seen)) == 2 and seen[:2] == seen[2:4] == seen[4:]
+
+
+def test_a_learning_rate_is_found(tmp_path: Path) -> None:
+    module = MetaLearningModule(ZeroShot(ShapleyExplainer(8, 1)))
+    found = Tuner(quiet(tmp_path)).lr_find(module, datamodule=data(tmp_path, steps_per_epoch=60), num_training=30)
+    assert found is not None and len(found.results["loss"]) == 30
+    assert module.learning_rate == found.suggestion()
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["tasks", "batches of tasks"])
+def test_a_loader_of_ones_own_has_a_batch_size(batched: bool, tmp_path: Path) -> None:
+    tasks = data(tmp_path)
+    tasks.setup("fit")
+    joined = [tasks.train_dataloader().dataset.batch(step) for step in range(3)]
+    own = joined if batched else [batch[task] for batch in joined for task in range(2)]
+    loader = DataLoader(own, batch_size=2)  # type: ignore[arg-type]
+    sizes = [len(batch.query.attributions) for batch in loader]
+    assert sizes == ([4, 2] if batched else [2, 2, 2])
+    module = MetaLearningModule(MAML(ShapleyExplainer(8, 1), steps=1), warmup_steps=1)
+    trainer = quiet(tmp_path, enable_checkpointing=False)
+    trainer.fit(module, loader, loader)
+    assert trainer.global_step == len(sizes) and trainer.callback_metrics["train/loss"].isfinite()
 
 
 @pytest.mark.parametrize(
