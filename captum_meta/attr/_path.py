@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,11 +12,37 @@ from torch import Tensor
 from captum_meta import _captum
 from captum_meta.attr._frontend import Frontend, of_inputs, plain_arithmetic
 from captum_meta.estimators import gauss_legendre, interval_weights
-from captum_meta.evidence import Game, measure_bent_path, measure_path, path_slopes
+from captum_meta.evidence import Game, integrate_in_rounds, measure_bent_path, measure_path, path_slopes
+from captum_meta.evidence.path import check_output
+from captum_meta.evidence.path_rounds import MOST, error_of
+from captum_meta.nn.explainer import gap_shares
 from captum_meta.types import Evidence
 
 _REFERENCE_STEPS = 200
 _DEFAULT_STEPS = 10
+_BEGINNING = 1e-6
+_ALMOST_NOTHING = 2.0**-60
+"""Stands for no difference between input and baseline where average gradients are asked for."""
+
+
+@dataclass(frozen=True)
+class PathResult:
+    """Attributions of N rows.
+
+    Attributes:
+        parts: in the shapes of the game's inputs.
+        delta: ``(N,)``, their sum minus f(input) - f(baseline).
+        error: ``(N,)``, relative squared error that nine in ten rows stay below.
+    """
+
+    parts: tuple[Tensor, ...]
+    delta: Tensor
+    error: Tensor
+
+    def returned(self, attributions: Any, with_delta: bool, with_error: bool) -> Any:
+        """The attributions, with what was asked for behind them."""
+        further = [value for value, wanted in ((self.delta, with_delta), (self.error, with_error)) if wanted]
+        return (attributions, *further) if further else attributions
 
 
 class PathFrontend(Frontend):
@@ -24,16 +51,60 @@ class PathFrontend(Frontend):
     kind = "path"
     multiplies_by_inputs: bool
 
-    def _integrate(self, game: Game, n_steps: int, method: str) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Attributions in the shapes of the game's inputs, and the delta ``(N,)`` of the quadrature alone."""
+    def _integrate(self, game: Game, n_steps: int | None, method: str, tolerance: float | None) -> PathResult:
+        """In rounds where the number of gradients is left to us, else from ``n_steps`` of them."""
+        if tolerance is not None and method != "gausslegendre":
+            raise ValueError(
+                f"With a tolerance gradients are taken where each row needs them, not at the points of method={method!r}: "
+                'pass method="gausslegendre".'
+            )
+        if method == "gausslegendre" and (n_steps is None or tolerance is not None):
+            return self._in_rounds(game, n_steps or MOST, tolerance)
+        n_steps = n_steps or MOST
         evidence, slopes = _measure(game, n_steps, method)
+        if game.coupled:
+            return self._as_captum(game, n_steps, method, evidence.total)
         weights = _weights(evidence, n_steps, method)
         values = self._explain(self._viewed(evidence, game), (n_steps, method)).attributions
         if not self.multiplies_by_inputs:
-            values = _multipliers(values, slopes, weights, game)
-        with plain_arithmetic(game.device):
-            delta = (evidence.effects.sum(-2) * weights).sum(-1) - evidence.total
-        return of_inputs(values, game), delta
+            values = _multipliers(values, (slopes * weights.unsqueeze(-2)).sum(-1), game)
+        return PathResult(of_inputs(values, game), values.sum(1) - evidence.total, error_of(evidence))
+
+    def _as_captum(self, game: Game, n_steps: int, method: str, total: Tensor) -> PathResult:
+        """Captum's own quadrature, where all rows must be at the same point of their paths, and may act on each other."""
+        points, weights = (
+            torch.tensor(part(n_steps), dtype=torch.float64) for part in _captum.approximation_parameters(method)[::-1]
+        )
+        average = path_slopes(game, points.clamp(1e-6, 1 - 1e-6))[0]
+        average = average @ weights.to(average)
+        values = average * game.difference if self.multiplies_by_inputs else average
+        return PathResult(of_inputs(values, game), values.sum(1) - total, torch.full_like(total, torch.nan))
+
+    def _in_rounds(self, game: Game, limit: int, tolerance: float | None) -> PathResult:
+        ends = game.at(
+            torch.tensor([1.0, 0.0])
+        )  # the input first, as rows that act on each other are found where they differ
+        check_output(game, ends)
+        ends = ends.squeeze(-1).flip(1).double()
+        if game.together:
+            return self._as_captum(game, limit, "gausslegendre", (ends[:, 1] - ends[:, 0]).to(game.difference))
+        difference, total = game.difference, ends[:, 1] - ends[:, 0]
+        if not self.multiplies_by_inputs:
+            difference = torch.where(difference == 0, _ALMOST_NOTHING, difference)
+        missing = ~difference.isfinite()
+        if bool(missing.any()):
+            # Missing values are missing all along the path: whatever they do, they do where it begins.
+            begins = game.at(torch.tensor([_BEGINNING])).squeeze(-1).double()
+            ends = torch.where(missing.any(1, keepdim=True), torch.cat([begins, ends[:, 1:]], dim=1), ends)
+        found = integrate_in_rounds(game, torch.where(missing, 0.0, difference), ends, limit, tolerance)
+        values = found.attributions
+        gap = (total - values.sum(1, dtype=torch.float64)).to(values)
+        values = values + gap_shares(
+            torch.where(missing.any(1, keepdim=True), missing, values.abs()), game.mask
+        ) * gap.unsqueeze(1)
+        if not self.multiplies_by_inputs:
+            values = values / difference
+        return PathResult(of_inputs(values, game), values.sum(1) - total.to(values), found.error.to(values))
 
     def _game(self, inputs: Any, *others: Any) -> Game:
         return super()._game(real(inputs), *others)
@@ -63,7 +134,6 @@ def real(inputs: Any) -> Any:
 
 def _measure(game: Game, n_steps: int, method: str) -> tuple[Evidence, Tensor]:
     """Gradients at nodes of each row's own for ``"gausslegendre"``, at Captum's for its other methods."""
-    assert n_steps > 0, f"n_steps is {n_steps}: pass at least one gradient a row."
     if method == "gausslegendre":
         return measure_bent_path(game, n_steps)
     points = torch.tensor(_captum.approximation_parameters(method)[1](n_steps), dtype=torch.float64)
@@ -77,10 +147,8 @@ def _weights(evidence: Evidence, n_steps: int, method: str) -> Tensor:
     return torch.tensor(_captum.approximation_parameters(method)[0](n_steps)).to(evidence.effects)
 
 
-def _multipliers(values: Tensor, slopes: Tensor, weights: Tensor, game: Game) -> Tensor:
+def _multipliers(values: Tensor, average: Tensor, game: Game) -> Tensor:
     """Attributions over (input - baseline), and the average gradient where input and baseline are the same."""
     difference = game.difference.to(values)
     same = difference == 0
-    return torch.where(
-        same, (slopes * weights.unsqueeze(-2)).sum(-1).to(values), values / torch.where(same, 1.0, difference)
-    )
+    return torch.where(same, average.to(values), values / torch.where(same, 1.0, difference))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from captum.attr import LayerIntegratedGradients
 from captum.log import log_usage
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._path import PathFrontend
 from captum_meta.evidence import Game, LayerModel
+from captum_meta.evidence.path_rounds import MOST
 
 Values = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
 
@@ -22,18 +24,15 @@ Values = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
 class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
     """Integrated Gradients of what a layer gives, such as the embeddings of a text model, from a few gradients.
 
-    The path leads from the layer's activations at the baseline to those at the input. Every row costs ``n_steps`` gradients
-    and four evaluations.
+    The path leads from the layer's activations at the baseline to those at the input. Gradients are spent as by
+    :class:`MetaIntegratedGradients`, and two further evaluations give the activations.
 
     Args:
         forward_func: the model, as in Captum.
         layer: the module, or a list of modules none of which feeds another.
-        device_ids: not supported: models in ``DataParallel`` are explained through their ``module``.
+        device_ids: as in Captum, not needed: a model in ``DataParallel`` is run through its ``module``, on its first device.
         multiply_by_inputs: False for the average gradient instead of its product with the activations' difference.
         learner: a :class:`~captum_meta.learners.MetaLearner`, the name of a shipped one, a path, or None for the default.
-
-    Raises:
-        ValueError: for a model in ``DataParallel``.
 
     Reference: Sundararajan, Taly and Yan, *Axiomatic Attribution for Deep Networks*, ICML 2017.
 
@@ -53,10 +52,6 @@ class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
         *,
         learner: Learner = None,
     ) -> None:
-        if device_ids or isinstance(forward_func, nn.DataParallel):
-            raise ValueError(
-                "Layers of a model in DataParallel are not supported: pass forward_func.module, without device_ids."
-            )
         check_layers(layer)
         LayerIntegratedGradients.__init__(self, forward_func, layer, device_ids, multiply_by_inputs)
         self._set_learner(learner)
@@ -69,38 +64,47 @@ class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: Any = None,
-        n_steps: int = 10,
+        n_steps: int | None = None,
         method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
         attribute_to_layer_input: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
-    ) -> Values | tuple[Values, Tensor]:
+        *,
+        tolerance: float | None = None,
+        return_error_estimate: bool = False,
+    ) -> Values | tuple[Values, Tensor] | tuple[Values, Tensor, Tensor]:
         """Explain rows; arguments as in ``captum.attr.LayerIntegratedGradients.attribute`` but for these.
 
         Args:
             inputs, baselines, target, additional_forward_args, method: as in Captum.
-            n_steps: gradients a row.
-            internal_batch_size: rows of the model differentiated at once.
-            return_convergence_delta: also return, for each row, what the attributions' sum would miss of
-                f(input) - f(baseline) without the correction: the delta of Captum's own method at these steps.
+            n_steps, internal_batch_size, return_convergence_delta, tolerance, return_error_estimate: as in
+                :meth:`MetaIntegratedGradients.attribute`.
             attribute_to_layer_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: activations that the output does not depend on get 0.
 
         Returns:
             Attributions in the shapes of the activations: a tensor, a tuple where the layer gives several, a list where
-            there are several layers; and the delta ``(B,)`` if asked for.
+            there are several layers; then the delta ``(B,)`` and the estimates ``(B,)``, if asked for.
         """
         count_examples(inputs)
         formatted, starts = _captum.format_input_baseline(inputs, baselines)
-        _captum.validate_input(formatted, starts, n_steps, method)
-        model = LayerModel(self.forward_func, self._layers, attribute_to_layer_input)
+        _captum.validate_input(formatted, starts, n_steps or MOST, method)
+        model = LayerModel(self._model, self._layers, attribute_to_layer_input)
         game = self._layer_game(model, inputs, baselines, target, additional_forward_args, internal_batch_size)
-        parts, delta = self._integrate(game, n_steps, method)
-        rest = iter(parts)
+        found = self._integrate(game, n_steps, method, tolerance)
+        rest = iter(found.parts)
         outputs = [tuple(next(rest) for _ in range(count)) for count in model.counts]
         attributions: Values = _captum.format_outputs(isinstance(self.layer, list), outputs)
-        return (attributions, delta) if return_convergence_delta else attributions
+        return found.returned(attributions, return_convergence_delta, return_error_estimate)
+
+    @property
+    def _model(self) -> Callable[..., Any]:
+        """The model without ``DataParallel`` around it."""
+        if isinstance(self.forward_func, nn.DataParallel):
+            module: nn.Module = self.forward_func.module
+            return module
+        return self.forward_func
 
     @property
     def _layers(self) -> list[nn.Module]:
@@ -108,7 +112,7 @@ class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
 
     def _game(self, inputs: Any, baselines: Any, target: Any, additional_forward_args: Any, *others: Any) -> Game:
         """Of what the layers give, which is what supports are made of."""
-        model = LayerModel(self.forward_func, self._layers)
+        model = LayerModel(self._model, self._layers)
         return self._layer_game(model, inputs, baselines, target, additional_forward_args, None)
 
     def _layer_game(
@@ -121,7 +125,19 @@ class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
         max_rows: int | None,
     ) -> Game:
         """The rest of the model, as a game whose players are the elements of the layers' activations."""
-        whole = Game(self.forward_func, inputs, baselines, target, additional_forward_args, None, max_rows)
+        if isinstance(self.forward_func, nn.DataParallel):
+            first = next(self.forward_func.parameters(), torch.empty(0)).device
+            inputs, baselines, additional_forward_args, target = (
+                on_device(value, first) for value in (inputs, baselines, additional_forward_args, target)
+            )
+        whole = Game(self._model, inputs, baselines, target, additional_forward_args, None, max_rows)
         extra = whole.batch.extra or ()
         end, start = (model.activations(side, extra, max_rows) for side in (whole.inputs, whole.baselines))
         return Game(model, end, start, target, (*whole.inputs, *extra), None, max_rows)
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """A tensor, or those of a tuple, moved."""
+    if isinstance(value, tuple):
+        return tuple(on_device(part, device) for part in value)
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -4,13 +4,18 @@ from captum_meta.estimators.coalitions import plan_coalitions, sample_coalitions
 from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
+from captum_meta.estimators.path_intervals import PathIntervals, further_points
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
+from captum_meta.estimators.path_sample import PathSample
 from captum_meta.estimators.permutations import permutation_variance
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 
 __all__ = [
     "HypercubePosterior",
+    "PathIntervals",
+    "PathSample",
     "all_coalitions",
+    "further_points",
     "gauss_legendre",
     "interval_weights",
     "is_bent",

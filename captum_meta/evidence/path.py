@@ -29,19 +29,20 @@ def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Tensor]:
 
     f halfway places them: one forward more. A single node, and more than 32, are the same for all rows.
     """
-    start = game.at(torch.zeros(1))
-    _check_output(game, start)
-    known = torch.cat([start, game.at(torch.tensor([0.5, 1.0] if is_bent(n) else [1.0]))], dim=1).squeeze(-1)
+    end = game.at(torch.ones(1))  # first, as rows that act on each other are found where they differ
+    check_output(game, end)
+    known = torch.cat([game.at(torch.tensor([0.0, 0.5] if is_bent(n) else [0.0])), end], dim=1).squeeze(-1)
     nodes = path_nodes(known, n) if is_bent(n) else gauss_legendre(n)[0]
     return _path_evidence(game, nodes, *path_slopes(game, nodes), known)
 
 
 def _path_evidence(game: Game, nodes: Tensor, slopes: Tensor, values: Tensor, known: Tensor) -> tuple[Evidence, Tensor]:
     """Evidence of gradients and f at the nodes, with f at the baseline first and at the input last of ``known``."""
-    effects = slopes * game.difference.unsqueeze(-1)
+    slopes, known_slopes = _lent(slopes)
+    difference = game.difference.unsqueeze(-1)
     evidence = Evidence(
-        effects=effects,
-        measured=torch.ones_like(effects, dtype=torch.bool),
+        effects=slopes * torch.where(difference.isfinite(), difference, 0.0),
+        measured=known_slopes & difference.isfinite(),
         players=game.mask,
         total=known[:, -1] - known[:, 0],
         curve=values - known[:, :1],
@@ -49,6 +50,18 @@ def _path_evidence(game: Game, nodes: Tensor, slopes: Tensor, values: Tensor, kn
         inputs=player_inputs(game),
     )
     return evidence, slopes
+
+
+def _lent(slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """Slopes ``(N, M, G)``, those that are not finite replaced by the nearest that are, and which of them there are now."""
+    finite = slopes.isfinite()
+    if bool(finite.all()):
+        return slopes, finite
+    places = torch.arange(slopes.shape[-1], device=slopes.device)
+    distances = (places.unsqueeze(-1) - places).abs() + torch.where(finite, 0, len(places)).unsqueeze(-2)
+    nearest = distances.argmin(-1)
+    known = finite.any(-1, keepdim=True).expand_as(slopes)
+    return torch.where(known, slopes.gather(-1, nearest), 0.0), known
 
 
 def path_slopes(game: Game, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,11 +78,11 @@ def path_slopes(game: Game, points: Tensor) -> tuple[Tensor, Tensor]:
             "use MetaKernelShap or MetaShapleyValueSampling, which need only its outputs."
         )
     slopes, values = measured
-    _check_output(game, values)
+    check_output(game, values)
     return slopes.squeeze(-1), values.squeeze(-1)
 
 
-def _check_output(game: Game, values: Tensor) -> None:
+def check_output(game: Game, values: Tensor) -> None:
     """That the model gives one number ``values (N, G, 1)`` for each example."""
     assert values.shape[-1] == 1, (
         "Target not provided when necessary, cannot take gradient with respect to multiple outputs: pass target=."

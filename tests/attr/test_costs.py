@@ -8,7 +8,7 @@ from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
-from captum_meta.estimators import all_coalitions, interval_weights, path_nodes, shapley_values
+from captum_meta.estimators import all_coalitions, shapley_values
 from tests.attr.conftest import CountingModel, probe, untrained
 
 
@@ -84,26 +84,6 @@ def test_captums_other_quadratures_are_accepted(method: str) -> None:
     attr = MetaIntegratedGradients(model, learner=untrained("path"))
     values = attr.attribute(x, target=0, n_steps=30, method=method)
     assert torch.allclose(values, attr.attribute(x, target=0, n_steps=12), atol=0.05)
-
-
-def test_the_delta_is_the_gap_before_the_correction() -> None:
-    model, x = CountingModel(), 3 * torch.randn(4, 6)
-    attr = MetaIntegratedGradients(model, learner=untrained("path"))
-    values, delta = attr.attribute(x, target=0, n_steps=2, return_convergence_delta=True)
-    total = (model(x) - model(torch.zeros_like(x)))[:, 0]
-    assert torch.allclose(values.sum(1), total, atol=1e-5)
-    points = path_nodes(torch.stack([model(part * x)[:, 0] for part in (0, 0.5, 1)], dim=-1), 2)
-    slopes = torch.stack([slope(model, point.float().unsqueeze(-1) * x) for point in points.T], dim=-1)
-    alone = (slopes * interval_weights(points).sum(-2).unsqueeze(1)).sum(-1) * x
-    assert torch.allclose(delta.double(), alone.sum(1) - total, atol=1e-5) and delta.abs().max() > 1e-3
-    for n_steps, method in ((1, "gausslegendre"), (40, "gausslegendre"), (2, "riemann_left"), (3, "riemann_trapezoid")):
-        options = {"target": 0, "n_steps": n_steps, "method": method, "return_convergence_delta": True}
-        assert torch.allclose(
-            attr.attribute(x, **options)[1], IntegratedGradients(model).attribute(x, **options)[1], atol=1e-5
-        )
-    shap = MetaGradientShap(model, learner=untrained("path"))
-    _, delta = shap.attribute(x, torch.zeros(2, 6), target=0, return_convergence_delta=True)
-    assert delta.shape == (20,)
 
 
 def test_multipliers_are_average_gradients() -> None:

@@ -150,11 +150,6 @@ def test_a_layer_that_does_not_run_is_named(text: tuple[Text, Tensor]) -> None:
         explain(model, nn.Linear(2, 2)).attribute(tokens, target=0)
 
 
-def test_data_parallel_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"forward_func\.module"):
-        explain(nn.DataParallel(nn.Linear(2, 2)), nn.Identity())
-
-
 def test_the_rest_of_the_model_is_the_model(text: tuple[Text, Tensor]) -> None:
     model, tokens = text
     rest = LayerModel(model, [model.embed])

@@ -1,0 +1,200 @@
+"""Path integrals from gradients that are spent in rounds, on the rows that need them and where their paths bend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captum_meta.estimators import PathIntervals, PathSample, further_points, gauss_legendre, interval_weights
+from captum_meta.estimators.path_sample import Floats, Indices
+from captum_meta.evidence.path import path_slopes
+from captum_meta.games import Game
+from captum_meta.types import Evidence
+
+FIRST = 8
+"""Gradients of the first round, at the nodes of Gauss and Legendre: enough where a path is smooth."""
+MOST = 50
+"""Gradients of a row in all, as many as Captum's."""
+_SECOND = 20
+"""Gradients after the second round, which show where the path bends."""
+_AIMS = (0.0, 1.5, 0.95)
+"""What the rounds aim at, of the error that is wanted. The second has wide intervals, which overstate errors."""
+_CLOSE = 1.25
+"""How far above what was aimed for a row's error may be in the end."""
+_ENOUGH = 1e-6
+"""Relative squared error that is as good as none."""
+_AS_CAPTUM = 0.85
+"""Part of Captum's expected error at which a row stops."""
+_CANCELLED = 1e-3
+"""Of the squared errors of intervals, what is left in their sum at the least: that more cancels is luck."""
+_MAX_NUMBERS = 2**26
+"""Gradients of elements that are held at once."""
+_SURE, _LESS_SURE = 3.0, 6.0
+"""An estimate is so many times the expected error; more where the first round is all there is."""
+
+
+@dataclass(frozen=True)
+class Integrals:
+    """What was found for N rows.
+
+    Attributes:
+        attributions: ``(N, M)``.
+        error: ``(N,)``, relative squared error of the attributions that nine in ten rows stay below.
+        counts: ``(N,)``, gradients that were taken.
+    """
+
+    attributions: Tensor
+    error: Tensor
+    counts: Tensor
+
+
+def integrate_in_rounds(
+    game: Game, difference: Tensor, ends: Tensor, limit: int = MOST, tolerance: float | None = None
+) -> Integrals:
+    """Gradients along the path of every row until its error is small enough.
+
+    Args:
+        game: the explained model and the rows, which it answers for one by one.
+        difference: ``(N, M)``, input minus baseline.
+        ends: ``(N, 2)`` float64, f at the baseline and at the input.
+        limit: gradients of a row at most.
+        tolerance: relative squared error at which a row stops. None: where Captum's 50 gradients would be.
+
+    Raises:
+        AssertionError, RuntimeError: as :func:`~captum_meta.evidence.path_slopes`.
+    """
+    everyone = torch.arange(game.n_examples, device=game.device)
+    parts = everyone.split(max(1, _MAX_NUMBERS // (MOST * max(1, difference.shape[1]))))
+    if len(parts) == 1:
+        return _integrate(game, difference, ends, limit, tolerance)
+    found = [_integrate(game.take(rows), difference[rows], ends[rows], limit, tolerance) for rows in parts]
+    return Integrals(*(torch.cat([getattr(part, field.name) for part in found]) for field in fields(Integrals)))
+
+
+def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, tolerance: float | None) -> Integrals:
+    path, sample = _first_round(game, difference, ends, min(FIRST, limit))
+    intervals = PathIntervals(sample)
+    weights, error = _polynomial(intervals)
+    size = sample.added(weights).double().square().sum(1).cpu().numpy()
+    attributions, rows = torch.zeros_like(difference), np.arange(len(size))
+    broken = np.logical_not(np.isfinite(sample.ends).all(1).reshape(-1))
+    estimates, counts = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    for turn, most in enumerate((min(_SECOND, limit), limit, limit, None)):
+        sure = _LESS_SURE if turn == 0 else _SURE
+        target = allowed = (_ENOUGH if tolerance is None else tolerance / sure) * size[rows]
+        if tolerance is None and turn > 0:
+            target = np.maximum(target, _AS_CAPTUM * intervals.captum)
+            allowed = _CLOSE * target if turn > 1 else allowed
+        stops = (error <= allowed) | (sample.counts >= limit) | broken[rows] | (most is None)
+        done = rows[stops]
+        if len(done):
+            chosen = torch.from_numpy(done).to(difference.device)
+            attributions[chosen] = sample.added(weights)[torch.from_numpy(stops).to(difference.device)]
+        estimates[done] = _relative(sure * error[stops], size[done])
+        counts[done] = sample.counts[stops]
+        if most is None or stops.all():
+            break
+        at, points = further_points(intervals, _AIMS[min(turn, 2)] * target, most)
+        sample, rows = path.extended(sample, at, points, rows, ~stops)
+        intervals = PathIntervals(sample)
+        weights, error = intervals.weights, intervals.error
+    return Integrals(attributions * path.unit.unsqueeze(1), torch.from_numpy(estimates), torch.from_numpy(counts))
+
+
+def error_of(evidence: Evidence) -> Tensor:
+    """The same estimate for gradients at other points of the path, ``(N,)``; NaN of a single one."""
+    n_rows, count = evidence.curve.shape
+    if count < 2:
+        return torch.full_like(evidence.total, torch.nan)
+    evidence = evidence.times(1 / _unit(evidence.effects.flatten(1)))
+    ends = torch.stack([torch.zeros_like(evidence.total), evidence.total], dim=1).double().cpu().numpy()
+    rows, points = np.repeat(np.arange(n_rows), count), evidence.points.double().flatten().cpu().numpy()
+    sample = PathSample.of(rows, points, evidence.curve.flatten(), evidence.effects.mT.flatten(0, 1), ends)
+    intervals = PathIntervals(sample)
+    size = sample.added(intervals.weights).double().square().sum(1).cpu().numpy()
+    return torch.from_numpy(_relative(_SURE * intervals.error, size)).to(evidence.total)
+
+
+def _relative(error: Floats, size: Floats) -> Floats:
+    return error / np.maximum(size, np.finfo(np.float64).tiny)
+
+
+def _first_round(game: Game, difference: Tensor, ends: Tensor, count: int) -> tuple[_Paths, PathSample]:
+    """The same nodes for all rows."""
+    nodes = _nodes(count)
+    slopes, values = path_slopes(game, nodes)
+    unit = _unit(slopes.flatten(1))
+    path = _Paths(game, difference / unit.unsqueeze(1), unit)
+    rows, points = np.repeat(np.arange(len(ends)), count), np.tile(nodes.numpy(), len(ends))
+    effects = (slopes.mT * path.difference.unsqueeze(1)).flatten(0, 1)
+    values, ends = values.double() / unit.double().unsqueeze(1), ends / unit.double().unsqueeze(1)
+    return path, PathSample.of(rows, points, values.flatten(), effects, ends.cpu().numpy())
+
+
+def _unit(values: Tensor) -> Tensor:
+    """A power of two near the largest finite number of each row ``(N, K)``: sums of squares neither overflow nor vanish."""
+    size = torch.where(values.isfinite(), values.abs(), 0.0).amax(1)
+    return torch.ldexp(torch.ones_like(size), torch.where(size > 0, size.frexp().exponent, 0).clamp(-100, 100))
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """The paths of all rows of a game, in units ``(N,)`` of their own.
+
+    Attributes:
+        game: the explained model and the rows.
+        difference: ``(N, M)``, input minus baseline, over the unit.
+        unit: ``(N,)``.
+    """
+
+    game: Game
+    difference: Tensor
+    unit: Tensor
+
+    def extended(
+        self, sample: PathSample, at: Indices, points: Floats, rows: Indices, chosen: NDArray[np.bool_]
+    ) -> tuple[PathSample, Indices]:
+        """The sample of the ``chosen`` among its ``rows`` of the game, with further points measured, and these rows."""
+        at, points = at[chosen[at]], points[chosen[at]]
+        sample = sample.of_rows(chosen)
+        if len(at):
+            which = torch.from_numpy(rows[at]).to(self.game.device)
+            slopes, values = path_slopes(self.game.take(which), torch.from_numpy(points).unsqueeze(1))
+            values = values.squeeze(1).double() / self.unit[which].double()
+            new = (np.cumsum(chosen) - 1)[at]
+            effects = slopes.squeeze(-1) * self.difference[which]
+            sample = sample.joined(PathSample.of(new, points, values, effects, sample.ends))
+        return sample, rows[chosen]
+
+
+def _polynomial(intervals: PathIntervals) -> tuple[Floats, Floats]:
+    """Weights and squared errors of the first round: Gauss's where the polynomial through the gradients explains f."""
+    sample = intervals.sample
+    n_rows = len(sample.ends)
+    count = len(sample.points) // n_rows
+    shares = _shares(count)
+    missed = intervals.changes.reshape(n_rows, count + 1) - sample.sums.reshape(n_rows, count) @ shares.T
+    gap, apart = missed.sum(1), (missed**2).sum(1)
+    error = np.sqrt(apart * np.maximum(gap**2, _CANCELLED * apart)) * intervals.several
+    weights = np.tile(shares.sum(0), n_rows) + intervals.common * gap[sample.rows]
+    better = error < intervals.error
+    return np.where(better[sample.rows], weights, intervals.weights), np.where(better, error, intervals.error)
+
+
+@lru_cache(maxsize=FIRST)
+@torch.inference_mode(False)
+def _nodes(count: int) -> Tensor:
+    return gauss_legendre(count)[0]
+
+
+@lru_cache(maxsize=FIRST)
+@torch.inference_mode(False)
+def _shares(count: int) -> Floats:
+    """Weights of the nodes' effects in the integrals over the intervals between them, ``(count + 1, count)``."""
+    shares: Floats = interval_weights(_nodes(count)).numpy()
+    return shares
