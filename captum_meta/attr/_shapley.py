@@ -11,6 +11,7 @@ from captum_meta.attr._frontend import Frontend, chunks, of_inputs, plain_arithm
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley, measure_support
 from captum_meta.evidence.shapley import BORDER_PLAYERS
+from captum_meta.nn import Prediction
 from captum_meta.types import Evidence
 
 _EXACT_PLAYERS = 12
@@ -33,9 +34,8 @@ class ShapleyFrontend(Frontend):
 
     def _predict_with_bounds(self, game: Game, budgets: int | Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
         """Attributions ``(N * K, M)`` and bounds on their errors ``(N * K,)``."""
-        evidence, key = self._viewed(measure_shapley(game, budgets, seed), game), _key(game, budgets)
-        values = self._explain(evidence, key).attributions
-        return values, self._bound(evidence, values, key)
+        evidence = self._viewed(measure_shapley(game, budgets, seed), game)
+        return self._explain_with_bounds(evidence, _key(game, budgets))
 
     def _predict_within(
         self, game: Game, budgets: int | Tensor | None, tolerance: float, seed: int
@@ -66,9 +66,7 @@ class ShapleyFrontend(Frontend):
             counts = torch.minimum(first * own, limits)
             measurement.evaluate(counts, torch.zeros_like(game.mask[:, 0]).index_fill(0, rows, True))
             evidence = self._viewed(measurement.evidence(rows), game.take(rows))
-            key = _key(game, int(counts[rows].max()))
-            values = self._explain(evidence, key).attributions
-            found = self._bound(evidence, values, key)
+            values, found = self._explain_with_bounds(evidence, _key(game, int(counts[rows].max())))
             done = accept(evidence, values, found).unflatten(0, (-1, n_outputs)).all(-1)
             bounds[rows] = found.to(bounds).unflatten(0, (-1, n_outputs))
             attributions[rows] = values.to(attributions).unflatten(0, (-1, n_outputs))
@@ -76,12 +74,12 @@ class ShapleyFrontend(Frontend):
             first *= 2
         return attributions.flatten(0, 1), bounds.flatten()
 
-    def _bound(self, evidence: Evidence, attributions: Tensor, key: Hashable) -> Tensor:
+    def _explain_with_bounds(self, evidence: Evidence, key: Hashable) -> tuple[Tensor, Tensor]:
+        """Attributions ``(R, M)`` and bounds ``(R,)`` for measured rows."""
         learner, state = self._learner_for(evidence.total), self._state(evidence, key)
-        parts = chunks(evidence)
-        values = attributions.split([len(part.total) for part in parts])
         with plain_arithmetic(evidence.total.device):
-            return torch.cat([learner.estimate_error(state, part, v) for part, v in zip(parts, values, strict=True)])
+            found = [learner.explain_with_error(state, part) for part in chunks(evidence)]
+        return Prediction.concatenate([prediction for prediction, _ in found]).attributions, torch.cat([b for _, b in found])
 
     def _elements(self, game: Game, values: Tensor) -> tuple[Tensor, ...]:
         """``(N * K, M)`` as tensors of the inputs' shapes, ``(N * K, *features)``."""

@@ -46,10 +46,11 @@ class InUnits:
         unit = _of_rows(evidence)
         return self.learner.explainer(evidence.times(1 / unit)).map(lambda value: _scaled(value, unit))
 
-    def estimate_error(self, state: State, evidence: Evidence, attributions: Tensor) -> Tensor:
-        """A bound on each row's relative squared error, ``(N,)``."""
+    def explain_with_error(self, state: State, evidence: Evidence) -> tuple[Prediction, Tensor]:
+        """The same, and the relative squared error that nine in ten rows stay below, ``(N,)``."""
         rest, unit = _taken(state, evidence)
-        return self.learner.estimate_error(rest, evidence.times(1 / unit), _scaled(attributions, 1 / unit))
+        prediction, estimate = self.learner.explain_with_error(rest, evidence.times(1 / unit))
+        return prediction.map(lambda value: _scaled(value, unit)), estimate
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
         """Which of the support rows ``(K, M)`` the explanations lean on, ``(N, K)``."""

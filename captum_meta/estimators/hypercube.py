@@ -104,37 +104,102 @@ def _factor(covariance: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Conditioned:
-    """The Gaussian process of one covariance, given the pairs seen; all float64."""
+class _Given:
+    """The Gaussian process of one share of the waves, given the pairs seen; all float64.
 
-    known: Tensor  # (*batch, P) bool
-    residual: Tensor  # (*batch, P)
-    with_values: Tensor  # (*batch, P, M), covariance of the pairs with the Shapley values
-    factor: Tensor  # (*batch, P, P)
+    With L the Cholesky factor, everything here is multiplied by its inverse. L is that of the covariance with its waves,
+    or, where waves are fewer than pairs, of that without them: then the inverse of I + W W^T comes from the factor of
+    I + W^T W (Woodbury).
+    """
+
+    factor: Tensor  # (*batch, P, P), L
+    residual: Tensor  # (*batch, P, 1), what the pairs have beyond the prior mean
+    values: Tensor  # (*batch, P, M), covariance of the pairs with the Shapley values
+    waves: Tensor | None = None  # (*batch, P, Q), W
+    inner: Tensor | None = None  # (*batch, Q, Q), factor of I + W^T W
+
+    def whitened(self, columns: Tensor) -> Tensor:
+        """L^-1 times ``columns (*batch, P, A)``."""
+        return torch.linalg.solve_triangular(self.factor, columns, upper=False)
+
+    def _explained(self, white: Tensor) -> Tensor:
+        """What, multiplied with its like, is the part that waves explain of products of ``white (*batch, P, A)``."""
+        assert self.waves is not None and self.inner is not None
+        return torch.linalg.solve_triangular(self.inner, self.waves.mT @ white, upper=False)
 
     @cached_property
+    def _explained_values(self) -> Tensor:
+        return self._explained(self.values)
+
+    @cached_property
+    def surprise(self) -> Tensor:
+        """Squared residuals in units of their covariance, summed, ``(*batch,)``."""
+        plain = self.residual.square().sum((-2, -1))
+        return plain if self.inner is None else plain - self._explained(self.residual).square().sum((-2, -1))
+
+    def log_volume(self) -> Tensor:
+        """Logarithm of the square root of the covariance's determinant, ``(*batch,)``."""
+        factors = (self.factor,) if self.inner is None else (self.factor, self.inner)
+        return torch.stack([factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) for factor in factors]).sum(0)
+
+    def correction(self, residual: Tensor | None = None) -> Tensor:
+        """``(*batch, M)``, Shapley values beyond the prior mean's, also for another ``residual (*batch, P, 1)``."""
+        residual = self.residual if residual is None else residual
+        plain = (self.values.mT @ residual).squeeze(-1)
+        if self.inner is None:
+            return plain
+        return plain - (self._explained_values.mT @ self._explained(residual)).squeeze(-1)
+
+    def known(self) -> Tensor:
+        """By how much the pairs seen lower the variance of each Shapley value, ``(*batch, M)``."""
+        plain = self.values.square().sum(-2)
+        return plain if self.inner is None else plain - self._explained_values.square().sum(-2)
+
     def coefficients(self) -> Tensor:
-        return torch.cholesky_solve(self.residual.unsqueeze(-1), self.factor).squeeze(-1)
+        """The inverse of the covariance times the residual, ``(*batch, P, 1)``."""
+        right = self.residual
+        if self.waves is not None and self.inner is not None:
+            explained = torch.linalg.solve_triangular(self.inner.mT, self._explained(right), upper=True)
+            right = right - self.waves @ explained
+        return torch.linalg.solve_triangular(self.factor.mT, right, upper=True)
 
-    @cached_property
-    def correction(self) -> Tensor:
-        """``(*batch, M)``, expected beyond the prior mean."""
-        return (self.with_values.mT @ self.coefficients.unsqueeze(-1)).squeeze(-1)
+    def first(self, count: int) -> _Given:
+        """Given the first ``count`` pairs: the first rows of a factor belong to them alone."""
+        parts = (self.factor[..., :count, :count], self.residual[..., :count, :], self.values[..., :count, :])
+        if self.waves is None:
+            return _Given(*parts)
+        waves = self.waves[..., :count, :]
+        return _Given(*parts, waves, _inner(waves.mT @ waves))
 
-    def log_evidence(self) -> Tensor:
-        """Log density ``(*batch,)`` of what was seen, at the amplitude that makes it largest, up to a constant."""
-        n_pairs = self.known.sum(-1)
-        amplitude = (self.residual * self.coefficients).sum(-1) / n_pairs
-        return -0.5 * n_pairs * amplitude.clamp(min=_TINY).log() - self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
-    def variance(self, before: Tensor) -> Tensor:
-        """Of each Shapley value, ``(*batch, M)``; ``before`` is what it was before anything was seen."""
-        cross = torch.where(self.known.unsqueeze(-1), self.with_values, 0.0)
-        explained = torch.linalg.solve_triangular(self.factor, cross, upper=False).square().sum(-2)
-        precision = torch.cholesky_inverse(self.factor).diagonal(dim1=-2, dim2=-1)
-        standardised = torch.where(self.known, self.coefficients.square() / precision, 0.0)
-        amplitude = standardised.sum(-1) / self.known.sum(-1)
-        return amplitude.unsqueeze(-1) * (before - explained).clamp(min=0)
+def _inner(gram: Tensor) -> Tensor:
+    """Factor of the identity plus ``gram``."""
+    return torch.linalg.cholesky_ex(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))[0]
+
+
+def _conditioned(among: Tensor, residual: Tensor, values: Tensor, waves: Tensor, of_waves: Tensor) -> list[_Given]:
+    """The processes of all shares.
+
+    Args:
+        among: ``(*batch, P, P)``, covariance of the pairs without waves.
+        residual, values: ``(*batch, P, 1)`` and ``(*batch, P, M)``, as for :class:`_Given`, the latter without waves.
+        waves, of_waves: ``(*batch, P, Q)`` and ``(*batch, Q, M)``, at the pairs, and their Shapley values.
+    """
+    columns = [torch.cat([residual, values.add(waves @ of_waves, alpha=share)], dim=-1) for share in _SHARES]
+    if waves.shape[-1] >= waves.shape[-2]:
+        more = waves @ waves.mT
+        factors = [_factor(among.add(more, alpha=share)) for share in _SHARES]
+        white = [torch.linalg.solve_triangular(f, c, upper=False) for f, c in zip(factors, columns, strict=True)]
+        return [_Given(f, w[..., :1], w[..., 1:]) for f, w in zip(factors, white, strict=True)]
+    factor = _factor(among)
+    right = torch.linalg.solve_triangular(factor, torch.cat([residual, values, waves], dim=-1), upper=False)
+    residual, values, waves = right.split([1, values.shape[-1], waves.shape[-1]], dim=-1)
+    gram, along = waves.mT @ waves, waves @ of_waves
+    given = [_Given(factor, residual, values)]
+    for share in _SHARES[1:]:
+        parts = (values.add(along, alpha=share), share**0.5 * waves, _inner(share * gram))
+        given.append(_Given(factor, residual, *parts))
+    return given
 
 
 class HypercubePosterior:
@@ -175,57 +240,77 @@ class HypercubePosterior:
         kernel = HypercubeKernel(
             signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0)
         )
-        waves = MultiIndexWaves(torch.where(everyone, directions, 0.0))
-        among, with_values = kernel.with_pairs(signs), kernel.with_shapley_values()
-        level = among[..., :1, :1]
-        both = known.unsqueeze(-1) & known.unsqueeze(-2)
-        among = torch.where(both, among, torch.eye(known.shape[-1], dtype=among.dtype, device=among.device))
-        at_pairs, of_waves = torch.where(known.unsqueeze(-1), waves.at(signs), 0.0), waves.shapley_values()
-        self._kernel, self._waves, self._at_pairs, self._of_waves, self._level = kernel, waves, at_pairs, of_waves, level
-        scaled = level * at_pairs
-        more = scaled @ at_pairs.mT, scaled @ of_waves
-        self._games = [
-            _Conditioned(
-                known,
-                residual,
-                with_values.add(more[1], alpha=share),
-                _factor(among.add(more[0], alpha=share)),
-            )
-            for share in _SHARES
-        ]
-        evidence = torch.stack([game.log_evidence() for game in self._games], dim=-1)
-        prior = torch.tensor(_LOG_PRIOR, dtype=evidence.dtype, device=evidence.device)
-        self._weights = (_TEMPER * evidence + prior).softmax(-1)
+        self._kernel, self._waves = kernel, MultiIndexWaves(torch.where(everyone, directions, 0.0))
+        among, rows = kernel.with_pairs(signs), known.unsqueeze(-1)
+        self._size = among[..., :1, :1].sqrt()
+        self._at_pairs = torch.where(rows, self._size * self._waves.at(signs), 0.0)
+        self._of_waves = self._size * self._waves.shapley_values()
+        among = torch.where(rows & rows.mT, among, torch.eye(known.shape[-1], dtype=among.dtype, device=among.device))
+        values = torch.where(rows, kernel.with_shapley_values(), 0.0)
+        self._signs, self._known = torch.where(rows, signs, 0.0), known
+        self._given = _conditioned(among, residual.unsqueeze(-1), values, self._at_pairs, self._of_waves)
+        n_pairs = known.sum(-1, keepdim=True)
+        self._amplitudes = torch.stack([given.surprise for given in self._given], dim=-1) / n_pairs
+        volumes = torch.stack([given.log_volume() for given in self._given], dim=-1)
+        evidence = -0.5 * n_pairs * self._amplitudes.clamp(min=_TINY).log() - volumes
+        self._weights = (_TEMPER * evidence + evidence.new_tensor(_LOG_PRIOR)).softmax(-1)
 
     def shapley_values(self) -> Tensor:
         """``(*batch, M)`` in the units and dtype of ``differences``; they sum to ``total`` up to rounding; 0 for padding."""
-        return torch.where(self._players, self._prior + self._mixed(self._corrections), 0.0).to(self._dtype)
+        return self._answer(self._prior, self._corrections)
+
+    def shapley_values_of_half(self) -> Tensor:
+        """The same, had only the first half of the pairs been seen, with the shares' weights as they are."""
+        half = (self._known.shape[-1] + 1) // 2
+        corrections = [given.first(half).correction() for given in self._given]
+        return self._answer(self._prior, torch.stack(corrections, dim=-1))
+
+    def shapley_values_from(self, prior: Tensor) -> Tensor:
+        """The same, had another ``prior (*batch, M)`` been expected, with the shares' weights as they are."""
+        prior = torch.where(self._players, prior.double(), 0.0)
+        moved = self._signs @ (prior - self._prior).unsqueeze(-1) / 2
+        corrections = [given.correction(given.residual - given.whitened(moved)) for given in self._given]
+        return self._answer(prior, torch.stack(corrections, dim=-1))
 
     def shapley_variance(self) -> Tensor:
         """Variance of each Shapley value given the worths seen, ``(*batch, M)`` in squared units of ``differences``.
 
-        A covariance says it up to an amplitude. This is the mean squared error with which each pair is predicted from all
-        the others, over what the covariance expects of it: leave-one-out in closed form (Dubrule 1983).
+        A covariance says it up to an amplitude, for which the one is taken that makes what was seen most likely.
         """
-        before, of_waves = self._kernel.of_shapley_values(), self._level[..., 0] * self._of_waves.square().sum(-2)
-        befores = [before.add(of_waves, alpha=share) for share in _SHARES]
-        within = [game.variance(one) for game, one in zip(self._games, befores, strict=True)]
+        before, of_waves = self._kernel.of_shapley_values(), self._of_waves.square().sum(-2)
+        left = [before.add(of_waves, alpha=s) - given.known() for s, given in zip(_SHARES, self._given, strict=True)]
+        within = self._amplitudes.unsqueeze(-2) * torch.stack(left, dim=-1).clamp(min=0)
         between = self._mixed((self._corrections - self._mixed(self._corrections).unsqueeze(-1)).square())
-        return torch.where(self._players, self._mixed(torch.stack(within, dim=-1)) + between, 0.0).to(self._dtype)
+        return torch.where(self._players, self._mixed(within) + between, 0.0).to(self._dtype)
+
+    def late_surprises(self) -> Tensor:
+        """How surprising the second half of the pairs was, over how surprising all were, ``(*batch, 2)``.
+
+        Each pair is predicted from those before it, without waves. Over the mean of all squared standardised errors: the
+        mean and the largest of those in the second half; 1 where nothing was surprising.
+        """
+        squares = self._given[0].residual.squeeze(-1).square()
+        late = self._known & (self._known.cumsum(-1) > self._known.sum(-1, keepdim=True) / 2)
+        late_squares = torch.where(late, squares, 0.0)
+        numbers = torch.stack([late_squares.sum(-1) / late.sum(-1), late_squares.amax(-1)], dim=-1)
+        mean = (squares.sum(-1) / self._known.sum(-1)).unsqueeze(-1)
+        return ((numbers + _TINY) / (mean + _TINY)).to(self._dtype)
 
     def differences(self, members: Tensor) -> Tensor:
         """Expected f of coalitions ``(*batch, R, M)`` minus f of their complements, ``(*batch, R)`` float64."""
         signs = (members & self._players.unsqueeze(-2)).double() * 2 - 1
-        coefficients = [game.coefficients for game in self._games]
-        of_all = self._mixed(torch.stack(coefficients, dim=-1)).unsqueeze(-1)
-        shared = [share * one for share, one in zip(_SHARES, coefficients, strict=True)]
-        along = self._at_pairs.mT @ self._mixed(torch.stack(shared, dim=-1)).unsqueeze(-1)
-        additive, among = signs @ self._prior.unsqueeze(-1), self._kernel.with_pairs(signs) @ of_all
-        return (additive + 2 * (among + self._level * (self._waves.at(signs) @ along))).squeeze(-1)
+        coefficients = torch.cat([given.coefficients() for given in self._given], dim=-1)
+        of_all = self._mixed(coefficients).unsqueeze(-1)
+        along = self._at_pairs.mT @ self._mixed(coefficients * coefficients.new_tensor(_SHARES)).unsqueeze(-1)
+        among = self._kernel.with_pairs(signs) @ of_all + self._size * (self._waves.at(signs) @ along)
+        return (signs @ self._prior.unsqueeze(-1) + 2 * among).squeeze(-1)
 
     @cached_property
     def _corrections(self) -> Tensor:
-        return torch.stack([game.correction for game in self._games], dim=-1)
+        return torch.stack([given.correction() for given in self._given], dim=-1)
+
+    def _answer(self, prior: Tensor, corrections: Tensor) -> Tensor:
+        return torch.where(self._players, prior + self._mixed(corrections), 0.0).to(self._dtype)
 
     def _mixed(self, options: Tensor) -> Tensor:
         return (options * self._weights.unsqueeze(-2)).sum(-1)

@@ -74,8 +74,12 @@ class MetaLearner(nn.Module, ABC):
         return self.explain(state, evidence).attributions
 
     def estimate_error(self, state: State, evidence: Evidence, attributions: Tensor) -> Tensor:
-        """A bound on the relative squared error of each row's predicted attributions, ``(*batch, N)``; NaN if unknown."""
+        """The relative squared error that nine in ten rows stay below, ``(*batch, N)``; NaN if unknown."""
         return self.explainer.estimate_error(self.prior(state, evidence), evidence, attributions)
+
+    def explain_with_error(self, state: State, evidence: Evidence) -> tuple[Prediction, Tensor]:
+        """What :meth:`explain` and :meth:`estimate_error` say, at little more than the cost of the first."""
+        return self.explainer.complete_with_error(self.prior(state, evidence), evidence)
 
     def loss(self, tasks: ExplanationTask) -> Tensor:
         """What meta-training minimises over a batch of tasks: the query loss after adapting on the support set."""

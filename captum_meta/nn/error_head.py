@@ -1,4 +1,4 @@
-"""The network behind error estimates: from what tells of a row's error to the logarithm of a bound on it."""
+"""The network behind error estimates: from what tells of a row's error to the logarithm of what nine in ten stay below."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from captum_meta.nn.blocks import masked_mean
 from captum_meta.nn.explainer import Prior
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Evidence
 
-PLAYER_NUMBERS, ROW_NUMBERS = 11, 22
+PLAYER_NUMBERS, ROW_NUMBERS = 11, 27
 _LEAST = 1e-12
 """Added to squares before their logarithms."""
+_MOST_UNSEEN, _MOST_PLAYERS = 150.0, 12.0
+"""Beyond what training has seen, more does not say more."""
 
 
 class ErrorHead(nn.Module):
@@ -83,15 +85,21 @@ def shipped_error_head(device: torch.device, dtype: torch.dtype) -> ErrorHead:
 
 
 def numbers_of(
-    prior: Prior, evidence: Evidence, attributions: Tensor, expected: Tensor, answers: Sequence[Tensor]
+    prior: Prior,
+    evidence: Evidence,
+    attributions: Tensor,
+    expected: Tensor,
+    answers: Sequence[Tensor],
+    late_surprises: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Logarithms of squares in units of the attributions' mean square, ``(*batch, M, 11)`` and ``(*batch, 22)``.
+    """Logarithms of squares in units of the attributions' mean square, ``(*batch, M, 11)`` and ``(*batch, 27)``.
 
     Of each player: its expected squared error, its distances from the four other ``answers``, its attribution, how far
     leave-one-out and add-one-in, and the gradients at input and baseline, differ, its effects' size, and the prior's
     rates and additive part. Of the row: their means; f(input) - f(baseline), and how far the effects of each channel, f
     midway and the raw attributions are from it; how far coalitions and their complements together are from it (an even
-    part of the game); the number of players, and of pairs of coalitions for each.
+    part of the game); the late surprises; the shares of players with a gradient, and of those that are expected to act;
+    how many times more pairs of coalitions there are than were seen; the number of players, and of pairs for each.
 
     Args:
         prior: of the explainer.
@@ -99,6 +107,7 @@ def numbers_of(
         attributions: ``(*batch, M)``, those whose error is asked for, in units of the output as the ``answers`` are.
         expected: ``(*batch, M)``, in units of the row's scale, squared.
         answers: four of ``(*batch, M)``.
+        late_surprises: ``(*batch, 2)``, of the posterior.
     """
     assert prior.additive is not None and prior.rates is not None and evidence.coalitions is not None
     unit, total = prior.scale.unsqueeze(-1), evidence.total / prior.scale
@@ -119,8 +128,11 @@ def numbers_of(
     sums = [total, 2 * evidence.curve[..., 1] / prior.scale, prior.attributions.sum(-1) / prior.scale]
     sums = [total, *(some - total for some in (*sums[1:], *effects.sum(-2).unbind(-1)))]
     squares = [*((some / count).square() for some in sums), masked_mean((even / unit).square(), complete)]
-    rows = torch.stack(squares, dim=-1) / size.unsqueeze(-1)
+    rows = torch.cat([torch.stack(squares, dim=-1) / size.unsqueeze(-1), late_surprises], dim=-1)
     pairs = complete.sum(-1).clamp(min=1).to(size)
     means = masked_mean(players, evidence.players.unsqueeze(-1), -2)
-    counts = torch.stack([count, pairs / count], dim=-1).log()
-    return (players + _LEAST).log(), torch.cat([(means + _LEAST).log(), (rows + _LEAST).log(), counts], dim=-1)
+    acting = torch.stack([evidence.measured[..., :LEAVE_ONE_OUT].all(-1), prior.rates > 0], dim=-1).to(size)
+    shares = masked_mean(acting, evidence.players.unsqueeze(-1), -2)
+    unseen = ((count - 1).exp2() / pairs).clamp(1, _MOST_UNSEEN)
+    counts = torch.stack([unseen, count.clamp(max=_MOST_PLAYERS), pairs / count], dim=-1).log()
+    return (players + _LEAST).log(), torch.cat([(means + _LEAST).log(), (rows + _LEAST).log(), shares, counts], dim=-1)

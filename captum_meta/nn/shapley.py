@@ -82,54 +82,71 @@ class ShapleyExplainer(Explainer):
         )
 
     def complete(self, prior: Prior, evidence: Evidence) -> Prediction:
-        prediction = super().complete(prior, evidence)
-        if evidence.coalitions is None:
-            return prediction
-        return Prediction(_refine(prior, prediction.attributions, evidence, evidence.coalitions), prediction.gap)
+        before, coalitions = super().complete(prior, evidence), evidence.coalitions
+        if coalitions is None:
+            return before
+        if _is_complete(coalitions, evidence):
+            return Prediction(_exact(coalitions, evidence.total), before.gap)
+        return Prediction(_refine(_posterior(prior, before.attributions, evidence), prior, evidence), before.gap)
+
+    def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor]:
+        if _known_error(evidence) is not None:
+            return super().complete_with_error(prior, evidence)
+        answer, players, rows = self.numbered(prior, evidence)
+        return answer, _estimate(players, rows, evidence, answer.attributions)
 
     def estimate_error(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> Tensor:
-        """A bound on each row's relative squared error, ``(*batch,)``: what the shipped error head makes of the evidence.
+        """The relative squared error that nine in ten rows stay below, ``(*batch,)``, by the shipped error head.
 
-        Nineteen in twenty rows of synthetic models are below it. It needs coalitions: NaN where fewer than the border's
-        were evaluated, or no more than a border larger than 2,048. Of more than 2,048 the first speak for all, which
-        overstates the error.
+        0 where all coalitions were evaluated. NaN where nothing tells: where fewer coalitions than the border's were
+        evaluated, or only those of a border larger than 2,048. Infinite where nothing is known to act. Of more than 2,048
+        coalitions the first speak for all, which overstates the error.
         """
-        if evidence.coalitions is None and 2 * evidence.players.shape[-1] > _MAX_POSTERIOR:
-            return super().estimate_error(prior, evidence, attributions)
-        coalitions = evidence.coalitions or _border(evidence)
-        if _is_complete(coalitions, evidence):
-            return torch.zeros_like(evidence.total)
-        head = shipped_error_head(attributions.device, attributions.dtype)
-        numbers = self.error_numbers(prior, evidence, attributions)
-        estimate = head.log_bound(*numbers, evidence.players).exp()
-        unknown = torch.where(evidence.effects.flatten(-2).any(-1), torch.inf, 0.0)
-        estimate = torch.where(attributions.any(-1), estimate, unknown.to(estimate))
-        pairs = coalitions.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
-        border = torch.minimum(evidence.n_players, 2.0 ** (evidence.n_players - 1) - 1)
-        return torch.where(pairs >= border, estimate, torch.nan)
+        known = _known_error(evidence)
+        if known is not None:
+            return torch.full_like(evidence.total, known)
+        mean = super().complete(prior, evidence).attributions
+        numbers = self.error_numbers(prior, evidence, attributions, mean, _posterior(prior, mean, evidence))
+        return _estimate(*numbers, evidence, attributions)
 
-    def error_numbers(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> tuple[Tensor, Tensor]:
+    def numbered(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor, Tensor]:
+        """The answer, and :meth:`error_numbers` of it from the same posterior."""
+        before = super().complete(prior, evidence)
+        posterior, answer = _posterior(prior, before.attributions, evidence), before
+        if evidence.coalitions is not None:
+            answer = Prediction(_refine(posterior, prior, evidence), before.gap)
+        numbers = self.error_numbers(prior, evidence, answer.attributions, before.attributions, posterior)
+        return answer, *numbers
+
+    def error_numbers(
+        self, prior: Prior, evidence: Evidence, attributions: Tensor, mean: Tensor, posterior: HypercubePosterior
+    ) -> tuple[Tensor, Tensor]:
         """What :func:`captum_meta.nn.error_head.numbers_of` makes of the posterior and of other answers.
 
         The hypercube posterior expects a squared error of its variance and of the distance from its own mean. The others (a
-        committee: Seung, Opper and Sompolinsky 1992) are answers from the gradients alone, from a prior trusted a tenth as
-        much, for the negative of the model, and before coalitions were used.
+        committee: Seung, Opper and Sompolinsky 1992) are answers from the gradients alone, from half of the coalitions, for
+        the negative of the model, and before coalitions were used.
+
+        Args:
+            prior, evidence, attributions: as for :meth:`estimate_error`.
+            mean: ``(*batch, M)``, the answer before coalitions were used.
+            posterior: from this mean.
         """
-        coalitions = evidence.coalitions or _border(evidence)
-        first = coalitions.first(_MAX_POSTERIOR)
-        assert prior.additive is not None
-        mean = super().complete(prior, evidence).attributions
-        posterior = _posterior(prior, mean, evidence, first)
-        doubting = _posterior(replace(prior, additive=10 * prior.additive), mean, evidence, first)
         unit = prior.scale.unsqueeze(-1)
         expected = posterior.shapley_variance() + (posterior.shapley_values() - attributions / unit).square()
+        negative = replace(evidence.times(-torch.ones_like(evidence.total)), coalitions=None)
+        opposite = -self(negative).attributions
+        if evidence.coalitions is not None:
+            opposite = posterior.shapley_values_from(opposite / unit) * unit
         answers = [
             self(evidence.gradients_alone()).attributions,
-            doubting.shapley_values() * unit,
-            -self(evidence.times(-torch.ones_like(evidence.total))).attributions,
+            posterior.shapley_values_of_half() * unit,
+            opposite,
             mean,
         ]
-        return numbers_of(prior, replace(evidence, coalitions=first), attributions, expected, answers)
+        first = (evidence.coalitions or _border(evidence)).first(_MAX_POSTERIOR)
+        seen = replace(evidence, coalitions=first)
+        return numbers_of(prior, seen, attributions, expected, answers, posterior.late_surprises())
 
 
 def _scaled(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,16 +184,32 @@ def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor
     return own, torch.cat([row, means], dim=-1)
 
 
-def _refine(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitions) -> Tensor:
-    """Shapley values given all coalitions evaluated: exact where these are all there are.
+def _known_error(evidence: Evidence) -> float | None:
+    """0 where all coalitions were evaluated, NaN where only a border is known that is too large, else None."""
+    if evidence.coalitions is None and 2 * evidence.players.shape[-1] > _MAX_POSTERIOR:
+        return torch.nan
+    return 0.0 if _is_complete(evidence.coalitions or _border(evidence), evidence) else None
+
+
+def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: Tensor) -> Tensor:
+    """What the shipped head makes of these numbers; infinite where nothing acts, NaN without the border."""
+    head = shipped_error_head(attributions.device, attributions.dtype)
+    estimate = head.log_bound(players, rows, evidence.players).exp()
+    estimate = torch.where(attributions.any(-1), estimate, torch.inf)
+    coalitions = evidence.coalitions or _border(evidence)
+    pairs = coalitions.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
+    border = torch.minimum(evidence.n_players, 2.0 ** (evidence.n_players - 1) - 1)
+    return torch.where(pairs >= border, estimate, torch.nan)
+
+
+def _refine(posterior: HypercubePosterior, prior: Prior, evidence: Evidence) -> Tensor:
+    """Shapley values given all coalitions evaluated, but not all there are.
 
     What coalitions beyond the first 2,048 say differently from what these let expect is a game of its own, whose Shapley
     values KernelSHAP adds.
     """
-    if _is_complete(coalitions, evidence):
-        return _exact(coalitions, evidence.total)
-    unit = prior.scale.unsqueeze(-1)
-    posterior = _posterior(prior, mean, evidence, coalitions.first(_MAX_POSTERIOR))
+    unit, coalitions = prior.scale.unsqueeze(-1), evidence.coalitions
+    assert coalitions is not None
     values = posterior.shapley_values() * unit
     if coalitions.members.shape[-2] <= _MAX_POSTERIOR:
         return values
@@ -197,8 +230,9 @@ def _is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
     return bool(evidence.players.all() and coalitions.measured.all())
 
 
-def _posterior(prior: Prior, mean: Tensor, evidence: Evidence, coalitions: Coalitions) -> HypercubePosterior:
-    """The posterior in units of the row's scale, from the pairs of coalitions."""
+def _posterior(prior: Prior, mean: Tensor, evidence: Evidence) -> HypercubePosterior:
+    """The posterior in units of the row's scale, from the first pairs of coalitions."""
+    coalitions = (evidence.coalitions or _border(evidence)).first(_MAX_POSTERIOR)
     assert prior.additive is not None and prior.rates is not None
     unit = prior.scale.unsqueeze(-1)
     slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]

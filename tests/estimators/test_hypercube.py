@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from captum_meta.estimators import HypercubePosterior, all_coalitions, plan_coalitions, shapley_values
+from captum_meta.estimators.hypercube import _conditioned
 from captum_meta.estimators.kernel_sampling import sampled_pairs
 from captum_meta.estimators.multi_index import MultiIndexWaves
 
@@ -97,14 +98,9 @@ def test_mean_and_variance_are_those_of_the_mixture_of_gaussian_processes(direct
     for odd in odds:
         among, towards = odd[seen][:, seen], odd[:, seen]
         remaining = odd - towards @ torch.linalg.solve(among, towards.T)
-        standardised = []
-        for left_out in range(len(seen)):
-            others = [i for i in range(len(seen)) if i != left_out]
-            kept = torch.linalg.solve(among[others][:, others], among[others, left_out])
-            error = values[left_out] - kept @ values[others]
-            standardised.append(error**2 / (among[left_out, left_out] - kept @ among[others, left_out]))
+        amplitude = values @ torch.linalg.solve(among, values) / len(values)
         means.append(functional @ towards @ torch.linalg.solve(among, values))
-        variances.append((functional @ remaining @ functional.T).diagonal() * torch.stack(standardised).mean())
+        variances.append((functional @ remaining @ functional.T).diagonal() * amplitude)
     mean = weights @ torch.stack(means)
     variance = weights @ (torch.stack(variances) + (torch.stack(means) - mean).square())
     found = posterior(worths, codes, torch.zeros(N_PLAYERS).double(), directions)
@@ -207,3 +203,49 @@ def test_differences_expected_of_further_pairs(directions: torch.Tensor) -> None
     found = posterior(worths, codes, prior, directions).differences(everything)
     assert torch.allclose(found, additive + 2 * weights @ means, atol=1e-6)
     assert torch.allclose(found[seen], differences[seen], atol=1e-6)
+
+
+def test_fewer_waves_than_pairs_are_taken_by_woodbury() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    among, residual, values, waves, of_waves = draw(30, 30), draw(30, 1), draw(30, 6), draw(30, 4), draw(4, 6)
+    among = among @ among.T + torch.eye(30)
+    padded = torch.nn.functional.pad(waves, (0, 40)), torch.nn.functional.pad(of_waves, (0, 0, 0, 40))
+    few, many = _conditioned(among, residual, values, waves, of_waves), _conditioned(among, residual, values, *padded)
+    other = draw(30, 1)
+    for one, two in zip(few, many, strict=True):
+        assert (two.inner is None) and (one.inner is None) == (one is few[0])
+        for x, y in zip([one, one.first(12)], [two, two.first(12)], strict=True):
+            assert torch.allclose(x.surprise, y.surprise) and torch.allclose(x.log_volume(), y.log_volume())
+            assert torch.allclose(x.correction(), y.correction()) and torch.allclose(x.known(), y.known())
+            assert torch.allclose(x.coefficients(), y.coefficients(), atol=1e-9)
+        moved = [given.correction(given.whitened(other)) for given in (one, two)]
+        assert torch.allclose(*moved)
+
+
+def test_answers_of_half_the_pairs_and_of_another_prior() -> None:
+    worths, codes = game(5), [1, 2, 4, 8, 16, 7, 11]
+    prior, other = NOWHERE[0], torch.tensor([0.3, -0.1, 0.0, 1.0, 0.4]).double()
+    found = posterior(worths, codes, prior)
+    assert torch.allclose(found.shapley_values_of_half(), estimate(worths, codes[:3], prior))
+    assert torch.allclose(found.shapley_values_from(other), estimate(worths, codes, other))
+    assert torch.allclose(found.shapley_values_from(prior), found.shapley_values())
+
+
+def test_late_surprises_are_errors_of_pairs_predicted_from_those_before() -> None:
+    worths, codes = game(6), [1, 2, 4, 8, 16, 7, 11]
+    seen = [31, *codes]
+    values, odd = ((worths - worths.flip(0)) / 2)[seen], odd_covariances(NOWHERE)[0][seen][:, seen]
+    squares = []
+    for number in range(len(seen)):
+        kept = torch.linalg.solve(odd[:number, :number], odd[:number, number])
+        variance = odd[number, number] - kept @ odd[:number, number]
+        squares.append((values[number] - kept @ values[:number]) ** 2 / variance)
+    late = torch.stack(squares)[4:]
+    wanted = torch.stack([late.mean(), late.max()]) / torch.stack(squares).mean()
+    assert torch.allclose(posterior(worths, codes, NOWHERE[0]).late_surprises(), wanted, rtol=1e-5)
+    nothing = posterior(torch.zeros(32).double(), codes, NOWHERE[0]).late_surprises()
+    assert torch.equal(nothing, torch.ones(2).double())

@@ -264,24 +264,47 @@ def test_error_numbers_are_distances_from_other_answers() -> None:
     network, evidence = explainer(ShapleyExplainer), shapley_evidence(inside=10).to(dtype=torch.float64)
     assert isinstance(network, ShapleyExplainer) and evidence.coalitions is not None
     prior = network.prior(evidence)
+    answer, players, rows = network.numbered(prior, evidence)
     values = network.complete(prior, evidence).attributions
-    players, rows = network.error_numbers(prior, evidence, values)
+    assert torch.equal(answer.attributions, values)
     size = values.square().mean(-1, keepdim=True)
     gradients = torch.tensor([True, True, True, False, False]).expand_as(evidence.measured)
     alone = network(replace(evidence, measured=gradients, coalitions=None)).attributions
-    coalitions = replace(evidence.coalitions, worths=-evidence.coalitions.worths)
-    negative = replace(
-        evidence, effects=-evidence.effects, total=-evidence.total, curve=-evidence.curve, coalitions=coalitions
-    )
+    before = Explainer.complete(network, prior, evidence).attributions
+    posterior = _posterior(prior, before, evidence)
+    unit = prior.scale.unsqueeze(-1)
+    half = posterior.shapley_values_of_half() * unit
+    negative = replace(evidence, effects=-evidence.effects, total=-evidence.total, curve=-evidence.curve, coalitions=None)
+    opposite = posterior.shapley_values_from(-network(negative).attributions / unit) * unit
     border = evidence.effects[..., 3] - evidence.effects[..., 4]
-    squares = {1: values, 2: alone - values, 4: network(negative).attributions + values, 6: border}
-    for place, difference in squares.items():
+    distances = {1: values, 2: alone - values, 3: half - values, 4: opposite - values, 5: before - values, 6: border}
+    for place, difference in distances.items():
         relative = difference.square() / size
         assert torch.allclose(players[..., place], (relative + 1e-12).log())
         assert torch.allclose(rows[:, place], (relative.mean(-1) + 1e-12).log())
     missed = (evidence.effects.sum(-2) - evidence.total.unsqueeze(-1)) / 6
     assert torch.allclose(rows[:, 14:19], (missed.square() / size + 1e-12).log())
-    assert torch.allclose(rows[:, -2:], torch.tensor([6.0, (6 + 5) / 6]).double().log().expand(len(rows), 2))
+    assert torch.allclose(rows[:, 20:22], (posterior.late_surprises() + 1e-12).log())
+    counts = torch.tensor([32 / 11, 6.0, 11 / 6]).double().log()
+    assert torch.allclose(rows[:, 22:], torch.cat([torch.ones(2).double(), counts]).expand(len(rows), 5))
+
+
+def test_an_answer_with_its_error_is_the_answer_and_its_error() -> None:
+    network = explainer(ShapleyExplainer)
+    for inside in (0, 10, 50):  # the border alone, more, all
+        evidence = shapley_evidence(inside=inside).to(dtype=torch.float64)
+        prior = network.prior(evidence)
+        prediction, estimate = network.complete_with_error(prior, evidence)
+        assert torch.equal(prediction.attributions, network.complete(prior, evidence).attributions)
+        assert torch.allclose(estimate, network.estimate_error(prior, evidence, prediction.attributions))
+        assert bool((estimate == 0).all()) == (inside == 50)
+
+
+def test_where_nothing_acts_the_error_is_not_said_to_be_small() -> None:
+    network, evidence = explainer(ShapleyExplainer), shapley_evidence(inside=10).to(dtype=torch.float64)
+    silent = evidence.times(torch.zeros_like(evidence.total))
+    _, estimate = network.complete_with_error(network.prior(silent), silent)
+    assert estimate.isinf().all()
 
 
 def test_error_estimates_know_neither_the_players_order_nor_the_outputs_unit() -> None:
@@ -316,7 +339,9 @@ def test_what_further_coalitions_say_differently_is_explained_by_kernelshap(monk
     after = explain(network, evidence)
     with torch.no_grad():
         prior = network.prior(evidence)
-        posterior = _posterior(prior, Explainer.complete(network, prior, evidence).attributions, evidence, first)
+        posterior = _posterior(
+            prior, Explainer.complete(network, prior, evidence).attributions, replace(evidence, coalitions=first)
+        )
         expected = posterior.differences(coalitions.members) * prior.scale.unsqueeze(-1)
     for row, members in enumerate(coalitions.members):
         pairs = coalitions.worths[row].unflatten(0, (-1, 2))
