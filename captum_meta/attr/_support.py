@@ -53,9 +53,10 @@ def player_attributions(attributions: Any, game: Game) -> Tensor:
         size = game.players.collect(ones).clamp(min=1)
         values = game.players.collect(tuple(part.detach() for part in given)) / size
     else:
-        assert shapes == ((game.n_rows, count),), (
+        by_id = game.players.by_id(torch.zeros(game.n_rows, count, device=game.device)).shape[1]
+        assert shapes in (((game.n_rows, count),), ((game.n_rows, by_id),)), (
             f"attributions have the shapes {shapes}: pass them in the shapes of the inputs, {expected}, or as "
             f"({game.n_rows}, {count}), one value for each player."
         )
-        values = given[0].detach()
+        values = game.players.from_ids(given[0].detach())
     return values

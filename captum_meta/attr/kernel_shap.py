@@ -72,8 +72,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             seed: of the coalitions sampled inside the border.
 
         Returns:
-            Attributions in the shapes of the inputs, a group's value on each of its elements; ``(B, groups)`` if not
-            ``return_input_shape``. With the estimates ``(B,)`` if asked for.
+            Attributions in the shapes of the inputs, a group's value on each of its elements; if not ``return_input_shape``
+            ``(B, largest id + 1)``, a group's value in the column of its id. With the estimates ``(B,)`` if asked for.
         """
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs))
@@ -90,4 +90,6 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         )
         if return_input_shape:
             values = _captum.format_output(is_tuple, self._elements(game, values))
+        else:
+            values = game.players.by_id(values)
         return (values, bounds) if return_error_estimate else values

@@ -26,7 +26,7 @@ _MAX_ROWS = 4096
 _MAX_ELEMENTS = 2**25
 _MAX_GRADIENT_ELEMENTS = 2**18
 _PROBED_ROWS = 8
-_ALIKE, _ROUNDING = 3e-3, 64
+_ALIKE, _ROUNDING = 3e-3, 2
 """Values that differ by less, against the largest change of f and in units of their precision, are the same."""
 Place = Callable[[Tensor, Tensor], Tensors]
 """Where the rows ``(R,)`` are evaluated, each at the point of its turn ``(R,)``."""
@@ -213,22 +213,25 @@ class Evaluation:
         if count < 1:
             return
         rows = torch.linspace(len(batch) - 1, 0, count, device=batch.device).round().long()
-        nobody = torch.zeros(1, batch.players.count, dtype=torch.bool, device=batch.device)
-        x = tuple(torch.cat(pair) for pair in zip(place(rows, 0 * rows), batch.mixed(rows[:1], nobody), strict=True))
+        x = place(rows, 0 * rows)
+        if count + 1 != len(batch):  # some models take any batch of this size
+            nobody = torch.zeros(1, batch.players.count, dtype=torch.bool, device=batch.device)
+            x = tuple(torch.cat(pair) for pair in zip(x, batch.mixed(rows[:1], nobody), strict=True))
+        asked = torch.cat([rows, rows[:1]])[: len(x[0])]
         try:
             with torch.no_grad():
-                values = self._forward(x, torch.cat([rows, rows[:1]]))
+                values = self._forward(x, asked)
         except _FINAL:
             raise
         except Exception as error:
             self._evaluate_together(f"in another arrangement it raised {type(error).__name__}: {error}")
             return
-        if not self._alike(values[:-1], own[rows], values[-1:]):
+        if not self._alike(values[:count], own[rows], (own - values[-1:]).nan_to_num(0.0, 0.0, 0.0).abs().amax()):
             self._evaluate_together("in another arrangement they have other values")
 
-    def _alike(self, values: Tensor, own: Tensor, start: Tensor) -> bool:
-        changes, sizes = (part.nan_to_num(0.0, 0.0, 0.0).abs().amax() for part in (own - start, own))
-        close = (values - own).abs() <= _ALIKE * changes + _ROUNDING * self._precision * sizes
+    def _alike(self, values: Tensor, own: Tensor, change: Tensor) -> bool:
+        size = own.nan_to_num(0.0, 0.0, 0.0).abs().amax()
+        close = (values - own).abs() <= _ALIKE * change + _ROUNDING * self._precision * size
         return bool((close | (values == own) | (values.isnan() & own.isnan())).all())
 
     def _evaluate_together(self, reason: str) -> None:

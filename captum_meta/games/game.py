@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,6 +44,14 @@ class Game:
         self.batch = Batch.of(forward_func, inputs, baselines, target, additional_forward_args, feature_mask)
         self.evaluation = Evaluation(self.batch, max_rows)
         self.label = label
+        if len(self.players.mask) > 1:
+            self._share_players()
+
+    def _share_players(self) -> None:
+        """Rows that must be evaluated together have their players together: those of equal ids are one."""
+        self.at(torch.ones(1))
+        if self.together and self.n_examples > 1:
+            self.batch = self.evaluation.batch = replace(self.batch, players=self.players.of_all_rows())
 
     @property
     def inputs(self) -> Tensors:
@@ -101,9 +110,9 @@ class Game:
 
     @property
     def changed(self) -> Tensor:
-        """``(N, M)`` bool, players of whom an element's input is not its baseline; the others cannot have any effect."""
+        """``(N, M)`` bool, players of whom an element's input is not its baseline, in any row of rows that belong together."""
         changed = self.batch.changed()
-        return changed if self.n_rows == self.n_examples else changed.any(0, keepdim=True)
+        return changed.any(0, keepdim=True).expand(self.n_rows, -1) if self.together else changed
 
     @property
     def labels(self) -> Tensor | None:

@@ -23,12 +23,14 @@ class Players:
         shapes: of each input without its batch dimension.
         groups: for each input ``(B or 1, elements)`` int64, the player of each element; None if each is its own.
         mask: ``(B or 1, M)`` bool, False where a row has fewer players than others.
+        ids: ``(B or 1, M)`` int64, what the feature mask calls each player, 0 for padding; None where there was no mask.
         most_elements: of the largest player of any row, so that some of the rows are gathered as all are.
     """
 
     shapes: tuple[torch.Size, ...]
     groups: Tensors | None
     mask: Tensor
+    ids: Tensor | None = None
     most_elements: int = 1
 
     @classmethod
@@ -49,7 +51,8 @@ class Players:
         rows = max(len(part) for part in flat)
         joint = torch.cat([part.expand(rows, -1) for part in flat], dim=1)
         dense, mask = _renumber(joint)
-        return cls(shapes, dense.split([shape.numel() for shape in shapes], dim=1), mask, _largest(dense, mask))
+        ids = torch.zeros_like(mask, dtype=torch.long).scatter(1, dense, joint)
+        return cls(shapes, dense.split([shape.numel() for shape in shapes], dim=1), mask, ids, _largest(dense, mask))
 
     @property
     def count(self) -> int:
@@ -101,12 +104,36 @@ class Players:
         """Whether :meth:`gather` keeps all elements."""
         return self.most_elements <= _MOST_ELEMENTS
 
+    def of_all_rows(self) -> Players:
+        """The same, but that equal ids are one player in all rows; a row has also the players of other rows."""
+        if self.groups is None or self.ids is None or len(self.mask) == 1:
+            return self
+        named = [self.ids.gather(1, group) for group in self.groups]
+        ids, dense = torch.cat(named, dim=1).unique(return_inverse=True)
+        mask = torch.ones(len(dense), len(ids), dtype=torch.bool, device=ids.device)
+        groups = dense.split([group.shape[1] for group in self.groups], dim=1)
+        return Players(self.shapes, groups, mask, ids.expand(len(dense), -1), _largest(dense, mask))
+
+    def by_id(self, values: Tensor) -> Tensor:
+        """Values of players ``(R, M)`` in the columns of their ids, ``(R, largest id + 1)``; 0 where no one has the id."""
+        if self.ids is None:
+            return values
+        ids = torch.where(self.mask, self.ids, 0).expand(values.shape)
+        return values.new_zeros(len(values), int(ids.max()) + 1).scatter_add(1, ids, torch.where(self.mask, values, 0.0))
+
+    def from_ids(self, values: Tensor) -> Tensor:
+        """Values of players ``(R, M)`` from those in the columns of their ids, or as they are if these are as many."""
+        if self.ids is None or values.shape[1] == self.count:
+            return values
+        return torch.where(self.mask, values.gather(1, self.ids.expand(len(values), -1)), 0.0)
+
     def rows(self, index: Tensor) -> Players:
         """The players of the rows ``index``."""
         if len(self.mask) == 1 and (self.groups is None or len(self.groups[0]) == 1):
             return self
         groups = self.groups and tuple(group[index] for group in self.groups)
-        return Players(self.shapes, groups, self.mask[index], self.most_elements)
+        ids = None if self.ids is None else self.ids[index]
+        return Players(self.shapes, groups, self.mask[index], ids, self.most_elements)
 
 
 def join(tensors: Iterable[Tensor]) -> Tensor:

@@ -202,3 +202,34 @@ def test_low_precision_alone_is_no_reason_to_evaluate_rows_together() -> None:
 def test_a_single_value_keeps_its_precision() -> None:
     x = torch.ones(2, 3, dtype=torch.float64) / 3
     assert torch.equal(Game(lambda x: x.sum(1), x).at(torch.ones(1)).flatten(), x.sum(1))
+
+
+@pytest.mark.filterwarnings("ignore:forward_func does not answer")
+def test_players_of_rows_that_belong_together_are_changed_in_all_rows_at_once() -> None:
+    masks = torch.tensor(
+        [[0, 0, 2, 5, 5], [5, 2, 2, 0, 0], [2, 2, 2, 2, 2], [0, 2, 5, 5, 5], [0, 0, 0, 0, 7], [5, 0, 5, 0, 5]]
+    )
+    game = Game(graph, X, feature_mask=masks)
+    assert game.players.count == 4 and game.mask.all()
+    members = torch.tensor([[[True, False, True, False]]]).expand(6, 1, 4)
+    kept = (masks == 0) | (masks == 5)
+    assert torch.allclose(game.values(members)[:, 0, 0], graph(torch.where(kept, X, 0.0)))
+
+
+@pytest.mark.filterwarnings("ignore:forward_func does not answer")
+@pytest.mark.parametrize("limit", [None, 2, 3, 6])
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 6])
+def test_a_model_of_one_size_of_batch_is_never_given_another(n_rows: int, limit: int | None) -> None:
+    x = X[:n_rows]
+
+    def fixed(x: Tensor) -> Tensor:
+        if len(x) != n_rows:
+            raise ValueError(f"{len(x)} rows")
+        return smooth(x)
+
+    game = Game(fixed, x, max_rows=limit)
+    wanted = torch.zeros(n_rows, 7, dtype=torch.bool)
+    wanted[0, 2:5] = True
+    game.at(torch.ones(1))
+    values = game.values(MEMBERS[:n_rows], wanted)
+    assert torch.allclose(values[0, 2, 0], smooth(torch.where(MEMBERS[:1, 2], x[:1], 0.0))[0], atol=1e-6)

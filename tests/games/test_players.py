@@ -77,3 +77,20 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         Players.of(inputs(), (torch.zeros(1, 2, 4, dtype=torch.long),))
     with pytest.raises(AssertionError, match="does not fit"):
         Players.of(inputs()[1:], (torch.zeros(1, 4, dtype=torch.long),))
+
+
+def test_values_stand_in_the_columns_of_their_ids_as_captum_has_them() -> None:
+    x, mask = torch.randn(2, 4), torch.tensor([[3, 3, 7, 5], [5, 1, 1, 1]])
+    players = Players.of((x,), (mask,))
+    values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 0.0]])
+    columns = players.by_id(values)
+    assert columns.tolist() == [[0, 0, 0, 1, 0, 2, 0, 3], [0, 4, 0, 0, 0, 5, 0, 0]]
+    assert torch.equal(players.from_ids(columns), values) and torch.equal(players.from_ids(values), values)
+
+
+def test_players_of_all_rows_are_the_ids_of_any_row() -> None:
+    x, mask = torch.randn(2, 4), torch.tensor([[3, 3, 7, 5], [5, 1, 1, 1]])
+    players = Players.of((x,), (mask,)).of_all_rows()
+    assert players.ids is not None and players.ids[0].tolist() == [1, 3, 5, 7] and players.mask.all()
+    members = torch.tensor([[True, False, True, False]])
+    assert players.of_elements(members)[0].tolist() == [[False, False, False, True], [True, True, True, True]]
