@@ -52,7 +52,7 @@ def text_of(path: Path) -> str:
 def commands() -> list[str]:
     text = "\n".join(text_of(page) for page in [*PAGES, *COMMENTED])
     text = re.sub(r"\s*\\+\n\s*", " ", text)
-    found = re.findall(r"captum-meta ((?:demo|benchmark|fit|validate|test)\b[^`\n#|&;)]*)", text)
+    found = re.findall(r"captum-meta ((?:demo|benchmark|fit|validate|test|predict)\b[^`\n#|&;)]*)", text)
     return sorted({command.split("  ")[0].strip().rstrip(".,:") for command in found})
 
 

@@ -60,8 +60,8 @@ def read_config(path: Path) -> dict[str, Any]:
         ValueError: if it cannot be read, or lacks a field.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file that can be read ({error}): save the learner again.") from error
     for name, form in _FIELDS.items():
         if not isinstance(config, dict) or not isinstance(config.get(name), form) or isinstance(config[name], bool):
@@ -70,6 +70,10 @@ def read_config(path: Path) -> dict[str, Any]:
     if name != Path(name).name or "\\" in name or name in ("", ".", ".."):
         raise ValueError(f"{path} names the weights {name!r}: they must lie in the same folder, and be named without it.")
     return config
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:

@@ -102,9 +102,6 @@ def main(arguments: Sequence[str]) -> None:
         }
 
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-    warnings.filterwarnings(
-        "ignore", message="Your `IterableDataset` has `__len__` defined"
-    )  # the steps are shared by workers
     logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs"}}
     MetaTrainingCLI(
         MetaLearningModule,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,6 +79,8 @@ class ExplanationTaskDataModule(LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def setup(self, stage: str) -> None:
+        # workers share the steps among themselves
+        warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
         stages = {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",))
         for name in stages:
             for label in self.families[name]:
