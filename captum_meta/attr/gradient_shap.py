@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,18 +12,16 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
-from captum_meta._model import wide
-from captum_meta._random import uniform
 from captum_meta.attr._arguments import checked
+from captum_meta.attr._draws import Draws, samples_of
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._path import real
-from captum_meta.evidence import Game, path_slopes
-from captum_meta.evidence.rows import row_keys
-from captum_meta.games.players import join
+from captum_meta.evidence import Game
 from captum_meta.types import Evidence
 
-_REFERENCE_DRAWS = 200
-_NODE = 0.5
+_DRAWS, _MOST_DRAWS = 5, 320
+_NEXT = 100_003
+"""Between the seeds of rounds."""
 
 
 class MetaGradientShap(Frontend, GradientShap):
@@ -61,39 +58,76 @@ class MetaGradientShap(Frontend, GradientShap):
         self,
         inputs: TensorOrTupleOfTensorsGeneric,
         baselines: Any,
-        n_samples: int = 5,
+        n_samples: int | None = None,
         stdevs: float | tuple[float, ...] = 0.0,
         target: TargetType = None,
         additional_forward_args: Any = None,
         return_convergence_delta: bool = False,
         *,
+        tolerance: float | None = None,
+        return_error_estimate: bool = False,
         seed: int = 0,
-    ) -> TensorOrTupleOfTensorsGeneric | tuple[TensorOrTupleOfTensorsGeneric, Tensor]:
-        """Explain rows; arguments as in ``captum.attr.GradientShap.attribute``, and a seed.
+    ) -> (
+        TensorOrTupleOfTensorsGeneric
+        | tuple[TensorOrTupleOfTensorsGeneric, Tensor]
+        | tuple[TensorOrTupleOfTensorsGeneric, Tensor, Tensor]
+    ):
+        """Explain rows; arguments as in ``captum.attr.GradientShap.attribute``, and those behind the star.
 
         Args:
             inputs, baselines, stdevs, target, additional_forward_args: as in Captum; baselines are a distribution, or a
                 function that gives one.
-            n_samples: draws a row, each a gradient.
+            n_samples: draws per row, each a gradient; 5 by default, as in Captum.
             return_convergence_delta: also return, for each draw, the sum of its attributions minus the change of f.
+            tolerance: draws are made in rounds, each as large as all before, and a row stops as soon as its error estimate
+                is at most this; ``n_samples`` (by default 320) is then the most draws of a row.
+            return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below,
+                from the spread of its draws; NaN for one draw.
             seed: of the draws; a row's draws depend on it and on the row alone.
 
         Returns:
-            Attributions in the shapes of the inputs, and the deltas ``(B * n_samples,)`` if asked for.
+            Attributions in the shapes of the inputs, then, if asked for, the deltas ``(B * n,)`` of the n draws of each row
+            (with a tolerance n is the largest number, and NaN stands for draws that were not made), and the estimates
+            ``(B,)``.
         """
         is_tuple = _captum.is_tuple(inputs)
-        draws = self._draws(inputs, baselines, n_samples, stdevs, target, additional_forward_args, seed)
-        if self.multiplies_by_inputs:
-            values = self._explain(draws.evidence(), n_samples).attributions
-        else:
-            values = draws.average_gradient()
-        attributions = _captum.format_output(is_tuple, of_inputs(values, draws.game))
-        return (attributions, draws.deltas()) if return_convergence_delta else attributions
+        if n_samples == 0:
+            raise ValueError("n_samples must be positive, got 0: each draw of a row is one of its gradients.")
+        limit = n_samples or (_DRAWS if tolerance is None else _MOST_DRAWS)
+        first = limit if tolerance is None else min(_DRAWS, limit)
+        given = (inputs, baselines, stdevs, target, additional_forward_args)
+        draws = self._draws(*given, first, seed)
+        game, count = draws.game, draws.game.n_examples
+        rows, turn = torch.arange(count, device=game.device), 0
+        values = torch.zeros_like(draws.expected)
+        estimates, deltas = values.new_zeros(count), values.new_full((count, limit), torch.nan)
+        while True:
+            found = self._answer(draws)
+            values[rows], estimates[rows] = found.to(values), draws.error(found, self.multiplies_by_inputs).to(estimates)
+            deltas[rows, : draws.n_samples] = (
+                draws.deltas(self.multiplies_by_inputs).unflatten(0, (len(rows), -1)).to(deltas)
+            )
+            going = ~(estimates[rows] <= (tolerance or torch.inf)) & (draws.n_samples < limit)
+            if tolerance is None or not bool(going.any()):
+                break
+            if not game.together:
+                rows, draws = rows[going], draws.of_rows(going.nonzero().flatten())
+            turn += 1
+            draws = draws.joined(draws.again(min(draws.n_samples, limit - draws.n_samples), seed + _NEXT * turn))
+        attributions = _captum.format_output(is_tuple, of_inputs(values, game))
+        made = int(deltas.isfinite().any(0).sum()) if tolerance is not None else limit
+        further = ((deltas[:, :made].flatten(), return_convergence_delta), (estimates, return_error_estimate))
+        asked = [value for value, wanted in further if wanted]
+        return (attributions, *asked) if asked else attributions
 
-    def _draws(self, inputs: Any, baselines: Any, n_samples: int, stdevs: Any, target: Any, extra: Any, seed: int) -> _Draws:
+    def _answer(self, draws: Draws) -> Tensor:
+        """Attributions ``(R, M)``."""
+        if self.multiplies_by_inputs:
+            return self._explain(draws.evidence(), draws.n_samples).attributions
+        return draws.average_gradient()
+
+    def _draws(self, inputs: Any, baselines: Any, stdevs: Any, target: Any, extra: Any, n_samples: int, seed: int) -> Draws:
         count_examples(inputs)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be positive, got {n_samples}: each draw of a row is one of its gradients.")
         given = _captum.format_callable_baseline(baselines, inputs)
         assert isinstance(given[0], Tensor), (
             f"Baselines distribution has to be provided in a form of a torch.Tensor, got {type(given[0])}."
@@ -103,8 +137,8 @@ class MetaGradientShap(Frontend, GradientShap):
         assert len(given) == len(noise) == len(formatted), (
             f"There are {len(given)} baselines and {len(noise)} stdevs for {len(formatted)} inputs: pass one for each input."
         )
-        distribution = tuple(_samples(part, x) for part, x in zip(given, formatted, strict=True))
-        return _Draws(Game(self.forward_func, formatted, None, target, extra), distribution, n_samples, noise, seed)
+        distribution = tuple(samples_of(part, x) for part, x in zip(given, formatted, strict=True))
+        return Draws.made(Game(self.forward_func, formatted, None, target, extra), distribution, noise, n_samples, seed)
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
         raise NotImplementedError(
@@ -120,103 +154,3 @@ class MetaGradientShap(Frontend, GradientShap):
 
     def _reference(self, game: Game) -> Tensor:
         raise NotImplementedError
-
-
-class _Draws:
-    """One gradient for each draw of a baseline, a noisy input and a point of the path between them.
-
-    All tensors have the draws of one example next to each other: ``(B * n, ...)``.
-    """
-
-    def __init__(
-        self, game: Game, distribution: tuple[Tensor, ...], n_samples: int, stdevs: tuple[float, ...], seed: int
-    ) -> None:
-        self.game, self.n_samples = game, n_samples
-        keys = row_keys(game)
-        rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
-        repeated = game.take(rows)
-        starts = tuple(
-            part[_spread_over(part, x, n_samples, keys, seed + 1009 * place).flatten()]
-            for place, (part, x) in enumerate(zip(distribution, game.inputs, strict=True))
-        )
-        self.expected = join(
-            wide(x) - wide(part).mean(0, keepdim=True) for x, part in zip(game.inputs, distribution, strict=True)
-        )
-        ends = tuple(
-            x + (stdev * _normal(keys, (n_samples, *x.shape[1:]), seed + 17 * (place + 2)).flatten(0, 1)).to(x)
-            for place, (x, stdev) in enumerate(zip(repeated.inputs, stdevs, strict=True))
-        )
-        part = torch.arange(n_samples, device=game.device)
-        alphas = ((part + uniform(keys, (n_samples,), seed + 1)) / n_samples).flatten()
-        middles = tuple(
-            b + alphas.to(x).reshape(-1, *[1] * (x.dim() - 1)) * (x - b) for x, b in zip(ends, starts, strict=True)
-        )
-        self.delta = join(wide(x) - wide(b) for x, b in zip(ends, starts, strict=True))
-        one, last = torch.ones(1), _with_inputs(repeated, ends)
-        self.change = last.at(one).flatten() - _with_inputs(last, starts).at(one).flatten()
-        self.slopes = path_slopes(_with_inputs(last, middles), one)[0].squeeze(-1)
-
-    def _mean(self, values: Tensor) -> Tensor:
-        return values.unflatten(0, (-1, self.n_samples)).mean(1)
-
-    def evidence(self) -> Evidence:
-        """The mean over the draws, as a path of one point.
-
-        Differences from the baselines are a control variate, as their mean over the whole distribution is known: what the
-        draws estimate is the covariance of gradients and differences, and not the product of their means. A linear model's
-        attributions are so exact from any draws.
-        """
-        slope = self._mean(self.slopes)
-        repeated, expected = (part.repeat_interleave(self.n_samples, 0) for part in (slope, self.expected))
-        covariance = self._mean((self.slopes - repeated) * (self.delta - expected))
-        effects = (slope * self.expected + covariance * self.n_samples / max(1, self.n_samples - 1)).unsqueeze(-1)
-        total = self._mean(self.change) - (slope * (self._mean(self.delta) - self.expected)).sum(1)
-        return Evidence(
-            effects=effects,
-            measured=torch.ones_like(effects, dtype=torch.bool),
-            players=self.game.mask,
-            total=total,
-            curve=(total * _NODE).unsqueeze(-1),
-            points=torch.full_like(total, _NODE).unsqueeze(-1),
-        )
-
-    def average_gradient(self) -> Tensor:
-        """The mean over the draws, ``(B, M)``."""
-        return self._mean(self.slopes)
-
-    def deltas(self) -> Tensor:
-        """Each draw's own gap, ``(B * n,)``."""
-        return (self.slopes * self.delta).sum(1) - self.change
-
-
-def _samples(baselines: Any, x: Tensor) -> Tensor:
-    """The distribution of one input's baselines, ``(K, *features)``; of a number itself alone."""
-    if not isinstance(baselines, Tensor):
-        return torch.full_like(x[:1], baselines)
-    assert baselines.shape[1:] == x.shape[1:], "The samples in input and baseline batches must have the same shape."
-    if len(baselines) == 0:
-        raise ValueError("The distribution of baselines is empty: pass at least one.")
-    return baselines.detach().to(x)
-
-
-def _spread_over(baselines: Tensor, x: Tensor, n_samples: int, keys: Tensor, seed: int) -> Tensor:
-    """Indices ``(B, n)`` of baselines, one from each stratum of them along the direction from their mean to the input.
-
-    The strata are met in random order, so that they are unrelated to those of the path.
-    """
-    count = len(baselines)
-    mean = baselines.mean(0)
-    along = join([x - mean]).double() @ join([baselines - mean]).double().T
-    order = along.argsort(dim=-1, stable=True)
-    strata = uniform(keys, (n_samples,), seed + 2).argsort(dim=-1)
-    places = (strata + uniform(keys, (n_samples,), seed)) / n_samples * count
-    return order.gather(1, places.long().clamp(max=count - 1))
-
-
-def _with_inputs(game: Game, inputs: tuple[Tensor, ...]) -> Game:
-    """The same game at other inputs."""
-    return game.of(replace(game.batch, inputs=inputs))
-
-
-def _normal(keys: Tensor, shape: tuple[int, ...], seed: int) -> Tensor:
-    return torch.special.ndtri(uniform(keys, shape, seed).clamp(1e-12, 1 - 1e-12))

@@ -8,7 +8,7 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from captum.testing.helpers.basic_models import BasicModel_MultiLayer_TrueMultiInput
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaIntegratedGradients, MetaLayerIntegratedGradients
+from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaLayerIntegratedGradients
 
 X = 2 * torch.randn(12, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -230,3 +230,49 @@ def test_rows_that_act_on_each_other_are_integrated_as_by_captum(n_steps: int | 
     options = {"n_steps": n_steps or 50, "internal_batch_size": len(X), "return_convergence_delta": True}
     theirs = IntegratedGradients(centred).attribute(X, **options)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("multiply", [True, False])
+def test_deltas_of_draws_are_those_of_captums_definition(multiply: bool) -> None:
+    def straight(x: Tensor) -> Tensor:
+        return x @ torch.arange(8.0).double()
+
+    baselines = torch.full((1, 8), 0.5).double()
+    attr = MetaGradientShap(straight, multiply)
+    values, deltas = attr.attribute(X, baselines, return_convergence_delta=True)
+    each = deltas.reshape(len(X), 5)
+    right = attr.compute_convergence_delta(values, baselines.expand_as(X), X)
+    assert torch.allclose(each, right.unsqueeze(1).expand_as(each), atol=1e-6)
+
+
+def test_draws_are_made_until_the_tolerance_is_met() -> None:
+    model, baselines = network(nn.Tanh, 0), 0.5 * X.flip(0)
+    right = MetaGradientShap(model).attribute(X, baselines, 4000, target=1)
+    options = {"target": 1, "return_convergence_delta": True, "return_error_estimate": True}
+    made = []
+    for tolerance in (0.3, 0.03, 0.003):
+        values, deltas, estimates = MetaGradientShap(model).attribute(X, baselines, tolerance=tolerance, **options)
+        claimed, errors = estimates <= tolerance, (values - right).square().sum(1) / right.square().sum(1)
+        assert (errors[claimed] <= tolerance).double().mean() >= 0.9
+        made.append(int(deltas.isfinite().sum()))
+    assert 5 * len(X) <= made[0] < made[1] < made[2] <= 320 * len(X)
+    _, deltas, estimates = MetaGradientShap(model).attribute(X, baselines, 7, tolerance=1e-9, **options)
+    assert deltas.shape == (7 * len(X),) and deltas.isfinite().all() and (estimates > 1e-9).all()
+    assert MetaGradientShap(model).attribute(X, baselines, 1, **options)[2].isnan().all()
+
+
+def test_a_row_of_draws_does_not_depend_on_the_other_rows() -> None:
+    attr, baselines = MetaGradientShap(network(nn.Tanh, 0)), 0.5 * X.flip(0)
+    together = attr.attribute(X, baselines, target=1, tolerance=0.03)
+    alone = torch.cat([attr.attribute(row.unsqueeze(0), baselines, target=1, tolerance=0.03) for row in X])
+    assert torch.allclose(together, alone, atol=1e-9)
+
+
+def test_a_draw_without_a_finite_gradient_is_left_out_player_by_player() -> None:
+    def broken(x: Tensor) -> Tensor:
+        return x.sum(1) + (x[:, 0] - 0.5).relu().sqrt()  # whose gradient is 0 times infinity below one half
+
+    x = torch.ones(2, 3)
+    values = MetaGradientShap(broken).attribute(x, torch.zeros(1, 3), 20)
+    assert values.isfinite().all() and (values[:, 0] > values[:, 1]).all()
+    assert torch.allclose(values.sum(1), broken(x)) and torch.allclose(values[:, 1:], torch.ones(2, 2), atol=0.5)
