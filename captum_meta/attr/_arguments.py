@@ -61,6 +61,11 @@ def check_tensors(name: str, value: Any) -> Any:
     return value
 
 
+def check_background(name: str, value: Any) -> Any:
+    """None, or rows: a tensor or a tuple of tensors; ``AssertionError`` or ``TypeError`` for other things."""
+    return value if value is None else check_tensors(name, value)
+
+
 def check_baselines(name: str, value: Any) -> Any:
     """None, a tensor, a number, a tuple of them, or a function that gives them; ``AssertionError`` for other things."""
     if value is None or (callable(value) and not isinstance(value, type)):
@@ -185,6 +190,7 @@ def check_attributions(name: str, value: Any) -> Any:
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "inputs": check_tensors,
+    "background": check_background,
     "baselines": check_baselines,
     "target": check_target,
     "feature_mask": check_feature_mask,

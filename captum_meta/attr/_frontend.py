@@ -22,6 +22,7 @@ from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._support import Support, player_attributions
 from captum_meta.attr._units import InUnits
 from captum_meta.evidence import Game, Players, layer_output, with_elements
+from captum_meta.games import MeanGame
 from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Explanations, Kind, State
@@ -262,7 +263,7 @@ def _working_dtype(values: Tensor) -> torch.dtype:
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
-def of_inputs(values: Tensor, game: Game, players: Players | None = None) -> tuple[Tensor, ...]:
+def of_inputs(values: Tensor, game: Game | MeanGame, players: Players | None = None) -> tuple[Tensor, ...]:
     """Attributions ``(R, M)`` in the shapes of the inputs, and in their dtypes, but for half precision and whole numbers."""
     parts = zip((players or game.players).of_elements(values), game.inputs, strict=True)
     return tuple(part.to(wide(x).dtype) if x.is_floating_point() else part for part, x in parts)

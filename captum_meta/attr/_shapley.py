@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_meta._random import uniform
+from captum_meta.attr._background import explain_mean_game
 from captum_meta.attr._frontend import Frontend, chunks, of_inputs, plain_arithmetic
 from captum_meta.estimators import all_coalitions, shapley_values
-from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley, measure_support
+from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley, measure_support, row_keys
 from captum_meta.evidence.shapley import BORDER_PLAYERS
+from captum_meta.games import MeanGame
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence
 
@@ -18,6 +22,8 @@ _EXACT_PLAYERS = 12
 _REFERENCE_COALITIONS, _REFERENCE_PLAYERS = 32, 1024
 _MAX_COALITIONS = 2048
 """Where a tolerance is asked for and no budget is given."""
+_GRADIENT_ROWS = 8
+"""Background rows of each row where gradients alone are asked for."""
 Accept = Callable[[Evidence, Tensor, Tensor], Tensor]
 """Which rows ``(R,)`` need no more coalitions: from their evidence, attributions ``(R, M)`` and error bounds ``(R,)``."""
 
@@ -74,6 +80,25 @@ class ShapleyFrontend(Frontend):
             first *= 2
         return attributions.flatten(0, 1), bounds.flatten()
 
+    def _predict_mean(
+        self, game: MeanGame, budgets: Tensor, tolerance: float | None, with_bounds: bool, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Attributions ``(N * K, M)`` and bounds ``(N * K,)`` of a mean game; ``budgets (N,)`` are pairs of each row."""
+        if not bool(budgets.any()):
+            return self._predict_mean_from_gradients(game, seed)
+        values, bounds = explain_mean_game(game, budgets, tolerance, with_bounds, seed)
+        return values.flatten(0, 1), bounds.flatten()
+
+    def _predict_mean_from_gradients(self, game: MeanGame, seed: int) -> tuple[Tensor, Tensor]:
+        """The mean of explanations from gradients alone, by a few background rows; what is missing is shared evenly."""
+        everyone, nobody = game.ends()
+        order = uniform(row_keys(game.game), (game.count,), seed).argsort(1)[:, :_GRADIENT_ROWS]
+        values = self._predict(game.with_one(order), 0, seed)
+        values = values.unflatten(0, (game.n_rows, order.shape[1], -1)).mean(1)
+        missing = everyone - nobody.mean(1) - values.sum(2)
+        shares = (values != 0) / (values != 0).sum(2, keepdim=True).clamp(min=1)
+        return (values + shares * missing.unsqueeze(2)).flatten(0, 1), torch.full_like(missing, torch.nan).flatten()
+
     def _explain_with_bounds(self, evidence: Evidence, key: Hashable) -> tuple[Tensor, Tensor]:
         """Attributions ``(R, M)`` and bounds ``(R,)`` for measured rows."""
         learner, state = self._learner_for(evidence.total), self._state(evidence, key)
@@ -81,7 +106,20 @@ class ShapleyFrontend(Frontend):
             found = [learner.explain_with_error(state, part) for part in chunks(evidence)]
         return Prediction.concatenate([prediction for prediction, _ in found]).attributions, torch.cat([b for _, b in found])
 
-    def _elements(self, game: Game, values: Tensor) -> tuple[Tensor, ...]:
+    def _mean_game(self, inputs: Any, baselines: Any, background: Any, *arguments: Any) -> Game | MeanGame:
+        """The game of ``baselines``, or the mean over several background rows; a single one is a baseline."""
+        if background is None:
+            return self._game(inputs, baselines, *arguments)
+        assert baselines is None, (
+            "baselines and background were both passed: pass baselines= for one game of each row, or background= for the "
+            "mean of the games over its rows."
+        )
+        parts = background if isinstance(background, tuple) else (background,)
+        if all(part.dim() > 0 and len(part) == 1 for part in parts):
+            return self._game(inputs, background, *arguments)
+        return MeanGame(self.forward_func, inputs, background, *arguments)
+
+    def _elements(self, game: Game | MeanGame, values: Tensor) -> tuple[Tensor, ...]:
         """``(N * K, M)`` as tensors of the inputs' shapes, ``(N * K, *features)``."""
         n_outputs = len(values) // game.n_rows
         parts = game.players

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from captum.attr import KernelShap
 from captum.log import log_usage
 from torch import Tensor
@@ -12,8 +13,10 @@ from torch import Tensor
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import checked
+from captum_meta.attr._background import default_pairs
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
+from captum_meta.games import MeanGame
 
 
 class MetaKernelShap(ShapleyFrontend, KernelShap):
@@ -53,6 +56,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         return_input_shape: bool = True,
         show_progress: bool = False,
         *,
+        background: TensorOrTupleOfTensorsGeneric | None = None,
         tolerance: float | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
@@ -65,6 +69,11 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
                 none, with a warning; 0: gradients only, and two coalitions for each player whose gradient vanishes.
             perturbations_per_eval: the most coalitions of all rows that are evaluated at once; None chooses.
             show_progress: show how many of the batches of coalitions have been evaluated.
+            background: for each input rows ``(K, *features)``, in place of ``baselines``: Shapley values of the mean of the
+                games that have one of them as baseline, which is what shap's explainers give. ``n_samples`` then counts
+                pairs of a coalition and a background row (None: 64M, at most 2,048; 0: gradients at 8 background rows),
+                beside one evaluation of each row and of each background row. What ``adapt`` learned serves
+                ``n_samples=0`` alone.
             tolerance: stop spending on a row as soon as its error estimate is at most this; ``n_samples`` (by default 2,048,
                 or all there are) is then the most that a row may cost.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
@@ -78,8 +87,12 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs))
         label = f"{self.get_name()} attribution" if show_progress else None
-        game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows, label)
-        if tolerance is not None:
+        model_arguments = (target, additional_forward_args, feature_mask, max_rows, label)
+        game = self._mean_game(inputs, baselines, background, *model_arguments)
+        if isinstance(game, MeanGame):
+            budgets = default_pairs(game) if n_samples is None else torch.full((game.n_rows,), n_samples)
+            values, bounds = self._predict_mean(game, budgets, tolerance, return_error_estimate, seed)
+        elif tolerance is not None:
             values, bounds = self._predict_within(game, n_samples, tolerance, seed)
         elif return_error_estimate:
             values, bounds = self._predict_with_bounds(game, n_samples, seed)

@@ -17,6 +17,7 @@ from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
 from captum_meta.estimators import permutation_variance
 from captum_meta.evidence.shapley import BORDER_PLAYERS
+from captum_meta.games import MeanGame
 from captum_meta.types import Evidence
 
 _PERMUTATIONS = 25
@@ -62,6 +63,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
         *,
+        background: TensorOrTupleOfTensorsGeneric | None = None,
         tolerance: float | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
@@ -75,7 +77,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
                 beyond 256 players gradients only, with a warning. 0: gradients only.
             perturbations_per_eval: the most coalitions of all rows that are evaluated at once; None chooses.
             show_progress: show how many of the batches of coalitions have been evaluated.
-            tolerance, return_error_estimate: as for :class:`MetaKernelShap`.
+            background, tolerance, return_error_estimate: as for :class:`MetaKernelShap`.
             seed: of the coalitions sampled inside the border.
 
         Returns:
@@ -85,9 +87,13 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs, empty=ValueError))
         label = f"{self.get_name()} attribution" if show_progress else None
-        game = self._game(inputs, baselines, target, additional_forward_args, feature_mask, max_rows, label)
+        model_arguments = (target, additional_forward_args, feature_mask, max_rows, label)
+        game = self._mean_game(inputs, baselines, background, *model_arguments)
         budgets = None if n_samples is None else n_samples * game.players.mask.sum(1)
-        if tolerance is not None:
+        if isinstance(game, MeanGame):
+            pairs = (_PERMUTATIONS if n_samples is None else n_samples) * game.mask.sum(1)
+            values, bounds = self._predict_mean(game, pairs, tolerance, return_error_estimate, seed)
+        elif tolerance is not None:
             values, bounds = self._predict_within(game, budgets, tolerance, seed)
         elif n_samples is None and game.players.count <= BORDER_PLAYERS:
             most = _PERMUTATIONS * game.players.mask.sum(1)

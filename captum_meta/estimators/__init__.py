@@ -3,6 +3,7 @@
 from captum_meta.estimators.coalitions import plan_coalitions, sample_coalitions
 from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
+from captum_meta.estimators.input_process import InputProcess, value_distances
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
 from captum_meta.estimators.path_intervals import PathIntervals, further_points
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
@@ -12,6 +13,7 @@ from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 
 __all__ = [
     "HypercubePosterior",
+    "InputProcess",
     "PathIntervals",
     "PathSample",
     "all_coalitions",
@@ -26,4 +28,5 @@ __all__ = [
     "plan_coalitions",
     "sample_coalitions",
     "shapley_values",
+    "value_distances",
 ]

@@ -3,6 +3,7 @@
 from captum_meta.evidence.layer import LayerModel, layer_output
 from captum_meta.evidence.measure import measure_shapley, measure_support
 from captum_meta.evidence.padding import pad_coalitions, pad_elements, pad_players
+from captum_meta.evidence.pairs import PairMeasurement
 from captum_meta.evidence.path import measure_bent_path, measure_path, path_slopes
 from captum_meta.evidence.path_rounds import Integrals, integrate_in_rounds
 from captum_meta.evidence.rows import row_keys, with_elements
@@ -13,6 +14,7 @@ __all__ = [
     "Game",
     "Integrals",
     "LayerModel",
+    "PairMeasurement",
     "Players",
     "ShapleyMeasurement",
     "integrate_in_rounds",

@@ -3,6 +3,7 @@
 from captum_meta.games.batch import Batch
 from captum_meta.games.evaluation import Evaluation
 from captum_meta.games.game import Game
+from captum_meta.games.mean import MeanGame
 from captum_meta.games.players import Players
 
-__all__ = ["Batch", "Evaluation", "Game", "Players"]
+__all__ = ["Batch", "Evaluation", "Game", "MeanGame", "Players"]

@@ -1,0 +1,197 @@
+"""Shapley values of the mean game over background rows, for the front ends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from captum_meta.attr._frontend import plain_arithmetic
+from captum_meta.estimators import InputProcess, kernel_shapley_values, shapley_values, value_distances
+from captum_meta.evidence import PairMeasurement
+from captum_meta.games import MeanGame
+
+_FIRST_PAIRS = 8
+"""For each player, in the first round."""
+_PAIRS, _MAX_PAIRS = 64, 2048
+"""By default: for each player, and in all."""
+_MAX_ROWS = 1024
+_MAX_POINTS = 3072
+"""Pairs and background rows that the process takes: its cost is cubic in them. Weighted least squares takes the rest."""
+_MAX_NUMBERS = 2**23
+_LEAST_STRENGTH = 1e-6
+_NINE_IN_TEN = 5.0
+"""Of a row's error, over what two halves of its pairs say differently."""
+
+
+def explain_mean_game(
+    game: MeanGame, budgets: Tensor, tolerance: float | None, with_bounds: bool, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Attributions ``(N, O, M)`` from pairs of coalitions and background rows, and bounds on their errors ``(N, O)``.
+
+    Args:
+        game: the explained model, the rows, and the background rows.
+        budgets: the most pairs of each row, ``(N,)``.
+        tolerance: pairs are evaluated in rounds, each as large as all before, until a row's bounds are at most this.
+        with_bounds: whether bounds are asked for; NaN otherwise.
+    """
+    measurement = PairMeasurement(game, budgets, seed)
+    rows = torch.arange(game.n_rows, device=game.device)
+    if tolerance is None:
+        measurement.evaluate()
+        values, bounds = _explained(measurement, rows, with_bounds)
+    else:
+        values, bounds = _within(measurement, tolerance)
+    return values.to(measurement.everyone), bounds.to(measurement.everyone)
+
+
+def _within(measurement: PairMeasurement, tolerance: float) -> tuple[Tensor, Tensor]:
+    game, rows = measurement.game, torch.arange(len(measurement.planned), device=measurement.planned.device)
+    limits, counts = measurement.planned.sum(1), _FIRST_PAIRS * game.mask.sum(1)
+    values = measurement.total.new_zeros(*measurement.total.shape, game.players.count)
+    bounds = torch.zeros_like(measurement.total)
+    while len(rows):
+        measurement.evaluate(counts, torch.zeros_like(limits, dtype=torch.bool).index_fill(0, rows, True))
+        values[rows], bounds[rows] = _explained(measurement, rows, True)
+        rows = rows[~((bounds[rows] <= tolerance).all(1) | (counts >= limits)[rows])]
+        counts = 2 * counts
+    return values, bounds
+
+
+def _explained(measurement: PairMeasurement, rows: Tensor, with_bounds: bool) -> tuple[Tensor, Tensor]:
+    """Attributions ``(R, O, M)`` of the rows ``(R,)``, and bounds on their errors ``(R, O)``; NaN if not asked for.
+
+    A bound is the relative squared error that nine in ten rows stay below, 0 where all pairs are known.
+    """
+    complete = measurement.complete[rows]
+    total = measurement.total[rows]
+    values = total.new_zeros(*total.shape, measurement.members.shape[2])
+    bounds = torch.full_like(total, torch.nan)
+    with plain_arithmetic(total.device):
+        for every, some in ((True, rows[complete]), (False, rows[~complete])):
+            if len(some):
+                found = _exact(measurement, some) if every else _expected(measurement, some, with_bounds)
+                values[complete == every], bounds[complete == every] = found
+    return values, bounds
+
+
+def _exact(measurement: PairMeasurement, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """From all pairs; rows of fewer players than others have them in the same order."""
+    total = measurement.total[rows]
+    values = total.new_zeros(*total.shape, measurement.members.shape[2])
+    for place, row in enumerate(rows.tolist()):
+        players = measurement.game.mask[row]
+        members = measurement.members[row, measurement.planned[row]][:, players]
+        count = int(players.sum())
+        worths = total.new_zeros(total.shape[1], 2**count)
+        codes = (members * 2 ** torch.arange(count, device=rows.device)).sum(-1)
+        seen = measurement.values[row, measurement.planned[row]].double() - measurement.nobody[row].double().mean(0)
+        worths.index_add_(1, codes, seen.T / measurement.game.count)
+        worths[:, -1] = total[place]
+        values[place, :, players] = shapley_values(worths)
+    return values, torch.zeros_like(total)
+
+
+def _expected(measurement: PairMeasurement, rows: Tensor, with_bounds: bool) -> tuple[Tensor, Tensor]:
+    """By the process over inputs, some rows at a time."""
+    game = measurement.game
+    if game.count > _MAX_ROWS:
+        raise ValueError(
+            f"There are {game.count} background rows: pass at most {_MAX_ROWS}, such as a sample of them or the centres of "
+            "clusters, or n_samples that covers all pairs."
+        )
+    step = max(1, _MAX_NUMBERS // _numbers_of_row(measurement))
+    idle, player_values = measurement.idle(), game.player_values()
+    parts = []
+    for some in rows.split(step):
+        apart = value_distances(player_values[some])
+        seats = _seats(measurement, some)
+        outputs = [
+            _of_output(measurement, some, output, apart, seats, idle[some, :, output], with_bounds)
+            for output in range(measurement.everyone.shape[1])
+        ]
+        parts.append(tuple(torch.stack(found, dim=1) for found in zip(*outputs, strict=True)))
+    values, bounds = (torch.cat(found) for found in zip(*parts, strict=True))
+    return values, bounds
+
+
+def default_pairs(game: MeanGame) -> Tensor:
+    """Pairs of each row where no number is given, ``(N,)``."""
+    most = max(_MAX_PAIRS, 2 * game.players.count)
+    return (_PAIRS * game.mask.sum(1)).clamp(max=most)
+
+
+def _numbers_of_row(measurement: PairMeasurement) -> int:
+    """The most numbers that a row keeps at once: its tables, its covariance, or those that the process is fitted to."""
+    n_values, n_players = measurement.game.count + 1, measurement.game.players.count
+    n_points = min(measurement.members.shape[1] + n_values, _MAX_POINTS)
+    return max(n_values**2 * n_players, n_points**2, n_players * min(n_points, 256) ** 2)
+
+
+def _seats(measurement: PairMeasurement, rows: Tensor) -> Tensor:
+    """Which value each player has: at the input, at the background rows, and at the pairs, ``(R, 1 + K + S, M)``."""
+    members, count = measurement.members[rows], measurement.game.count
+    ends = torch.arange(count + 1, device=rows.device).reshape(1, -1, 1).expand(len(rows), -1, members.shape[2])
+    pairs = torch.where(members, 0, measurement.drawn[rows].unsqueeze(-1) + 1)
+    return torch.cat([ends, pairs], dim=1)
+
+
+def _of_output(
+    measurement: PairMeasurement,
+    rows: Tensor,
+    output: int,
+    distances: Tensor,
+    seats: Tensor,
+    idle: Tensor,
+    with_bounds: bool,
+) -> tuple[Tensor, Tensor]:
+    """Attributions ``(R, M)`` and bounds ``(R,)`` of one output; those of idle players are 0."""
+    everyone, nobody = measurement.everyone[rows, output].unsqueeze(1), measurement.nobody[rows, :, output]
+    worths = torch.cat([everyone, nobody, measurement.values[rows, :, output]], dim=1).double()
+    asked = functional.pad(measurement.asked[rows], (seats.shape[1] - measurement.asked.shape[1], 0), value=True)
+    known = asked & worths.isfinite()
+    apart = torch.where(idle[..., None, None], 0.0, distances)
+    total, acting = measurement.total[rows, output], ~idle & measurement.game.mask[rows]
+    used = slice(0, _MAX_POINTS)
+    process = InputProcess(apart, seats[:, used], worths[:, used], known[:, used])
+    values = _completed(process.shapley_values(), total, acting)
+    if worths.shape[1] > _MAX_POINTS:
+        values = values + _missed(process, measurement.members[rows], seats, worths, known, acting)
+    bounds = torch.full_like(total, torch.nan)
+    if with_bounds:
+        answers = [
+            _completed(process.given(known[:, used] & half).shapley_values(), total, acting)
+            for half in _halves(measurement.game.count, min(_MAX_POINTS, seats.shape[1]), rows.device)
+        ]
+        apart = (answers[0] - answers[1]).square().sum(1) / 4
+        bounds = _NINE_IN_TEN * apart / values.square().sum(1).clamp(min=torch.finfo(values.dtype).tiny)
+    return values, bounds
+
+
+def _halves(count: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Points ``(N,)`` bool: every other coalition with its complement, and both ends in either."""
+    places = torch.arange(length, device=device) - count - 1
+    first = (places // 2 % 2 == 0) | (places < 0)
+    return first, ~first | (places < 0)
+
+
+def _completed(values: Tensor, total: Tensor, acting: Tensor) -> Tensor:
+    """Sums are ``total``: what is missing is shared evenly by the players that act."""
+    shares = acting / acting.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(acting, values, 0.0) + shares * (total - (values * acting).sum(1)).unsqueeze(1)
+
+
+def _missed(process: InputProcess, members: Tensor, seats: Tensor, worths: Tensor, known: Tensor, acting: Tensor) -> Tensor:
+    """Shapley values of what the pairs beyond the process say differently from what it expects, ``(R, M)``."""
+    rest = slice(_MAX_POINTS + (seats.shape[1] - members.shape[1] + _MAX_POINTS) % 2, None)
+    seats, worths, known = seats[:, rest], worths[:, rest], known[:, rest]
+    members = members[:, -seats.shape[1] :]
+    expected = torch.cat([process.at(some) for some in seats.split(_MAX_POINTS, dim=1)], dim=1)
+    residual = torch.where(known, worths - expected, 0.0)
+    even = residual.shape[1] // 2 * 2
+    odd = (residual[:, 0:even:2] - residual[:, 1:even:2]) / 2
+    both = (known[:, 0:even:2] & known[:, 1:even:2]).repeat_interleave(2, dim=1)
+    nothing = torch.zeros_like(acting, dtype=torch.float64)
+    differences = torch.stack([odd, -odd], dim=-1).flatten(1)
+    total = nothing.sum(1)
+    return kernel_shapley_values(members[:, :even], differences, both, acting, total, nothing, nothing + _LEAST_STRENGTH)

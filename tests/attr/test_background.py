@@ -1,0 +1,202 @@
+"""Shapley values of the mean game over background rows, against enumeration of all pairs."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_meta.attr import MetaKernelShap, MetaShapleyValueSampling
+from captum_meta.estimators import all_coalitions, shapley_values
+
+METHODS = [MetaKernelShap, MetaShapleyValueSampling]
+
+
+class Net(torch.nn.Module):
+    """A net that counts the rows it is evaluated on."""
+
+    def __init__(self, n_players: int = 6, n_outputs: int = 3) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(n_players, 16), torch.nn.Tanh(), torch.nn.Linear(16, n_outputs))
+        self.rows = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows += len(x)
+        return self.layers(2 * x)
+
+
+def exact(model, x: Tensor, background: Tensor, target: int) -> Tensor:
+    """From all coalitions with all background rows."""
+    members = all_coalitions(x.shape[1])
+    answers = []
+    for row in x:
+        mixed = torch.where(members.unsqueeze(1), row, background)
+        worths = model(mixed.flatten(0, 1))[:, target].detach().double().unflatten(0, mixed.shape[:2]).mean(1)
+        answers.append(shapley_values(worths))
+    return torch.stack(answers).float()
+
+
+@pytest.fixture
+def problem() -> tuple[Net, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return Net(), torch.randn(4, 6), torch.randn(10, 6)
+
+
+def error(values: Tensor, right: Tensor) -> float:
+    return float((values - right).square().sum() / right.square().sum())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_pairs_give_the_exact_answer(method, problem) -> None:
+    net, x, background = problem
+    n_samples = 62 * 10 if method is MetaKernelShap else 104  # permutations of 6 evaluations
+    values, bounds = method(net).attribute(
+        x, target=1, background=background, n_samples=n_samples, return_error_estimate=True
+    )
+    torch.testing.assert_close(values, exact(net, x, background, 1), rtol=1e-4, atol=1e-5)
+    assert not bounds.any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_few_pairs_come_close_and_sum_to_the_change_of_f(method, problem) -> None:
+    net, x, background = problem
+    n_samples = 96 if method is MetaKernelShap else 16
+    values = method(net).attribute(x, target=1, background=background, n_samples=n_samples)
+    assert error(values, exact(net, x, background, 1)) < 0.01
+    total = net(x)[:, 1] - net(background)[:, 1].mean()
+    torch.testing.assert_close(values.sum(1), total, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_background_row_is_a_baseline(method, problem) -> None:
+    net, x, background = problem
+    arguments = {"target": 1, "n_samples": 3}
+    expected = method(net).attribute(x, background[:1], **arguments)
+    assert torch.equal(method(net).attribute(x, background=background[:1], **arguments), expected)
+
+
+def test_evaluations_are_pairs_and_both_ends(problem) -> None:
+    net, x, background = problem
+    MetaKernelShap(net).attribute(x, target=1, background=background, n_samples=100)
+    probe = len(x) + 1
+    assert net.rows == len(x) * 100 + len(x) + len(background) + probe
+
+
+def test_a_row_does_not_depend_on_its_batch(problem) -> None:
+    net, x, background = problem
+    attr = MetaKernelShap(net)
+    together = attr.attribute(x, target=1, background=background, n_samples=60)
+    alone = torch.cat([attr.attribute(row, target=1, background=background, n_samples=60) for row in x.split(1)])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_targets_of_each_row_and_all_outputs_agree(problem) -> None:
+    net, x, background = problem
+    target = torch.tensor([0, 2, 1, 2])
+    values = MetaKernelShap(net).attribute(x, target=target, background=background, n_samples=60)
+    listed = MetaKernelShap(net).attribute(x, target=target.tolist(), background=background, n_samples=60)
+    everything = MetaShapleyValueSampling(net).attribute(x, background=background, n_samples=10)
+    assert everything.shape == (4, 3, 6)
+    torch.testing.assert_close(values, listed)
+    torch.testing.assert_close(values, everything[torch.arange(4), target], rtol=1e-4, atol=1e-4)
+
+
+def test_players_of_several_inputs_and_groups() -> None:
+    torch.manual_seed(0)
+    net = Net(7, 1)
+    inputs, background = (torch.randn(3, 2), torch.randn(3, 5)), (torch.randn(8, 2), torch.randn(8, 5))
+    mask = (torch.tensor([[0, 1]]), torch.tensor([[1, 2, 2, 3, 3]]))
+
+    def model(a: Tensor, b: Tensor) -> Tensor:
+        return net(torch.cat([a, b], 1))[:, 0]
+
+    values = MetaKernelShap(model).attribute(
+        inputs, background=background, feature_mask=mask, n_samples=14 * 8, return_input_shape=False
+    )
+    groups = torch.cat(mask, 1)[0]
+    members = all_coalitions(4)[:, groups]
+    x, rows = torch.cat(inputs, 1), torch.cat(background, 1)
+    worths = [net(torch.where(members.unsqueeze(1), row, rows).flatten(0, 1)).reshape(16, 8).mean(1) for row in x]
+    torch.testing.assert_close(values, shapley_values(torch.stack(worths).double()).float(), rtol=1e-4, atol=1e-5)
+    few = MetaKernelShap(model).attribute(
+        inputs, background=background, feature_mask=mask, n_samples=40, return_input_shape=False
+    )
+    assert error(few, values) < 0.05
+
+
+def test_dummies_get_nothing() -> None:
+    torch.manual_seed(0)
+    net = Net(4, 1)
+    x, background = torch.randn(2, 6), torch.randn(9, 6)
+    background[:, 4] = x[0, 4]
+    values = MetaKernelShap(lambda rows: net(rows[:, :4])).attribute(x, target=0, background=background, n_samples=70)
+    assert not values[:, 4:].any() and bool(values[:, :4].all())
+
+
+def test_players_who_act_in_larger_coalitions_are_no_dummies() -> None:
+    def conjunction(rows: Tensor) -> Tensor:
+        on = rows > 0
+        return (on[:, 0] & on[:, 1] & ~on[:, 2] & ~on[:, 3]).double() * 3 + rows[:, 4].double()
+
+    torch.manual_seed(0)
+    x, background = torch.ones(1, 6), torch.randn(12, 6).abs().neg()
+    values = MetaKernelShap(conjunction).attribute(x, background=background, n_samples=160)[0]
+    right = exact(lambda rows: conjunction(rows).unsqueeze(1), x, background, 0)[0]
+    assert bool(values[:4].all()) and values[5] == 0
+    assert error(values, right) < 0.05
+
+
+def test_gradients_alone(problem) -> None:
+    net, x, background = problem
+    values = MetaKernelShap(net).attribute(x, target=1, background=background, n_samples=0)
+    total = net(x)[:, 1] - net(background)[:, 1].mean()
+    torch.testing.assert_close(values.sum(1), total, rtol=1e-4, atol=1e-4)
+    assert error(values, exact(net, x, background, 1)) < 0.5
+
+
+def test_a_tolerance_is_met(problem) -> None:
+    net, x, background = problem
+    values, bounds = MetaKernelShap(net).attribute(
+        x, target=1, background=background, n_samples=500, tolerance=0.05, return_error_estimate=True
+    )
+    assert bool((bounds <= 0.05).all()) and net.rows < 500 * len(x)
+    right = exact(net, x, background, 1)
+    assert bool(((values - right).square().sum(1) <= 0.05 * right.square().sum(1)).all())
+
+
+def test_additional_arguments_and_masks_of_each_row() -> None:
+    torch.manual_seed(0)
+    net = Net(6, 1)
+    x, background, factor = torch.randn(3, 6), torch.randn(5, 6), torch.tensor([1.0, 2.0, -3.0])
+    masks = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 3, 3], [0, 1, 2, 2, 0, 1]])
+
+    def model(rows: Tensor, by: Tensor) -> Tensor:
+        return net(rows)[:, 0] * by
+
+    values = MetaKernelShap(model).attribute(
+        x, background=background, additional_forward_args=factor, feature_mask=masks, n_samples=70
+    )
+    for row in range(3):
+        alone = MetaKernelShap(lambda rows, row=row: net(rows)[:, 0] * factor[row]).attribute(
+            x[row : row + 1], background=background, feature_mask=masks[row : row + 1], n_samples=70
+        )
+        torch.testing.assert_close(values[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+        members = all_coalitions(int(masks[row].max()) + 1)[:, masks[row]]
+        worths = net(torch.where(members.unsqueeze(1), x[row], background).flatten(0, 1))
+        expected = shapley_values(worths.reshape(len(members), 5).mean(1).detach()) * factor[row]
+        torch.testing.assert_close(values[row], expected[masks[row]], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("background", "baselines", "kind", "says"),
+    [
+        (torch.zeros(3, 6), 0, AssertionError, "both passed"),
+        (torch.zeros(3, 5), None, AssertionError, "pass rows of shape"),
+        (torch.zeros(0, 6), None, AssertionError, "K at least 1"),
+        (torch.zeros(6), None, AssertionError, "pass rows of shape"),
+        ((torch.zeros(3, 6), torch.zeros(3, 6)), None, AssertionError, "one for each input"),
+        (torch.zeros(3, 6).numpy(), None, AssertionError, "torch.from_numpy"),
+    ],
+)
+def test_mistakes_are_named(background, baselines, kind, says, problem) -> None:
+    net, x, _ = problem
+    with pytest.raises(kind, match=says):
+        MetaKernelShap(net).attribute(x, baselines, target=1, background=background)
