@@ -109,7 +109,7 @@ class PathExplainer(Explainer):
     def _together(self, pieces: _Pieces, pooled: Tensor, evidence: Evidence) -> Tensor:
         """Corrections ``(*batch, M)`` that share out the gap of the whole path, which falls far faster on smooth paths."""
         _, common, finer, finest, varied, large, even, *bends = self.whole(pooled).unbind(-1)
-        shares = [share.squeeze(-2) for share in (*pieces.common, *pieces.shapes)]
+        shares = [*(share.squeeze(-2) for share in pieces.common), *pieces.shapes]
         steer = shares[0] + _steered((common, finer, finest, *bends), shares)
         gap = pieces.errors.sum(-1, keepdim=True)
         size = pieces.sizes()[0].mean(-2)

@@ -160,6 +160,16 @@ class TestEveryLearner:
         second = learner.predict(learner.adapt(shuffled), tasks.query.evidence)
         assert torch.allclose(first, second, rtol=1e-6, atol=1e-9)
 
+    def test_a_query_is_explained_alone_as_among_others(self, name: str, batches: Batches) -> None:
+        learner = build(name).double()
+        for tasks in every_query(learner, batches):
+            tasks = tasks.to(dtype=torch.float64)
+            state = learner.adapt(tasks.support)
+            together = learner.predict(state, tasks.query.evidence)
+            for row in range(together.shape[1]):
+                alone = learner.predict(state, tasks.query.evidence[:, row : row + 1])
+                assert torch.allclose(alone[:, 0], together[:, row], rtol=1e-6, atol=1e-9)
+
     def test_the_initial_state_explains(self, name: str, batches: Batches) -> None:
         learner = build(name)
         predicted = learner.predict(learner.initial_state(), tasks_for(learner, batches).query.evidence)
