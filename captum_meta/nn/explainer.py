@@ -88,11 +88,17 @@ class Explainer(nn.Module, ABC):
 
 
 def row_scale(evidence: Evidence) -> Tensor:
-    """Root mean square of the measured effects plus |f(input) - f(baseline)| / M, ``(*batch,)``; at least tiny."""
+    """Root mean square of the measured effects plus |f(input) - f(baseline)| / M, ``(*batch,)``; at least tiny.
+
+    Where both are 0, it is the root mean square of the coalitions' worths.
+    """
     measured = evidence.measured & evidence.players.unsqueeze(-1)
     squares = torch.where(measured, evidence.effects, 0.0).square().sum((-2, -1))
     rms = (squares / measured.sum((-2, -1)).clamp(min=1)).sqrt()
     scale = rms + evidence.total.abs() / evidence.n_players.clamp(min=1)
+    if evidence.coalitions is not None:
+        worths = torch.where(evidence.coalitions.measured, evidence.coalitions.worths, 0.0)
+        scale = torch.where(scale > 0, scale, worths.square().mean(-1).sqrt())
     return scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 

@@ -66,7 +66,7 @@ class ShapleyExplainer(Explainer):
         features = self._hidden(evidence, effects, measured, scale) if hidden is None else hidden
         mixture, rest = self.head(features).split([effects.shape[-1], 4], dim=-1)
         shift, spread, additive, rates = rest.unbind(-1)
-        size = player_sizes(effects, measured, evidence.players)
+        size = _sizes(effects, measured, evidence)
         weights = mixture.masked_fill(~measured, -1e9).softmax(-1)
         answer = (weights * effects).sum(-1) + size * 2 * torch.tanh(shift)
         relative = (size / masked_mean(size, evidence.players).unsqueeze(-1).clamp(min=1e-6)).clamp(1e-2, 1e2)
@@ -154,6 +154,15 @@ def _scaled(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
     scale = row_scale(evidence)
     measured = evidence.measured & evidence.players.unsqueeze(-1)
     return torch.where(measured, evidence.effects / scale[..., None, None], 0.0), measured, scale
+
+
+def _sizes(effects: Tensor, measured: Tensor, evidence: Evidence) -> Tensor:
+    """Those of :func:`player_sizes`; 1 for players that only larger coalitions say to act, where no other has an effect."""
+    sizes = player_sizes(effects, measured, evidence.players)
+    if evidence.coalitions is None:
+        return sizes
+    alone = evidence.players & ~measured.any(-1) & ~sizes.any(-1, keepdim=True)
+    return torch.where(alone, 1.0, sizes)
 
 
 def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor) -> tuple[Tensor, Tensor]:

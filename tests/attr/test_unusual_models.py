@@ -175,3 +175,21 @@ def test_rows_where_the_model_is_not_finite_are_named_and_cost_the_others_nothin
         values = attr.attribute(x)
     assert values.isfinite().all(1).tolist() == [True, True, False, True, True]
     assert torch.allclose(values[3], front_end(smooth).attribute(x[3:4])[0], atol=1e-5)
+
+
+def test_a_game_that_neither_gradients_nor_the_border_show_is_told_by_larger_coalitions() -> None:
+    """f is 1 where the first two are in and the next two out: no player alone, nor all but one, changes anything."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return (x[:, 0] * x[:, 1] * (1 - x[:, 2]) * (1 - x[:, 3])).detach().round()
+
+    x, wanted = torch.ones(1, 6), torch.tensor([[1.0, 1.0, -1.0, -1.0, 0.0, 0.0]]) / 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        silent, unknown = MetaKernelShap(f).attribute(x, n_samples=12, return_error_estimate=True)
+        found = [MetaKernelShap(f).attribute(x, n_samples=count, return_error_estimate=True) for count in (48, 62)]
+    assert not silent.any() and unknown.isinf()
+    (some, estimate), (exact, none) = found
+    assert float((some - wanted).square().sum() / wanted.square().sum()) < min(0.1, float(estimate))
+    assert abs(float(some.sum())) < 1e-5
+    assert torch.allclose(exact, wanted, atol=1e-6) and none == 0
