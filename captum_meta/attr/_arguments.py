@@ -108,6 +108,20 @@ def check_target(name: str, value: Any) -> Any:
     return value
 
 
+def check_outputs(name: str, value: Any) -> str | list[int] | None:
+    """None, "all", or several whole numbers as a list; ``TypeError`` for other things, ``ValueError`` for an empty list."""
+    if value is None or (isinstance(value, str) and value == "all"):
+        return value
+    try:
+        assert not isinstance(value, str)
+        indices = [check_whole(name, index) for index in value]
+    except (AssertionError, TypeError) as error:
+        raise TypeError(f"{name} is {_told(value)}: pass 'all', or a list of indices, such as {name}=[0, 2].") from error
+    if not indices:
+        raise ValueError(f"{name} is empty: pass 'all', or a list of indices, such as {name}=[0, 2].")
+    return indices
+
+
 def check_whole(name: str, value: Any) -> int:
     """A whole number of any type, as ``int``; ``TypeError`` for other things."""
     try:
@@ -196,6 +210,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "feature_mask": check_feature_mask,
     "n_samples": check_samples,
     "n_steps": check_steps,
+    "outputs": check_outputs,
     "tolerance": check_tolerance,
     "perturbations_per_eval": check_limit,
     "internal_batch_size": check_batch_size,

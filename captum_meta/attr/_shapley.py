@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_meta import _captum
 from captum_meta._random import uniform
 from captum_meta.attr._background import explain_mean_game
 from captum_meta.attr._frontend import Frontend, chunks, of_inputs, plain_arithmetic
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley, measure_support, row_keys
 from captum_meta.evidence.shapley import BORDER_PLAYERS
-from captum_meta.games import MeanGame
+from captum_meta.games import MeanGame, Players
+from captum_meta.games.arguments import Outputs
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence
 
@@ -106,6 +108,14 @@ class ShapleyFrontend(Frontend):
             found = [learner.explain_with_error(state, part) for part in chunks(evidence)]
         return Prediction.concatenate([prediction for prediction, _ in found]).attributions, torch.cat([b for _, b in found])
 
+    def _shaped(
+        self, game: Game | MeanGame, values: Tensor, outputs: torch.Size, is_tuple: bool, by_input: bool = True
+    ) -> Any:
+        """Attributions ``(N * K, M)`` as ``(N, *outputs, *features)``, for each input, or as ``(N, *outputs, groups)``."""
+        parts = self._elements(game, values) if by_input else (self._players(game, values).by_id(values),)
+        shaped = tuple(part.reshape(game.n_rows, *outputs, *part.shape[1:]) for part in parts)
+        return _captum.format_output(is_tuple and by_input, shaped)
+
     def _mean_game(self, inputs: Any, baselines: Any, background: Any, *arguments: Any) -> Game | MeanGame:
         """The game of ``baselines``, or the mean over several background rows; a single one is a baseline."""
         if background is None:
@@ -121,11 +131,14 @@ class ShapleyFrontend(Frontend):
 
     def _elements(self, game: Game | MeanGame, values: Tensor) -> tuple[Tensor, ...]:
         """``(N * K, M)`` as tensors of the inputs' shapes, ``(N * K, *features)``."""
-        n_outputs = len(values) // game.n_rows
-        parts = game.players
-        if len(parts.mask) > 1:
-            parts = parts.rows(torch.arange(game.n_rows, device=game.device).repeat_interleave(n_outputs))
-        return of_inputs(values, game, parts)
+        return of_inputs(values, game, self._players(game, values))
+
+    def _players(self, game: Game | MeanGame, values: Tensor) -> Players:
+        """Those of each of the rows ``(N * K, M)``."""
+        if len(game.players.mask) == 1:
+            return game.players
+        rows = torch.arange(game.n_rows, device=game.device)
+        return game.players.rows(rows.repeat_interleave(len(values) // game.n_rows))
 
     def _default_key(self, game: Game) -> Hashable:
         return _key(game, None)
@@ -162,6 +175,14 @@ def _key(game: Game, budgets: int | Tensor | None) -> int:
         return -1 if n_players <= BORDER_PLAYERS else 0
     most = int(torch.as_tensor(budgets).max())
     return -1 if most >= 2 * n_players else most
+
+
+def selection(target: Any, outputs: Any) -> Any:
+    """What selects the outputs to be explained: the target, or several outputs."""
+    if outputs is None:
+        return target
+    assert target is None, "target and outputs were both passed: pass target= for one output, or outputs= for several."
+    return Outputs(None if outputs == "all" else tuple(outputs))
 
 
 def rows_at_once(perturbations_per_eval: int | None, n_examples: int) -> int | None:

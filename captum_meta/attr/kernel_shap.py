@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from captum.attr import KernelShap
@@ -15,7 +15,7 @@ from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensors
 from captum_meta.attr._arguments import checked
 from captum_meta.attr._background import default_pairs
 from captum_meta.attr._frontend import Learner, count_examples
-from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
+from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once, selection
 from captum_meta.games import MeanGame
 
 
@@ -57,6 +57,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         show_progress: bool = False,
         *,
         background: TensorOrTupleOfTensorsGeneric | None = None,
+        outputs: Literal["all"] | Sequence[int] | None = None,
         tolerance: float | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
@@ -74,6 +75,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
                 pairs of a coalition and a background row (None: 64M, at most 2,048; 0: gradients at 8 background rows),
                 beside one evaluation of each row and of each background row. What ``adapt`` learned serves
                 ``n_samples=0`` alone.
+            outputs: "all", or a list of indices, in place of ``target``: several outputs from the same evaluations, of which
+                gradients alone are taken for each.
             tolerance: stop spending on a row as soon as its error estimate is at most this; ``n_samples`` (by default 2,048,
                 or all there are) is then the most that a row may cost.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
@@ -82,12 +85,13 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
 
         Returns:
             Attributions in the shapes of the inputs, a group's value on each of its elements; if not ``return_input_shape``
-            ``(B, largest id + 1)``, a group's value in the column of its id. With the estimates ``(B,)`` if asked for.
+            ``(B, largest id + 1)``, a group's value in the column of its id. With ``outputs`` there
+            is a dimension of them behind the first. With the estimates ``(B,)`` if asked for.
         """
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs))
         label = f"{self.get_name()} attribution" if show_progress else None
-        model_arguments = (target, additional_forward_args, feature_mask, max_rows, label)
+        model_arguments = (selection(target, outputs), additional_forward_args, feature_mask, max_rows, label)
         game = self._mean_game(inputs, baselines, background, *model_arguments)
         if isinstance(game, MeanGame):
             budgets = default_pairs(game) if n_samples is None else torch.full((game.n_rows,), n_samples)
@@ -98,11 +102,9 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             values, bounds = self._predict_with_bounds(game, n_samples, seed)
         else:
             values = self._predict(game, n_samples, seed)
-        assert len(values) == game.n_rows, (
-            "The model has several outputs a row, which KernelShap cannot explain at once: pass target= to select one."
+        assert outputs is not None or len(values) == game.n_rows, (
+            "The model has several outputs a row: pass target= to select one, or outputs='all' to explain all at once."
         )
-        if return_input_shape:
-            values = _captum.format_output(is_tuple, self._elements(game, values))
-        else:
-            values = game.players.by_id(values)
-        return (values, bounds) if return_error_estimate else values
+        shape = torch.Size() if outputs is None else game.output_shape
+        attributions = self._shaped(game, values, shape, is_tuple, return_input_shape)
+        return (attributions, bounds.reshape(game.n_rows, *shape)) if return_error_estimate else attributions

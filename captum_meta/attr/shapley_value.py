@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from captum.attr import ShapleyValueSampling
@@ -14,7 +14,7 @@ from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import checked
 from captum_meta.attr._frontend import Learner, count_examples
-from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
+from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once, selection
 from captum_meta.estimators import permutation_variance
 from captum_meta.evidence.shapley import BORDER_PLAYERS
 from captum_meta.games import MeanGame
@@ -64,6 +64,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         show_progress: bool = False,
         *,
         background: TensorOrTupleOfTensorsGeneric | None = None,
+        outputs: Literal["all"] | Sequence[int] | None = None,
         tolerance: float | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
@@ -77,7 +78,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
                 beyond 256 players gradients only, with a warning. 0: gradients only.
             perturbations_per_eval: the most coalitions of all rows that are evaluated at once; None chooses.
             show_progress: show how many of the batches of coalitions have been evaluated.
-            background, tolerance, return_error_estimate: as for :class:`MetaKernelShap`.
+            background, outputs, tolerance, return_error_estimate: as for :class:`MetaKernelShap`.
             seed: of the coalitions sampled inside the border.
 
         Returns:
@@ -87,7 +88,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs, empty=ValueError))
         label = f"{self.get_name()} attribution" if show_progress else None
-        model_arguments = (target, additional_forward_args, feature_mask, max_rows, label)
+        model_arguments = (selection(target, outputs), additional_forward_args, feature_mask, max_rows, label)
         game = self._mean_game(inputs, baselines, background, *model_arguments)
         budgets = None if n_samples is None else n_samples * game.players.mask.sum(1)
         if isinstance(game, MeanGame):
@@ -102,10 +103,8 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
             values, bounds = self._predict_with_bounds(game, budgets, seed)
         else:
             values = self._predict(game, budgets, seed)
-        outputs = game.output_shape
-        shaped = tuple(part.reshape(game.n_rows, *outputs, *part.shape[1:]) for part in self._elements(game, values))
-        attributions = _captum.format_output(is_tuple, shaped)
-        return (attributions, bounds.reshape(game.n_rows, *outputs)) if return_error_estimate else attributions
+        attributions = self._shaped(game, values, game.output_shape, is_tuple)
+        return (attributions, bounds.reshape(game.n_rows, *game.output_shape)) if return_error_estimate else attributions
 
 
 def _as_exact_as_permutations(evidence: Evidence, attributions: Tensor, bounds: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ class ShapleyMeasurement:
             points=self.points.expand(n_rows * n_outputs, -1),
             coalitions=per_output(members, worths, measured) if further else None,
             inputs=None if self.inputs is None else self.inputs[rows].repeat_interleave(n_outputs, 0),
-            targets=self._targets(rows, n_outputs),
+            targets=self._targets(rows),
         )
 
     def _settle_dummies(
@@ -176,9 +176,10 @@ class ShapleyMeasurement:
         )
         known.masked_fill_(acts.unsqueeze(2), False)
 
-    def _targets(self, rows: Tensor, n_outputs: int) -> Tensor | None:
-        if n_outputs > 1:
-            return torch.arange(n_outputs, device=rows.device).repeat(len(rows))
+    def _targets(self, rows: Tensor) -> Tensor | None:
+        numbers = self.game.output_numbers
+        if numbers is not None:
+            return numbers.to(rows.device).repeat(len(rows))
         labels = self.game.labels
         return None if labels is None else labels.to(rows.device)[rows]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,34 @@ def take_target(target: Any, rows: Tensor, n_examples: int) -> Any:
     return target
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """A target that selects several outputs of each row.
+
+    Attributes:
+        indices: in the output's second dimension; None for all outputs, in the output's own shape.
+    """
+
+    indices: tuple[int, ...] | None = None
+
+    def of(self, output: Tensor) -> Tensor:
+        """The outputs selected, at least one dimension of them.
+
+        Raises:
+            TargetError: which is also an AssertionError, where there are no such outputs.
+        """
+        if output.dim() == 1:
+            output = output.unsqueeze(-1)
+        if self.indices is None or output.dim() == 0:
+            return output
+        if output.dim() != 2 or not all(-output.shape[1] <= index < output.shape[1] for index in self.indices):
+            raise _KINDS[AssertionError](
+                f"outputs={list(self.indices)} are not among the outputs of forward_func, of shape "
+                f"({', '.join(['B', *map(str, output.shape[1:])])}): pass indices of its second dimension, or 'all'."
+            )
+        return output[:, list(self.indices)]
+
+
 class TargetError(Exception):
     """A target selects nothing; what is raised is also of the kind that Captum raises."""
 
@@ -64,6 +93,8 @@ def select_outputs(output: Tensor, target: Any) -> Tensor:
     Raises:
         TargetError: which is also an AssertionError, IndexError, RuntimeError or TypeError, as Captum's is for this target.
     """
+    if isinstance(target, Outputs):
+        return target.of(output)
     try:
         _check_range(output, target)
         return _captum.select_targets(output, target)

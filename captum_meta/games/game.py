@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_meta.games.arguments import Outputs
 from captum_meta.games.batch import Batch
 from captum_meta.games.evaluation import Evaluation, Place
 from captum_meta.games.players import Players, Tensors, join
@@ -125,6 +126,14 @@ class Game:
         if isinstance(target, list) and all(isinstance(entry, int) for entry in target):
             return torch.tensor(target)
         return None
+
+    @property
+    def output_numbers(self) -> Tensor | None:
+        """Which of the model's outputs each of the K is, ``(K,)``; None where a target selects one."""
+        target, count = self.batch.target, self.output_shape.numel()
+        if isinstance(target, Outputs) and target.indices is not None:
+            return torch.tensor(target.indices)
+        return torch.arange(count) if count > 1 else None
 
     def take(self, rows: Tensor) -> Game:
         """The game of some of the examples."""

@@ -200,3 +200,48 @@ def test_mistakes_are_named(background, baselines, kind, says, problem) -> None:
     net, x, _ = problem
     with pytest.raises(kind, match=says):
         MetaKernelShap(net).attribute(x, baselines, target=1, background=background)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("on", ["baselines", "background"])
+def test_several_outputs_are_those_of_one_target_at_a_time(method, on, problem) -> None:
+    net, x, background = problem
+    attr, behind = method(net), {on: background if on == "background" else background[:1]}
+    n_samples = 36 if method is MetaKernelShap else 6
+    single = [attr.attribute(x, target=k, n_samples=n_samples, **behind) for k in range(3)]
+    net.rows = 0
+    everything = attr.attribute(x, outputs="all", n_samples=n_samples, **behind)
+    cost = net.rows
+    torch.testing.assert_close(everything, torch.stack(single, dim=1), rtol=1e-4, atol=1e-4)
+    some, bounds = attr.attribute(x, outputs=[2, 0], n_samples=n_samples, return_error_estimate=True, **behind)
+    torch.testing.assert_close(some, everything[:, [2, 0]], rtol=1e-4, atol=1e-4)
+    assert bounds.shape == (4, 2)
+    net.rows = 0
+    attr.attribute(x, target=0, n_samples=n_samples, **behind)
+    assert cost <= 1.1 * net.rows
+
+
+def test_outputs_of_groups_and_of_models_with_one_output(problem) -> None:
+    net, x, _ = problem
+    groups = torch.tensor([[0, 0, 1, 1, 2, 2]])
+    values = MetaKernelShap(net).attribute(x, outputs=[1, 2], feature_mask=groups, return_input_shape=False)
+    assert values.shape == (4, 2, 3)
+    one = MetaKernelShap(lambda rows: net(rows)[:, 0])
+    torch.testing.assert_close(one.attribute(x, outputs="all")[:, 0], one.attribute(x))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "target", "kind", "says"),
+    [
+        ([0, 3], None, AssertionError, "not among the outputs"),
+        ("some", None, TypeError, "pass 'all'"),
+        ([0.5], None, TypeError, "pass 'all'"),
+        (1, None, TypeError, "pass 'all'"),
+        ([], None, ValueError, "empty"),
+        ("all", 1, AssertionError, "both passed"),
+    ],
+)
+def test_outputs_that_do_not_exist(outputs, target, kind, says, problem) -> None:
+    net, x, _ = problem
+    with pytest.raises(kind, match=says):
+        MetaKernelShap(net).attribute(x, target=target, outputs=outputs)
