@@ -20,15 +20,15 @@ FIRST = 8
 """Gradients of the first round, at the nodes of Gauss and Legendre: enough where a path is smooth."""
 MOST = 50
 """Gradients of a row in all, as many as Captum's."""
-_SECOND = 20
+_SECOND = 25
 """Gradients after the second round, which show where the path bends."""
-_AIMS = (0.0, 1.5, 0.95)
-"""What the rounds aim at, of the error that is wanted. The second has wide intervals, which overstate errors."""
-_CLOSE = 1.25
+_AIMS = (0.0, 1.0, 0.95)
+"""What the rounds aim at, of the error that is wanted; the first at as little as it can."""
+_CLOSE = 1.3
 """How far above what was aimed for a row's error may be in the end."""
 _ENOUGH = 1e-6
 """Relative squared error that is as good as none."""
-_AS_CAPTUM = 0.85
+_AS_CAPTUM = 0.8
 """Part of Captum's expected error at which a row stops."""
 _CANCELLED = 1e-3
 """Of the squared errors of intervals, what is left in their sum at the least: that more cancels is luck."""
