@@ -8,11 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from captum.attr import Attribution, GradientShap, IntegratedGradients, KernelShap, NoiseTunnel, ShapleyValueSampling
+from captum.attr import (
+    Attribution,
+    GradientShap,
+    IntegratedGradients,
+    KernelShap,
+    LayerIntegratedGradients,
+    NoiseTunnel,
+    ShapleyValueSampling,
+)
 from captum.testing.attr.helpers.test_config import config
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
+from captum_meta.attr import (
+    MetaGradientShap,
+    MetaIntegratedGradients,
+    MetaKernelShap,
+    MetaLayerIntegratedGradients,
+    MetaShapleyValueSampling,
+)
 from tests.attr.conftest import CountingModel, untrained
 
 PEERS: dict[type[Attribution], type[Attribution]] = {
@@ -20,13 +34,33 @@ PEERS: dict[type[Attribution], type[Attribution]] = {
     ShapleyValueSampling: MetaShapleyValueSampling,
     IntegratedGradients: MetaIntegratedGradients,
     GradientShap: MetaGradientShap,
+    LayerIntegratedGradients: MetaLayerIntegratedGradients,
 }
 FRONT_ENDS = list(PEERS.items())
 SHAPLEY = FRONT_ENDS[:2]
 
 
 def make(front_end: type[Attribution], model: Callable[..., Any], **arguments: Any) -> Any:
-    return front_end(model, learner=untrained(front_end.kind), **arguments)  # type: ignore[attr-defined, call-arg]
+    return over(front_end, model, learner=untrained(front_end.kind), **arguments)  # type: ignore[attr-defined]
+
+
+def over(method: type[Attribution], model: Callable[..., Any], **arguments: Any) -> Any:
+    """The method over a model; of layers, over a layer that hands its inputs on to the model."""
+    if issubclass(method, LayerIntegratedGradients):
+        behind = Behind(model)
+        return method(behind, behind.layer, **arguments)
+    return method(model, **arguments)  # type: ignore[call-arg]
+
+
+class Behind(nn.Module):
+    def __init__(self, model: Callable[..., Any]) -> None:
+        super().__init__()
+        self.layer, self.model = nn.Identity(), model
+        self.eval() if not isinstance(model, nn.Module) else self.train(model.training)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        answer: Tensor = self.model(*(self.layer(part) for part in inputs))
+        return answer
 
 
 def extra(front_end: type[Attribution], x: Tensor | tuple[Tensor, ...]) -> dict[str, Any]:
@@ -40,7 +74,7 @@ def entries() -> list[Any]:
     cases = []
     for entry in config:
         for method in entry["algorithms"]:
-            if method in PEERS and not entry.get("noise_tunnel"):
+            if method in PEERS and "layer" not in entry and not entry.get("noise_tunnel"):
                 cases.append(pytest.param(method, entry, id=f"{method.__name__}-{entry['name']}"))
     return cases
 
@@ -69,8 +103,10 @@ class TestEveryFrontEnd:
         x = torch.randn(2, 6)
         attr = make(front_end, CountingModel())
         assert isinstance(attr.attribute(x, target=0, **extra(front_end, x)), Tensor)
-        single = attr.attribute((x,), target=0, **extra(front_end, (x,)))
-        assert isinstance(single, tuple) and len(single) == 1
+        single, theirs = (
+            each.attribute((x,), target=0, **extra(front_end, (x,))) for each in (attr, over(method, CountingModel()))
+        )
+        assert structure(single) == structure(theirs)
 
     @pytest.mark.parametrize(
         "wrong",
@@ -94,7 +130,7 @@ class TestEveryFrontEnd:
             arguments["baselines"] = torch.zeros(2, 6)
         model = CountingModel()
         try:
-            method(model).attribute(**arguments)  # type: ignore[call-arg]
+            over(method, model).attribute(**arguments)
         except Exception as error:
             with pytest.raises(type(error)):
                 make(front_end, model).attribute(**arguments)
@@ -112,7 +148,7 @@ class TestEveryFrontEnd:
 
     def test_a_row_does_not_depend_on_its_batch(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x, target = torch.randn(5, 6), torch.tensor([0, 1, 2, 0, 1])
-        arguments = {"n_samples": 30} if method is not IntegratedGradients else {}
+        arguments = {} if method in (IntegratedGradients, LayerIntegratedGradients) else {"n_samples": 30}
         attr = make(front_end, CountingModel())
         together = attr.attribute(x, target=target, **arguments, **extra(front_end, x))
         alone = attr.attribute(x[3:4], target=0, **arguments, **extra(front_end, x[3:4]))
@@ -178,7 +214,8 @@ class TestEveryFrontEnd:
     def test_forward_func_is_read_at_each_call(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(2, 3)
         attr = make(front_end, lambda x: x.sum(1))
-        attr.forward_func = lambda x: 2 * x.sum(1)
+        before = attr.forward_func
+        attr.forward_func = lambda x: 2 * before(x)
         assert torch.allclose(attr.attribute(x, **extra(front_end, x)), 2 * x, atol=1e-5)
 
     def test_noise_tunnel_takes_it(self, method: type[Attribution], front_end: type[Attribution]) -> None:
@@ -199,7 +236,7 @@ class TestEveryFrontEnd:
     def test_a_learner_of_another_kind_is_refused(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         other = untrained("path" if issubclass(front_end, (KernelShap, ShapleyValueSampling)) else "shapley")
         with pytest.raises(ValueError, match="attributions: pass"):
-            front_end(CountingModel(), learner=other)  # type: ignore[call-arg]
+            over(front_end, CountingModel(), learner=other)
 
 
 class _Fails(nn.Module):
