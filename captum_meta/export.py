@@ -46,10 +46,7 @@ def to_shap(
     >>> to_shap(2 * x, x, base_values=0.5, feature_names=["a", "b"]).base_values.tolist()
     [0.5, 0.5]
     """
-    try:
-        import shap
-    except ImportError as error:
-        raise ImportError("to_shap needs shap, which is not installed: pip install shap.") from error
+    shap = imported_shap("to_shap")
     values, names = _columns(attributions, inputs, feature_names, feature_mask)
     data = _by_player(inputs, _players(inputs, feature_mask))
     base = torch.as_tensor(base_values).detach().double().cpu().flatten()
@@ -60,6 +57,15 @@ def to_shap(
     return shap.Explanation(
         values=values.numpy(), base_values=base.expand(len(values)).numpy(), data=data.numpy(), feature_names=names
     )
+
+
+def imported_shap(needed_by: str) -> Any:
+    """The module shap; ``ImportError`` that says what to install."""
+    try:
+        import shap
+    except ImportError as error:
+        raise ImportError(f"{needed_by} needs shap, which is not installed: pip install shap.") from error
+    return shap
 
 
 def to_pandas(

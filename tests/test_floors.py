@@ -33,7 +33,7 @@ FLOORS = {
     "benchmark": 4,
 }
 SAME_FLOOR = {("tasks", "evidence"), ("nn", "estimators"), ("nn", "losses"), ("cli", "demo"), ("cli", "benchmark")}
-SAME_FLOOR |= {("demo", "benchmark"), ("benchmark", "demo")}
+SAME_FLOOR |= {("demo", "benchmark"), ("attr", "export"), ("benchmark", "demo")}
 
 
 def room(path: Path) -> str:

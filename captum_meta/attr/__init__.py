@@ -12,6 +12,7 @@ from captum_meta.attr.gradient_shap import MetaGradientShap
 from captum_meta.attr.integrated_gradients import MetaIntegratedGradients
 from captum_meta.attr.kernel_shap import MetaKernelShap
 from captum_meta.attr.layer_integrated_gradients import MetaLayerIntegratedGradients
+from captum_meta.attr.shap_explainer import MetaShapExplainer
 from captum_meta.attr.shapley_value import MetaShapleyValueSampling
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "MetaIntegratedGradients",
     "MetaKernelShap",
     "MetaLayerIntegratedGradients",
+    "MetaShapExplainer",
     "MetaShapleyValueSampling",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from captum_meta.attr._frontend import plain_arithmetic
-from captum_meta.estimators import InputProcess, kernel_shapley_values, shapley_values, value_distances
+from captum_meta.estimators import InputProcess, kernel_shapley_values, plan_coalitions, shapley_values, value_distances
 from captum_meta.evidence import PairMeasurement
 from captum_meta.games import MeanGame
 
@@ -19,13 +21,16 @@ _MAX_ROWS = 1024
 _MAX_POINTS = 3072
 """Pairs and background rows that the process takes: its cost is cubic in them. Weighted least squares takes the rest."""
 _MAX_NUMBERS = 2**23
+_LINKED = 1022
+"""Coalitions of which the link is taken: all of up to ten players."""
 _LEAST_STRENGTH = 1e-6
+Link = Callable[[Tensor], Tensor]
 _NINE_IN_TEN = 5.0
 """Of a row's error, over what two halves of its pairs say differently."""
 
 
 def explain_mean_game(
-    game: MeanGame, budgets: Tensor, tolerance: float | None, with_bounds: bool, seed: int
+    game: MeanGame, budgets: Tensor, tolerance: float | None, with_bounds: bool, seed: int, link: Link | None = None
 ) -> tuple[Tensor, Tensor]:
     """Attributions ``(N, O, M)`` from pairs of coalitions and background rows, and bounds on their errors ``(N, O)``.
 
@@ -34,12 +39,13 @@ def explain_mean_game(
         budgets: the most pairs of each row, ``(N,)``.
         tolerance: pairs are evaluated in rounds, each as large as all before, until a row's bounds are at most this.
         with_bounds: whether bounds are asked for; NaN otherwise.
+        link: what the mean over the background rows is passed through, to be explained in its units; without a tolerance.
     """
     measurement = PairMeasurement(game, budgets, seed)
     rows = torch.arange(game.n_rows, device=game.device)
     if tolerance is None:
         measurement.evaluate()
-        values, bounds = _explained(measurement, rows, with_bounds)
+        values, bounds = _explained(measurement, rows, with_bounds, link)
     else:
         values, bounds = _within(measurement, tolerance)
     return values.to(measurement.everyone), bounds.to(measurement.everyone)
@@ -58,7 +64,9 @@ def _within(measurement: PairMeasurement, tolerance: float) -> tuple[Tensor, Ten
     return values, bounds
 
 
-def _explained(measurement: PairMeasurement, rows: Tensor, with_bounds: bool) -> tuple[Tensor, Tensor]:
+def _explained(
+    measurement: PairMeasurement, rows: Tensor, with_bounds: bool, link: Link | None = None
+) -> tuple[Tensor, Tensor]:
     """Attributions ``(R, O, M)`` of the rows ``(R,)``, and bounds on their errors ``(R, O)``; NaN if not asked for.
 
     A bound is the relative squared error that nine in ten rows stay below, 0 where all pairs are known.
@@ -70,12 +78,12 @@ def _explained(measurement: PairMeasurement, rows: Tensor, with_bounds: bool) ->
     with plain_arithmetic(total.device):
         for every, some in ((True, rows[complete]), (False, rows[~complete])):
             if len(some):
-                found = _exact(measurement, some) if every else _expected(measurement, some, with_bounds)
+                found = _exact(measurement, some, link) if every else _expected(measurement, some, with_bounds, link)
                 values[complete == every], bounds[complete == every] = found
     return values, bounds
 
 
-def _exact(measurement: PairMeasurement, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _exact(measurement: PairMeasurement, rows: Tensor, link: Link | None) -> tuple[Tensor, Tensor]:
     """From all pairs; rows of fewer players than others have them in the same order."""
     total = measurement.total[rows]
     values = total.new_zeros(*total.shape, measurement.members.shape[2])
@@ -85,14 +93,14 @@ def _exact(measurement: PairMeasurement, rows: Tensor) -> tuple[Tensor, Tensor]:
         count = int(players.sum())
         worths = total.new_zeros(total.shape[1], 2**count)
         codes = (members * 2 ** torch.arange(count, device=rows.device)).sum(-1)
-        seen = measurement.values[row, measurement.planned[row]].double() - measurement.nobody[row].double().mean(0)
-        worths.index_add_(1, codes, seen.T / measurement.game.count)
-        worths[:, -1] = total[place]
-        values[place, :, players] = shapley_values(worths)
+        shares = measurement.game.weights[measurement.drawn[row, measurement.planned[row]]]
+        worths.index_add_(1, codes, measurement.values[row, measurement.planned[row]].double().T * shares)
+        worths[:, 0], worths[:, -1] = measurement.start[row], measurement.everyone[row]
+        values[place, :, players] = shapley_values(link(worths) if link else worths)
     return values, torch.zeros_like(total)
 
 
-def _expected(measurement: PairMeasurement, rows: Tensor, with_bounds: bool) -> tuple[Tensor, Tensor]:
+def _expected(measurement: PairMeasurement, rows: Tensor, with_bounds: bool, link: Link | None) -> tuple[Tensor, Tensor]:
     """By the process over inputs, some rows at a time."""
     game = measurement.game
     if game.count > _MAX_ROWS:
@@ -107,7 +115,7 @@ def _expected(measurement: PairMeasurement, rows: Tensor, with_bounds: bool) -> 
         apart = value_distances(player_values[some])
         seats = _seats(measurement, some)
         outputs = [
-            _of_output(measurement, some, output, apart, seats, idle[some, :, output], with_bounds)
+            _of_output(measurement, some, output, apart, seats, idle[some, :, output], with_bounds, link)
             for output in range(measurement.everyone.shape[1])
         ]
         parts.append(tuple(torch.stack(found, dim=1) for found in zip(*outputs, strict=True)))
@@ -144,6 +152,7 @@ def _of_output(
     seats: Tensor,
     idle: Tensor,
     with_bounds: bool,
+    link: Link | None,
 ) -> tuple[Tensor, Tensor]:
     """Attributions ``(R, M)`` and bounds ``(R,)`` of one output; those of idle players are 0."""
     everyone, nobody = measurement.everyone[rows, output].unsqueeze(1), measurement.nobody[rows, :, output]
@@ -152,20 +161,38 @@ def _of_output(
     known = asked & worths.isfinite()
     apart = torch.where(idle[..., None, None], 0.0, distances)
     total, acting = measurement.total[rows, output], ~idle & measurement.game.mask[rows]
-    used = slice(0, _MAX_POINTS)
+    used, shares = slice(0, _MAX_POINTS), measurement.game.weights
     process = InputProcess(apart, seats[:, used], worths[:, used], known[:, used])
-    values = _completed(process.shapley_values(), total, acting)
+    values = _completed(process.shapley_values(shares), total, acting)
     if worths.shape[1] > _MAX_POINTS:
         values = values + _missed(process, measurement.members[rows], seats, worths, known, acting)
     bounds = torch.full_like(total, torch.nan)
+    if link is not None:
+        values = _linked(process, measurement, rows, output, acting, link)
     if with_bounds:
         answers = [
-            _completed(process.given(known[:, used] & half).shapley_values(), total, acting)
+            _completed(process.given(known[:, used] & half).shapley_values(shares), total, acting)
             for half in _halves(measurement.game.count, min(_MAX_POINTS, seats.shape[1]), rows.device)
         ]
         apart = (answers[0] - answers[1]).square().sum(1) / 4
         bounds = _NINE_IN_TEN * apart / values.square().sum(1).clamp(min=torch.finfo(values.dtype).tiny)
     return values, bounds
+
+
+def _linked(
+    process: InputProcess, measurement: PairMeasurement, rows: Tensor, output: int, acting: Tensor, link: Link
+) -> Tensor:
+    """Shapley values ``(R, M)`` of the link of the mean game, at as many coalitions as cost no evaluations."""
+    mask = measurement.game.mask[rows]
+    members, known = plan_coalitions(mask, _LINKED, 0, torch.zeros_like(rows))
+    seen = torch.cat([measurement.everyone[rows, output].unsqueeze(1), measurement.nobody[rows, :, output]], dim=1).double()
+    expected = process.mean_game(members, measurement.game.weights)
+    lowest, highest = seen.amin(1, keepdim=True), seen.amax(1, keepdim=True)
+    start = link(measurement.start[rows, output])
+    worths = link(expected.clamp(lowest, highest)) - start.unsqueeze(1)
+    total, nothing = link(seen[:, 0]) - start, torch.zeros_like(acting, dtype=torch.float64)
+    values = kernel_shapley_values(members, worths, known, mask, total, nothing, nothing + _LEAST_STRENGTH)
+    return _completed(values, total, acting)
 
 
 def _halves(count: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:

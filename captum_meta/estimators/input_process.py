@@ -96,26 +96,41 @@ class InputProcess:
         kernel = torch.where(self._known.unsqueeze(1), _gathered_sum(self._table, seats, self._seats).exp() + _CONSTANT, 0.0)
         return (kernel @ self._coefficients.unsqueeze(-1)).squeeze(-1) * self._unit + self._middle
 
-    def shapley_values(self) -> Tensor:
-        """Of the mean game over the background rows, ``(R, M)`` float64."""
-        return torch.stack([self._of_row(row) for row in range(len(self._seats))]) * self._unit
+    def mean_game(self, members: Tensor, shares: Tensor) -> Tensor:
+        """Worths of coalitions ``(R, S, M)`` in the mean over background rows, of ``shares (K,)``, ``(R, S)`` float64."""
+        worths = torch.stack([self._game_of_row(row, some, shares) for row, some in enumerate(members)])
+        return worths * self._unit + self._middle
 
-    def _of_row(self, row: int) -> Tensor:
+    def _game_of_row(self, row: int, members: Tensor, shares: Tensor) -> Tensor:
+        table, seats = self._table[row], self._seats[row].mT
+        weighted = torch.where(self._known[row], self._coefficients[row], 0.0)
+        inside, outside = members.double(), (~members).double()
+        own = inside @ table[:, 0].gather(1, seats)  # (S, N)
+        worths = own.new_full((len(members),), _CONSTANT) * weighted.sum()
+        for share, some in zip(shares.tolist(), table[:, 1:].unbind(1), strict=True):
+            worths += share * ((own + outside @ some.gather(1, seats)).exp() @ weighted)
+        return worths
+
+    def shapley_values(self, shares: Tensor) -> Tensor:
+        """Of the mean game over the background rows, of ``shares (K,)`` that sum to 1, ``(R, M)`` float64."""
+        return torch.stack([self._of_row(row, shares) for row in range(len(self._seats))]) * self._unit
+
+    def _of_row(self, row: int, shares: Tensor) -> Tensor:
         factors, seats = self._kernel.factors(self._distances)[row], self._seats[row].mT  # (M, L, L), (M, N)
-        n_players, n_values = factors.shape[:2]
+        n_players = len(factors)
         nodes, weights = gauss_legendre(min(_MAX_NODES, ceil(n_players / 2)))
         weighted = torch.where(self._known[row], self._coefficients[row], 0.0)
         own = factors[:, 0].gather(1, seats).unsqueeze(1)  # (M, 1, N)
         values = torch.zeros(n_players, dtype=torch.float64, device=seats.device)
         step = max(1, _MAX_NUMBERS // max(1, seats.numel()))
-        for some in factors[:, 1:].split(step, dim=1):
+        for some, share in zip(factors[:, 1:].split(step, dim=1), shares.split(step), strict=True):
             others = some.gather(2, seats.unsqueeze(1).expand(-1, some.shape[1], -1))  # (M, k, N)
             gains = own - others
             for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
                 mixed = others + node * gains
-                products = mixed.log().sum(0).exp() * weighted
+                products = mixed.log().sum(0).exp() * weighted * share.unsqueeze(-1)
                 values += weight * (gains * (products / mixed)).sum((1, 2))
-        return values / (n_values - 1)
+        return values
 
 
 def value_distances(values: Tensor) -> Tensor:

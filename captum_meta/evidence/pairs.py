@@ -54,7 +54,12 @@ class PairMeasurement:
     @property
     def total(self) -> Tensor:
         """f(input) less the mean of f(background), ``(N, O)`` float64."""
-        return self.everyone.double() - self.nobody.double().mean(1)
+        return self.everyone.double() - self.start
+
+    @property
+    def start(self) -> Tensor:
+        """The mean of f(background), ``(N, O)`` float64."""
+        return self.game.weights @ self.nobody.double()
 
     @property
     def complete(self) -> Tensor:

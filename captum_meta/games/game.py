@@ -129,7 +129,7 @@ class Game:
 
     @property
     def output_numbers(self) -> Tensor | None:
-        """Which of the model's outputs each of the K is, ``(K,)``; None where a target selects one."""
+        """Which of the outputs each of the K is, ``(K,)``; None where a target selects one."""
         target, count = self.batch.target, self.output_shape.numel()
         if isinstance(target, Outputs) and target.indices is not None:
             return torch.tensor(target.indices)

@@ -26,6 +26,7 @@ class MeanGame:
     Args:
         forward_func, inputs, target, additional_forward_args, feature_mask, max_rows, label: as for :class:`Game`.
         background: for each input ``(K, *features)``.
+        weights: ``(K,)``, of the background rows in the mean; None for equal ones.
 
     Raises:
         AssertionError: for arguments that Captum refuses, and background rows of other shapes than the inputs.
@@ -41,11 +42,14 @@ class MeanGame:
         feature_mask: Any = None,
         max_rows: int | None = None,
         label: str | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         rows = _like(_captum.format_tensor_into_tuples(inputs), _captum.format_tensor_into_tuples(background))
         first = tuple(part[:1] for part in rows)
         self.game = Game(forward_func, inputs, first, target, additional_forward_args, feature_mask, max_rows, label)
         self.background = rows
+        weights = torch.ones(self.count) if weights is None else weights
+        self.weights = (weights.double() / weights.double().sum()).to(self.device)
 
     @property
     def count(self) -> int:
