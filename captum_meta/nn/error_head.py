@@ -17,8 +17,8 @@ from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Evidence
 PLAYER_NUMBERS, ROW_NUMBERS = 11, 27
 _LEAST = 1e-12
 """Added to squares before their logarithms."""
-_MOST_UNSEEN, _MOST_PLAYERS = 150.0, 12.0
-"""Beyond what training has seen, more does not say more."""
+_MOST_UNSEEN, _MOST_PLAYERS, _MOST_PAIRS = 150.0, 12.0, 8.0
+"""The last is of pairs for each player. Beyond what training has seen, more does not say more."""
 
 
 class ErrorHead(nn.Module):
@@ -134,5 +134,6 @@ def numbers_of(
     acting = torch.stack([evidence.measured[..., :LEAVE_ONE_OUT].all(-1), prior.rates > 0], dim=-1).to(size)
     shares = masked_mean(acting, evidence.players.unsqueeze(-1), -2)
     unseen = ((count - 1).exp2() / pairs).clamp(1, _MOST_UNSEEN)
-    counts = torch.stack([unseen, count.clamp(max=_MOST_PLAYERS), pairs / count], dim=-1).log()
+    most = count.clamp(max=_MOST_PLAYERS)
+    counts = torch.stack([unseen, most, (pairs / count).clamp(max=_MOST_PAIRS)], dim=-1).log()
     return (players + _LEAST).log(), torch.cat([(means + _LEAST).log(), (rows + _LEAST).log(), shares, counts], dim=-1)
