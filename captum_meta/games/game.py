@@ -111,7 +111,7 @@ class Game:
 
     @property
     def changed(self) -> Tensor:
-        """``(N, M)`` bool, players of whom an element's input is not its baseline, in any row of rows that belong together."""
+        """``(N, M)`` bool, players of whom an input is not its baseline, in any row of rows that belong together."""
         changed = self.batch.changed()
         return changed.any(0, keepdim=True).expand(self.n_rows, -1) if self.together else changed
 

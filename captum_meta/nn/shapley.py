@@ -201,14 +201,15 @@ def _known_error(evidence: Evidence) -> float | None:
 
 
 def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: Tensor) -> Tensor:
-    """What the shipped head makes of these numbers; infinite where nothing acts, NaN without the border."""
+    """What the shipped head makes of these numbers; infinite where nothing acts, NaN without the border, 0 beyond doubt."""
     head = shipped_error_head(attributions.device, attributions.dtype)
     estimate = head.log_bound(players, rows, evidence.players).exp()
     estimate = torch.where(attributions.any(-1), estimate, torch.inf)
     coalitions = evidence.coalitions or _border(evidence)
     pairs = coalitions.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
-    border = torch.minimum(evidence.n_players, 2.0 ** (evidence.n_players - 1) - 1)
-    return torch.where(pairs >= border, estimate, torch.nan)
+    everything = 2.0 ** (evidence.n_players - 1) - 1
+    estimate = torch.where(pairs >= torch.minimum(evidence.n_players, everything), estimate, torch.nan)
+    return torch.where(pairs >= everything, 0.0, estimate)
 
 
 def _refine(posterior: HypercubePosterior, prior: Prior, evidence: Evidence) -> Tensor:

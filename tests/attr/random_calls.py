@@ -20,7 +20,7 @@ KINDS = {
         *("smooth", "smooth", "relu", "relu", "residual", "round", "tree", "conjunction", "norm", "offset", "large"),
         *("small", "constant", "additive", "coupled", "fixed", "missing"),
     ),
-    "path": ("smooth", "smooth", "relu", "relu", "residual", "round", "offset", "large", "small", "additive"),
+    "path": ("smooth", "smooth", "relu", "relu", "residual", "round", "norm", "offset", "large", "small", "additive"),
 }
 ALONE = ("coupled", "fixed")
 """Kinds whose rows cannot be explained one by one."""
@@ -103,8 +103,7 @@ def draw(front_end: str, number: int, kinds: tuple[str, ...] | None = None) -> C
         arguments["baselines"] = baselines
     if dice.chance(0.3):
         arguments["additional_forward_args"] = _extra(dice, n_rows)
-    masks = MASKS[:5] if kind in ALONE else MASKS
-    groups, mask = _mask(dice, dice.pick(*masks) if shapley else "none", inputs)
+    groups, mask = _mask(dice, dice.pick(*MASKS) if shapley else "none", inputs)
     if mask is not None:
         arguments["feature_mask"] = mask
     n_players = int(groups.max()) + 1
@@ -133,7 +132,7 @@ def _dtype(dice: Dice, kind: str, shapley: bool) -> torch.dtype:
     if kind == "missing":
         return torch.float32
     options = [torch.float32] * 5 + [torch.float64] * 3
-    if kind in ("large", "small") or not shapley:  # gradients of half precision would be infinite, or 0
+    if kind in ("large", "small"):  # gradients of half precision would be infinite, or 0
         return dice.pick(*options)
     options += [torch.float16, torch.bfloat16]
     whole = [torch.int64, torch.int32] if shapley else []

@@ -135,7 +135,7 @@ def _dummies(call: Call, players: Tensor, rounding: Tensor) -> Iterator[Check]:
     known = torch.ones_like(even) if call.front_end in SHAPLEY and _border(call) else ~even
     if call.model.kind == "round" and call.front_end not in SHAPLEY:
         known &= exact_path(call, False).any(1)
-    if not _border(call) and (call.model.kind == "tree" or not call.inputs[0].is_floating_point()):
+    if not _border(call) and (call.model.kind in ("tree", *ALONE) or not call.inputs[0].is_floating_point()):
         return
     gone = call.dead.all(0) if call.model.kind in ALONE else call.dead  # such rows change with the others
     dead = torch.where(gone & known.unsqueeze(1), players.abs(), 0.0)
@@ -185,13 +185,20 @@ def _shapley(call: Call, players: Tensor, beside: Tensor | None, scale: Tensor, 
     exact = exact_shapley(call)
     missed = (players - exact).abs().amax(1)
     yield "exact", bool((missed <= 1e-4 * exact.norm(dim=1) + rounding).all()), f"{missed.tolist()} of {exact.tolist()}"
-    if beside is not None and _complete(call) and call.n_players > 1:
+    if beside is not None and _complete(call):
         yield "estimate of what is exact", bool((beside == 0).all()), str(beside)
 
 
 def _path(
     call: Call, players: Tensor, values: Parts, beside: Tensor | None, scale: Tensor, rounding: Tensor
 ) -> Iterator[Check]:
+    if beside is not None:
+        method = method_of(call)
+        given = {name: call.arguments.get(name) for name in ("target", "additional_forward_args")}
+        attributions = values if len(values) > 1 else values[0]
+        delta = method.compute_convergence_delta(attributions, call.baselines, call.inputs, **given)
+        good = torch.allclose(beside.double(), delta.double(), rtol=1e-5, atol=float(rounding.max() + 1e-6 * scale.max()))
+        yield "delta", good, f"{beside.tolist()} {delta.tolist()}"
     smooth = call.model.kind in ("smooth", "relu", "residual", "offset", "large", "small")
     if smooth and call.arguments.get("n_steps", 10) >= 50 and call.inputs[0].dtype in (torch.float32, torch.float64):
         exact = exact_path(call, call.constructor["multiply_by_inputs"])

@@ -2,6 +2,7 @@
 
 import torch
 
+from captum_meta.attr import MetaKernelShap
 from captum_meta.nn import ErrorHead
 from captum_meta.nn.error_head import PLAYER_NUMBERS, ROW_NUMBERS, shipped_error_head
 
@@ -35,3 +36,12 @@ def test_the_margin_makes_the_shipped_estimates_bounds() -> None:
     mask = torch.ones(5, 4, dtype=torch.bool)
     assert head.margin > 0
     assert torch.equal(head.log_bound(players, rows, mask), head(players, rows, mask) + head.margin)
+
+
+def test_a_game_of_one_player_is_known_beyond_doubt() -> None:
+    for dtype in (torch.float32, torch.int64):
+        x = torch.tensor([[2, 3], [1, 4]], dtype=dtype)
+        attr = MetaKernelShap(lambda x: x.float().prod(1), learner="zero-shot")
+        one = torch.zeros(1, 2, dtype=torch.long)
+        values, estimate = attr.attribute(x, feature_mask=one, n_samples=0, return_error_estimate=True)
+        assert torch.allclose(values, x.float().prod(1, keepdim=True).expand(2, 2)) and (estimate == 0).all()
