@@ -27,15 +27,14 @@ from math import ceil, log
 import torch
 from torch import Tensor
 
+from captum_meta.estimators.conditioning import SHARES, conditioned
 from captum_meta.estimators.multi_index import MultiIndexWaves
 from captum_meta.estimators.quadrature import gauss_legendre
 
-_JITTER = 1e-10
-_FLOOR = 1e-14
-"""Where no player is expected to have any effect."""
 _MAX_NODES = 12
 _TINY = 1e-30
-_SHARES, _LOG_PRIOR = (0.0, 2.0, 50.0), (0.0, 0.0, -1.5)
+_LOG_PRIOR = (0.0, 0.0, -1.5)
+"""Of the shares of waves."""
 _TEMPER = 0.5
 """Power of the evidence: the covariances are guesses, so what is seen tells less of them than if one were true."""
 
@@ -89,119 +88,6 @@ class HypercubeKernel:
         return 4 * (self.rates * integral + self._linear)
 
 
-def _factor(covariance: Tensor) -> Tensor:
-    """Cholesky factors; with a larger ridge where rounding has spoilt one. A row of NaN spoils only itself.
-
-    The ridge is added to ``covariance`` in place.
-    """
-    ridge = (_JITTER * covariance.diagonal(dim1=-2, dim2=-1)).clamp(min=_FLOOR)
-    covariance.diagonal(dim1=-2, dim2=-1).add_(ridge)
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    if bool(failed.any()):
-        larger, _ = torch.linalg.cholesky_ex(covariance + torch.diag_embed(1e4 * ridge))
-        factor = torch.where((failed > 0)[..., None, None], larger, factor)
-    return factor
-
-
-@dataclass(frozen=True)
-class _Given:
-    """The Gaussian process of one share of the waves, given the pairs seen; all float64.
-
-    With L the Cholesky factor, everything here is multiplied by its inverse. L is that of the covariance with its waves,
-    or, where waves are fewer than pairs, of that without them: then the inverse of I + W W^T comes from the factor of
-    I + W^T W (Woodbury).
-    """
-
-    factor: Tensor  # (*batch, P, P), L
-    residual: Tensor  # (*batch, P, 1), what the pairs have beyond the prior mean
-    values: Tensor  # (*batch, P, M), covariance of the pairs with the Shapley values
-    waves: Tensor | None = None  # (*batch, P, Q), W
-    inner: Tensor | None = None  # (*batch, Q, Q), factor of I + W^T W
-
-    def whitened(self, columns: Tensor) -> Tensor:
-        """L^-1 times ``columns (*batch, P, A)``."""
-        return torch.linalg.solve_triangular(self.factor, columns, upper=False)
-
-    def _explained(self, white: Tensor) -> Tensor:
-        """What, multiplied with its like, is the part that waves explain of products of ``white (*batch, P, A)``."""
-        assert self.waves is not None and self.inner is not None
-        return torch.linalg.solve_triangular(self.inner, self.waves.mT @ white, upper=False)
-
-    @cached_property
-    def _explained_values(self) -> Tensor:
-        return self._explained(self.values)
-
-    @cached_property
-    def surprise(self) -> Tensor:
-        """Squared residuals in units of their covariance, summed, ``(*batch,)``."""
-        plain = self.residual.square().sum((-2, -1))
-        return plain if self.inner is None else plain - self._explained(self.residual).square().sum((-2, -1))
-
-    def log_volume(self) -> Tensor:
-        """Logarithm of the square root of the covariance's determinant, ``(*batch,)``."""
-        factors = (self.factor,) if self.inner is None else (self.factor, self.inner)
-        return torch.stack([factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) for factor in factors]).sum(0)
-
-    def correction(self, residual: Tensor | None = None) -> Tensor:
-        """``(*batch, M)``, Shapley values beyond the prior mean's, also for another ``residual (*batch, P, 1)``."""
-        residual = self.residual if residual is None else residual
-        plain = (self.values.mT @ residual).squeeze(-1)
-        if self.inner is None:
-            return plain
-        return plain - (self._explained_values.mT @ self._explained(residual)).squeeze(-1)
-
-    def known(self) -> Tensor:
-        """By how much the pairs seen lower the variance of each Shapley value, ``(*batch, M)``."""
-        plain = self.values.square().sum(-2)
-        return plain if self.inner is None else plain - self._explained_values.square().sum(-2)
-
-    def coefficients(self) -> Tensor:
-        """The inverse of the covariance times the residual, ``(*batch, P, 1)``."""
-        right = self.residual
-        if self.waves is not None and self.inner is not None:
-            explained = torch.linalg.solve_triangular(self.inner.mT, self._explained(right), upper=True)
-            right = right - self.waves @ explained
-        return torch.linalg.solve_triangular(self.factor.mT, right, upper=True)
-
-    def first(self, count: int) -> _Given:
-        """Given the first ``count`` pairs: the first rows of a factor belong to them alone."""
-        parts = (self.factor[..., :count, :count], self.residual[..., :count, :], self.values[..., :count, :])
-        if self.waves is None:
-            return _Given(*parts)
-        waves = self.waves[..., :count, :]
-        return _Given(*parts, waves, _inner(waves.mT @ waves))
-
-
-def _inner(gram: Tensor) -> Tensor:
-    """Factor of the identity plus ``gram``."""
-    return torch.linalg.cholesky_ex(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))[0]
-
-
-def _conditioned(among: Tensor, residual: Tensor, values: Tensor, waves: Tensor, of_waves: Tensor) -> list[_Given]:
-    """The processes of all shares.
-
-    Args:
-        among: ``(*batch, P, P)``, covariance of the pairs without waves.
-        residual, values: ``(*batch, P, 1)`` and ``(*batch, P, M)``, as for :class:`_Given`, the latter without waves.
-        waves, of_waves: ``(*batch, P, Q)`` and ``(*batch, Q, M)``, at the pairs, and their Shapley values.
-    """
-    columns = [torch.cat([residual, values.add(waves @ of_waves, alpha=share)], dim=-1) for share in _SHARES]
-    if waves.shape[-1] >= waves.shape[-2]:
-        more = waves @ waves.mT
-        factors = [_factor(among.add(more, alpha=share)) for share in _SHARES]
-        white = [torch.linalg.solve_triangular(f, c, upper=False) for f, c in zip(factors, columns, strict=True)]
-        return [_Given(f, w[..., :1], w[..., 1:]) for f, w in zip(factors, white, strict=True)]
-    factor = _factor(among)
-    right = torch.linalg.solve_triangular(factor, torch.cat([residual, values, waves], dim=-1), upper=False)
-    residual, values, waves = right.split([1, values.shape[-1], waves.shape[-1]], dim=-1)
-    gram, along = waves.mT @ waves, waves @ of_waves
-    given = [_Given(factor, residual, values)]
-    for share in _SHARES[1:]:
-        parts = (values.add(along, alpha=share), share**0.5 * waves, _inner(share * gram))
-        given.append(_Given(factor, residual, *parts))
-    return given
-
-
 class HypercubePosterior:
     """The game expected from the worths seen, and how sure that is; differentiable in all but the coalitions.
 
@@ -248,7 +134,7 @@ class HypercubePosterior:
         among = torch.where(rows & rows.mT, among, torch.eye(known.shape[-1], dtype=among.dtype, device=among.device))
         values = torch.where(rows, kernel.with_shapley_values(), 0.0)
         self._signs, self._known = torch.where(rows, signs, 0.0), known
-        self._given = _conditioned(among, residual.unsqueeze(-1), values, self._at_pairs, self._of_waves)
+        self._given = conditioned(among, residual.unsqueeze(-1), values, self._at_pairs, self._of_waves)
         n_pairs = known.sum(-1, keepdim=True)
         self._amplitudes = torch.stack([given.surprise for given in self._given], dim=-1) / n_pairs
         volumes = torch.stack([given.log_volume() for given in self._given], dim=-1)
@@ -278,7 +164,7 @@ class HypercubePosterior:
         A covariance says it up to an amplitude, for which the one is taken that makes what was seen most likely.
         """
         before, of_waves = self._kernel.of_shapley_values(), self._of_waves.square().sum(-2)
-        left = [before.add(of_waves, alpha=s) - given.known() for s, given in zip(_SHARES, self._given, strict=True)]
+        left = [before.add(of_waves, alpha=s) - given.known() for s, given in zip(SHARES, self._given, strict=True)]
         within = self._amplitudes.unsqueeze(-2) * torch.stack(left, dim=-1).clamp(min=0)
         between = self._mixed((self._corrections - self._mixed(self._corrections).unsqueeze(-1)).square())
         return torch.where(self._players, self._mixed(within) + between, 0.0).to(self._dtype)
@@ -301,7 +187,7 @@ class HypercubePosterior:
         signs = (members & self._players.unsqueeze(-2)).double() * 2 - 1
         coefficients = torch.cat([given.coefficients() for given in self._given], dim=-1)
         of_all = self._mixed(coefficients).unsqueeze(-1)
-        along = self._at_pairs.mT @ self._mixed(coefficients * coefficients.new_tensor(_SHARES)).unsqueeze(-1)
+        along = self._at_pairs.mT @ self._mixed(coefficients * coefficients.new_tensor(SHARES)).unsqueeze(-1)
         among = self._kernel.with_pairs(signs) @ of_all + self._size * (self._waves.at(signs) @ along)
         return (signs @ self._prior.unsqueeze(-1) + 2 * among).squeeze(-1)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_meta.estimators import HypercubePosterior, all_coalitions, plan_coalitions, shapley_values
-from captum_meta.estimators.hypercube import _conditioned
+from captum_meta.estimators.conditioning import conditioned
 from captum_meta.estimators.kernel_sampling import sampled_pairs
 from captum_meta.estimators.multi_index import MultiIndexWaves
 
@@ -214,7 +214,7 @@ def test_fewer_waves_than_pairs_are_taken_by_woodbury() -> None:
     among, residual, values, waves, of_waves = draw(30, 30), draw(30, 1), draw(30, 6), draw(30, 4), draw(4, 6)
     among = among @ among.T + torch.eye(30)
     padded = torch.nn.functional.pad(waves, (0, 40)), torch.nn.functional.pad(of_waves, (0, 0, 0, 40))
-    few, many = _conditioned(among, residual, values, waves, of_waves), _conditioned(among, residual, values, *padded)
+    few, many = conditioned(among, residual, values, waves, of_waves), conditioned(among, residual, values, *padded)
     other = draw(30, 1)
     for one, two in zip(few, many, strict=True):
         assert (two.inner is None) and (one.inner is None) == (one is few[0])
