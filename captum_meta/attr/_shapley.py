@@ -109,11 +109,11 @@ class ShapleyFrontend(Frontend):
         return Prediction.concatenate([prediction for prediction, _ in found]).attributions, torch.cat([b for _, b in found])
 
     def _shaped(
-        self, game: Game | MeanGame, values: Tensor, outputs: torch.Size, is_tuple: bool, by_input: bool = True
+        self, game: Game | MeanGame, values: Tensor, answers: tuple[int, ...], is_tuple: bool, by_input: bool = True
     ) -> Any:
-        """Attributions ``(N * K, M)`` as ``(N, *outputs, *features)``, for each input, or as ``(N, *outputs, groups)``."""
+        """Attributions ``(N * K, M)`` as ``(*answers, *features)``, for each input, or as ``(*answers, groups)``."""
         parts = self._elements(game, values) if by_input else (self._players(game, values).by_id(values),)
-        shaped = tuple(part.reshape(game.n_rows, *outputs, *part.shape[1:]) for part in parts)
+        shaped = tuple(part.reshape(*answers, *part.shape[1:]) for part in parts)
         return _captum.format_output(is_tuple and by_input, shaped)
 
     def _mean_game(self, inputs: Any, baselines: Any, background: Any, *arguments: Any) -> Game | MeanGame:

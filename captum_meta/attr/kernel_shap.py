@@ -105,6 +105,6 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         assert outputs is not None or len(values) == game.n_rows, (
             "The model has several outputs a row: pass target= to select one, or outputs='all' to explain all at once."
         )
-        shape = torch.Size() if outputs is None else game.output_shape
-        attributions = self._shaped(game, values, shape, is_tuple, return_input_shape)
-        return (attributions, bounds.reshape(game.n_rows, *shape)) if return_error_estimate else attributions
+        answers = (game.n_rows,) if outputs is None else game.answers
+        attributions = self._shaped(game, values, answers, is_tuple, return_input_shape)
+        return (attributions, bounds.reshape(answers)) if return_error_estimate else attributions

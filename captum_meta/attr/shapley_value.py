@@ -82,8 +82,9 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
             seed: of the coalitions sampled inside the border.
 
         Returns:
-            Attributions in the shapes of the inputs; ``(B, *outputs, *features)`` where no target selects one output. With
-            the estimates ``(B, *outputs)`` if asked for.
+            Attributions in the shapes of the inputs; ``(B, *outputs, *features)`` where no target selects one output, and
+            ``(*outputs, *features)`` where the model answers for the whole batch at once. With the estimates, one for each
+            row and output, if asked for.
         """
         is_tuple = _captum.is_tuple(inputs)
         max_rows = rows_at_once(perturbations_per_eval, count_examples(inputs, empty=ValueError))
@@ -103,8 +104,8 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
             values, bounds = self._predict_with_bounds(game, budgets, seed)
         else:
             values = self._predict(game, budgets, seed)
-        attributions = self._shaped(game, values, game.output_shape, is_tuple)
-        return (attributions, bounds.reshape(game.n_rows, *game.output_shape)) if return_error_estimate else attributions
+        attributions = self._shaped(game, values, game.answers, is_tuple)
+        return (attributions, bounds.reshape(game.answers)) if return_error_estimate else attributions
 
 
 def _as_exact_as_permutations(evidence: Evidence, attributions: Tensor, bounds: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Evaluation:
 
     Attributes:
         together: whether the caller's batch must be evaluated as a whole; None before the first evaluation.
-        one_number: whether the model gives one number for the whole batch, which is then one row.
+        aggregated: whether the model answers for the whole batch at once, which is then one row.
         coupled: whether a row's value depends on the other rows, as far as gradients have told.
         has_gradient: False where the model cannot be differentiated, as far as is known.
         output_shape: of one row's selected outputs, once there was one.
@@ -63,7 +63,7 @@ class Evaluation:
         self.max_gradient_rows = max_rows or min(self.max_rows, max(len(batch), _MAX_GRADIENT_ELEMENTS // elements))
         self.has_gradient = all(tensor.is_floating_point() for tensor in batch.inputs)
         self.together: bool | None = None
-        self.one_number = self.coupled = False
+        self.aggregated = self.coupled = False
         self.output_shape: torch.Size | None = None
         self._precision = 0.0
 
@@ -77,7 +77,7 @@ class Evaluation:
     @property
     def n_rows(self) -> int:
         """Rows that have a value of their own."""
-        return 1 if self.one_number else len(self.batch)
+        return 1 if self.aggregated else len(self.batch)
 
     def values(self, n_turns: int, place: Place, wanted: Tensor | None = None, label: str | None = None) -> Tensor:
         """f at the turns' points, ``(N, T, K)``; only where ``wanted (N, T)``, and 0 elsewhere."""
@@ -164,24 +164,24 @@ class Evaluation:
                 filled = (torch.zeros_like(p) if g is None else g for g, p in zip(gradients, leaves, strict=True))
                 columns.append(reduce(tuple(wide(gradient) for gradient in filled), rows))
         reduced = torch.stack(columns, dim=-1)
-        return (reduced.sum(0, keepdim=True) if self.one_number else reduced), output.detach()
+        return (reduced.sum(0, keepdim=True) if self.aggregated else reduced), output.detach()
 
     def _value(self, x: Tensors, rows: Tensor) -> tuple[Tensor, ...]:
         return (self._forward(x, rows),)
 
     def _forward(self, x: Tensors, rows: Tensor) -> Tensor:
-        """The selected outputs ``(R, K)`` of one call of the model; ``(1, 1)`` where it gives one number for the batch."""
+        """The selected outputs ``(R, K)`` of one call of the model; ``(1, K)`` where it answers for the batch."""
         output = self.batch.forward(x, rows)
         if output.dim() == 0 or len(output) != len(rows):
-            assert output.numel() == 1 and len(rows) == len(self.batch) and self.together is not False, (
+            assert len(rows) == len(self.batch) and self.together is not False, (
                 f"forward_func gave an output of shape {tuple(output.shape)} for {len(rows)} examples: it must give one "
-                "entry for each example in its first dimension, or one number for the whole batch."
+                "entry for each example in its first dimension, or answer for the whole batch whatever its size."
             )
             assert len(self.batch.players.mask) == 1 or len(rows) == 1, (
-                "forward_func gives one number for the whole batch, so feature_mask must have one row for all examples."
+                "forward_func answers for the whole batch at once, so feature_mask must have one row for all examples."
             )
-            self.one_number = self.together = True
-            output = output.reshape(1)
+            self.aggregated = self.together = True
+            output = output.unsqueeze(0)
         self._precision = torch.finfo(output.dtype).eps if output.is_floating_point() else 0.0
         self.output_shape = output.shape[1:]
         return wide(output).reshape(len(output), -1)
@@ -246,7 +246,7 @@ class Evaluation:
 
     def _check_coupling(self, place: Place, reduce: Reduce, gradients: Tensor) -> None:
         """Whether rows act on each other: then weights of the rows' f do not just multiply each row's own gradients."""
-        if self.one_number or len(self.batch) == 1 or self.coupled:
+        if self.aggregated or len(self.batch) == 1 or self.coupled:
             return
         everyone = self.batch.everyone
         weights = torch.linspace(1, 2, len(everyone), device=everyone.device)

@@ -18,8 +18,8 @@ from captum_meta.games.players import Players, Tensors, join
 class Game:
     """What may be asked of the explained model: its values at coalitions and along the path, and its gradients there.
 
-    A game has one row for each row of the inputs. Where the model gives one number for a whole batch, the batch is one
-    row, whose players are changed in all examples at once. Where it gives ``K`` outputs a row and no target selects one,
+    A game has one row for each row of the inputs. Where the model answers for a whole batch at once, the batch is one row,
+    whose players are changed in all examples at once. Where it gives ``K`` outputs a row and no target selects one,
     answers have ``K`` entries in their last dimension, and all of them come from the same evaluations.
 
     Args:
@@ -81,7 +81,7 @@ class Game:
 
     @property
     def n_rows(self) -> int:
-        """Rows of the game: examples, or 1 where the model gives one number for the whole batch."""
+        """Rows of the game: examples, or 1 where the model answers for the whole batch at once."""
         return self.evaluation.n_rows
 
     @property
@@ -98,6 +98,12 @@ class Game:
     def output_shape(self) -> torch.Size:
         """Of one row's selected outputs."""
         return self.evaluation.output_shape or torch.Size()
+
+    @property
+    def answers(self) -> tuple[int, ...]:
+        """The shape of what is explained: each row's outputs, or those of the whole batch."""
+        outputs = tuple(self.output_shape)
+        return outputs or (1,) if self.evaluation.aggregated else (self.n_rows, *outputs)
 
     @property
     def difference(self) -> Tensor:

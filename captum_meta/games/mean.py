@@ -72,6 +72,11 @@ class MeanGame:
         return self.game.players
 
     @property
+    def answers(self) -> tuple[int, ...]:
+        """The shape of what is explained: each row's outputs."""
+        return (self.n_rows, *self.output_shape)
+
+    @property
     def n_rows(self) -> int:
         """N, the number of examples."""
         return self.game.n_examples

@@ -13,14 +13,17 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     return kept.sum(dim) / mask.expand_as(values).sum(dim).clamp(min=1)
 
 
-def player_sizes(effects: Tensor, measured: Tensor, players: Tensor) -> Tensor:
-    """Mean absolute measured effect of each player, ``(*batch, M)``; the mean of the others for one that was not measured.
+def player_sizes(effects: Tensor, measured: Tensor, players: Tensor, unit: Tensor) -> Tensor:
+    """Mean absolute measured effect of each player, ``(*batch, M)``.
+
+    A player that was not measured is given the mean of the others, or ``unit (*batch,)`` where none was.
 
     Shapes: ``effects``, ``measured`` ``(*batch, M, C)``, ``players (*batch, M)`` bool.
     """
     known = measured & players.unsqueeze(-1)
     sizes, seen = masked_mean(effects.abs(), known), known.any(-1)
-    return torch.where(players & ~seen, masked_mean(sizes, seen).unsqueeze(-1), sizes)
+    usual = torch.where(seen.any(-1), masked_mean(sizes, seen), unit).unsqueeze(-1)
+    return torch.where(players & ~seen, usual, sizes)
 
 
 class PoolingBlock(nn.Module):

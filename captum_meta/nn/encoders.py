@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.nn.blocks import PoolingBlock, masked_mean, player_sizes
-from captum_meta.nn.explainer import Prior
+from captum_meta.nn.explainer import Prior, row_scale
 from captum_meta.types import SHAPLEY_CHANNELS, Evidence, State
 
 _INPUT_NUMBERS, _EVIDENCE_NUMBERS = 5, 2 * len(SHAPLEY_CHANNELS) + 1
@@ -151,7 +151,7 @@ class EvidenceEncoder(_PlayerEncoder):
 
 def effect_sizes(evidence: Evidence) -> Tensor:
     """Mean absolute measured effect of each player, ``(*batch, M)``, in units of the output."""
-    return player_sizes(evidence.effects, evidence.measured, evidence.players)
+    return player_sizes(evidence.effects, evidence.measured, evidence.players, row_scale(evidence))
 
 
 def input_statistics(evidence: Evidence) -> State:

@@ -96,9 +96,10 @@ def row_scale(evidence: Evidence) -> Tensor:
     squares = torch.where(measured, evidence.effects, 0.0).square().sum((-2, -1))
     rms = (squares / measured.sum((-2, -1)).clamp(min=1)).sqrt()
     scale = rms + evidence.total.abs() / evidence.n_players.clamp(min=1)
-    if evidence.coalitions is not None:
-        worths = torch.where(evidence.coalitions.measured, evidence.coalitions.worths, 0.0)
-        scale = torch.where(scale > 0, scale, worths.square().mean(-1).sqrt())
+    coalitions = evidence.coalitions
+    if coalitions is not None:
+        worths = torch.where(coalitions.measured, coalitions.worths, 0.0).square().sum(-1)
+        scale = torch.where(scale > 0, scale, (worths / coalitions.measured.sum(-1).clamp(min=1)).sqrt())
     return scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 

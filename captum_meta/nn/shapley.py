@@ -66,7 +66,7 @@ class ShapleyExplainer(Explainer):
         features = self._hidden(evidence, effects, measured, scale) if hidden is None else hidden
         mixture, rest = self.head(features).split([effects.shape[-1], 4], dim=-1)
         shift, spread, additive, rates = rest.unbind(-1)
-        size = _sizes(effects, measured, evidence)
+        size = player_sizes(effects, measured, evidence.players, torch.ones_like(scale))
         weights = mixture.masked_fill(~measured, -1e9).softmax(-1)
         answer = (weights * effects).sum(-1) + size * 2 * torch.tanh(shift)
         relative = (size / masked_mean(size, evidence.players).unsqueeze(-1).clamp(min=1e-6)).clamp(1e-2, 1e2)
@@ -87,7 +87,7 @@ class ShapleyExplainer(Explainer):
             return before
         if _is_complete(coalitions, evidence):
             return Prediction(_exact(coalitions, evidence.total), before.gap)
-        return Prediction(_refine(_posterior(prior, before.attributions, evidence), prior, evidence), before.gap)
+        return Prediction(_refine(_posterior(prior, before.attributions, evidence), prior, before, evidence), before.gap)
 
     def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor]:
         if _known_error(evidence) is not None:
@@ -114,7 +114,7 @@ class ShapleyExplainer(Explainer):
         before = super().complete(prior, evidence)
         posterior, answer = _posterior(prior, before.attributions, evidence), before
         if evidence.coalitions is not None:
-            answer = Prediction(_refine(posterior, prior, evidence), before.gap)
+            answer = Prediction(_refine(posterior, prior, before, evidence), before.gap)
         numbers = self.error_numbers(prior, evidence, answer.attributions, before.attributions, posterior)
         return answer, *numbers
 
@@ -154,15 +154,6 @@ def _scaled(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
     scale = row_scale(evidence)
     measured = evidence.measured & evidence.players.unsqueeze(-1)
     return torch.where(measured, evidence.effects / scale[..., None, None], 0.0), measured, scale
-
-
-def _sizes(effects: Tensor, measured: Tensor, evidence: Evidence) -> Tensor:
-    """Those of :func:`player_sizes`; 1 for players that only larger coalitions say to act, where no other has an effect."""
-    sizes = player_sizes(effects, measured, evidence.players)
-    if evidence.coalitions is None:
-        return sizes
-    alone = evidence.players & ~measured.any(-1) & ~sizes.any(-1, keepdim=True)
-    return torch.where(alone, 1.0, sizes)
 
 
 def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,22 +196,38 @@ def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: T
     head = shipped_error_head(attributions.device, attributions.dtype)
     estimate = head.log_bound(players, rows, evidence.players).exp()
     estimate = torch.where(attributions.any(-1), estimate, torch.inf)
-    coalitions = evidence.coalitions or _border(evidence)
-    pairs = coalitions.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
-    everything = 2.0 ** (evidence.n_players - 1) - 1
-    estimate = torch.where(pairs >= torch.minimum(evidence.n_players, everything), estimate, torch.nan)
-    return torch.where(pairs >= everything, 0.0, estimate)
+    pairs = _pairs(evidence.coalitions or _border(evidence))
+    estimate = torch.where(pairs >= torch.minimum(evidence.n_players, _all_pairs(evidence)), estimate, torch.nan)
+    return torch.where(pairs >= _all_pairs(evidence), 0.0, estimate)
 
 
-def _refine(posterior: HypercubePosterior, prior: Prior, evidence: Evidence) -> Tensor:
-    """Shapley values given all coalitions evaluated, but not all there are.
+def _pairs(coalitions: Coalitions) -> Tensor:
+    """How many pairs of a coalition and its complement are known of each row, ``(*batch,)``."""
+    return coalitions.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
+
+
+def _all_pairs(evidence: Evidence) -> Tensor:
+    """How many each row has."""
+    return 2.0 ** (evidence.n_players - 1) - 1
+
+
+def _knows_more(coalitions: Coalitions, evidence: Evidence) -> Tensor:
+    """Rows of which a coalition inside the border is known, or all of them, ``(*batch,)`` bool."""
+    sizes, n_players = coalitions.members.sum(-1), evidence.n_players.unsqueeze(-1)
+    inside = coalitions.measured & (sizes > 1) & (sizes < n_players - 1)
+    return inside.any(-1) | (_pairs(coalitions) >= _all_pairs(evidence))
+
+
+def _refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evidence: Evidence) -> Tensor:
+    """Shapley values given all coalitions evaluated, but not all there are; as ``before`` where only a border is known.
 
     What coalitions beyond the first 2,048 say differently from what these let expect is a game of its own, whose Shapley
     values KernelSHAP adds.
     """
     unit, coalitions = prior.scale.unsqueeze(-1), evidence.coalitions
     assert coalitions is not None
-    values = posterior.shapley_values() * unit
+    more = _knows_more(coalitions, evidence).unsqueeze(-1)
+    values = torch.where(more, posterior.shapley_values() * unit, before.attributions)
     if coalitions.members.shape[-2] <= _MAX_POSTERIOR:
         return values
     halves = coalitions.members[..., ::2, :].split(_MAX_POSTERIOR // 2, dim=-2)

@@ -193,3 +193,42 @@ def test_a_game_that_neither_gradients_nor_the_border_show_is_told_by_larger_coa
     assert float((some - wanted).square().sum() / wanted.square().sum()) < min(0.1, float(estimate))
     assert abs(float(some.sum())) < 1e-5
     assert torch.allclose(exact, wanted, atol=1e-6) and none == 0
+
+
+@pytest.mark.parametrize("budget", [3, 4, 6, 8])
+def test_a_row_with_few_players_changes_nothing_for_one_with_more(budget: int) -> None:
+    masks = torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2]])
+    attr = MetaKernelShap(smooth)
+    together, estimates = attr.attribute(X[:3], feature_mask=masks, n_samples=budget, return_error_estimate=True)
+    for row in range(3):
+        here = slice(row, row + 1)
+        alone, estimate = attr.attribute(X[here], feature_mask=masks[here], n_samples=budget, return_error_estimate=True)
+        assert torch.allclose(together[here], alone, atol=1e-5)
+        assert torch.allclose(estimates[here], estimate, rtol=1e-2, equal_nan=True)
+    assert estimates[1] == 0
+
+
+def test_players_that_act_in_pairs_only_are_explained_where_nothing_else_is_known() -> None:
+    """f(input) is f(baseline), and no player acts alone or on all others: only two of the four together do."""
+
+    def model(x: Tensor) -> Tensor:
+        first, second, third, fourth = (x.round() > 0.5).unbind(1)
+        return -(first & fourth & ~second & ~third).double()
+
+    x = 1 + 0.01 * torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    wanted = exact(model, x)
+    values = MetaKernelShap(model).attribute(x, n_samples=12)  # 2 of 14 are left out, others for other rows
+    seen = (values != 0).any(1)
+    assert seen.any() and error(values[seen], wanted[seen]) < 0.5 and values.sum(1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_outputs_of_the_whole_batch_take_the_place_of_its_rows(n_outputs: int) -> None:
+    def model(x: Tensor) -> Tensor:
+        return smooth(x).sum() * torch.arange(1.0, 1.0 + n_outputs)
+
+    values = MetaShapleyValueSampling(model).attribute(X[:2], n_samples=11)
+    wanted = exact_together(lambda x: smooth(x).sum().reshape(1), X[:2])
+    assert values.shape == (n_outputs, M)
+    for k in range(n_outputs):
+        assert error(values[k : k + 1], (k + 1) * wanted) < 1e-9
