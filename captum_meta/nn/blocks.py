@@ -16,13 +16,14 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
 def player_sizes(effects: Tensor, measured: Tensor, players: Tensor, unit: Tensor) -> Tensor:
     """Mean absolute measured effect of each player, ``(*batch, M)``.
 
-    A player that was not measured is given the mean of the others, or ``unit (*batch,)`` where none was.
+    A player that was not measured is given the mean of the others, or ``unit (*batch,)`` where no other has an effect.
 
     Shapes: ``effects``, ``measured`` ``(*batch, M, C)``, ``players (*batch, M)`` bool.
     """
     known = measured & players.unsqueeze(-1)
     sizes, seen = masked_mean(effects.abs(), known), known.any(-1)
-    usual = torch.where(seen.any(-1), masked_mean(sizes, seen), unit).unsqueeze(-1)
+    usual = masked_mean(sizes, seen)
+    usual = torch.where(usual > 0, usual, unit).unsqueeze(-1)
     return torch.where(players & ~seen, usual, sizes)
 
 
