@@ -114,7 +114,7 @@ class PathIntervals:
         energy = self.widths**2
         own = np.maximum(self.sum(energy * (jumps**2 + _RIDGE * squares)), _TINY)
         weights = self._of_jumps(energy * jumps) / own[self.sample.rows]
-        explained = self.sample.added(weights).double().square().sum(1).cpu().numpy()
+        explained = self.sample.squares(weights)
         total = np.maximum(self.sum(energy * squares), _TINY)
         return weights, np.clip(1 - np.nan_to_num(explained * own / total, nan=0.0), 0, 1)
 

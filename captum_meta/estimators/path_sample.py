@@ -44,8 +44,11 @@ class PathSample:
         What is not finite was not measured: effects are those of the nearest point that has them, else 0, and values of f
         lie between their neighbours.
         """
-        filled = _filled(effects, rows, points)
-        sums = filled.sum(1, dtype=torch.float64)
+        sums = effects.sum(1)
+        filled = effects
+        if not bool(sums.isfinite().all()):
+            filled = _filled(effects, rows, points)
+            sums = filled.sum(1)
         heights = _between(_numbers(values), rows, points, ends)
         return cls(rows, points, heights, _numbers(sums), np.arange(len(rows)), filled, ends)
 
@@ -77,12 +80,15 @@ class PathSample:
         """Effects times weights ``(P,)``, added up for each row, ``(N, M)``."""
         return self._mixed(self.rows, self.places, weights, len(self.ends))
 
+    def squares(self, weights: Floats) -> Floats:
+        """Sums over the players of the squares of :meth:`added`, ``(N,)``."""
+        return _squares(self.added(weights))
+
     def squared_jumps(self, first: Indices, second: Indices) -> Floats:
         """Squared distances of the effects at pairs of points, ``(I,)``."""
         pairs, ones = np.arange(len(first)), np.ones(len(first))
         both = np.concatenate([self.places[second], self.places[first]])
-        jumps = self._mixed(np.concatenate([pairs, pairs]), both, np.concatenate([ones, -ones]), len(first))
-        return _numbers(jumps.square().sum(1, dtype=torch.float64))
+        return _squares(self._mixed(np.concatenate([pairs, pairs]), both, np.concatenate([ones, -ones]), len(first)))
 
     def _mixed(self, into: Indices, places: Indices, weights: Floats, count: int) -> Tensor:
         index = torch.from_numpy(np.stack([into, places])).to(self.effects.device)
@@ -92,6 +98,10 @@ class PathSample:
             return torch.sparse.mm(matrix, self.effects)
 
 
+def _squares(values: Tensor) -> Floats:
+    return _numbers(torch.linalg.vector_norm(values, dim=1)) ** 2
+
+
 def _numbers(values: Tensor) -> Floats:
     numbers: Floats = values.detach().double().cpu().numpy()
     return numbers
@@ -99,8 +109,6 @@ def _numbers(values: Tensor) -> Floats:
 
 def _filled(effects: Tensor, rows: Indices, points: Floats) -> Tensor:
     finite = effects.isfinite()
-    if bool(finite.all()):
-        return effects
     filled = torch.where(finite, effects, 0.0)
     for place in (~finite).any(1).nonzero().flatten().tolist():
         beside = np.flatnonzero(rows == rows[place])

@@ -28,7 +28,7 @@ _CLOSE = 1.3
 """How far above what was aimed for a row's error may be in the end."""
 _ENOUGH = 1e-6
 """Relative squared error that is as good as none."""
-_AS_CAPTUM = 0.8
+_AS_CAPTUM = 0.9
 """Part of Captum's expected error at which a row stops."""
 _CANCELLED = 1e-3
 """Of the squared errors of intervals, what is left in their sum at the least: that more cancels is luck."""
@@ -80,7 +80,7 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
     path, sample = _first_round(game, difference, ends, min(FIRST, limit))
     intervals = PathIntervals(sample)
     weights, error = _polynomial(intervals)
-    size = sample.added(weights).double().square().sum(1).cpu().numpy()
+    size = sample.squares(weights)
     attributions, rows = torch.zeros_like(difference), np.arange(len(size))
     broken = np.logical_not(np.isfinite(sample.ends).all(1).reshape(-1))
     estimates, counts = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
@@ -116,7 +116,7 @@ def error_of(evidence: Evidence) -> Tensor:
     rows, points = np.repeat(np.arange(n_rows), count), evidence.points.double().flatten().cpu().numpy()
     sample = PathSample.of(rows, points, evidence.curve.flatten(), evidence.effects.mT.flatten(0, 1), ends)
     intervals = PathIntervals(sample)
-    size = sample.added(intervals.weights).double().square().sum(1).cpu().numpy()
+    size = sample.squares(intervals.weights)
     return torch.from_numpy(_relative(_SURE * intervals.error, size)).to(evidence.total)
 
 
