@@ -19,6 +19,7 @@ from captum_meta.learners import load_learner
 
 _FURTHER = {
     "adaptation": "adaptation",
+    "background": "background",
     "defaults": "default_calls",
     "estimates": "error_estimates",
     "gradient-shap": "gradient_shap",

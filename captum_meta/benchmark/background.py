@@ -1,0 +1,144 @@
+"""`captum-meta benchmark background`: Shapley values of the mean over background rows, at equal numbers of evaluations.
+
+A budget counts evaluations of pairs of a coalition and a background row, for each row explained; f of the row and of the
+background rows is known to all. Errors are against all pairs, over 8 rows, a mean over seeds.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from math import ceil
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Generator, Tensor
+
+from captum_meta.attr import MetaKernelShap
+from captum_meta.benchmark.background_models import BackgroundProblem, background_problems
+from captum_meta.benchmark.peers import seeded
+from captum_meta.functional import attribution_error
+
+_BUDGETS, _SEEDS = (16, 64, 256), 3
+Method = Callable[[BackgroundProblem, int, int], Tensor]
+
+
+def ours(problem: BackgroundProblem, budget: int, seed: int) -> Tensor:
+    """MetaKernelShap."""
+    attr = MetaKernelShap(problem.model, learner="zero-shot")
+    return attr.attribute(problem.inputs, background=problem.background, n_samples=budget, seed=seed)
+
+
+def mean_of_explanations(problem: BackgroundProblem, budget: int, seed: int) -> Tensor:
+    """MetaKernelShap against one background row at a time, with the border and a gradient three times for each."""
+    n_players = problem.inputs.shape[1]
+    count = min(max(1, budget // (2 * n_players + 9)), len(problem.background))
+    drawn = problem.background[torch.randperm(len(problem.background), generator=Generator().manual_seed(seed))[:count]]
+    attr = MetaKernelShap(problem.model, learner="zero-shot")
+    n_samples = max(2 * n_players, budget // count - 9)
+    found = [attr.attribute(problem.inputs, row.unsqueeze(0), n_samples=n_samples, seed=seed) for row in drawn]
+    return _completed(problem, torch.stack(found).mean(0))
+
+
+def permutations(problem: BackgroundProblem, budget: int, seed: int) -> Tensor:
+    """Antithetic pairs of permutations, each with a background row drawn at random; ends are free."""
+    n_players = problem.inputs.shape[1]
+    pairs, generator = max(1, budget // (2 * (n_players - 1))), Generator().manual_seed(seed)
+    found = []
+    for row in problem.inputs:
+        order = torch.rand(pairs, n_players, generator=generator).argsort(1)
+        behind = problem.background[torch.randint(len(problem.background), (pairs,), generator=generator)].unsqueeze(1)
+        total = torch.zeros(n_players)
+        for rank in (order.argsort(1), order.flip(1).argsort(1)):
+            members = rank.unsqueeze(1) < torch.arange(n_players + 1).reshape(1, -1, 1)
+            worths = problem.model(torch.where(members, row, behind).flatten(0, 1)).unflatten(0, (pairs, -1))
+            total += worths.diff(dim=1).gather(1, rank).sum(0) / (2 * pairs)
+        found.append(total)
+    return _completed(problem, torch.stack(found))
+
+
+def kernel_shap(problem: BackgroundProblem, budget: int, seed: int) -> Tensor:
+    """Coalitions with their complements, drawn by kernel mass, each pair with a background row drawn at random."""
+    n_players, generator = problem.inputs.shape[1], Generator().manual_seed(seed)
+    sizes = torch.arange(1, n_players)
+    found = []
+    for row in problem.inputs:
+        drawn = torch.multinomial(1.0 / (sizes * (n_players - sizes)), budget // 2, True, generator=generator)
+        order = torch.rand(budget // 2, n_players, generator=generator).argsort(1)
+        members = order.argsort(1) < sizes[drawn].unsqueeze(1)
+        behind = problem.background[torch.randint(len(problem.background), (budget // 2,), generator=generator)]
+        odd = problem.model(torch.where(members, row, behind)) - problem.model(torch.where(members, behind, row))
+        signs = members.double() * 2 - 1
+        gram = signs.T @ signs + 1e-9 * torch.eye(n_players)
+        ones = torch.ones(n_players, dtype=torch.float64)
+        free, direction = torch.linalg.solve(gram, torch.stack([signs.T @ odd.double(), ones], 1)).T
+        total = (problem.model(row.unsqueeze(0))[0] - problem.model(problem.background).mean()).double()
+        found.append(free + direction * (total - free.sum()) / direction.sum())
+    return torch.stack(found)
+
+
+def shap_kernel(problem: BackgroundProblem, coalitions: int, seed: int) -> Tensor:
+    """shap.KernelExplainer, which evaluates each coalition with all background rows."""
+    import shap
+
+    def model(rows: object) -> object:
+        return problem.model(torch.as_tensor(rows).float()).numpy()
+
+    with seeded(seed):
+        explainer = shap.KernelExplainer(model, problem.background.numpy())
+        values = explainer.shap_values(problem.inputs.numpy(), nsamples=coalitions, l1_reg=False, silent=True)
+    return torch.as_tensor(values)
+
+
+def _completed(problem: BackgroundProblem, values: Tensor) -> Tensor:
+    total = problem.model(problem.inputs) - problem.model(problem.background).mean()
+    return values + ((total - values.sum(1)) / values.shape[1]).unsqueeze(1)
+
+
+METHODS: dict[str, Method] = {
+    "MetaKernelShap": ours,
+    "permutations": permutations,
+    "paired KernelSHAP": kernel_shap,
+    "mean of explanations": mean_of_explanations,
+}
+
+
+def errors(problem: BackgroundProblem, method: Method, budget: int) -> float:
+    """Mean over the seeds."""
+    values = [method(problem, budget, seed) for seed in range(_SEEDS)]
+    return sum(float(attribution_error(value.double(), problem.values)) for value in values) / _SEEDS
+
+
+def shap_evaluations(problem: BackgroundProblem, error: float) -> int:
+    """Evaluations a row with which shap.KernelExplainer has at most this error; coalitions grow by a fifth at a time."""
+    n_players = problem.inputs.shape[1]
+    coalitions = n_players + 1
+    while coalitions < 2**n_players - 2 and errors(problem, shap_kernel, coalitions) > error:
+        coalitions = ceil(1.2 * coalitions)
+    return min(coalitions, 2**n_players - 2) * len(problem.background)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Background rows: errors at 16M, 64M and 256M evaluations, and the evaluations shap.KernelExplainer needs."""
+    ArgumentParser(prog="captum-meta benchmark background", description=main.__doc__).parse_args(arguments)
+    torch.set_num_threads(1)
+    table = Table(title="error against all pairs of coalitions and background rows")
+    for column in ("model", "evaluations", *METHODS, "ours / better of the sampled", "KernelExplainer evaluations / ours"):
+        table.add_column(column, justify="right")
+    made = background_problems()
+    for name in track(made, description="Background"):
+        problem = made[name]()
+        n_players = problem.inputs.shape[1]
+        for multiple in _BUDGETS:
+            budget = multiple * n_players
+            found = {label: errors(problem, method, budget) for label, method in METHODS.items()}
+            ratio = found["MetaKernelShap"] / min(found["permutations"], found["paired KernelSHAP"])
+            cells = [f"{error:.5f}" for error in found.values()]
+            theirs = "shap is not installed"
+            if find_spec("shap"):
+                theirs = f"{shap_evaluations(problem, found['MetaKernelShap']) / budget:.0f}"
+            table.add_row(name, f"{multiple}M", *cells, f"{ratio:.3f}", theirs)
+    Console(width=200).print(table)
