@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from captum_meta.learners import DeepKernelTransfer, SurrogateStacking
+from captum_meta.learners._caution import within
+from captum_meta.learners._places import coordinates, nearness
 from captum_meta.learners.surrogate import _left_out, _shares
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.types import Explanations
@@ -61,6 +63,31 @@ def test_each_row_is_judged_by_the_network_and_the_kernel_without_it(learner: Su
     assert torch.allclose(reach, state["relative reach"], rtol=1e-6)
 
 
+def test_networks_fade_with_the_distance_twice_as_fast_as_the_kernel(learner: SurrogateStacking) -> None:
+    task = explained_task(3, 0).to(dtype=torch.float64)
+    state, evidence = learner.adapt(task.support), task.query.evidence
+    zero_shot = learner.explainer.prior(evidence)
+    kernel = DeepKernelTransfer.prior(learner, state, evidence).attributions
+    near = nearness(coordinates(zero_shot, evidence, state), evidence.players, state)
+    assert (near < 0.9).any()
+    correction = kernel - zero_shot.attributions
+    for share, answer in zip(state["shares"][1:], learner._answers(learner._game(state, evidence), evidence), strict=True):
+        correction = correction + near**2 * share * (answer - kernel)
+    unit = zero_shot.scale.unsqueeze(-1)
+    expected = zero_shot.attributions + unit * within(correction / unit, state["relative reach"])
+    assert torch.allclose(learner.prior(state, evidence).attributions, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_networks_do_not_read_players_without_effect(learner: SurrogateStacking) -> None:
+    task = explained_task(1, 2 * N_PLAYERS, dead=2).to(dtype=torch.float64)
+    state, evidence = learner.adapt(task.support), task.query.evidence
+    assert evidence.elements is not None
+    moved = evidence.elements.clone()
+    moved[:, 2, :, 0] += 1.0
+    first, second = (learner.distilled_values(state, each) for each in (evidence, replace(evidence, elements=moved)))
+    assert torch.allclose(first, second, rtol=1e-9, atol=1e-12)
+
+
 def plainly(answers: Tensor, truth: Tensor, start: Tensor, caution: float) -> tuple[float, ...]:
     """The shares, by a loop over all of them."""
     best, most = (0.0, 0.0, 0.0), -float("inf")
@@ -87,8 +114,11 @@ def test_caution_takes_standard_errors_off_the_gains() -> None:
         answers = truth.unsqueeze(-1) + torch.tensor([1.0, 1.5, 1.0]) * noise * noise.abs()
         for caution, shares in found.items():
             shares.append(plainly(answers, truth, truth + 0.1, caution))
-            if caution >= 0:
-                assert _shares(answers, truth, truth + 0.1, caution).tolist() == pytest.approx(shares[-1])
+            for start in (truth + 0.1, truth + 1.5):  # even shares count by the zero-shot error
+                if caution >= 0:
+                    assert _shares(answers, truth, start, caution).tolist() == pytest.approx(
+                        plainly(answers, truth, start, caution)
+                    )
     assert found[0.0] != found[1.0] != found[-1.0]
     towards_the_kernel = [sum(share[0] for share in found[caution]) for caution in (1.0, 0.0, -1.0)]
     assert towards_the_kernel == sorted(towards_the_kernel, reverse=True)
