@@ -22,7 +22,7 @@ from captum_meta.types import Evidence
 
 _PERMUTATIONS = 25
 """Captum's default."""
-_BOUND_OVER_ERROR = 2
+_BOUND_OVER_ERROR = 4
 """Error bounds, which nine in ten rows stay below, over the errors to be expected."""
 _FIRST_ROUND = 4
 """Coalitions of each player that no row goes without."""
