@@ -32,7 +32,7 @@ class PathResult:
     Attributes:
         parts: in the shapes of the game's inputs.
         delta: ``(N,)``, their sum minus f(input) - f(baseline).
-        error: ``(N,)``, relative squared error that nine in ten rows stay below.
+        error: ``(N,)``, relative squared error that nine in ten rows stay below; NaN where it was not asked for.
     """
 
     parts: tuple[Tensor, ...]
@@ -51,7 +51,9 @@ class PathFrontend(Frontend):
     kind = "path"
     multiplies_by_inputs: bool
 
-    def _integrate(self, game: Game, n_steps: int | None, method: str, tolerance: float | None) -> PathResult:
+    def _integrate(
+        self, game: Game, n_steps: int | None, method: str, tolerance: float | None, estimated: bool
+    ) -> PathResult:
         """In rounds where the number of gradients is left to us, else from ``n_steps`` of them."""
         if tolerance is not None and method != "gausslegendre":
             raise ValueError(
@@ -66,9 +68,10 @@ class PathFrontend(Frontend):
             return self._as_captum(game, n_steps, method, evidence.total)
         weights = _weights(evidence, n_steps, method)
         values = self._explain(self._viewed(evidence, game), (n_steps, method)).attributions
+        error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not self.multiplies_by_inputs:
             values = _multipliers(values, (slopes * weights.unsqueeze(-2)).sum(-1), game)
-        return PathResult(of_inputs(values, game), values.sum(1) - evidence.total, error_of(evidence))
+        return PathResult(of_inputs(values, game), values.sum(1) - evidence.total, error)
 
     def _as_captum(self, game: Game, n_steps: int, method: str, total: Tensor) -> PathResult:
         """Captum's own quadrature, where all rows must be at the same point of their paths, and may act on each other."""

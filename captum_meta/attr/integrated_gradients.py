@@ -88,6 +88,6 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
         formatted, starts = _captum.format_input_baseline(inputs, baselines)
         _captum.validate_input(formatted, starts, n_steps or MOST, method)
         game = self._game(inputs, baselines, target, additional_forward_args, None, internal_batch_size)
-        found = self._integrate(game, n_steps, method, tolerance)
+        found = self._integrate(game, n_steps, method, tolerance, return_error_estimate)
         attributions = _captum.format_output(is_tuple, found.parts)
         return found.returned(attributions, return_convergence_delta, return_error_estimate)

@@ -92,7 +92,7 @@ class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
         _captum.validate_input(formatted, starts, n_steps or MOST, method)
         model = LayerModel(self._model, self._layers, attribute_to_layer_input)
         game = self._layer_game(model, inputs, baselines, target, additional_forward_args, internal_batch_size)
-        found = self._integrate(game, n_steps, method, tolerance)
+        found = self._integrate(game, n_steps, method, tolerance, return_error_estimate)
         rest = iter(found.parts)
         outputs = [tuple(next(rest) for _ in range(count)) for count in model.counts]
         attributions: Values = _captum.format_outputs(isinstance(self.layer, list), outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +95,9 @@ class PathSample:
         index = torch.from_numpy(np.stack([into, places])).to(self.effects.device)
         numbers = torch.from_numpy(weights).to(self.effects)
         matrix = torch.sparse_coo_tensor(index, numbers, (count, len(self.effects)), check_invariants=False)
-        with torch.autocast(self.effects.device.type, enabled=False):
+        device = self.effects.device.type
+        known = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if known else nullcontext():
             return torch.sparse.mm(matrix, self.effects)
 
 
