@@ -103,7 +103,8 @@ def draw(front_end: str, number: int, kinds: tuple[str, ...] | None = None) -> C
         arguments["baselines"] = baselines
     if dice.chance(0.3):
         arguments["additional_forward_args"] = _extra(dice, n_rows)
-    groups, mask = _mask(dice, dice.pick(*MASKS) if shapley else "none", inputs)
+    masks = MASKS[:5] if kind == "coupled" else MASKS  # there players act on rows that do not have them
+    groups, mask = _mask(dice, dice.pick(*masks) if shapley else "none", inputs)
     if mask is not None:
         arguments["feature_mask"] = mask
     n_players = int(groups.max()) + 1
