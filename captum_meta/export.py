@@ -32,7 +32,7 @@ def to_shap(
     """Attributions as a ``shap.Explanation``, for shap's beeswarm, waterfall, bar, scatter and force plots.
 
     Args:
-        attributions: ``(N, *features)``, or ``(N, M)`` values of the groups of a feature mask.
+        attributions: ``(N, *features)``, or values of a feature mask's groups, ``(N, M)`` or in the columns of their ids.
         inputs: what was explained, ``(N, *features)``; a group is shown with the mean of its inputs.
         base_values: the output at the baselines, one number or ``(N,)``; attributions are added to it.
         feature_names: M names, in the order of the features (of the groups' ids, with a mask).
@@ -99,8 +99,8 @@ def _columns(
     shapes = tuple(part.shape for part in format_tensor_into_tuples(inputs))
     if tuple(part.shape for part in parts) == shapes:
         values = _by_player(attributions, players)
-    elif len(parts) == 1 and parts[0].shape == (shapes[0][0], players.count):
-        values = parts[0].detach().double().cpu()
+    elif len(parts) == 1 and tuple(parts[0].shape) in {(shapes[0][0], n) for n in (players.count, players.width)}:
+        values = players.from_ids(parts[0].detach()).double().cpu()
     else:
         raise ValueError(
             f"attributions have shapes {[tuple(part.shape) for part in parts]}: pass them in the inputs' shapes "

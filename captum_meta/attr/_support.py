@@ -53,8 +53,7 @@ def player_attributions(attributions: Any, game: Game) -> Tensor:
         size = game.players.collect(ones).clamp(min=1)
         values = game.players.collect(tuple(part.detach() for part in given)) / size
     else:
-        by_id = game.players.by_id(torch.zeros(game.n_rows, count, device=game.device)).shape[1]
-        assert shapes in (((game.n_rows, count),), ((game.n_rows, by_id),)), (
+        assert shapes in (((game.n_rows, count),), ((game.n_rows, game.players.width),)), (
             f"attributions have the shapes {shapes}: pass them in the shapes of the inputs, {expected}, or as "
             f"({game.n_rows}, {count}), one value for each player."
         )

@@ -139,7 +139,8 @@ class HypercubePosterior:
         self._amplitudes = torch.stack([given.surprise for given in self._given], dim=-1) / n_pairs
         volumes = torch.stack([given.log_volume() for given in self._given], dim=-1)
         evidence = -0.5 * n_pairs * self._amplitudes.clamp(min=_TINY).log() - volumes
-        self._weights = (_TEMPER * evidence + evidence.new_tensor(_LOG_PRIOR)).softmax(-1)
+        prior = torch.tensor(_LOG_PRIOR, dtype=evidence.dtype, device=evidence.device)
+        self._weights = (_TEMPER * evidence + prior).softmax(-1)
 
     def shapley_values(self) -> Tensor:
         """``(*batch, M)`` in the units and dtype of ``differences``; they sum to ``total`` up to rounding; 0 for padding."""

@@ -119,7 +119,12 @@ class Players:
         if self.ids is None:
             return values
         ids = torch.where(self.mask, self.ids, 0).expand(values.shape)
-        return values.new_zeros(len(values), int(ids.max()) + 1).scatter_add(1, ids, torch.where(self.mask, values, 0.0))
+        return values.new_zeros(len(values), self.width).scatter_add(1, ids, torch.where(self.mask, values, 0.0))
+
+    @property
+    def width(self) -> int:
+        """Columns of :meth:`by_id`."""
+        return self.count if self.ids is None else int(torch.where(self.mask, self.ids, 0).max()) + 1
 
     def from_ids(self, values: Tensor) -> Tensor:
         """Values of players ``(R, M)`` from those in the columns of their ids, or as they are if these are as many."""

@@ -90,16 +90,17 @@ class Explainer(nn.Module, ABC):
 def row_scale(evidence: Evidence) -> Tensor:
     """Root mean square of the measured effects plus |f(input) - f(baseline)| / M, ``(*batch,)``; at least tiny.
 
-    Where both are 0, it is the root mean square of the coalitions' worths.
+    Where both are 0, it is the root mean square of the coalitions' worths, or the largest change of f along the path.
     """
     measured = evidence.measured & evidence.players.unsqueeze(-1)
     squares = torch.where(measured, evidence.effects, 0.0).square().sum((-2, -1))
     rms = (squares / measured.sum((-2, -1)).clamp(min=1)).sqrt()
     scale = rms + evidence.total.abs() / evidence.n_players.clamp(min=1)
-    coalitions = evidence.coalitions
+    coalitions, otherwise = evidence.coalitions, evidence.curve.abs().amax(-1)
     if coalitions is not None:
         worths = torch.where(coalitions.measured, coalitions.worths, 0.0).square().sum(-1)
-        scale = torch.where(scale > 0, scale, (worths / coalitions.measured.sum(-1).clamp(min=1)).sqrt())
+        otherwise = (worths / coalitions.measured.sum(-1).clamp(min=1)).sqrt()
+    scale = torch.where(scale > 0, scale, otherwise)
     return scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 

@@ -91,7 +91,7 @@ def test_unknown_methods_are_refused(tmp_path: Path) -> None:
     [
         (["--methods", "Nonsense"], "There are no methods ['Nonsense']: pass some of ['MetaKernelShap, zero-shot'"),
         (["--learners", "nonsense"], "There is no learner 'nonsense' for shapley attributions: pass one of ["),
-        (["nonsense"], "there is no comparison 'nonsense': pass one of adaptation, defaults,"),
+        (["nonsense"], "there is no comparison 'nonsense': pass one of adaptation,"),
         (["adaptation", "--learners", "nonsense"], "There are no learners ['nonsense']: pass some of ['deep-kernel',"),
         (["optimizers", "--learner", "nonsense"], "There is no learner 'nonsense' for shapley attributions: pass one of ["),
     ],
