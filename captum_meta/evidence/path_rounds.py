@@ -28,7 +28,7 @@ _CLOSE = 1.3
 """How far above what was aimed for a row's error may be in the end."""
 _ENOUGH = 1e-6
 """Relative squared error that is as good as none."""
-_AS_CAPTUM = 0.9
+_AS_CAPTUM = 0.6
 """Part of Captum's expected error at which a row stops."""
 _CANCELLED = 1e-3
 """Of the squared errors of intervals, what is left in their sum at the least: that more cancels is luck."""
