@@ -17,8 +17,11 @@ from captum_meta.attr._draws import Draws, samples_of
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._path import real
 from captum_meta.evidence import Game
+from captum_meta.nn.explainer import gap_shares
 from captum_meta.types import Evidence
 
+_LEARNED_PLAYERS = 512
+"""Of more players the explainer takes longer than the model, and gains little on sharing the gap by size."""
 _DRAWS, _MOST_DRAWS = 5, 320
 _NEXT = 100_003
 """Between the seeds of rounds."""
@@ -122,9 +125,14 @@ class MetaGradientShap(Frontend, GradientShap):
 
     def _answer(self, draws: Draws) -> Tensor:
         """Attributions ``(R, M)``."""
-        if self.multiplies_by_inputs:
-            return self._explain(draws.evidence(), draws.n_samples).attributions
-        return draws.average_gradient()
+        if not self.multiplies_by_inputs:
+            return draws.average_gradient()
+        evidence = draws.evidence()
+        if evidence.players.shape[-1] > _LEARNED_PLAYERS:
+            values = evidence.effects.squeeze(-1)
+            gap = (evidence.total - values.sum(1)).unsqueeze(1)
+            return values + gap * gap_shares(values.abs(), evidence.players)
+        return self._explain(evidence, draws.n_samples).attributions
 
     def _draws(self, inputs: Any, baselines: Any, stdevs: Any, target: Any, extra: Any, n_samples: int, seed: int) -> Draws:
         count_examples(inputs)

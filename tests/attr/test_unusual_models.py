@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaKernelShap, MetaShapleyValueSampling
+from captum_meta.attr import MetaGradientShap, MetaKernelShap, MetaShapleyValueSampling
 from captum_meta.estimators import all_coalitions, shapley_values
 
 M = 6
@@ -232,3 +232,10 @@ def test_outputs_of_the_whole_batch_take_the_place_of_its_rows(n_outputs: int) -
     assert values.shape == (n_outputs, M)
     for k in range(n_outputs):
         assert error(values[k : k + 1], (k + 1) * wanted) < 1e-9
+
+
+def test_gradient_shap_of_very_many_players_completes_without_its_network() -> None:
+    x, baselines = torch.randn(2, 600), torch.randn(3, 600)
+    values = MetaGradientShap(lambda x: (x / 20).square().sum(1).tanh()).attribute(x, baselines, n_samples=300)
+    change = [(x / 20).square().sum(1).tanh() - (b / 20).square().sum().tanh() for b in baselines]
+    assert torch.allclose(values.sum(1), torch.stack(change).mean(0), atol=0.02)
