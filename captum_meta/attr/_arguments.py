@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import signature
@@ -16,6 +15,7 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 
 from captum_meta._model import module_of
+from captum_meta._warnings import warn
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -231,10 +231,9 @@ def _warn_of_train_mode(front_end: Any) -> None:
     if found:
         front_end._warned_of_train_mode = True
         part, what = found[0]
-        warnings.warn(
+        warn(
             f"The model is in train mode, in which its {type(part).__name__} {what}: it is explained in this mode. "
-            "Call model.eval() first, unless you mean that.",
-            stacklevel=4,
+            "Call model.eval() first, unless you mean that."
         )
 
 

@@ -84,9 +84,8 @@ class PathFrontend(Frontend):
         return PathResult(of_inputs(values, game), values.sum(1) - total, torch.full_like(total, torch.nan))
 
     def _in_rounds(self, game: Game, limit: int, tolerance: float | None) -> PathResult:
-        ends = game.at(
-            torch.tensor([1.0, 0.0])
-        )  # the input first, as rows that act on each other are found where they differ
+        # The input comes first: rows that act on each other are found where they differ.
+        ends = game.at(torch.tensor([1.0, 0.0]))
         check_output(game, ends)
         ends = ends.squeeze(-1).flip(1).double()
         if game.together:
@@ -102,9 +101,8 @@ class PathFrontend(Frontend):
         found = integrate_in_rounds(game, torch.where(missing, 0.0, difference), ends, limit, tolerance)
         values = found.attributions
         gap = (total - values.sum(1, dtype=torch.float64)).to(values)
-        values = values + gap_shares(
-            torch.where(missing.any(1, keepdim=True), missing, values.abs()), game.mask
-        ) * gap.unsqueeze(1)
+        weights = torch.where(missing.any(1, keepdim=True), missing, values.abs())
+        values = values + gap_shares(weights, game.mask) * gap.unsqueeze(1)
         if not self.multiplies_by_inputs:
             values = values / difference
         return PathResult(of_inputs(values, game), values.sum(1) - total.to(values), found.error.to(values))

@@ -15,16 +15,16 @@ from captum.attr import GradientShap, IntegratedGradients, KernelShap, ShapleyVa
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
 from captum_meta.benchmark.default_nets import NETS, Trained, trained
 from captum_meta.benchmark.peers import seeded
+from captum_meta.benchmark.problem import Counted
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game
 from captum_meta.functional import attribution_error
 
-_GRADIENT = 3
 _STEPS, _DRAWS, _AT_ONCE = 3000, 2000, 4096
 _TIMED, _RUNS = 5, 4
 _EQUAL = 1e-6
@@ -64,19 +64,6 @@ class Outcome:
         """Our error over Captum's."""
         ours, theirs = (max(error, _EQUAL) for error in self.errors)
         return ours / theirs
-
-
-class Counting(nn.Module):
-    """A model that counts the rows that it evaluates, those to be differentiated three times."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.count = model, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.count += len(x) * (_GRADIENT if x.requires_grad and torch.is_grad_enabled() else 1)
-        output: Tensor = self.model(x)
-        return output
 
 
 def _paths(problem: Trained) -> dict[str, Any]:
@@ -121,7 +108,7 @@ DEFAULTS = {
 def compare_defaults(name: str, probabilities: bool, method: str, timed: int = _TIMED) -> Outcome:
     """Default calls of a front end and of its namesake on one of the :data:`~captum_meta.benchmark.default_nets.NETS`."""
     problem, default = trained(name, probabilities), DEFAULTS[method]
-    model = Counting(problem.model)
+    model = Counted(problem.model)
     arguments, right = default.arguments(problem), default.reference(problem)
     errors, evaluations, seconds = [], [], []
     with warnings.catch_warnings():
@@ -129,11 +116,11 @@ def compare_defaults(name: str, probabilities: bool, method: str, timed: int = _
         calls = [make(model) for make in (default.ours, default.theirs)]
         runs = range(_RUNS if default.sampled else 1)
         for call in calls:
-            model.count, found = 0, []
+            model.evaluations, found = 0, []
             for run in runs:
                 with seeded(run):
                     found.append(attribution_error(_answer(call, arguments, run), right))
-            evaluations.append(model.count / len(runs) / len(right))
+            evaluations.append(model.evaluations / len(runs) / len(right))
             errors.append(float(torch.stack(found).mean()))
         times: list[list[float]] = [[], []]
         for run in range(timed):
