@@ -28,6 +28,7 @@ _FURTHER = {
     "optimizers": "optimizers",
     "online": "online",
     "overhead": "overhead",
+    "speed": "speed",
     "step": "step",
     "training": "training",
 }

@@ -51,10 +51,10 @@ def measure(way: str, steps: int) -> Peak:
     torch.set_num_threads(1)
     tasks = random_tasks()[:TASKS]
     _learner(way, 2).loss(tasks).backward()
-    before, start = _peak_megabytes(), process_time()
+    before, start = peak_megabytes(), process_time()
     learner = _learner(way, steps)
     learner.loss(tasks).backward()
-    peak = Peak(way, steps, _peak_megabytes() - before, process_time() - start)
+    peak = Peak(way, steps, peak_megabytes() - before, process_time() - start)
     if way != "reversible":
         return peak
     kept = kept_bits(next(iter(learner.fit(tasks.support).values())))
@@ -94,6 +94,7 @@ def _learner(way: str, steps: int) -> MomentumMAML:
     return MomentumMAML(explainer, ("*",), steps, 1e-4, MOMENTUM, WAYS[way]())
 
 
-def _peak_megabytes() -> float:
+def peak_megabytes() -> float:
+    """The most resident memory that this process has had so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

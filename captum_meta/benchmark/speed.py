@@ -1,0 +1,66 @@
+"""`captum-meta benchmark speed`: CPU seconds and memory of our calls beside Captum's, or the model's own evaluations."""
+
+from __future__ import annotations
+
+import warnings
+from argparse import ArgumentParser
+from collections.abc import Iterable, Sequence
+from math import isnan
+from multiprocessing import get_context
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from captum_meta.benchmark.memory import peak_megabytes
+from captum_meta.benchmark.speed_cases import SECTIONS, STEPS, path_calls
+from captum_meta.benchmark.speed_nets import PATHS, path_case
+from captum_meta.benchmark.timing import Timing
+
+_MOST_MEMORY = 1.3
+
+
+def peak(name: str, which: int) -> float:
+    """Peak resident megabytes of our (0) or Captum's (1) Integrated Gradients. To be called in a process of its own."""
+    torch.set_num_threads(1)
+    path_calls(path_case(name), STEPS, STEPS)[which]()
+    return peak_megabytes()
+
+
+def table(title: str, unit: str, timings: Iterable[Timing]) -> Table:
+    """What was measured, and what it should be at most."""
+    shown = Table(title=title)
+    for column in ("", f"ours, {unit}", f"other, {unit}", "ratio", "at most"):
+        shown.add_column(column, justify="right" if column else "left")
+    for timing in timings:
+        numbers = [timing.ours, timing.theirs]
+        cells = ["" if isnan(number) else f"{number:.4g}" for number in numbers]
+        shown.add_row(timing.name, *cells, f"{timing.ratio:.3g}", f"{timing.most:g}")
+    return shown
+
+
+def main(arguments: Sequence[str]) -> None:
+    """CPU seconds of our calls beside others: one thread, medians of calls in turn."""
+    parser = ArgumentParser(prog="captum-meta benchmark speed", description=main.__doc__)
+    parser.add_argument("--sections", nargs="*", choices=list(SECTIONS), default=list(SECTIONS), help="by default all")
+    parser.add_argument("--runs", type=int, default=5, help="of each call")
+    parser.add_argument("--memory", action="store_true", help="also peak memory of Integrated Gradients, a process for each")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    console = Console(width=120)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in options.sections:
+            section = SECTIONS[name]
+            console.print(table(str(section.__doc__), "s", section(options.runs)))
+    if options.memory:
+        console.print(table(f"Integrated Gradients, {STEPS} steps", "MB", _peaks()))
+
+
+def _peaks() -> list[Timing]:
+    found = []
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        for name in PATHS:
+            ours, theirs = (processes.apply(peak, (name, which)) for which in (0, 1))
+            found.append(Timing(name, ours, theirs, ours / theirs, _MOST_MEMORY))
+    return found

@@ -1,0 +1,59 @@
+"""CPU seconds of calls that are compared: in turn, in one process, by their medians."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from time import process_time
+from typing import Any
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Our call, and what it is measured against.
+
+    Attributes:
+        most: the most that our seconds over theirs should be; in seconds where there is no other call.
+        theirs: None where there is no other call.
+    """
+
+    name: str
+    most: float
+    ours: Call
+    theirs: Call | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians of CPU seconds, and the median of the ratios of calls that ran one after the other.
+
+    Attributes:
+        theirs: NaN where there was no other call; ``ratio`` is then the seconds.
+    """
+
+    name: str
+    ours: float
+    theirs: float
+    ratio: float
+    most: float
+
+
+def timed(comparison: Comparison, runs: int) -> Timing:
+    """Both calls in turn, so many times, after one of each that does not count."""
+    calls = [call for call in (comparison.ours, comparison.theirs) if call is not None]
+    taken = [[seconds(call) for call in calls] for _ in range(runs + 1)][1:]
+    ours = median(some[0] for some in taken)
+    if comparison.theirs is None:
+        return Timing(comparison.name, ours, float("nan"), ours, comparison.most)
+    ratio = median(some[0] / some[1] for some in taken)
+    return Timing(comparison.name, ours, median(some[1] for some in taken), ratio, comparison.most)
+
+
+def seconds(call: Call) -> float:
+    """CPU seconds of this process in one call."""
+    start = process_time()
+    call()
+    return process_time() - start
