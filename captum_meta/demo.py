@@ -178,21 +178,25 @@ def _figures(
     console: Console,
 ) -> None:
     try:
-        from captum_meta.benchmark.figures import attributions_of_one_row, error_against_cost
+        from captum_meta.visualization import bars, error_against_cost
     except ImportError:
         console.print("No figures: install matplotlib with `pip install 'captum-meta[plots]'`.")
         return
     folder.mkdir(parents=True, exist_ok=True)
     shap = [result for result in results if "Kernel" in result.method]
     curves = {m: [(r.evaluations, r.error) for r in shap if r.method == m] for m in dict.fromkeys(r.method for r in shap)}
-    error_against_cost({"Shapley values of a breast-cancer classifier": curves}, folder / "error_against_cost.png")
     row = {
         "long reference": reference[0],
-        "MetaKernelShap, 69 evaluations": explained["MetaKernelShap", 69][0],
-        "Captum KernelShap, 69 evaluations": explained["Captum KernelShap", 69][0],
+        "MetaKernelShap, 129 evaluations": explained["MetaKernelShap", 129][0],
+        "Captum KernelShap, 129 evaluations": explained["Captum KernelShap", 129][0],
     }
-    attributions_of_one_row(row, names, folder / "attributions_of_one_row.png")
-    console.print(f"Figures: {folder}/error_against_cost.png and {folder}/attributions_of_one_row.png")
+    figures = {
+        "error_against_cost.png": error_against_cost(curves, "Shapley values of a breast-cancer classifier"),
+        "attributions_of_one_row.png": bars(row, names),
+    }
+    for file, figure in figures.items():
+        figure.savefig(folder / file, dpi=150)
+        console.print(f"Figure: {folder / file}")
 
 
 def main(arguments: Sequence[str]) -> None:

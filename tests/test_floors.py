@@ -28,12 +28,13 @@ FLOORS = {
     "attr": 3,
     "training": 3,
     "export": 3,
+    "visualization": 3,
     "cli": 4,
     "demo": 4,
     "benchmark": 4,
 }
 SAME_FLOOR = {("tasks", "evidence"), ("nn", "estimators"), ("nn", "losses"), ("cli", "demo"), ("cli", "benchmark")}
-SAME_FLOOR |= {("demo", "benchmark"), ("attr", "export"), ("benchmark", "demo")}
+SAME_FLOOR |= {("demo", "benchmark"), ("attr", "export"), ("visualization", "export"), ("benchmark", "demo")}
 
 
 def room(path: Path) -> str:

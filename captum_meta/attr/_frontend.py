@@ -87,7 +87,7 @@ class Frontend:
             show_progress: show how many rows have been explained.
 
         Beside the explanations, the support rows are measured as queries are; learners that model the explained model, such
-        as the default of the Shapley methods, are given coalitions of it for 16 evaluations a player, a gradient counted as
+        as the default of the Shapley methods, are given coalitions for 16 evaluations per player, a gradient counted as
         three, of rows with up to 64 players.
 
         Returns:

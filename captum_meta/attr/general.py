@@ -65,7 +65,7 @@ class MetaAttribution(Frontend, Attribution):
         *,
         n_samples: int | None = None,
     ) -> TensorOrTupleOfTensorsGeneric:
-        """Predict the teacher's attributions; ``n_samples`` coalitions a row are evaluated, by default 2M if M <= 256.
+        """Predict the teacher's attributions; ``n_samples`` coalitions per row are evaluated, by default 2M if M <= 256.
 
         Raises:
             RuntimeError: before the first :meth:`adapt`.

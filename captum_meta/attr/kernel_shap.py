@@ -103,7 +103,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         else:
             values = self._predict(game, n_samples, seed)
         assert outputs is not None or len(values) == game.n_rows, (
-            "The model has several outputs a row: pass target= to select one, or outputs='all' to explain all at once."
+            "The model has several outputs per row: pass target= to select one, or outputs='all' to explain all at once."
         )
         answers = (game.n_rows,) if outputs is None else game.answers
         attributions = self._shaped(game, values, answers, is_tuple, return_input_shape)

@@ -35,7 +35,7 @@ class MetaShapExplainer:
 
     Args:
         model: a ``torch.nn.Module``, called with tensors; or a function, called with NumPy arrays such as scikit-learn's
-            ``predict_proba``, or with tensors where the background is a tensor. One entry or one row of outputs a row.
+            ``predict_proba``, or with tensors where the background is a tensor. One entry or one row of outputs per row.
         background: ``(K, M)``, a DataFrame, array or tensor, or what ``shap.kmeans`` gives.
         link: "identity" or "logit".
         feature_names: M names; by default the columns of a DataFrame.
@@ -144,7 +144,7 @@ class MetaShapExplainer:
         return MeanGame(self._forward, rows, self.background, Outputs(), weights=self._weights)
 
     def _start(self, game: MeanGame) -> np.ndarray:
-        """The expected value; one number where the model gives one entry a row."""
+        """The expected value; one number where the model gives one entry per row."""
         _, nobody = game.ends()
         mean = game.weights @ nobody[0].double()
         link = _LINKS[self.link]

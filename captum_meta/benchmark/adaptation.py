@@ -64,7 +64,7 @@ class Adapted:
     Attributes:
         problem, family, learner: what was explained, by what.
         rows: explained rows adapted to.
-        budget: coalitions a row, ``"none"`` or ``"2M"``, beside three gradients.
+        budget: coalitions per row, ``"none"`` or ``"2M"``, beside three gradients.
         support: where the rows come from: ``"same"``, ``"other half"`` of the inputs, ``"other model"`` on the same data.
         error: relative squared error over the query rows.
         before: that of the zero-shot explainer on the same rows.
@@ -178,7 +178,7 @@ def table(results: Sequence[Adapted], budget: str) -> Table:
     """Median / mean error by family, and how many models are worse than zero-shot by more than 10 %, or better."""
     some = [r for r in results if r.budget == budget]
     families = list(dict.fromkeys(family_group(r) for r in some))  # type: ignore[arg-type]
-    shown = Table(title=f"Errors after adaptation, median / mean; coalitions a row: {budget}")
+    shown = Table(title=f"Errors after adaptation, median / mean; coalitions per row: {budget}")
     for column in ("support", "rows", "learner", *families, "worse", "better"):
         shown.add_column(column, justify="left" if column in ("support", "learner") else "right")
     places = [(SAME, k) for k in ROWS] + [(SHIFTED, _ELSEWHERE), (OTHER, _ELSEWHERE)]
@@ -198,7 +198,7 @@ def table(results: Sequence[Adapted], budget: str) -> Table:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Adapt learners to 4, 16 and 64 explained rows of the held-out models, with 2M coalitions a row and with none."""
+    """Adapt learners to 4, 16 and 64 explained rows of the held-out models, with 2M coalitions per row and with none."""
     parser = ArgumentParser(prog="captum-meta benchmark adaptation", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="a few problems of every family")
     parser.add_argument("--learners", nargs="*", default=(), help="all shipped ones and the peers by default")

@@ -112,7 +112,7 @@ def errors(problem: BackgroundProblem, method: Method, budget: int) -> float:
 
 
 def shap_evaluations(problem: BackgroundProblem, error: float) -> int:
-    """Evaluations a row with which shap.KernelExplainer has at most this error, to three tenths."""
+    """Evaluations per row with which shap.KernelExplainer has at most this error, to three tenths."""
     n_players = problem.inputs.shape[1]
     coalitions = n_players + 1
     while coalitions < 2**n_players - 2:

@@ -69,11 +69,11 @@ def main(arguments: Sequence[str]) -> None:
     for path in options.export:
         write(summaries, path)
         console.print(f"Summaries: {path}")
-    if options.figure is not None:
-        from captum_meta.benchmark.figures import error_against_cost
+    if options.figures is not None:
+        from captum_meta.benchmark.figures import family_figures
 
-        error_against_cost(curves(summarise(results, options.kind, family_group)), options.figure)
-        console.print(f"Figure: {options.figure}")
+        for path in family_figures(curves(summarise(results, options.kind, family_group)), options.figures):
+            console.print(f"Figure: {path}")
 
 
 def _parser() -> ArgumentParser:
@@ -95,5 +95,5 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--output", type=Path, default=None, help="JSON lines; a run is taken up where it stopped")
     parser.add_argument("--export", type=Path, nargs="*", default=[], help="summaries as .csv or .json files")
-    parser.add_argument("--figure", type=Path, default=None, help="error against cost, as an image")
+    parser.add_argument("--figures", type=Path, default=None, help="a folder: error against cost, a picture per family")
     return parser

@@ -1,4 +1,4 @@
-"""Methods under comparison: a problem and a number of evaluations a row in, attributions ``(B, M)`` out.
+"""Methods under comparison: a problem and a number of evaluations per row in, attributions ``(B, M)`` out.
 
 The budget is counted alike for all: a forward is 1, a gradient is 3. Captum's KernelShap and the approximators of shapiq
 and shap evaluate the empty and the full coalition within their budget; ours have them from the forwards of their gradients.
@@ -42,7 +42,7 @@ def shapley_learner(learner: Learner, adapt: bool) -> Method:
 
 
 def explain_shapley(attr: MetaKernelShap, problem: Problem, budget: int) -> Tensor:
-    """Attributions for ``budget`` evaluations a row."""
+    """Attributions for ``budget`` evaluations per row."""
     n_samples = max(0, budget - problem.base_cost)
     return player_values(problem, attr.attribute(**problem.arguments, n_samples=n_samples, seed=problem.seed))
 
@@ -60,7 +60,7 @@ def path_learner(learner: Learner, adapt: bool) -> Method:
 
 
 def explain_path(attr: MetaIntegratedGradients, problem: Problem, budget: int) -> Tensor:
-    """Attributions for ``budget`` gradients a row."""
+    """Attributions for ``budget`` gradients per row."""
     return player_sums(problem, attr.attribute(**problem.path_arguments, n_steps=budget))
 
 

@@ -1,7 +1,7 @@
 """`captum-meta benchmark online`: online meta-learning on models that drift away from what the shipped explainer knows.
 
 Five streams of 60 models (:mod:`captum_meta.benchmark.drift`). In each round 16 rows of the day's model are explained to
-adapt on and 24 others are to be explained, at 0 coalitions a row and at 2M, beside three gradients. Labels are exact.
+adapt on and 24 others are to be explained, at 0 coalitions per row and at 2M, beside three gradients. Labels are exact.
 Compared are a learner that follows the meta-leader and adapts to the round's support rows, a
 :class:`~captum_meta.learners.TransferGaussianProcess` over the shipped explainer; the shipped deep kernel and shipped
 kernel ridge, frozen, adapting to the same rows; and an explainer trained on these rows from nothing. Hindsight is kernel
@@ -55,7 +55,7 @@ class Stream:
 
     Attributes:
         stream: its seed.
-        budget: coalitions a row, ``"none"`` or ``"2M"``, beside three gradients.
+        budget: coalitions per row, ``"none"`` or ``"2M"``, beside three gradients.
         method: what explains.
         errors: relative squared errors over each round's query rows; training from scratch has only the late rounds.
     """

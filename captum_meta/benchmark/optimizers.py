@@ -87,7 +87,7 @@ class Curve:
 
     Attributes:
         problem, family: what was explained.
-        budget: coalitions a row, ``"none"`` or ``"2M"``, beside three gradients.
+        budget: coalitions per row, ``"none"`` or ``"2M"``, beside three gradients.
         optimizer: ``"learned"``, ``"SGD"`` or ``"Adam"``.
         support, query: relative squared errors of the support and the query rows, at the start and after each step.
     """
@@ -186,7 +186,9 @@ def table(curves: Sequence[Curve], budget: str, steps: Sequence[int]) -> Table:
     """Geometric mean and median of the errors against steps."""
     some = [curve for curve in curves if curve.budget == budget]
     count = len({curve.problem for curve in some})
-    shown = Table(title=f"{count} held-out models, {ROWS} support rows, coalitions a row: {budget}; geometric mean / median")
+    shown = Table(
+        title=f"{count} held-out models, {ROWS} support rows, coalitions per row: {budget}; geometric mean / median"
+    )
     for column in ("rows", "optimizer", *(str(step) for step in steps)):
         shown.add_column(column, justify="left" if column in ("rows", "optimizer") else "right")
     for of in ("support", "query"):

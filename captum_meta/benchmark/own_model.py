@@ -69,7 +69,7 @@ def benchmark_model(
         forward_func, inputs, baselines, target, additional_forward_args, feature_mask: as for Captum's ``attribute``. The
             model may be a black box. 16 to 64 rows tell methods apart; the reference is what takes long.
         kind: Shapley values, or path integrals (which need a gradient).
-        budgets: model evaluations a row, a gradient counted as 3. By default some multiples of the number of players.
+        budgets: model evaluations per row, a gradient counted as 3. By default some multiples of the number of players.
         methods: names of the methods to compare; by default all.
         support: arguments of ``adapt`` for rows to adapt to, which are none of ``inputs``, such as
             ``{"inputs": ..., "baselines": ..., "target": ...}``; adds the shipped default learner adapted to them.
@@ -82,7 +82,7 @@ def benchmark_model(
         The errors, costs, seconds and metrics of all methods: as a table, JSON, CSV, a figure, and a recommendation.
 
     Raises:
-        ValueError: if there is no such kind or method, the model does not give one number a row, or ``output`` holds results
+        ValueError: if there is no such kind or method, the model gives more than one number per row, or ``output`` has results
             of another model or other rows.
         RuntimeError: if path integrals are asked of a model without a gradient.
 
@@ -126,12 +126,12 @@ def benchmark_model(
 
 
 def _with_gradient(problem: Problem) -> Problem:
-    """Whether the model can be differentiated, and gives one number a row."""
+    """Whether the model can be differentiated, and gives one number per row."""
     game = Game(problem.model, **problem.arguments)
     ends = game.at(torch.ones(1))
     if game.n_rows != game.n_examples or ends.shape[-1] != 1:
         raise ValueError(
-            f"The model must give one number a row, it gives {tuple(game.output_shape)} outputs for each of "
+            f"The model must give one number per row, it gives {tuple(game.output_shape)} outputs for each of "
             f"{game.n_rows} rows: pass target= to select one, or return one entry for each example."
         )
     if game.together and game.n_examples > 1:
@@ -201,7 +201,7 @@ def _plan(
 
 
 def _least(kind: str, name: str, problem: Problem) -> int:
-    """Evaluations a row below which a method cannot say anything about all players."""
+    """Evaluations per row below which a method cannot say anything about all players."""
     if kind == "path":
         return 6
     if name.startswith("Meta"):
@@ -238,7 +238,7 @@ def _measure(
     except Exception as error:
         if name.startswith("Meta"):
             raise
-        warnings.warn(f"{name} failed at {budget} evaluations a row and is left out: {error!r}", stacklevel=3)
+        warnings.warn(f"{name} failed at {budget} evaluations per row and is left out: {error!r}", stacklevel=3)
         return None
     return Measurement(
         method=name,

@@ -1,4 +1,4 @@
-"""Peers: methods of Captum, shapiq and shap, each spending at most the evaluations a row that it is given."""
+"""Peers: methods of Captum, shapiq and shap, each spending at most the evaluations per row that it is given."""
 
 from __future__ import annotations
 

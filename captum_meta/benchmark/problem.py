@@ -43,7 +43,7 @@ class Problem:
 
     @property
     def base_cost(self) -> int:
-        """Evaluations a row that our Shapley methods spend before any coalition: three gradients, or two forwards."""
+        """Evaluations per row that our Shapley methods spend before any coalition: three gradients, or two forwards."""
         return 9 if self.has_gradient else 2
 
     def game(self) -> Game:

@@ -6,15 +6,22 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from captum_meta.benchmark.references import Reference
 from captum_meta.benchmark.summary import short
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _DRAWS = 2000
 
@@ -25,7 +32,7 @@ class Measurement:
 
     Attributes:
         method: its name.
-        budget, evaluations: model evaluations a row that it was given, and that it was counted to spend.
+        budget, evaluations: model evaluations per row that it was given, and that it was counted to spend.
         squared_errors, squared_references: of each row.
         seconds: a row.
         metrics: means over the rows of metrics of :mod:`captum_meta.functional`.
@@ -129,9 +136,10 @@ class ModelBenchmark:
             title=title, caption=f"Reference: {self.reference.method}; its own error {short(self.reference.error)}"
         )
         metrics = list(self.measurements[0].metrics) if self.measurements else []
-        names = ("method", "evaluations a row", "error", "90 % interval", "seconds a row", *metrics)
+        names = ("method", "evaluations per row", "error", "90 % interval", "seconds per row", *metrics)
         for name in names:
-            table.add_column(name.replace("_", " "), justify="left" if name == "method" else "right")
+            first = name == "method"
+            table.add_column(name.replace("_", " "), justify="left" if first else "right", no_wrap=first)
         previous = None
         for m in self.measurements:
             if previous not in (None, m.method):
@@ -170,19 +178,42 @@ class ModelBenchmark:
             writer.writeheader()
             writer.writerows(rows)
 
-    def figure(self, path: str | Path) -> None:
-        """Draw error against cost (matplotlib is needed)."""
-        from captum_meta.benchmark.figures import error_against_cost
+    def to_pandas(self) -> pandas.DataFrame:
+        """The rows as a table (pandas is needed)."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas.") from error
+        return pandas.DataFrame(self.rows())
+
+    def figure(self, axes: Axes | None = None) -> Figure:
+        """Error against cost with 90 % intervals, as a matplotlib figure (of ``axes``, where given)."""
+        from captum_meta.visualization import error_against_cost
 
         curves: dict[str, list[tuple[float, float]]] = {}
+        intervals: dict[str, list[tuple[float, float]]] = {}
         for m in self.measurements:
             curves.setdefault(m.method, []).append((m.evaluations, m.error))
+            intervals.setdefault(m.method, []).append(m.interval)
         title = f"{self.kind} attributions of {self.n_players} players"
-        error_against_cost({title: curves}, Path(path))
+        return error_against_cost(curves, title, intervals=intervals, axes=axes)
+
+    def __str__(self) -> str:
+        return self._printed().export_text()
+
+    def _repr_html_(self) -> str:
+        return self._printed().export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+    def _printed(self) -> Console:
+        """A console that has recorded the table and the recommendation."""
+        console = Console(record=True, file=StringIO(), width=140)
+        console.print(self.table())
+        console.print(self.recommendation)
+        return console
 
 
 def _named(m: Measurement) -> str:
-    return f"{m.method} at {m.evaluations:,.0f} evaluations a row"
+    return f"{m.method} at {m.evaluations:,.0f} evaluations per row"
 
 
 def _paid(best: Measurement, plain: Sequence[Measurement]) -> str:

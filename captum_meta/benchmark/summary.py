@@ -156,7 +156,7 @@ def write(summaries: Sequence[Summary], path: Path) -> None:
 
 
 def curves(summaries: Sequence[Summary]) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """For each group, each method's (evaluations a row, median error)."""
+    """For each group, each method's (evaluations per row, median error)."""
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for s in summaries:
         panels.setdefault(s.group, {}).setdefault(s.method, []).append((s.evaluations, s.median))

@@ -40,7 +40,7 @@ def support_cost(kind: str, n_players: int, has_gradient: bool = True) -> int:
 
 
 def evaluations_for(error: float, curve: Sequence[tuple[float, float]]) -> float:
-    """Evaluations a row at which a curve of (evaluations, error) falls to ``error``; infinite if it never does.
+    """Evaluations per row at which a curve of (evaluations, error) falls to ``error``; infinite if it never does.
 
     Between two points errors are interpolated as a power of the evaluations.
 
@@ -63,7 +63,7 @@ def rows_until_paid(cost: float, spent: float, error: float, without: Sequence[t
 
     Args:
         cost: evaluations spent on the support rows.
-        spent, error: evaluations a row, and the error, of the adapted method.
+        spent, error: evaluations per row, and the error, of the adapted method.
         without: (evaluations, error) of the method that is not adapted, in ascending order.
 
     Returns:

@@ -29,9 +29,9 @@ def plan_coalitions(
 
     Args:
         players: ``(N, M)`` bool, False for padding.
-        budget: coalitions a row; the empty and the full one are not counted. A row never gets more than it has.
+        budget: coalitions per row; the empty and the full one are not counted. A row never gets more than it has.
         seed: together with ``keys`` it determines what is sampled.
-        keys: ``(N,)`` int64, one number a row; rows of equal keys and players get equal coalitions.
+        keys: ``(N,)`` int64, one number per row; rows of equal keys and players get equal coalitions.
         priority: ``(N, M)``, which players come first where the budget does not cover the border; by default random.
 
     Returns:

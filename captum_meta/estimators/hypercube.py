@@ -2,7 +2,7 @@
 
 KernelSHAP treats whatever is not additive as noise. But the worths of a deterministic game carry no noise: what is not
 additive is interaction, and coalitions that differ in few players interact alike. A Gaussian process over coalitions with
-the diffusion kernel (Kondor and Lafferty 2002), one diffusion rate a player, says just that; it passes through every worth
+the diffusion kernel (Kondor and Lafferty 2002), one diffusion rate per player, says just that; it passes through every worth
 seen, so it is exact when all are, and the Shapley values of its mean are linear in the worths and closed-form.
 
 Shapley values depend on a game's odd part alone, f(S) minus f of the complement of S, and under this kernel the odd part is

@@ -37,7 +37,7 @@ def path_nodes(values: Tensor, n: int) -> Tensor:
 
     Args:
         values: ``(N, 3)``, f at the baseline, halfway and at the input.
-        n: gradients a row. Where not :func:`is_bent`, the nodes are those of Gauss and Legendre.
+        n: gradients per row. Where not :func:`is_bent`, the nodes are those of Gauss and Legendre.
 
     Returns:
         ``(N, n)`` float64, ascending in (0, 1).

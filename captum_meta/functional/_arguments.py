@@ -56,7 +56,7 @@ def check_count(value: int, name: str) -> None:
 
 
 def take_rows(value: Any, rows: Tensor, n_rows: int) -> Any:
-    """``value[rows]`` for whatever has one entry a row, in tuples too; anything else as it is."""
+    """``value[rows]`` for whatever has one entry per row, in tuples too; anything else as it is."""
     if isinstance(value, Tensor):
         return value[rows] if value.dim() > 0 and len(value) == n_rows else value
     if isinstance(value, list):

@@ -71,13 +71,13 @@ class ExplainedModel:
         extra = take_rows(self.additional_forward_args, rows, self.n_rows)
         with torch.no_grad(), untouched(self.forward_func, self.device):
             output = as_tensor(self.forward_func(*inputs, *extra), self.device)
-        # A tuple is one index into the output, not an entry a row.
+        # A tuple is one index into the output, not an entry per row.
         target = self.target if isinstance(self.target, tuple) else take_rows(self.target, rows, self.n_rows)
         selected = select_targets(output, target)
         if selected.numel() != len(rows) or selected.dim() == 0:
             raise ValueError(
                 f"forward_func gave {tuple(output.shape)} for {len(rows)} rows, of which target={self.target!r} "
-                f"selects {tuple(selected.shape)}; a metric needs one number a row: pass a target that selects one."
+                f"selects {tuple(selected.shape)}; a metric needs one number per row: pass a target that selects one."
             )
         selected = widen(selected).reshape(-1)
         check_finite(selected, "forward_func's output", rows)

@@ -59,7 +59,7 @@ class Players:
         if len(flat) != n_rows or not (by_group or shapes == self.shapes):
             raise ValueError(
                 f"{name} has shapes {[tuple(part.shape) for part in parts]}, but there are {n_rows} rows of features "
-                f"{[tuple(shape) for shape in self.shapes]} in {n_players} players: pass one value a feature, or with "
+                f"{[tuple(shape) for shape in self.shapes]} in {n_players} players: pass one value per feature, or with "
                 "a feature_mask one a group, (B, groups)."
             )
         if by_group:

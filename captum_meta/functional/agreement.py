@@ -90,5 +90,5 @@ def rank_correlation(
 
 
 def rank_correlation_of_players(first: Tensor, second: Tensor, present: Tensor) -> Tensor:
-    """Spearman's correlation of values ``(B, M)``, one a row."""
+    """Spearman's correlation of values ``(B, M)``, one per row."""
     return correlation(average_ranks(first, present), average_ranks(second, present), present)

@@ -37,7 +37,7 @@ def deletion_auc(
     Args:
         attributions, inputs: ``(B, *features)``; with a feature mask ``attributions`` may be ``(B, groups)``.
         baselines, target, additional_forward_args, feature_mask: as for Captum's methods; a group goes as one.
-        n_steps: trapezoids; at most one a player.
+        n_steps: trapezoids; at most one per player.
         normalise: scale the output to 1 at the input and 0 at the baseline.
         max_rows: rows given to ``forward_func`` at once.
 

@@ -84,7 +84,7 @@ def infidelity(
         baselines, target, additional_forward_args, feature_mask: as for Captum's methods; a group goes as one.
         perturb_func: other perturbations, with Captum's contract. Attributions that are not multiplied by the inputs,
             such as Saliency's, need one: for instance ``lambda x: (noise := 0.1 * torch.randn_like(x), x - noise)``.
-        n_perturb_samples: perturbations a row.
+        n_perturb_samples: perturbations per row.
         normalise: scale the attributions to fit best first, as Captum does.
         seed: of the default perturbations, which depend on it and on the row alone.
         max_rows: rows given to ``forward_func`` at once.
@@ -165,7 +165,7 @@ def faithfulness_correlation(
     Args:
         attributions, inputs: ``(B, *features)``; with a feature mask ``attributions`` may be ``(B, groups)``.
         baselines, target, additional_forward_args, feature_mask: as for Captum's methods; a group goes as one.
-        n_perturb_samples: subsets a row, at least 2.
+        n_perturb_samples: subsets per row, at least 2.
         fraction: of the players that a subset has, rounded up.
         seed: of the subsets, which depend on it and on the row alone.
         max_rows: rows given to ``forward_func`` at once.

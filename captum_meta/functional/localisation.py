@@ -25,7 +25,7 @@ def pointing_game(
 
     Args:
         attributions: ``(B, *features)``; the sign counts, pass magnitudes where it should not.
-        relevant: bool or 0/1, in the shape of ``attributions``, or that broadcasts to it; at least one True a row.
+        relevant: bool or 0/1, in the shape of ``attributions``, or that broadcasts to it; at least one True per row.
         feature_mask: groups, each counted once; relevant if any of their features is.
 
     Reference: Zhang et al., *Top-down Neural Attention by Excitation Backprop*, ECCV 2016 (arXiv:1608.00507).
@@ -52,7 +52,7 @@ def relevance_rank_accuracy(
 
     Args:
         attributions: ``(B, *features)``; the sign counts, pass magnitudes where it should not.
-        relevant: bool or 0/1, in the shape of ``attributions``, or that broadcasts to it; at least one True a row.
+        relevant: bool or 0/1, in the shape of ``attributions``, or that broadcasts to it; at least one True per row.
         feature_mask: groups, each counted once; relevant if any of their features is.
 
     Reference: Arras, Osman and Samek, *CLEVR-XAI*, Information Fusion 2022 (arXiv:2003.07258).

@@ -19,7 +19,7 @@ class Game:
     """What may be asked of the explained model: its values at coalitions and along the path, and its gradients there.
 
     A game has one row for each row of the inputs. Where the model answers for a whole batch at once, the batch is one row,
-    whose players are changed in all examples at once. Where it gives ``K`` outputs a row and no target selects one,
+    whose players are changed in all examples at once. Where it gives ``K`` outputs per row and no target selects one,
     answers have ``K`` entries in their last dimension, and all of them come from the same evaluations.
 
     Args:

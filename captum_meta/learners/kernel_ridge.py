@@ -19,7 +19,7 @@ class KernelRidge(KernelRegression):
 
     z is the player's input's difference from the baseline in units of the support set's deviation, f(x) - f(baseline), the
     zero-shot attribution and the measured effects, these in units of the output. g and all :math:`g_i` have Gaussian
-    process priors with covariances :math:`\rho k` and :math:`(1 - \rho) k` (one task a player: Bonilla et al. 2008). The
+    process priors with covariances :math:`\rho k` and :math:`(1 - \rho) k` (one task per player: Bonilla et al. 2008). The
     exponential is taken in random Fourier features (Rahimi and Recht 2007), whence the cost is linear in players and what is
     learned is one vector of coefficients, and one more for each player.
 

@@ -24,7 +24,7 @@ class Outside:
 
 
 class ExplanationMetric(Metric):
-    """A number a row, reduced over all rows seen.
+    """A number per row, reduced over all rows seen.
 
     A subclass says which function scores the rows (``_score``) and with which ``options``.
     """

@@ -39,14 +39,14 @@ class Encoder(nn.Module, ABC):
 
 
 class RawInputs(Encoder):
-    """The inputs and baselines of all players side by side, as they are: one key a row, of the width 2M."""
+    """The inputs and baselines of all players side by side, as they are: one key per row, of the width 2M."""
 
     def forward(self, prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
         return standardised(_inputs(evidence), evidence, statistics).flatten(-2).unsqueeze(-2)
 
 
 class EmbeddingEncoder(Encoder):
-    """The explained model's own view of the row: the output of one of its modules, standardised; one key a row.
+    """The explained model's own view of the row: the output of one of its modules, standardised; one key per row.
 
     It is projected to ``width`` dimensions by a fixed random matrix, which keeps distances (Johnson and Lindenstrauss).
 
@@ -79,7 +79,7 @@ class EmbeddingEncoder(Encoder):
 
 
 class _PlayerEncoder(Encoder):
-    """Numbers of each player through an MLP and blocks that pool over all players; a key a player."""
+    """Numbers of each player through an MLP and blocks that pool over all players; a key per player."""
 
     width: int
 

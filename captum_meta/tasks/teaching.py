@@ -56,7 +56,7 @@ def evaluating(model: Callable[..., Any]) -> Iterator[None]:
 
 
 def shapley_reference(game: Game, seed: int) -> Tensor:
-    """Shapley values ``(N, M)``: exact up to 12 players, beyond by paired KernelSHAP with 32 M coalitions a row."""
+    """Shapley values ``(N, M)``: exact up to 12 players, beyond by paired KernelSHAP with 32 M coalitions per row."""
     rows = torch.arange(game.n_examples, device=game.device).split(_ROWS)
     game.at(torch.ones(1))
     apart = game.n_rows == game.n_examples and not game.together

@@ -16,7 +16,7 @@ ADAPTED = shapley_learner(untrained("shapley"), adapt=True)
 
 
 def spent(method: Method, budget: int, **changes: object) -> float:
-    """Evaluations a row."""
+    """Evaluations per row."""
     model = Counted(small_net(M))
     problem = small_problem(M, n_rows=4, model=model, **changes)
     model.evaluations = 0

@@ -147,12 +147,14 @@ def test_files_and_figure(tmp_path: Path) -> None:
     found = run(small_net(6), methods=FAST)
     found.to_json(tmp_path / "r.json")
     found.to_csv(tmp_path / "r.csv")
-    found.figure(tmp_path / "r.png")
     content = json.loads((tmp_path / "r.json").read_text())
     assert content["recommendation"] == found.recommendation
     assert [row["error"] for row in content["results"]] == [m.error for m in found.measurements]
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 1 + len(found.measurements)
-    assert (tmp_path / "r.png").stat().st_size > 1000
+    assert [label for label in FAST if label in {text.get_text() for text in found.figure().axes[0].texts}] == list(FAST)
+    assert list(found.to_pandas()["method"]) == [m.method for m in found.measurements]
+    assert str(found).split()[-5:] == found.recommendation.split()[-5:]
+    assert FAST[0] in found._repr_html_()
 
 
 def test_the_model_is_left_as_it_was_and_results_repeat() -> None:
@@ -165,11 +167,11 @@ def test_the_model_is_left_as_it_was_and_results_repeat() -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="one number a row"):
+    with pytest.raises(ValueError, match="one number per row"):
         run(small_net(6), target=None)
     with pytest.raises(ValueError, match="each row alone"), pytest.warns(UserWarning, match="each of the rows alone"):
         run(lambda x: (x - x.mean(0)).square().sum(1), target=None)
-    with pytest.raises(ValueError, match="one number a row"):
+    with pytest.raises(ValueError, match="one number per row"):
         run(lambda x: x.sum(), target=None)
     with pytest.raises(ValueError, match="kind is 'paths': pass one of 'shapley', 'path'"):
         run(small_net(6), kind="paths")
@@ -212,7 +214,7 @@ def test_the_cheapest_method_that_is_good_enough_is_recommended() -> None:
         made_up("C", 20, [0.5] * 4),
     )
     said = found.recommendation
-    assert said.startswith("B at 50 evaluations a row is the cheapest")
+    assert said.startswith("B at 50 evaluations per row is the cheapest")
     assert "Next comes A at 100" in said
     assert "tell it apart" not in said and "raise reference_pairs" not in said
     assert found.recommend(0.2).startswith("A at 10")

@@ -122,9 +122,9 @@ def test_random_removal_takes_half_of_the_players() -> None:
 
 
 def test_what_the_output_must_be() -> None:
-    with pytest.raises(ValueError, match="one number a row: pass a target"):
+    with pytest.raises(ValueError, match="one number per row: pass a target"):
         F.deletion_auc(MODEL, A, X)
-    with pytest.raises(ValueError, match="one number a row"):
+    with pytest.raises(ValueError, match="one number per row"):
         F.deletion_auc(lambda x: x.sum(), A, X)
     with pytest.raises(IndexError):
         F.deletion_auc(MODEL, A, X, target=3)
@@ -134,7 +134,7 @@ def test_what_the_output_must_be() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: F.rank_correlation(A[:, :1], A), ValueError, "pass one value a feature"),
+        (lambda: F.rank_correlation(A[:, :1], A), ValueError, "pass one value per feature"),
         (lambda: F.rank_correlation(A[:4], A), ValueError, "there are 8 rows"),
         (lambda: F.rank_correlation([A], A), TypeError, "attributions is a list: pass a tensor"),
         (lambda: F.sparseness((A, A[:2])), ValueError, "same number B of rows"),
