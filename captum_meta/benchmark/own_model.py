@@ -82,8 +82,8 @@ def benchmark_model(
         The errors, costs, seconds and metrics of all methods: as a table, JSON, CSV, a figure, and a recommendation.
 
     Raises:
-        ValueError: if there is no such kind or method, the model gives more than one number per row, or ``output`` has results
-            of another model or other rows.
+        ValueError: if there is no such kind or method, the model gives more than one number per row, or ``output`` holds
+            results of another model or other rows.
         RuntimeError: if path integrals are asked of a model without a gradient.
 
     >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]
