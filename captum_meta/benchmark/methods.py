@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap
-from captum_meta.benchmark import peers
+from captum_meta.benchmark import modern_peers, peers
 from captum_meta.benchmark.problem import Problem, player_sums, player_values
 from captum_meta.evidence import measure_shapley
 from captum_meta.learners import MetaLearner
@@ -99,6 +99,7 @@ SHAPLEY: dict[str, Method] = {
     "shapiq kADD-SHAP": peers.shapiq_kadd_shap,
     "shapiq permutations": peers.shapiq_permutations,
     "shapiq SVARM": peers.shapiq_svarm,
+    **modern_peers.MODERN,
     "shap KernelExplainer": peers.shap_kernel,
     "shap PermutationExplainer": peers.shap_permutation,
 }
@@ -112,7 +113,9 @@ METHODS: dict[str, dict[str, Method]] = {"shapley": SHAPLEY, "path": PATH}
 
 
 def installed(method: str) -> bool:
-    """Whether the library that a method comes from can be imported."""
+    """Whether the library that a method comes from can be imported, here or by the Python named for it."""
+    if method in modern_peers.MODERN:
+        return modern_peers.available()
     library = method.split()[0]
     return library not in ("shap", "shapiq") or find_spec(library) is not None
 

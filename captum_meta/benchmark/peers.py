@@ -73,7 +73,7 @@ class RowGame:
         return self.game.values(coalitions)[0, :, 0].double().cpu().numpy()
 
 
-def _by_row(problem: Problem, explain: Callable[[RowGame, int], np.ndarray]) -> Tensor:
+def by_row(problem: Problem, explain: Callable[[RowGame, int], np.ndarray]) -> Tensor:
     rows = []
     game = problem.game()
     for row in range(game.n_examples):
@@ -94,7 +94,7 @@ def _shapiq(name: str, problem: Problem, budget: int, **arguments: object) -> Te
         values = approximator.approximate(spent, worth)
         return np.array([float(values[(player,)]) for player in players])
 
-    return _by_row(problem, explain)
+    return by_row(problem, explain)
 
 
 def shapiq_kernel_shap(problem: Problem, budget: int) -> Tensor:
@@ -127,7 +127,7 @@ def shap_kernel(problem: Problem, budget: int) -> Tensor:
         explainer = KernelExplainer(worth, 0 * ones)
         return explainer.shap_values(ones, nsamples=budget - 2, l1_reg=False, silent=True)[0]
 
-    return _by_row(problem, explain)
+    return by_row(problem, explain)
 
 
 def shap_permutation(problem: Problem, budget: int) -> Tensor:
@@ -143,7 +143,7 @@ def shap_permutation(problem: Problem, budget: int) -> Tensor:
         explainer = PermutationExplainer(worth, lambda mask, x: (x * mask)[None], seed=seed)
         return explainer(ones, max_evals=pairs * (2 * n_players + 1), silent=True).values[0]
 
-    return _by_row(problem, explain)
+    return by_row(problem, explain)
 
 
 def captum_path(problem: Problem, budget: int) -> Tensor:

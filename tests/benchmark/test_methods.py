@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from captum_meta.benchmark.methods import BORDER_MEAN, GRADIENT_MEAN, PATH, SHAPLEY, Method, path_learner, shapley_learner
+from captum_meta.benchmark.modern_peers import MODERN
 from captum_meta.benchmark.problem import Counted
 from tests.attr.conftest import probe
 from tests.benchmark.conftest import brute_force, small_net, small_problem, untrained
 
 M = 6
-PEERS = {name: m for name, m in SHAPLEY.items() if not name.startswith("Meta") and name not in (GRADIENT_MEAN, BORDER_MEAN)}
+OTHERS = (GRADIENT_MEAN, BORDER_MEAN, *MODERN)
+PEERS = {name: method for name, method in SHAPLEY.items() if not name.startswith("Meta") and name not in OTHERS}
 OURS = shapley_learner(untrained("shapley"), adapt=False)
 ADAPTED = shapley_learner(untrained("shapley"), adapt=True)
 
