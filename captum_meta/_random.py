@@ -32,6 +32,11 @@ def row_keys(inputs: tuple[Tensor, ...]) -> Tensor:
     return mix(mix(bits + counters(bits.shape[1], bits.device)).sum(1))
 
 
+def coalition_keys(members: Tensor) -> Tensor:
+    """One int64 for each coalition ``(..., M)`` bool, equal for equal ones."""
+    return mix(members.long() * counters(members.shape[-1], members.device)).sum(-1)
+
+
 def _bits(part: Tensor) -> Tensor:
     if part.dtype == torch.float64:
         return part.contiguous().view(torch.int64)

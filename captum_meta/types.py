@@ -155,6 +155,26 @@ LEAVE_ONE_OUT, ADD_ONE_IN = 3, 4
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a learner reads of the explained model beside gradients and coalitions of the rows themselves.
+
+    Attributes:
+        evaluations: for each player of a support row, spent on further coalitions of it and f's gradient there, for learners
+            that model f; the elements of the players are then read too.
+        most_players: of rows with more players neither is read.
+        layer: name of the model's module whose output is read.
+    """
+
+    evaluations: int = 0
+    most_players: int = 64
+    layer: str | None = None
+
+    def evaluations_of(self, n_players: int) -> int:
+        """Evaluations spent on a support row with so many players."""
+        return self.evaluations * n_players if n_players <= self.most_players else 0
+
+
+@dataclass(frozen=True)
 class Explanations(_Rows):
     """Evidence of rows together with the answers that a teacher gave for them.
 

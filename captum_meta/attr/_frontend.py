@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import replace
 from os import PathLike
 from threading import RLock
 from typing import Any
@@ -21,8 +20,8 @@ from captum_meta._model import wide
 from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._support import Support, player_attributions
 from captum_meta.attr._units import InUnits
-from captum_meta.evidence import Game, Players, layer_output, with_elements
-from captum_meta.games import MeanGame
+from captum_meta.evidence import EvidencePlan, Game, Players
+from captum_meta.games import MeanGame, RememberedGame
 from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Explanations, Kind, State
@@ -53,8 +52,8 @@ class Frontend:
             )
         self.learner = learner
         self._support = Support()
-        self._states: dict[Hashable, State] = {}
-        self._copies: dict[Hashable, MetaLearner] = {}
+        self._states: dict[EvidencePlan, State] = {}
+        self._copies: dict[tuple[str, torch.dtype], MetaLearner] = {}
 
     def reset(self) -> Self:
         """Forget the support set: explain zero-shot again."""
@@ -99,7 +98,7 @@ class Frontend:
                 players. The support set is then as it was before.
         """
         count_examples(inputs, empty=ValueError)
-        game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)
+        game = RememberedGame(self._game(inputs, baselines, target, additional_forward_args, feature_mask))
         game.at(torch.ones(1))
         if attributions is None and teacher is not None:
             arguments = dict(teacher_kwargs or {})
@@ -111,7 +110,7 @@ class Frontend:
                 arguments["baselines"] = baselines
             attributions = teacher.attribute(inputs, target=target, **arguments)
         if attributions is None:
-            games = [game]
+            games: list[Game] = [game]
             if game.n_rows == game.n_examples and not game.together:
                 games = [game.take(rows) for rows in torch.arange(game.n_examples, device=game.device).split(8)]
             shown = _captum.progress(games, desc=f"{type(self).__name__} reference") if show_progress else games
@@ -122,8 +121,8 @@ class Frontend:
             broken = (~values.isfinite()).any(1).nonzero().flatten().tolist()
             raise ValueError(f"attributions of the support rows {broken} are not finite: leave these rows out.")
         support = self._support.extended(game, values)
-        keys = list(self._states) or [self._default_key(game)]
-        states = {key: self._adapted(support, key) for key in keys}
+        plans = list(self._states) or [self._plan().of_support(game.players.count)]
+        states = {plan: self._adapted(support, plan) for plan in plans}
         self._support, self._states = support, states
         return self
 
@@ -152,9 +151,9 @@ class Frontend:
         if self._support.empty:
             raise RuntimeError("There are no support rows yet: call adapt(rows) first.")
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)
-        key = self._default_key(game)
-        evidence = self._viewed(self._measure_support(game, key), game)
-        support = self._explanations(self._support, key)
+        plan = self._plan().of_support(game.players.count)
+        evidence = plan.measure(game)
+        support = self._explanations(self._support, plan)
         support = support.to(evidence.total.device, _working_dtype(evidence.total))
         learner = self._learner_for(evidence.total)
         with plain_arithmetic(evidence.total.device):
@@ -172,29 +171,16 @@ class Frontend:
     ) -> Game:
         return Game(self.forward_func, inputs, baselines, target, additional_forward_args, feature_mask, max_rows, label)
 
-    def _measure_support(self, game: Game, key: Hashable) -> Evidence:
-        """Evidence of support rows as queries of this ``key`` measure it."""
-        raise NotImplementedError
-
-    def _default_key(self, game: Game) -> Hashable:
-        """The key of a query with default arguments."""
+    def _plan(self) -> EvidencePlan:
+        """How queries with default arguments are measured."""
         raise NotImplementedError
 
     def _reference(self, game: Game) -> Tensor:
         """Attributions ``(N, M)`` that are as good as exact."""
         raise NotImplementedError
 
-    def _viewed(self, evidence: Evidence, game: Game) -> Evidence:
-        """Evidence with what the learner reads beside it: a module's output, elements of the players."""
-        if self.learner.support_evaluations(game.players.count):
-            evidence = with_elements(evidence, game)
-        if self.learner.layer is None:
-            return evidence
-        embedding = layer_output(game, self.learner.layer).to(evidence.total)
-        return replace(evidence, embedding=embedding.repeat_interleave(len(evidence.total) // len(embedding), 0))
-
-    def _explanations(self, support: Support, key: Hashable) -> Explanations:
-        explanations = support.explanations(lambda game: self._viewed(self._measure_support(game, key), game))
+    def _explanations(self, support: Support, plan: EvidencePlan) -> Explanations:
+        explanations = support.explanations(plan)
         broken = (~explanations.evidence.total.isfinite()).nonzero().flatten().tolist()
         if broken:
             raise ValueError(
@@ -203,23 +189,24 @@ class Frontend:
         return explanations.to(dtype=_working_dtype(explanations.attributions))
 
     @torch.inference_mode(False)
-    def _adapted(self, support: Support, key: Hashable) -> State:
-        explanations = self._explanations(support, key)
+    def _adapted(self, support: Support, plan: EvidencePlan) -> State:
+        explanations = self._explanations(support, plan)
         learner = self._learner_for(explanations.attributions)
         with plain_arithmetic(explanations.attributions.device):
             return learner.adapt(explanations)
 
-    def _explain(self, evidence: Evidence, key: Hashable) -> Prediction:
-        """Predictions ``(N, M)`` for measured rows, with the state that belongs to what was measured."""
-        learner, state = self._learner_for(evidence.total), self._state(evidence, key)
+    def _explain(self, evidence: Evidence, plan: EvidencePlan) -> Prediction:
+        """Predictions ``(N, M)`` for rows measured as planned, with the state that belongs to the plan."""
+        learner, state = self._learner_for(evidence.total), self._state(evidence, plan)
         with plain_arithmetic(evidence.total.device):
             return Prediction.concatenate([learner.explain(state, part) for part in chunks(evidence)])
 
-    def _state(self, evidence: Evidence, key: Hashable) -> State:
-        """What is known of the model, for evidence of this ``key``, in the evidence's precision and on its device."""
-        if not self._support.empty and key not in self._states:
-            self._states[key] = self._adapted(self._support, key)
-        state = self._states.get(key, self._learner_for(evidence.total).initial_state())
+    def _state(self, evidence: Evidence, plan: EvidencePlan) -> State:
+        """What is known of the model, for evidence of this plan, in the evidence's precision and on its device."""
+        plan = plan.of_support(evidence.players.shape[-1])
+        if not self._support.empty and plan not in self._states:
+            self._states[plan] = self._adapted(self._support, plan)
+        state = self._states.get(plan, self._learner_for(evidence.total).initial_state())
         return {name: value.to(evidence.total.device, _working_dtype(evidence.total)) for name, value in state.items()}
 
     def _learner_for(self, values: Tensor) -> InUnits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +10,13 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta.attr._frontend import Frontend, of_inputs, plain_arithmetic
-from captum_meta.estimators import gauss_legendre, interval_weights
-from captum_meta.evidence import Game, integrate_in_rounds, measure_bent_path, measure_path, path_slopes
+from captum_meta.estimators import gauss_legendre
+from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_slopes
 from captum_meta.evidence.path import check_output
 from captum_meta.evidence.path_rounds import MOST, error_of
 from captum_meta.nn.explainer import gap_shares
-from captum_meta.types import Evidence
 
 _REFERENCE_STEPS = 200
-_DEFAULT_STEPS = 10
 _BEGINNING = 1e-6
 _ALMOST_NOTHING = 2.0**-60
 """Stands for no difference between input and baseline where average gradients are asked for."""
@@ -63,14 +60,14 @@ class PathFrontend(Frontend):
         if method == "gausslegendre" and (n_steps is None or tolerance is not None):
             return self._in_rounds(game, n_steps or MOST, tolerance)
         n_steps = n_steps or MOST
-        evidence, slopes = _measure(game, n_steps, method)
+        plan = self._plan(n_steps, method)
+        evidence, slopes = plan.measure_slopes(game)
         if game.coupled:
             return self._as_captum(game, n_steps, method, evidence.total)
-        weights = _weights(evidence, n_steps, method)
-        values = self._explain(self._viewed(evidence, game), (n_steps, method)).attributions
+        values = self._explain(evidence, plan).attributions
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not self.multiplies_by_inputs:
-            values = _multipliers(values, (slopes * weights.unsqueeze(-2)).sum(-1), game)
+            values = _multipliers(values, (slopes * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
         return PathResult(of_inputs(values, game), values.sum(1) - evidence.total, error)
 
     def _as_captum(self, game: Game, n_steps: int, method: str, total: Tensor) -> PathResult:
@@ -110,12 +107,8 @@ class PathFrontend(Frontend):
     def _game(self, inputs: Any, *others: Any) -> Game:
         return super()._game(real(inputs), *others)
 
-    def _default_key(self, game: Game) -> Hashable:
-        return (_DEFAULT_STEPS, "gausslegendre")
-
-    def _measure_support(self, game: Game, key: Hashable) -> Evidence:
-        assert isinstance(key, tuple)
-        return _measure(game, *key)[0]
+    def _plan(self, steps: int = 10, method: str = "gausslegendre") -> PathPlan:
+        return PathPlan(steps, method, reading=self.learner.reading)
 
     def _reference(self, game: Game) -> Tensor:
         """A long run of Captum's own quadrature, ``(N, M)``."""
@@ -131,21 +124,6 @@ def real(inputs: Any) -> Any:
         return tuple(real(part) for part in inputs)
     whole = isinstance(inputs, Tensor) and not inputs.is_floating_point() and not inputs.is_complex()
     return inputs.to(torch.get_default_dtype()) if whole else inputs
-
-
-def _measure(game: Game, n_steps: int, method: str) -> tuple[Evidence, Tensor]:
-    """Gradients at nodes of each row's own for ``"gausslegendre"``, at Captum's for its other methods."""
-    if method == "gausslegendre":
-        return measure_bent_path(game, n_steps)
-    points = torch.tensor(_captum.approximation_parameters(method)[1](n_steps), dtype=torch.float64)
-    return measure_path(game, points.clamp(1e-6, 1 - 1e-6))
-
-
-def _weights(evidence: Evidence, n_steps: int, method: str) -> Tensor:
-    """Weights of the quadrature alone, ``(N, n_steps)`` or ``(n_steps,)``."""
-    if method == "gausslegendre":
-        return interval_weights(evidence.points).sum(-2).to(evidence.effects)
-    return torch.tensor(_captum.approximation_parameters(method)[0](n_steps)).to(evidence.effects)
 
 
 def _multipliers(values: Tensor, average: Tensor, game: Game) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,7 @@ from captum_meta._random import uniform
 from captum_meta.attr._background import explain_mean_game
 from captum_meta.attr._frontend import Frontend, chunks, of_inputs, plain_arithmetic
 from captum_meta.estimators import all_coalitions, shapley_values
-from captum_meta.evidence import Game, ShapleyMeasurement, measure_shapley, measure_support, row_keys
-from captum_meta.evidence.shapley import BORDER_PLAYERS
+from captum_meta.evidence import Game, ShapleyPlan, measure_shapley, row_keys
 from captum_meta.games import MeanGame, Players
 from captum_meta.games.arguments import Outputs
 from captum_meta.nn import Prediction
@@ -35,36 +35,34 @@ class ShapleyFrontend(Frontend):
 
     kind = "shapley"
 
-    def _predict(self, game: Game, budgets: int | Tensor | None, seed: int) -> Tensor:
+    def _plan(self, coalitions: int | None = None, seed: int = 0, per_player: bool = False) -> ShapleyPlan:
+        return ShapleyPlan(coalitions, per_player, seed, reading=self.learner.reading)
+
+    def _predict(self, game: Game, plan: ShapleyPlan) -> Tensor:
         """Attributions ``(N * K, M)``."""
-        evidence = self._viewed(measure_shapley(game, budgets, seed), game)
-        return self._explain(evidence, _key(game, budgets)).attributions
+        return self._explain(plan.measure(game), plan).attributions
 
-    def _predict_with_bounds(self, game: Game, budgets: int | Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+    def _predict_with_bounds(self, game: Game, plan: ShapleyPlan) -> tuple[Tensor, Tensor]:
         """Attributions ``(N * K, M)`` and bounds on their errors ``(N * K,)``."""
-        evidence = self._viewed(measure_shapley(game, budgets, seed), game)
-        return self._explain_with_bounds(evidence, _key(game, budgets))
+        return self._explain_with_bounds(plan.measure(game), plan)
 
-    def _predict_within(
-        self, game: Game, budgets: int | Tensor | None, tolerance: float, seed: int
-    ) -> tuple[Tensor, Tensor]:
+    def _predict_within(self, game: Game, plan: ShapleyPlan, tolerance: float) -> tuple[Tensor, Tensor]:
         """The same in rounds: a row leaves when its bounds are within the tolerance."""
         if not tolerance > 0:
             raise ValueError(f"tolerance must be positive, got {tolerance}: pass the relative squared error you accept.")
-        limit = _MAX_COALITIONS if budgets is None else budgets
-        return self._predict_in_rounds(game, limit, 2, lambda evidence, values, bounds: bounds <= tolerance, seed)
+        if plan.coalitions is None:
+            plan = replace(plan, coalitions=_MAX_COALITIONS, per_player=False)
+        return self._predict_in_rounds(game, plan, 2, lambda evidence, values, bounds: bounds <= tolerance)
 
-    def _predict_in_rounds(
-        self, game: Game, budgets: int | Tensor, first: int, accept: Accept, seed: int
-    ) -> tuple[Tensor, Tensor]:
+    def _predict_in_rounds(self, game: Game, plan: ShapleyPlan, first: int, accept: Accept) -> tuple[Tensor, Tensor]:
         """Attributions and bounds; coalitions are evaluated in rounds, each as large as all before.
 
         Args:
-            budgets: the most that a row may cost, in coalitions; a number or ``(N,)``.
+            plan: the most that a row may cost.
             first: coalitions of the first round, for each of the row's players.
             accept: a row leaves where it accepts all of its outputs.
         """
-        measurement = ShapleyMeasurement(game, budgets, seed)
+        measurement = plan.begin(game)
         n_outputs, n_players = measurement.total.shape[-1], game.players.count
         limits, own = measurement.planned.sum(1), game.mask.sum(1)
         attributions = measurement.total.new_zeros(game.n_rows, n_outputs, n_players)
@@ -73,8 +71,9 @@ class ShapleyFrontend(Frontend):
         while len(rows):
             counts = torch.minimum(first * own, limits)
             measurement.evaluate(counts, torch.zeros_like(game.mask[:, 0]).index_fill(0, rows, True))
-            evidence = self._viewed(measurement.evidence(rows), game.take(rows))
-            values, found = self._explain_with_bounds(evidence, _key(game, int(counts[rows].max())))
+            evidence = plan.read_beside(measurement.evidence(rows), game.take(rows))
+            known = replace(plan, coalitions=int(counts[rows].max()), per_player=False)
+            values, found = self._explain_with_bounds(evidence, known)
             done = accept(evidence, values, found).unflatten(0, (-1, n_outputs)).all(-1)
             bounds[rows] = found.to(bounds).unflatten(0, (-1, n_outputs))
             attributions[rows] = values.to(attributions).unflatten(0, (-1, n_outputs))
@@ -95,15 +94,15 @@ class ShapleyFrontend(Frontend):
         """The mean of explanations from gradients alone, by a few background rows; what is missing is shared evenly."""
         everyone, nobody = game.ends()
         order = uniform(row_keys(game.game), (game.count,), seed).argsort(1)[:, :_GRADIENT_ROWS]
-        values = self._predict(game.with_one(order), 0, seed)
+        values = self._predict(game.with_one(order), self._plan(0, seed))
         values = values.unflatten(0, (game.n_rows, order.shape[1], -1)).mean(1)
         missing = everyone - nobody.mean(1) - values.sum(2)
         shares = (values != 0) / (values != 0).sum(2, keepdim=True).clamp(min=1)
         return (values + shares * missing.unsqueeze(2)).flatten(0, 1), torch.full_like(missing, torch.nan).flatten()
 
-    def _explain_with_bounds(self, evidence: Evidence, key: Hashable) -> tuple[Tensor, Tensor]:
-        """Attributions ``(R, M)`` and bounds ``(R,)`` for measured rows."""
-        learner, state = self._learner_for(evidence.total), self._state(evidence, key)
+    def _explain_with_bounds(self, evidence: Evidence, plan: ShapleyPlan) -> tuple[Tensor, Tensor]:
+        """Attributions ``(R, M)`` and bounds ``(R,)`` for rows measured as planned."""
+        learner, state = self._learner_for(evidence.total), self._state(evidence, plan)
         with plain_arithmetic(evidence.total.device):
             found = [learner.explain_with_error(state, part) for part in chunks(evidence)]
         return Prediction.concatenate([prediction for prediction, _ in found]).attributions, torch.cat([b for _, b in found])
@@ -140,15 +139,6 @@ class ShapleyFrontend(Frontend):
         rows = torch.arange(game.n_rows, device=game.device)
         return game.players.rows(rows.repeat_interleave(len(values) // game.n_rows))
 
-    def _default_key(self, game: Game) -> Hashable:
-        return _key(game, None)
-
-    def _measure_support(self, game: Game, key: Hashable) -> Evidence:
-        assert isinstance(key, int)
-        n_players = game.players.count
-        count = 2 * n_players if key < 0 else key
-        return measure_support(game, count, self.learner.support_evaluations(n_players))
-
     def _reference(self, game: Game) -> Tensor:
         n_players = game.players.count
         if n_players <= _EXACT_PLAYERS and len(game.players.mask) == 1:
@@ -166,15 +156,6 @@ class ShapleyFrontend(Frontend):
         learner = self._learner_for(evidence.total)
         with plain_arithmetic(evidence.total.device):
             return learner.explainer(evidence).attributions
-
-
-def _key(game: Game, budgets: int | Tensor | None) -> int:
-    """Coalitions of the border that are measured; -1 where all of it is. States differ by it and by nothing else."""
-    n_players = game.players.count
-    if budgets is None:
-        return -1 if n_players <= BORDER_PLAYERS else 0
-    most = int(torch.as_tensor(budgets).max())
-    return -1 if most >= 2 * n_players else most
 
 
 def selection(target: Any, outputs: Any) -> Any:

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_meta.evidence import Game, pad_coalitions, pad_elements, pad_players
-from captum_meta.types import Evidence, Explanations
+from captum_meta.evidence import EvidencePlan, Game, pad_coalitions, pad_elements, pad_players
+from captum_meta.games import RememberedGame
+from captum_meta.types import Explanations
 
 
 @dataclass(frozen=True)
 class Support:
     """Games with the attributions ``(N, M)`` of their players, in the order in which they were given."""
 
-    parts: tuple[tuple[Game, Tensor], ...] = ()
+    parts: tuple[tuple[RememberedGame, Tensor], ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether nothing has been explained yet."""
         return not self.parts
 
-    def extended(self, game: Game, attributions: Tensor) -> Support:
+    def extended(self, game: RememberedGame, attributions: Tensor) -> Support:
         """This support set with further rows."""
         return Support((*self.parts, (game, attributions)))
 
-    def explanations(self, measure: Callable[[Game], Evidence]) -> Explanations:
-        """All rows as one set, padded to the largest numbers of players and of coalitions."""
+    def explanations(self, plan: EvidencePlan) -> Explanations:
+        """All rows, measured as planned, as one set, padded to the largest numbers of players and of coalitions."""
         width = max(values.shape[1] for _, values in self.parts)
-        parts = [Explanations(measure(game), values, labels=game.labels) for game, values in self.parts]
+        parts = [Explanations(plan.measure(game), values, labels=game.labels) for game, values in self.parts]
         return Explanations.concatenate(pad_coalitions(pad_elements([pad_players(part, width) for part in parts])))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 from captum.attr import Attribution
@@ -13,10 +13,9 @@ from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import check_teacher, checked
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
-from captum_meta.evidence import Game, measure_shapley
+from captum_meta.evidence import ShapleyPlan
 from captum_meta.learners import Ridge
 from captum_meta.nn import EvidenceExplainer
-from captum_meta.types import Evidence
 
 
 class MetaAttribution(Frontend, Attribution):
@@ -78,15 +77,9 @@ class MetaAttribution(Frontend, Attribution):
         is_tuple = _captum.is_tuple(inputs)
         count_examples(inputs)
         game = self._game(inputs, baselines, target, additional_forward_args, feature_mask)
-        values = self._explain(measure_shapley(game, n_samples), n_samples).attributions
+        plan = self._plan(n_samples)
+        values = self._explain(plan.measure(game), plan).attributions
         return _captum.format_output(is_tuple, of_inputs(values, game))
 
-    def _default_key(self, game: Game) -> Hashable:
-        return None
-
-    def _measure_support(self, game: Game, key: Hashable) -> Evidence:
-        assert key is None or isinstance(key, int)
-        return measure_shapley(game, key)
-
-    def _reference(self, game: Game) -> Tensor:
-        raise AssertionError("the teacher explains")
+    def _plan(self, n_samples: int | None = None) -> ShapleyPlan:
+        return ShapleyPlan(n_samples, reading=self.learner.reading)

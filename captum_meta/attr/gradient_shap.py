@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,9 +16,8 @@ from captum_meta.attr._arguments import checked
 from captum_meta.attr._draws import Draws, samples_of
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._path import real
-from captum_meta.evidence import Game
+from captum_meta.evidence import Game, PathPlan
 from captum_meta.nn.explainer import gap_shares
-from captum_meta.types import Evidence
 
 _LEARNED_PLAYERS = 512
 """Of more players the explainer takes longer than the model, and gains little on sharing the gap by size."""
@@ -132,7 +131,7 @@ class MetaGradientShap(Frontend, GradientShap):
             values = evidence.effects.squeeze(-1)
             gap = (evidence.total - values.sum(1)).unsqueeze(1)
             return values + gap * gap_shares(values.abs(), evidence.players)
-        return self._explain(evidence, draws.n_samples).attributions
+        return self._explain(evidence, PathPlan(draws.n_samples)).attributions
 
     def _draws(self, inputs: Any, baselines: Any, stdevs: Any, target: Any, extra: Any, n_samples: int, seed: int) -> Draws:
         count_examples(inputs)
@@ -153,12 +152,3 @@ class MetaGradientShap(Frontend, GradientShap):
             "MetaGradientShap does not adapt: its evidence depends on the baselines drawn. "
             "Adapt MetaIntegratedGradients instead."
         )
-
-    def _default_key(self, game: Game) -> Hashable:
-        return 5
-
-    def _measure_support(self, game: Game, key: Hashable) -> Evidence:
-        raise NotImplementedError
-
-    def _reference(self, game: Game) -> Tensor:
-        raise NotImplementedError

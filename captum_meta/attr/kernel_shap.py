@@ -93,15 +93,16 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         label = f"{self.get_name()} attribution" if show_progress else None
         model_arguments = (selection(target, outputs), additional_forward_args, feature_mask, max_rows, label)
         game = self._mean_game(inputs, baselines, background, *model_arguments)
+        plan = self._plan(n_samples, seed)
         if isinstance(game, MeanGame):
             budgets = default_pairs(game) if n_samples is None else torch.full((game.n_rows,), n_samples)
             values, bounds = self._predict_mean(game, budgets, tolerance, return_error_estimate, seed)
         elif tolerance is not None:
-            values, bounds = self._predict_within(game, n_samples, tolerance, seed)
+            values, bounds = self._predict_within(game, plan, tolerance)
         elif return_error_estimate:
-            values, bounds = self._predict_with_bounds(game, n_samples, seed)
+            values, bounds = self._predict_with_bounds(game, plan)
         else:
-            values = self._predict(game, n_samples, seed)
+            values = self._predict(game, plan)
         assert outputs is not None or len(values) == game.n_rows, (
             "The model has several outputs per row: pass target= to select one, or outputs='all' to explain all at once."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -91,19 +92,19 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         label = f"{self.get_name()} attribution" if show_progress else None
         model_arguments = (selection(target, outputs), additional_forward_args, feature_mask, max_rows, label)
         game = self._mean_game(inputs, baselines, background, *model_arguments)
-        budgets = None if n_samples is None else n_samples * game.players.mask.sum(1)
+        plan = self._plan(n_samples, seed, per_player=True)
         if isinstance(game, MeanGame):
             pairs = (_PERMUTATIONS if n_samples is None else n_samples) * game.mask.sum(1)
             values, bounds = self._predict_mean(game, pairs, tolerance, return_error_estimate, seed)
         elif tolerance is not None:
-            values, bounds = self._predict_within(game, budgets, tolerance, seed)
+            values, bounds = self._predict_within(game, plan, tolerance)
         elif n_samples is None and game.players.count <= BORDER_PLAYERS:
-            most = _PERMUTATIONS * game.players.mask.sum(1)
-            values, bounds = self._predict_in_rounds(game, most, _FIRST_ROUND, _as_exact_as_permutations, seed)
+            most = replace(plan, coalitions=_PERMUTATIONS)
+            values, bounds = self._predict_in_rounds(game, most, _FIRST_ROUND, _as_exact_as_permutations)
         elif return_error_estimate:
-            values, bounds = self._predict_with_bounds(game, budgets, seed)
+            values, bounds = self._predict_with_bounds(game, plan)
         else:
-            values = self._predict(game, budgets, seed)
+            values = self._predict(game, plan)
         attributions = self._shaped(game, values, game.answers, is_tuple)
         return (attributions, bounds.reshape(game.answers)) if return_error_estimate else attributions
 

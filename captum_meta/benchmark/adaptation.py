@@ -137,7 +137,7 @@ def _measure(
 ) -> list[Adapted]:
     coalitions = BUDGETS[budget] * problem.n_players
     query = query_rows(problem, coalitions, references)
-    beside = max(chosen[name].support_evaluations(problem.n_players) for name, _, _ in wanted)
+    beside = max(chosen[name].reading.evaluations_of(problem.n_players) for name, _, _ in wanted)
     supports = {SAME: support_rows(problem, coalitions, references, beside)}
     if any(where == OTHER for _, _, where in wanted):
         sibling = _sibling(problem.name)
@@ -150,7 +150,7 @@ def _measure(
         asked = query[high] if where == SHIFTED else query
         support = supports[OTHER if where == OTHER else SAME][rows[:k]]
         learner = chosen[name]
-        if not learner.support_evaluations(problem.n_players):
+        if not learner.reading.evaluations_of(problem.n_players):
             support = replace(support, evidence=replace(support.evidence, coalitions=None))
         with torch.no_grad():
             before = learner.explainer(asked.evidence).attributions

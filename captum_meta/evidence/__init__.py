@@ -6,17 +6,21 @@ from captum_meta.evidence.padding import pad_coalitions, pad_elements, pad_playe
 from captum_meta.evidence.pairs import PairMeasurement
 from captum_meta.evidence.path import measure_bent_path, measure_path, path_slopes
 from captum_meta.evidence.path_rounds import Integrals, integrate_in_rounds
+from captum_meta.evidence.plan import EvidencePlan, PathPlan, ShapleyPlan
 from captum_meta.evidence.rows import row_keys, with_elements
 from captum_meta.evidence.shapley import ShapleyMeasurement
 from captum_meta.games import Game, Players
 
 __all__ = [
+    "EvidencePlan",
     "Game",
     "Integrals",
     "LayerModel",
     "PairMeasurement",
+    "PathPlan",
     "Players",
     "ShapleyMeasurement",
+    "ShapleyPlan",
     "integrate_in_rounds",
     "layer_output",
     "measure_bent_path",

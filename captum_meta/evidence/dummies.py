@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_meta import _random
+from captum_meta._random import coalition_keys
 
 
 def acting(still: Tensor, members: Tensor, worths: Tensor, measured: Tensor, noise: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def acting(still: Tensor, members: Tensor, worths: Tensor, measured: Tensor, noi
 
 def _contradicted(still: Tensor, members: Tensor, worths: Tensor, measured: Tensor, noise: Tensor) -> Tensor:
     """Whether coalitions that are alike but for the still players have different worths, ``(N, K)``."""
-    keys = torch.stack([_keys(members & ~some.unsqueeze(1)) for some in still.unbind(-1)], dim=-1)
+    keys = torch.stack([coalition_keys(members & ~some.unsqueeze(1)) for some in still.unbind(-1)], dim=-1)
     own = torch.arange(keys.shape[1], device=keys.device).reshape(1, -1, 1)
     keys = torch.where(measured, keys, own)
     order = keys.argsort(dim=1, stable=True)
@@ -51,7 +51,7 @@ def _blamed(still: Tensor, members: Tensor, worths: Tensor, noise: Tensor) -> Te
     blamed = torch.zeros_like(still)
     apart = (worths - worths.unsqueeze(1)).abs() > noise
     while bool(still.any()):
-        keys = _keys(members & ~still)
+        keys = coalition_keys(members & ~still)
         pairs = ((keys == keys.unsqueeze(1)) & apart).nonzero()
         if len(pairs) == 0:
             break
@@ -60,8 +60,3 @@ def _blamed(still: Tensor, members: Tensor, worths: Tensor, noise: Tensor) -> Te
         fewest = differ[sizes == sizes.min()].any(0)
         blamed, still = blamed | fewest, still & ~fewest
     return blamed
-
-
-def _keys(members: Tensor) -> Tensor:
-    """An int64 for each coalition ``(..., M)``, equal for equal ones."""
-    return _random.mix(members.long() * _random.counters(members.shape[-1], members.device)).sum(-1)

@@ -98,6 +98,10 @@ def layer_output(game: Game, layer: str) -> Tensor:
     Raises:
         ValueError: if there is no such module, or it does not run once a forward with an entry for each example.
     """
+    return game.once(("output of", layer), lambda: _output(game.of(game.batch), layer))
+
+
+def _output(game: Game, layer: str) -> Tensor:
     model = game.batch.forward_func
     modules = dict(model.named_modules()) if isinstance(model, torch.nn.Module) else {}
     if layer not in modules:

@@ -36,13 +36,13 @@ def measure_shapley(game: Game, n_samples: int | Tensor | None = None, seed: int
     return measurement.evidence()
 
 
-def measure_support(game: Game, n_samples: int, evaluations: int) -> Evidence:
+def measure_support(game: Game, n_samples: int | Tensor | None, evaluations: int, seed: int = 0) -> Evidence:
     """Evidence of support rows as a query of ``n_samples`` coalitions has it, for learners that model f.
 
     Beside it each row has coalitions for so many ``evaluations``, among them all players and none: a third as many with f's
     gradient where every row has one, whose elements are known one by one, else with f alone.
     """
-    evidence = measure_shapley(game, n_samples)
+    evidence = measure_shapley(game, n_samples, seed)
     if not evaluations:
         return evidence
     evidence = with_elements(evidence, game)

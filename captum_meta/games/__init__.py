@@ -5,5 +5,6 @@ from captum_meta.games.evaluation import Evaluation
 from captum_meta.games.game import Game
 from captum_meta.games.mean import MeanGame
 from captum_meta.games.players import Players
+from captum_meta.games.remembered import RememberedGame
 
-__all__ = ["Batch", "Evaluation", "Game", "MeanGame", "Players"]
+__all__ = ["Batch", "Evaluation", "Game", "MeanGame", "Players", "RememberedGame"]

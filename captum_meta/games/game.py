@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from captum_meta.games.arguments import Outputs
 from captum_meta.games.batch import Batch
 from captum_meta.games.evaluation import Evaluation, Place
 from captum_meta.games.players import Players, Tensors, join
+
+_T = TypeVar("_T")
 
 
 class Game:
@@ -150,6 +152,10 @@ class Game:
         other = Game.__new__(Game)
         other.batch, other.evaluation, other.label = batch, self.evaluation.of(batch), self.label
         return other
+
+    def once(self, name: Hashable, ask: Callable[[], _T]) -> _T:
+        """What ``ask()`` gives, a question of this ``name`` about the rows; games that remember ask once."""
+        return ask()
 
     def values(self, members: Tensor, wanted: Tensor | None = None) -> Tensor:
         """f of the coalitions ``(N, S, M)``, as ``(N, S, K)``; only of those ``wanted`` ``(N, S)``, and 0 for the others."""

@@ -26,7 +26,7 @@ from captum_meta.nn import (
     Prior,
 )
 from captum_meta.nn.encoders import effect_sizes, fit_players, input_statistics
-from captum_meta.types import Evidence, Explanations, ExplanationTask, State
+from captum_meta.types import Evidence, Explanations, ExplanationTask, Reading, State
 
 SimilarityFunction = Callable[[Tensor, Tensor], Tensor]
 """From queries ``(*batch, N, H)`` and keys ``(*batch, K, H)`` to scores ``(*batch, N, K)``."""
@@ -124,8 +124,8 @@ class MetricLearner(MetaLearner):
         }
 
     @property
-    def layer(self) -> str | None:
-        return self.encoder.layer
+    def reading(self) -> Reading:
+        return Reading(layer=self.encoder.layer)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         similarity = list(self.similarity.parameters()) if isinstance(self.similarity, nn.Module) else []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_meta.losses import relative_squared_error
 from captum_meta.nn import Explainer, Prediction, Prior
-from captum_meta.types import Evidence, Explanations, ExplanationTask, Kind, State
+from captum_meta.types import Evidence, Explanations, ExplanationTask, Kind, Reading, State
 
 
 class MetaLearner(nn.Module, ABC):
@@ -37,9 +37,10 @@ class MetaLearner(nn.Module, ABC):
         """Constructor arguments besides the explainer, as JSON can hold them."""
         return {}
 
-    def support_evaluations(self, n_players: int) -> int:
-        """Evaluations of the explained model that are to be spent on coalitions of a support row with so many players."""
-        return 0
+    @property
+    def reading(self) -> Reading:
+        """What is read of the explained model beside gradients and coalitions of the rows themselves."""
+        return Reading()
 
     def initial_state(self) -> State:
         """The state before any explanation of the model is known; it explains zero-shot."""
@@ -103,11 +104,6 @@ class MetaLearner(nn.Module, ABC):
         raise ValueError(
             f"{type(self).__name__} is not compiled, only gradient-based learners are: train it with compile=False."
         )
-
-    @property
-    def layer(self) -> str | None:
-        """Name of the explained model's module whose output must be in the evidence; None where none is compared."""
-        return None
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
         """Which of the support rows ``(*batch, K, M)`` the explanations lean on, ``(*batch, N, K)``.

@@ -18,7 +18,7 @@ from captum_meta.nn import Prior
 from captum_meta.nn.distillation import Lesson, learn
 from captum_meta.nn.encoders import effect_sizes, fit_players
 from captum_meta.nn.surrogate import Committee, SurrogateGame
-from captum_meta.types import Coalitions, Evidence, Explanations, State, _Rows
+from captum_meta.types import Coalitions, Evidence, Explanations, Reading, State, _Rows
 
 _MEMBERS = 4
 _EVALUATIONS, _MAX_PLAYERS = 16, 64
@@ -57,9 +57,9 @@ class SurrogateStacking(DeepKernelTransfer):
         explainer, encoder, shared, own, caution, features: as in :class:`DeepKernelTransfer`.
     """
 
-    def support_evaluations(self, n_players: int) -> int:
-        """16 a player, of up to 64 players."""
-        return _EVALUATIONS * n_players if n_players <= _MAX_PLAYERS else 0
+    @property
+    def reading(self) -> Reading:
+        return Reading(_EVALUATIONS, _MAX_PLAYERS)
 
     def adapt(self, support: Explanations) -> State:
         kernel = super().adapt(support)

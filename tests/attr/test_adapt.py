@@ -189,3 +189,29 @@ def test_a_learner_by_name_that_is_none_says_what_to_pass() -> None:
         MetaAttribution(torch.sum, FeatureAblation(torch.sum), learner="ridge")
     with pytest.raises(TypeError, match=r"pass one of \["):
         MetaKernelShap(torch.sum, learner=Ridge)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("learner", [None, "matching"])
+def test_another_number_of_coalitions_asks_nothing_more_of_the_support_rows(learner: str | None) -> None:
+    model, x = CountingModel(), torch.randn(3, 6)
+    attr = MetaKernelShap(model, learner=learner).adapt(torch.randn(8, 6), target=0)
+    plain = MetaKernelShap(model, learner=learner)
+    for n_samples in (4, 0, 12, 40):
+        counts = []
+        for method in (attr, plain):
+            model.rows = 0
+            method.attribute(x, target=0, n_samples=n_samples)
+            counts.append(model.rows)
+        assert counts[0] == counts[1]
+
+
+def test_another_number_of_gradients_costs_these_gradients_alone_on_the_support_rows() -> None:
+    model, x = CountingModel(), torch.randn(3, 6)
+    attr = MetaIntegratedGradients(model).adapt(torch.randn(8, 6), target=0)
+    plain = MetaIntegratedGradients(model)
+    counts = []
+    for method in (attr, plain):
+        model.rows = 0
+        method.attribute(x, target=0, n_steps=5)
+        counts.append(model.rows)
+    assert counts[0] - counts[1] == 8 * 5

@@ -102,7 +102,7 @@ def build(name: str) -> MetaLearner:
 def tasks_for(learner: MetaLearner, batches: Batches, inside: str = "") -> ExplanationTask:
     """The tasks of the learner's kind, with what a front end measures for it alone."""
     tasks = batches[learner.kind + (inside if learner.kind == "shapley" else "")]
-    return tasks if learner.support_evaluations(6) else without_elements(tasks)
+    return tasks if learner.reading.evaluations_of(6) else without_elements(tasks)
 
 
 def every_query(learner: MetaLearner, batches: Batches) -> list[ExplanationTask]:
@@ -230,7 +230,7 @@ SHAPLEY = [name for name, make in LEARNERS.items() if make().kind == "shapley"]
 @pytest.mark.parametrize("budget", [2 * N_PLAYERS, 30])
 def test_a_player_that_the_model_does_not_read_gets_nothing(name: str, budget: int) -> None:
     learner, task = build(name), explained_task(0, budget, dead=2)
-    if not learner.support_evaluations(6):
+    if not learner.reading.evaluations_of(6):
         task = without_elements(task)
     predicted = learner.predict(learner.adapt(task.support), task.query.evidence)
     assert (predicted[:, 2] == 0).all() and (predicted[:, [0, 1, 3, 4, 5]] != 0).all()

@@ -85,7 +85,7 @@ def test_rows_of_more_players_than_a_network_reads_are_the_deep_kernel_s(trained
     kernel, surrogate, task = load_learner("deep-kernel"), load_learner("surrogate"), trained.task(0)
     wide = replace(task, query=pad_players(task.query, 65))
     assert torch.equal(predicted(surrogate, wide), predicted(kernel, wide))  # type: ignore[arg-type]
-    assert surrogate.support_evaluations(64) == 16 * 64 and surrogate.support_evaluations(65) == 0
+    assert surrogate.reading.evaluations_of(64) == 16 * 64 and surrogate.reading.evaluations_of(65) == 0
 
 
 def test_outputs_are_told_apart(trained: Trained) -> None:

@@ -1,0 +1,86 @@
+"""A game whose model is asked nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from captum_meta import _random
+from captum_meta.games.game import Game
+
+_T = TypeVar("_T")
+_NO_KEY = torch.iinfo(torch.int64).min
+
+
+class RememberedGame(Game):
+    """The game of the same model and rows, of which every value and gradient is kept: asked again, it costs no evaluation.
+
+    Support rows are such games: adapting to another budget evaluates what this budget alone needs.
+
+    >>> calls = []
+    >>> game = RememberedGame(Game(lambda x: calls.append(len(x)) or x.sum(1), torch.ones(1, 2)))
+    >>> members = torch.tensor([[[True, False], [False, True]]])
+    >>> game.values(members[:, :1]).flatten().tolist(), game.values(members).flatten().tolist(), sum(calls)
+    ([1.0], [1.0, 1.0], 2)
+    """
+
+    def __init__(self, game: Game) -> None:
+        self.__dict__.update(vars(game))
+        self._kept: dict[Hashable, Any] = {}
+        self._keys, self._values = torch.zeros(0), torch.zeros(0)
+
+    def once(self, name: Hashable, ask: Callable[[], _T]) -> _T:
+        if name not in self._kept:
+            self._kept[name] = ask()
+        answer: _T = self._kept[name]
+        return answer
+
+    def values(self, members: Tensor, wanted: Tensor | None = None) -> Tensor:
+        keys = _random.coalition_keys(members)
+        known, places = self._known(keys)
+        missing = ~known if wanted is None else wanted & ~known
+        if bool(missing.any()) or not len(self._values):
+            values = super().values(members, missing)
+            self._keep(torch.where(missing, keys, _NO_KEY), values)
+            known, places = self._known(keys)
+        asked = known if wanted is None else wanted
+        found = self._values.gather(1, places.unsqueeze(-1).expand(-1, -1, self._values.shape[-1]))
+        return torch.where(asked.unsqueeze(-1), found, 0.0)
+
+    def _known(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Of which coalitions ``(N, S)`` f is kept, and where."""
+        if not self._keys.numel():
+            return torch.zeros_like(keys, dtype=torch.bool), torch.zeros_like(keys)
+        ordered, order = self._keys.sort(dim=1)
+        places = torch.searchsorted(ordered, keys).clamp(max=ordered.shape[1] - 1)
+        return ordered.gather(1, places) == keys, order.gather(1, places)
+
+    def _keep(self, keys: Tensor, values: Tensor) -> None:
+        empty = not self._keys.numel()
+        self._keys = keys if empty else torch.cat([self._keys, keys], dim=1)
+        self._values = values if empty else torch.cat([self._values, values], dim=1)
+
+    def at(self, points: Tensor) -> Tensor:
+        if points.dim() > 1:
+            return super().at(points)
+        missing = [point for point in points.tolist() if ("at", point) not in self._kept]
+        if missing:
+            for point, value in zip(missing, super().at(points.new_tensor(missing)).unbind(1), strict=True):
+                self._kept["at", point] = value
+        return torch.stack([self._kept["at", point] for point in points.tolist()], dim=1)
+
+    def effects(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+        return self.once(("effects", *_told(points)), lambda: super(RememberedGame, self).effects(points))
+
+    def slopes(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+        return self.once(("slopes", *_told(points)), lambda: super(RememberedGame, self).slopes(points))
+
+    def coalition_slopes(self, members: Tensor) -> tuple[Tensor, Tensor] | None:
+        return self.once(("coalitions", *_told(members)), lambda: super(RememberedGame, self).coalition_slopes(members))
+
+
+def _told(tensor: Tensor) -> tuple[Hashable, ...]:
+    return tensor.shape, tensor.dtype, tensor.cpu().numpy().tobytes()
