@@ -2,65 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from captum_meta.records import Record, part
+
 Kind = Literal["shapley", "path", "general"]
 """What is predicted: Shapley values, path integrals, or whatever a teacher says that no explainer was trained on."""
 
-_T = TypeVar("_T", bound="_Rows")
-
 
 @dataclass(frozen=True)
-class _Rows:
-    """Tensors (or nested rows, or None) that share their leading batch dimensions."""
-
-    def map(self: _T, function: Callable[[Tensor], Tensor]) -> _T:
-        """Apply ``function`` to every tensor."""
-
-        def apply(value: object) -> object:
-            if isinstance(value, _Rows):
-                return value.map(function)
-            return function(value) if isinstance(value, Tensor) else value
-
-        return type(self)(**{field.name: apply(getattr(self, field.name)) for field in fields(self)})
-
-    def __getitem__(self: _T, rows: int | slice | Tensor | tuple[slice | Tensor | int, ...]) -> _T:
-        return self.map(lambda tensor: tensor[rows])
-
-    def to(self: _T, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> _T:
-        """Move to ``device``; floating tensors also to ``dtype``."""
-        return self.map(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
-
-    def detach(self: _T) -> _T:
-        """The same rows outside any autograd graph."""
-        return self.map(Tensor.detach)
-
-    @classmethod
-    def concatenate(cls: type[_T], parts: Sequence[_T], dim: int = 0) -> _T:
-        """Join rows along the batch dimension ``dim``; what one part lacks, the result lacks."""
-
-        def join(values: Sequence[object]) -> object:
-            if any(value is None for value in values):
-                return None
-            if isinstance(values[0], _Rows):
-                return type(values[0]).concatenate(values, dim)  # type: ignore[arg-type]
-            return torch.cat(values, dim)  # type: ignore[arg-type]
-
-        return cls(**{field.name: join([getattr(part, field.name) for part in parts]) for field in fields(cls)})
-
-    @classmethod
-    def stack(cls: type[_T], parts: Sequence[_T]) -> _T:
-        """Put rows of equal shapes behind a new leading dimension (a batch of tasks)."""
-        return cls.concatenate([part.map(lambda tensor: tensor.unsqueeze(0)) for part in parts])
-
-
-@dataclass(frozen=True)
-class Coalitions(_Rows):
+class Coalitions(Record):
     """Coalitions evaluated on the explained model, in pairs: each is followed by its complement among the row's players.
 
     Attributes:
@@ -71,18 +26,37 @@ class Coalitions(_Rows):
             that model f; None where that was not asked for, or f has none.
     """
 
-    members: Tensor
-    worths: Tensor
-    measured: Tensor
-    slopes: Tensor | None = None
+    members: Tensor = field(metadata=part("S M"))
+    worths: Tensor = field(metadata=part("S", scale=1))
+    measured: Tensor = field(metadata=part("S"))
+    slopes: Tensor | None = field(default=None, metadata=part("S M D", scale=1))
 
     def first(self, count: int) -> Coalitions:
         """The first ``count`` of them."""
-        return Coalitions(self.members[..., :count, :], self.worths[..., :count], self.measured[..., :count])
+        return self.shortened(S=count)
+
+
+def _channels_reversed(values: Tensor, evidence: Evidence) -> Tensor:
+    """Gradients along the path in reverse, and what was measured at its ends exchanged."""
+    count = evidence.points.shape[-1]
+    return torch.cat([values[..., :count].flip(-1), values[..., count:].flip(-1)], dim=-1)
+
+
+def _coalitions_reversed(coalitions: Coalitions, evidence: Evidence) -> Coalitions:
+    return Coalitions(
+        ~coalitions.members & evidence.players.unsqueeze(-2),
+        evidence.total.unsqueeze(-1) - coalitions.worths,
+        coalitions.measured,
+        None if coalitions.slopes is None else -coalitions.slopes,
+    )
+
+
+def _sides_reversed(values: Tensor, evidence: Evidence) -> Tensor:
+    return values.flip(-1)
 
 
 @dataclass(frozen=True)
-class Evidence(_Rows):
+class Evidence(Record):
     """What was measured on the explained model, for rows of ``M`` players and ``C`` channels.
 
     The first ``G`` channels are the input's difference from the baseline times the gradient at ``G`` points of the
@@ -106,40 +80,38 @@ class Evidence(_Rows):
             that is not one number.
     """
 
-    effects: Tensor
-    measured: Tensor
-    players: Tensor
-    total: Tensor
-    curve: Tensor
-    points: Tensor
-    coalitions: Coalitions | None = None
-    inputs: Tensor | None = None
-    elements: Tensor | None = None
-    embedding: Tensor | None = None
-    targets: Tensor | None = None
+    effects: Tensor = field(metadata=part("M C", scale=1, reverse=_channels_reversed))
+    measured: Tensor = field(metadata=part("M C", reverse=_channels_reversed))
+    players: Tensor = field(metadata=part("M"))
+    total: Tensor = field(metadata=part(scale=1))
+    curve: Tensor = field(
+        metadata=part("G", scale=1, reverse=lambda curve, evidence: evidence.total.unsqueeze(-1) - curve.flip(-1))
+    )
+    points: Tensor = field(metadata=part("G", reverse=lambda points, evidence: 1 - points.flip(-1)))
+    coalitions: Coalitions | None = field(default=None, metadata=part(reverse=_coalitions_reversed))
+    inputs: Tensor | None = field(default=None, metadata=part("M V", reverse=_sides_reversed))
+    elements: Tensor | None = field(default=None, metadata=part("M D V", reverse=_sides_reversed))
+    embedding: Tensor | None = field(default=None, metadata=part("E"))
+    targets: Tensor | None = field(default=None, metadata=part())
 
     @property
     def n_players(self) -> Tensor:
         """``(*batch,)``, the number of real players of each row."""
         return self.players.sum(-1)
 
-    def times(self, factor: Tensor) -> Evidence:
-        """Evidence of the model times ``factor``, whose dimensions are the first of the batch's."""
+    def reversed(self) -> Evidence:
+        """Evidence of -f on the way from the input to the baseline.
 
-        def scaled(value: Tensor) -> Tensor:
-            return value * factor.reshape(*factor.shape, *[1] * (value.dim() - factor.dim())).to(value)
-
+        Of paths, whose integrals are the same; and of the dual game v*(S) = v(N) - v(N without S), whose Shapley values are
+        the same.
+        """
         return replace(
             self,
-            effects=scaled(self.effects),
-            total=scaled(self.total),
-            curve=scaled(self.curve),
-            coalitions=self.coalitions
-            and replace(
-                self.coalitions,
-                worths=scaled(self.coalitions.worths),
-                slopes=None if self.coalitions.slopes is None else scaled(self.coalitions.slopes),
-            ),
+            **{
+                field.name: field.metadata["reverse"](getattr(self, field.name), self)
+                for field in fields(self)
+                if field.metadata["reverse"] is not None and getattr(self, field.name) is not None
+            },
         )
 
     def gradients_alone(self) -> Evidence:
@@ -175,7 +147,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Explanations(_Rows):
+class Explanations(Record):
     """Evidence of rows together with the answers that a teacher gave for them.
 
     Attributes:
@@ -186,9 +158,9 @@ class Explanations(_Rows):
     """
 
     evidence: Evidence
-    attributions: Tensor
-    variance: Tensor | None = None
-    labels: Tensor | None = None
+    attributions: Tensor = field(metadata=part("M", scale=1))
+    variance: Tensor | None = field(default=None, metadata=part("M", scale=2))
+    labels: Tensor | None = field(default=None, metadata=part())
 
     def __len__(self) -> int:
         return int(self.attributions.shape[-2])
@@ -199,7 +171,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class ExplanationTask(_Rows):
+class ExplanationTask(Record):
     """One explained model: a support set to adapt on, and a query set to explain."""
 
     support: Explanations

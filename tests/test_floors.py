@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "captum_meta"
 FLOORS = {
     "types": 0,
+    "records": 0,
     "_captum": 0,
     "_random": 0,
     "_model": 0,

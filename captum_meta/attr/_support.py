@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_meta.evidence import EvidencePlan, Game, pad_coalitions, pad_elements, pad_players
+from captum_meta.evidence import EvidencePlan, Game, joined
 from captum_meta.games import RememberedGame
 from captum_meta.types import Explanations
 
@@ -30,9 +30,7 @@ class Support:
 
     def explanations(self, plan: EvidencePlan) -> Explanations:
         """All rows, measured as planned, as one set, padded to the largest numbers of players and of coalitions."""
-        width = max(values.shape[1] for _, values in self.parts)
-        parts = [Explanations(plan.measure(game), values, labels=game.labels) for game, values in self.parts]
-        return Explanations.concatenate(pad_coalitions(pad_elements([pad_players(part, width) for part in parts])))
+        return joined([Explanations(plan.measure(game), values, labels=game.labels) for game, values in self.parts])
 
 
 def player_attributions(attributions: Any, game: Game) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -34,41 +32,34 @@ class InUnits:
     def adapt(self, support: Explanations) -> State:
         """The learner's state after rows ``(K, M)``, and the unit that it is in, ``()``."""
         unit = _of_support(support)
-        return {**self.learner.adapt(_told(support, unit)), _UNIT: unit}
+        return {**self.learner.adapt(support.times(1 / unit)), _UNIT: unit}
 
     def explain(self, state: State, evidence: Evidence) -> Prediction:
         """Attributions ``(N, M)`` in units of the output."""
         rest, unit = _taken(state, evidence)
-        return self.learner.explain(rest, evidence.times(1 / unit)).map(lambda value: _scaled(value, unit))
+        return self.learner.explain(rest, evidence.times(1 / unit)).times(unit)
 
     def explainer(self, evidence: Evidence) -> Prediction:
         """What the learner's explainer says of rows ``(N, M)``."""
         unit = _of_rows(evidence)
-        return self.learner.explainer(evidence.times(1 / unit)).map(lambda value: _scaled(value, unit))
+        return self.learner.explainer(evidence.times(1 / unit)).times(unit)
 
     def explain_with_error(self, state: State, evidence: Evidence) -> tuple[Prediction, Tensor]:
         """The same, and the relative squared error that nine in ten rows stay below, ``(N,)``."""
         rest, unit = _taken(state, evidence)
         prediction, estimate = self.learner.explain_with_error(rest, evidence.times(1 / unit))
-        return prediction.map(lambda value: _scaled(value, unit)), estimate
+        return prediction.times(unit), estimate
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
         """Which of the support rows ``(K, M)`` the explanations lean on, ``(N, K)``."""
         unit = _of_support(support)
-        return self.learner.support_weights(_told(support, unit), evidence.times(1 / unit))
+        return self.learner.support_weights(support.times(1 / unit), evidence.times(1 / unit))
 
 
 def _taken(state: State, evidence: Evidence) -> tuple[State, Tensor]:
     """The learner's own state, and the unit."""
     rest = {name: value for name, value in state.items() if name != _UNIT}
     return rest, state[_UNIT] if _UNIT in state else _of_rows(evidence)
-
-
-def _told(support: Explanations, unit: Tensor) -> Explanations:
-    variance = None if support.variance is None else support.variance / unit / unit
-    return replace(
-        support, evidence=support.evidence.times(1 / unit), attributions=support.attributions / unit, variance=variance
-    )
 
 
 def _of_rows(evidence: Evidence) -> Tensor:
@@ -91,7 +82,3 @@ def _power(values: Tensor) -> Tensor:
     furthest = 1000 if values.dtype == torch.float64 else 100
     exponent = torch.where(size > 0, size.frexp().exponent - 1, 0).clamp(-furthest, furthest)
     return torch.ldexp(torch.ones_like(size), exponent)
-
-
-def _scaled(values: Tensor, unit: Tensor) -> Tensor:
-    return values * unit.reshape(*unit.shape, *[1] * (values.dim() - unit.dim()))

@@ -2,7 +2,7 @@
 
 from captum_meta.evidence.layer import LayerModel, layer_output
 from captum_meta.evidence.measure import measure_shapley, measure_support
-from captum_meta.evidence.padding import pad_coalitions, pad_elements, pad_players
+from captum_meta.evidence.padding import joined
 from captum_meta.evidence.pairs import PairMeasurement
 from captum_meta.evidence.path import measure_bent_path, measure_path, path_slopes
 from captum_meta.evidence.path_rounds import Integrals, integrate_in_rounds
@@ -22,14 +22,12 @@ __all__ = [
     "ShapleyMeasurement",
     "ShapleyPlan",
     "integrate_in_rounds",
+    "joined",
     "layer_output",
     "measure_bent_path",
     "measure_path",
     "measure_shapley",
     "measure_support",
-    "pad_coalitions",
-    "pad_elements",
-    "pad_players",
     "path_slopes",
     "row_keys",
     "with_elements",

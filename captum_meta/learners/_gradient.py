@@ -25,9 +25,9 @@ from captum_meta.optim import (
     iterates,
 )
 from captum_meta.optim.compiled import CompiledFunction, CompiledProblem
-from captum_meta.types import Evidence, Explanations, ExplanationTask, State, _Rows
+from captum_meta.types import Evidence, Explanations, ExplanationTask, Record, State
 
-_R = TypeVar("_R", bound=_Rows)
+_R = TypeVar("_R", bound=Record)
 
 
 class GradientLearner(MetaLearner):
@@ -251,7 +251,7 @@ class GradientLearner(MetaLearner):
 
 
 @dataclass(frozen=True)
-class _Read(_Rows):
+class _Read(Record):
     """Explained rows, and the last hidden units of the explainer for them where these are known."""
 
     explanations: Explanations

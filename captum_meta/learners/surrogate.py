@@ -18,7 +18,7 @@ from captum_meta.nn import Prior
 from captum_meta.nn.distillation import Lesson, learn
 from captum_meta.nn.encoders import effect_sizes, fit_players
 from captum_meta.nn.surrogate import Committee, SurrogateGame
-from captum_meta.types import Coalitions, Evidence, Explanations, Reading, State, _Rows
+from captum_meta.types import Coalitions, Evidence, Explanations, Reading, Record, State
 
 _MEMBERS = 4
 _EVALUATIONS, _MAX_PLAYERS = 16, 64
@@ -29,7 +29,7 @@ _EVEN = 0.1
 _REACH = 2.0
 """Longest correction, in units of the row's scale, against the longest of a left-out row."""
 _PREFIX = "network "
-_R = TypeVar("_R", bound=_Rows)
+_R = TypeVar("_R", bound=Record)
 
 
 class SurrogateStacking(DeepKernelTransfer):

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from captum_meta.nn.surrogate import SHARPNESS, Pass, entering, forward, leaving
-from captum_meta.types import State, _Rows
+from captum_meta.types import Record, State
 
 _WIDTH = 32
 _STEPS, _RATE, DECAY = 150, 0.04, 0.3
@@ -20,7 +20,7 @@ _FUSED = ("cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
-class Lesson(_Rows):
+class Lesson(Record):
     """Where the explained model is known.
 
     Attributes:

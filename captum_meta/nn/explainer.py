@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from captum_meta.types import Evidence, Kind, _Rows
+from captum_meta.types import Evidence, Kind, Record, part
 
 
 @dataclass(frozen=True)
-class Prior(_Rows):
+class Prior(Record):
     """What an explainer says before the efficiency correction and before coalitions inside the border are used.
 
     Attributes:
@@ -33,7 +33,7 @@ class Prior(_Rows):
 
 
 @dataclass(frozen=True)
-class Prediction(_Rows):
+class Prediction(Record):
     """Attributions that satisfy efficiency, and by how much the raw ones missed it.
 
     Attributes:
@@ -41,8 +41,8 @@ class Prediction(_Rows):
         gap: ``(*batch,)``, sum of the raw attributions minus (f(input) - f(baseline)).
     """
 
-    attributions: Tensor
-    gap: Tensor
+    attributions: Tensor = field(metadata=part("M", scale=1))
+    gap: Tensor = field(metadata=part(scale=1))
 
 
 class Explainer(nn.Module, ABC):

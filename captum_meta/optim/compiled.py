@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from captum_meta.optim.problem import InnerProblem, Tensors
-from captum_meta.types import _Rows
+from captum_meta.types import Record
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class CompiledFunction:
         self._own = _places(module)
         self._graphs: dict[Hashable, Callable[..., tuple[Tensor, ...]]] = {}
 
-    def __call__(self, parameters: Tensors, rows: _Rows) -> tuple[Tensor, ...]:
+    def __call__(self, parameters: Tensors, rows: Record) -> tuple[Tensor, ...]:
         given = list(parameters.values())
         rows.map(lambda value: given.append(value) or value)  # type: ignore[func-returns-value]
         own = [place[name] for _, place, name in self._own]
@@ -59,7 +59,7 @@ class CompiledFunction:
             self._graphs[key] = _compiled(self._of_tensors(list(parameters), rows))
         return self._graphs[key](*given, *own)
 
-    def _of_tensors(self, names: list[str], rows: _Rows) -> Callable[..., tuple[Tensor, ...]]:
+    def _of_tensors(self, names: list[str], rows: Record) -> Callable[..., tuple[Tensor, ...]]:
         """The same as a function of tensors alone, in the order in which they are called."""
 
         def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:

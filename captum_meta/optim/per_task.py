@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from captum_meta.types import _Rows
+from captum_meta.types import Record
 
 _T = TypeVar("_T")
 
@@ -86,7 +86,7 @@ def _taken_apart(values: Sequence[Any]) -> tuple[list[Tensor], Callable[[Iterabl
     tensors: list[Tensor] = []
 
     def each(value: Any, use: Callable[[Tensor], Tensor]) -> Any:
-        if isinstance(value, _Rows):
+        if isinstance(value, Record):
             return value.map(use)
         if isinstance(value, (tuple, list)):
             return type(value)(each(part, use) for part in value)

@@ -19,46 +19,6 @@ _INSIDE, _ROWS_INSIDE = 0.3, 6
 """How often coalitions inside the border are used in training, and on how many rows of a task: they cost the most."""
 
 
-def negate(explanations: Explanations, tasks: Tensor) -> Explanations:
-    """Explanations of -f instead of f for the tasks ``(T,)`` where True."""
-    sign = torch.where(tasks, -1.0, 1.0)
-    attributions = explanations.attributions * sign[:, None, None].to(explanations.attributions)
-    return replace(explanations, attributions=attributions, evidence=explanations.evidence.times(sign))
-
-
-def dual(evidence: Evidence) -> Evidence:
-    """Evidence of the dual game v*(S) = v(N) - v(N without S), whose Shapley values are the same.
-
-    Input and baseline trade places: leave-one-out with add-one-in, and the gradient at the input with the baseline's.
-    """
-    order = [2, 1, 0, 4, 3]
-    coalitions = evidence.coalitions
-    if coalitions is not None:
-        members = ~coalitions.members & evidence.players.unsqueeze(-2)
-        coalitions = Coalitions(members, evidence.total.unsqueeze(-1) - coalitions.worths, coalitions.measured)
-    curve = evidence.total.unsqueeze(-1) - evidence.curve.flip(-1)
-    return replace(
-        evidence,
-        effects=evidence.effects[..., order],
-        measured=evidence.measured[..., order],
-        curve=curve,
-        coalitions=coalitions,
-        inputs=None if evidence.inputs is None else evidence.inputs.flip(-1),
-    )
-
-
-def backwards(evidence: Evidence) -> Evidence:
-    """Evidence of -f on the way from the input to the baseline, whose path integrals are the same."""
-    return replace(
-        evidence,
-        effects=evidence.effects.flip(-1),
-        measured=evidence.measured.flip(-1),
-        curve=evidence.total.unsqueeze(-1) - evidence.curve.flip(-1),
-        points=1 - evidence.points.flip(-1),
-        inputs=None if evidence.inputs is None else evidence.inputs.flip(-1),
-    )
-
-
 def drop_evidence(evidence: Evidence, generator: Generator) -> Evidence:
     """Forget, task by task, the gradients, the border or part of it; and, for all, coalitions inside the border.
 
@@ -110,16 +70,16 @@ def augment(explanations: Explanations, generator: Generator, inside: float = _I
     Coalitions inside the border are used with the probability ``inside``, on a few rows of each task.
     """
     flip = torch.rand(len(explanations.attributions), generator=generator) < 0.5
-    explanations = negate(explanations, flip)
+    explanations = explanations.times(torch.where(flip, -1.0, 1.0))
     if explanations.evidence.coalitions is None:
         turn = _is_path(explanations.evidence) and float(torch.rand((), generator=generator)) < 0.5
-        return replace(explanations, evidence=backwards(explanations.evidence)) if turn else explanations
+        return replace(explanations, evidence=explanations.evidence.reversed()) if turn else explanations
     if float(torch.rand((), generator=generator)) < inside:
         explanations = explanations[:, :_ROWS_INSIDE]
     else:
         explanations = replace(explanations, evidence=replace(explanations.evidence, coalitions=None))
     evidence = drop_evidence(explanations.evidence, generator)
-    evidence = dual(evidence) if float(torch.rand((), generator=generator)) < 0.5 else evidence
+    evidence = evidence.reversed() if float(torch.rand((), generator=generator)) < 0.5 else evidence
     return replace(explanations, evidence=evidence)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from captum_meta.evidence import pad_coalitions, pad_elements, pad_players
+from captum_meta.evidence import joined
 from captum_meta.types import Explanations, ExplanationTask
 
 
@@ -23,8 +23,7 @@ def join(batches: Sequence[Explanations]) -> Explanations:
     rows = {len(batch) for batch in batches}
     if len(rows) > 1:
         raise ValueError(f"Tasks of {sorted(rows)} rows cannot be joined: give all as many rows (rows= of a family).")
-    width = max(batch.attributions.shape[-1] for batch in batches)
-    return Explanations.concatenate(pad_coalitions(pad_elements([pad_players(batch, width) for batch in batches])))
+    return joined(batches)
 
 
 def collate_tasks(tasks: Sequence[ExplanationTask], **_: object) -> ExplanationTask:

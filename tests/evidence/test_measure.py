@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from captum_meta.evidence import (
     Game,
+    joined,
     measure_shapley,
     measure_support,
-    pad_coalitions,
-    pad_elements,
-    pad_players,
 )
 from captum_meta.types import Evidence, Explanations
 
@@ -258,15 +256,15 @@ class TestSupportRows:
         parts = []
         for mask in masks:
             evidence = measure_support(Game(lambda x: x.sin().sum(1), x, feature_mask=torch.tensor(mask)), 0, 30)
-            parts.append(pad_players(Explanations(evidence, torch.zeros(evidence.players.shape)), 5))
-        joined = Explanations.concatenate(pad_coalitions(pad_elements(parts))).evidence
-        assert joined.coalitions is not None and joined.coalitions.slopes is not None and joined.elements is not None
-        assert joined.elements.shape == (6, 5, 3, 2) and joined.coalitions.slopes.shape[2:] == (5, 3)
-        known = joined.coalitions.measured.unsqueeze(-1)
-        kept = torch.where(joined.coalitions.members, 1.0, 0.0) * known
-        sines = joined.elements[..., 0].cos() * (joined.elements[..., 0] != 0)
-        first = joined.coalitions.slopes
-        seen = kept.bool().unsqueeze(-1) & (joined.elements[..., 0] != 0).unsqueeze(1)
+            parts.append(Explanations(evidence, torch.zeros(evidence.players.shape)))
+        together = joined(parts).evidence
+        assert together.coalitions is not None and together.coalitions.slopes is not None and together.elements is not None
+        assert together.elements.shape == (6, 5, 3, 2) and together.coalitions.slopes.shape[2:] == (5, 3)
+        known = together.coalitions.measured.unsqueeze(-1)
+        kept = torch.where(together.coalitions.members, 1.0, 0.0) * known
+        sines = together.elements[..., 0].cos() * (together.elements[..., 0] != 0)
+        first = together.coalitions.slopes
+        seen = kept.bool().unsqueeze(-1) & (together.elements[..., 0] != 0).unsqueeze(1)
         assert torch.allclose(torch.where(seen, first, 0.0), torch.where(seen, sines.unsqueeze(1), 0.0), atol=1e-6)
 
 
@@ -275,15 +273,15 @@ def test_concatenation_and_padding() -> None:
         measure_shapley(Game(lambda x: x.sum(1), torch.randn(n, m)), budget) for n, m, budget in ((2, 3, 6), (1, 5, 20))
     ]
     one, two = (Explanations(part, torch.ones_like(part.total).unsqueeze(-1) * part.players) for part in parts)
-    joined = Explanations.concatenate(pad_coalitions([pad_players(one, 5), two]))
-    assert joined.evidence.players.sum(1).tolist() == [3, 3, 5]
-    assert joined.attributions.sum(1).tolist() == [3, 3, 5]
-    assert torch.equal(joined[2].evidence.effects, two.evidence.effects[0])
-    coalitions = joined.evidence.coalitions
+    together = joined([one, two])
+    assert together.evidence.players.sum(1).tolist() == [3, 3, 5]
+    assert together.attributions.sum(1).tolist() == [3, 3, 5]
+    assert torch.equal(together[2].evidence.effects, two.evidence.effects[0])
+    coalitions = together.evidence.coalitions
     assert coalitions is not None and coalitions.measured.sum(-1).tolist() == [6, 6, 20]
     assert torch.equal(coalitions[2].worths, two.evidence.coalitions.worths[0])  # type: ignore[union-attr]
     bare = replace(one, evidence=replace(one.evidence, coalitions=None))
-    assert pad_coalitions([bare])[0] is bare
+    assert joined([bare]).evidence.coalitions is None
 
 
 @pytest.mark.gpu

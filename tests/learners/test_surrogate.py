@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta.attr import MetaKernelShap
-from captum_meta.evidence import Game, measure_shapley, measure_support, pad_players, with_elements
+from captum_meta.evidence import Game, measure_shapley, measure_support, with_elements
 from captum_meta.functional import attribution_error
 from captum_meta.learners import DeepKernelTransfer, load_learner
 from captum_meta.learners.surrogate import _shares
@@ -83,7 +83,7 @@ def test_rows_of_an_output_that_no_support_row_has_are_the_deep_kernel_s(trained
 
 def test_rows_of_more_players_than_a_network_reads_are_the_deep_kernel_s(trained: Trained) -> None:
     kernel, surrogate, task = load_learner("deep-kernel"), load_learner("surrogate"), trained.task(0)
-    wide = replace(task, query=pad_players(task.query, 65))
+    wide = replace(task, query=task.query.padded(M=65))
     assert torch.equal(predicted(surrogate, wide), predicted(kernel, wide))  # type: ignore[arg-type]
     assert surrogate.reading.evaluations_of(64) == 16 * 64 and surrogate.reading.evaluations_of(65) == 0
 

@@ -3,7 +3,7 @@ import torch
 
 from captum_meta.estimators import all_coalitions, path_nodes
 from captum_meta.tasks import SyntheticTaskFamily, random_models
-from captum_meta.tasks.augment import augment, backwards, dual, negate
+from captum_meta.tasks.augment import augment
 from captum_meta.tasks.batched_games import (
     BatchedGames,
     long_integrated_gradients,
@@ -85,7 +85,7 @@ def test_encoders_read_positions_and_answer_with_cosines() -> None:
 
 def test_the_dual_of_the_dual_is_the_game() -> None:
     evidence = small("shapley")[5].evidence
-    twice = dual(dual(evidence))
+    twice = evidence.reversed().reversed()
     assert torch.allclose(twice.effects, evidence.effects)
     assert torch.allclose(twice.curve, evidence.curve, atol=1e-5)
     assert twice.coalitions is not None and evidence.coalitions is not None
@@ -96,8 +96,8 @@ def test_the_dual_of_the_dual_is_the_game() -> None:
 def test_the_dual_is_what_swapping_input_and_baseline_measures() -> None:
     known = games()
     swapped = BatchedGames(known.function, known.baselines, known.inputs, known.has_gradient)
-    one = dual(shapley_explanations(known, 0, seed=0).evidence)
-    other = negate(shapley_explanations(swapped, 0, seed=0), torch.tensor([True, True])).evidence
+    one = shapley_explanations(known, 0, seed=0).evidence.reversed()
+    other = shapley_explanations(swapped, 0, seed=0).evidence.times(torch.tensor([-1.0, -1.0]))
     assert torch.allclose(one.effects, other.effects, atol=1e-5)
     assert torch.allclose(one.total, other.total, atol=1e-5)
 
@@ -107,7 +107,7 @@ def test_walking_backwards_is_what_measuring_the_negative_from_input_to_baseline
     known = games()
     turned = BatchedGames(known.function, known.baselines, known.inputs, known.has_gradient)
     there = path_explanations(known, n, each_number=False, reference=None)
-    back = backwards(there.evidence)
+    back = there.evidence.reversed()
     assert torch.allclose(back.points, 1 - there.evidence.points.flip(-1))
     effects, values = turned.gradients(back.points)
     ends = turned.along(torch.tensor([0.0, 1.0]))
