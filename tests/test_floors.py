@@ -35,7 +35,13 @@ FLOORS = {
     "benchmark": 4,
 }
 SAME_FLOOR = {("tasks", "evidence"), ("nn", "estimators"), ("nn", "losses"), ("cli", "demo"), ("cli", "benchmark")}
-SAME_FLOOR |= {("demo", "benchmark"), ("attr", "export"), ("visualization", "export"), ("benchmark", "demo")}
+SAME_FLOOR |= {
+    ("types", "records"),
+    ("demo", "benchmark"),
+    ("attr", "export"),
+    ("visualization", "export"),
+    ("benchmark", "demo"),
+}
 
 
 def room(path: Path) -> str:
