@@ -7,11 +7,19 @@ from captum_meta.nn.evidence import EvidenceExplainer
 from captum_meta.nn.explainer import Explainer, Prediction, Prior
 from captum_meta.nn.path import PathExplainer
 from captum_meta.nn.shapley import ShapleyExplainer
-from captum_meta.nn.similarities import AttentionSimilarity, CosineSimilarity, EuclideanSimilarity, MLPSimilarity, Similarity
+from captum_meta.nn.similarities import (
+    AttentionSimilarity,
+    CosineSimilarity,
+    DistanceSimilarity,
+    EuclideanSimilarity,
+    MLPSimilarity,
+    Similarity,
+)
 
 __all__ = [
     "AttentionSimilarity",
     "CosineSimilarity",
+    "DistanceSimilarity",
     "EmbeddingEncoder",
     "Encoder",
     "ErrorHead",

@@ -57,6 +57,22 @@ class EuclideanSimilarity(Similarity):
         return (2 * queries @ keys.mT - squares).clamp(max=0)
 
 
+class DistanceSimilarity(Similarity):
+    r"""The negative Euclidean distance, not squared: :math:`-\|q - s\|_2`, as in nearest-neighbour retrieval.
+
+    It falls off more slowly than :class:`EuclideanSimilarity`, so far support rows keep some weight. Where a query is its
+    own support row the gradient is 0.
+
+    >>> DistanceSimilarity()(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0], [3.0, 0.0]])).tolist()
+    [[-5.0, -0.0]]
+    """
+
+    def compare(self, queries: Tensor, keys: Tensor) -> Tensor:
+        squares = (queries.unsqueeze(-2) - keys.unsqueeze(-3)).square().sum(-1)
+        apart = squares > 0
+        return -torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
+
+
 class MLPSimilarity(Similarity):
     r"""A learned function of both keys and their distance: :math:`v \cdot g(A q + B s + C |q - s|)` with a GELU for g.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_meta.nn import (
     AttentionSimilarity,
     CosineSimilarity,
+    DistanceSimilarity,
     EmbeddingEncoder,
     EuclideanSimilarity,
     EvidenceEncoder,
@@ -37,6 +38,10 @@ def euclidean(similarity: Similarity, q: Tensor, k: Tensor) -> float:
     return -dot(q - k, q - k)
 
 
+def distance(similarity: Similarity, q: Tensor, k: Tensor) -> float:
+    return -sqrt(dot(q - k, q - k))
+
+
 def mlp(similarity: Similarity, q: Tensor, k: Tensor) -> float:
     assert isinstance(similarity, MLPSimilarity)
     apart = torch.tensor([abs(float(a) - float(b)) for a, b in zip(q, k, strict=True)]).double()
@@ -60,6 +65,7 @@ def attention(similarity: Similarity, q: Tensor, k: Tensor) -> float:
 SIMILARITIES: dict[str, tuple[Callable[[], Similarity], Callable[[Similarity, Tensor, Tensor], float]]] = {
     "cosine": (CosineSimilarity, cosine),
     "euclidean": (EuclideanSimilarity, euclidean),
+    "distance": (DistanceSimilarity, distance),
     "mlp": (lambda: MLPSimilarity(6, hidden=5), mlp),
     "attention": (lambda: AttentionSimilarity(6, heads=3), attention),
 }
@@ -160,3 +166,9 @@ def test_what_an_encoder_cannot_read_it_names(evidence: Evidence) -> None:
         with pytest.raises(ValueError, match=words):
             encoder(prior, blind, input_statistics(blind))
     assert EvidenceEncoder(16)(prior, blind, input_statistics(blind)).isfinite().all()
+
+
+def test_the_distance_to_oneself_has_a_finite_gradient() -> None:
+    keys = torch.randn(3, 4, requires_grad=True)
+    DistanceSimilarity()(keys, keys).sum().backward()
+    assert keys.grad is not None and keys.grad.isfinite().all()
