@@ -27,7 +27,8 @@ function of yours, annotated `-> ModelTaskFamily`, that returns a captum_meta.ta
 --model.learner is a class of captum_meta.learners, or captum_meta.learners.load_learner with a shipped name to start from
 its weights. Every argument can stand in the YAML file of --config; --print_config writes one, --model.learner.help CLASS
 and --data.train.help CLASS tell more, and the shipped configurations show every learner.
-Metrics go to a CSV file in runs/; --trainer.logger takes any other logger of Lightning's.
+Metrics go to a CSV file in runs/; --trainer.logger takes any other logger of Lightning's, such as TensorBoardLogger (pip
+install 'captum-meta[tensorboard]').
 """
 
 

@@ -121,7 +121,8 @@ class MetaLearningModule(LightningModule):
         self.learner.begin_step(self.trainer.global_step)
         shares = self._shares(self._precise(batch))
         loss = self._loss(shares[0]) if len(shares) == 1 else loss_of_shares(self.learner, shares, self._loss)
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+        logged = (self.trainer.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0
+        self.log("train/loss", loss, prog_bar=True, sync_dist=logged)  # ranks wait for each other where it is written down
         return told(loss)
 
     def _precise(self, tasks: ExplanationTask) -> ExplanationTask:

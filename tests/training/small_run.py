@@ -1,6 +1,6 @@
 """A small run on user models, shared by the tests; as a program it is killed on the way, or one of two ranks.
 
-small_run.py FOLDER shard|step|workers|ranks|single
+small_run.py FOLDER shard|step|workers|ranks|nodes|single
 """
 
 import os
@@ -40,7 +40,7 @@ class Recorded(ModelTaskFamily):
     folder: Path
 
     def variants(self, index: int) -> list[Explanations]:
-        rank = os.environ.get("LOCAL_RANK", "0")
+        rank = os.environ.get("RANK", "0")
         with (self.folder / "made.txt").open("a") as file:
             file.write(f"{rank} {self.pairs[index]}\n")
         return super().variants(index)
@@ -114,6 +114,7 @@ def trainer(folder: Path, *callbacks: Callback, **arguments: object) -> Trainer:
         accelerator="cpu",
         enable_progress_bar=False,
         enable_model_summary=False,
+        log_every_n_steps=1,
         callbacks=[keep, EMAWeightAveraging(decay=0.9), *callbacks],
         **{"max_epochs": 2, **arguments},  # type: ignore[arg-type]
     )
@@ -145,6 +146,9 @@ def uninterrupted(folder: Path, double: bool = True, **arguments: object) -> Non
 def main(folder: Path, how: str) -> None:
     if how in ("ranks", "single"):
         uninterrupted(folder, how == "ranks", strategy="ddp", devices=2)
+        return
+    if how == "nodes":
+        uninterrupted(folder, strategy="ddp", devices=1, num_nodes=2)
         return
     if how == "shard":
         kill_in_the_third_shard()

@@ -1,8 +1,10 @@
 """Killed runs go on as if nothing had happened, and two ranks do what one does."""
 
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,19 @@ def two_ranks(folder: Path, how: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def two_nodes(folder: Path) -> None:
+    """Each started by a torchrun of its own, as on two machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d"]
+    torchrun += [f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=small", small_run.__file__, str(folder), "nodes"]
+    nodes = [subprocess.Popen(torchrun, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    for node in nodes:
+        said, _ = node.communicate(timeout=300)
+        assert node.returncode == 0, said
+
+
 def largest_difference(one: Path, other: Path) -> float:
     """Between losses of the twenty steps, and between weights."""
     losses = [torch.load(folder / "losses.pt", weights_only=True) for folder in (one, other)]
@@ -72,8 +87,9 @@ def largest_difference(one: Path, other: Path) -> float:
 
 
 @pytest.mark.slow
-def test_two_ranks_are_one(whole: Path, tmp_path: Path) -> None:
-    two_ranks(tmp_path, "ranks")
+@pytest.mark.parametrize("start", [lambda folder: two_ranks(folder, "ranks"), two_nodes], ids=["ranks", "nodes"])
+def test_two_ranks_are_one(whole: Path, tmp_path: Path, start: Callable[[Path], None]) -> None:
+    start(tmp_path)
     assert made(tmp_path) == made(whole)
     assert {line[0] for line in (tmp_path / "made.txt").read_text().splitlines()} == {"0", "1"}
     assert shards(tmp_path) == shards(whole)

@@ -22,11 +22,10 @@ from captum_meta.types import ExplanationTask
 def quiet(folder: Path, **arguments: object) -> Trainer:
     return Trainer(
         default_root_dir=folder,
-        logger=False,
         accelerator="cpu",
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"max_epochs": 1, **arguments},  # type: ignore[arg-type]
+        **{"max_epochs": 1, "logger": False, **arguments},  # type: ignore[arg-type]
     )
 
 
@@ -211,3 +210,16 @@ def test_ranks_share_a_step_without_duplicates(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="joins 9 different batches, but there are only 8"):
         tasks.batches_per_step = 9
         tasks.train_dataloader()
+
+
+def test_tensorboard_gets_the_loss_and_the_errors(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    module = MetaLearningModule(ZeroShot(ShapleyExplainer(8, 1)))
+    quiet(tmp_path, logger=logger, log_every_n_steps=1, enable_checkpointing=False).fit(module, data(tmp_path))
+    written = EventAccumulator(logger.log_dir).Reload()
+    assert len(written.Scalars("train/loss")) == 3
+    assert written.Scalars("validation/error")[0].value > 0
