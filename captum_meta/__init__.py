@@ -1,3 +1,3 @@
 """Meta-learned explainers for Captum."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
