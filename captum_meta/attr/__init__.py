@@ -7,6 +7,7 @@
 torch.Size([3, 4])
 """
 
+from captum_meta.attr.calibrated import CalibratedAttribution
 from captum_meta.attr.general import MetaAttribution
 from captum_meta.attr.gradient_shap import MetaGradientShap
 from captum_meta.attr.integrated_gradients import MetaIntegratedGradients
@@ -16,6 +17,7 @@ from captum_meta.attr.shap_explainer import MetaShapExplainer
 from captum_meta.attr.shapley_value import MetaShapleyValueSampling
 
 __all__ = [
+    "CalibratedAttribution",
     "MetaAttribution",
     "MetaGradientShap",
     "MetaIntegratedGradients",

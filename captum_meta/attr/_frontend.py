@@ -55,6 +55,11 @@ class Frontend:
         self._states: dict[EvidencePlan, State] = {}
         self._copies: dict[tuple[str, torch.dtype], MetaLearner] = {}
 
+    @property
+    def support_keys(self) -> Tensor:
+        """What the support rows are, in the order of :meth:`adapt`: hashes of their inputs, ``(K,)`` int64."""
+        return self._support.keys
+
     def reset(self) -> Self:
         """Forget the support set: explain zero-shot again."""
         self._support = Support()
@@ -120,7 +125,7 @@ class Frontend:
         if not bool(values.isfinite().all()):
             broken = (~values.isfinite()).any(1).nonzero().flatten().tolist()
             raise ValueError(f"attributions of the support rows {broken} are not finite: leave these rows out.")
-        support = self._support.extended(game, values)
+        support = self._support.extended(game, values, _captum.format_tensor_into_tuples(inputs))
         plans = list(self._states) or [self._plan().of_support(game.players.count)]
         states = {plan: self._adapted(support, plan) for plan in plans}
         self._support, self._states = support, states

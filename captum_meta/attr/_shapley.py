@@ -26,8 +26,10 @@ _MAX_COALITIONS = 2048
 """Where a tolerance is asked for and no budget is given."""
 _GRADIENT_ROWS = 8
 """Background rows of each row where gradients alone are asked for."""
-Accept = Callable[[Evidence, Tensor, Tensor], Tensor]
-"""Which rows ``(R,)`` need no more coalitions: from their evidence, attributions ``(R, M)`` and error bounds ``(R,)``."""
+_SIGNALS = 22
+"""Of the numbers that error estimates read, so many are logarithms of squares."""
+Accept = Callable[[Tensor, Evidence, Tensor, Tensor], Tensor]
+"""Which rows ``(R,)`` need no more coalitions: from their numbers, evidence, attributions ``(R, M)`` and error bounds."""
 
 
 class ShapleyFrontend(Frontend):
@@ -52,33 +54,35 @@ class ShapleyFrontend(Frontend):
             raise ValueError(f"tolerance must be positive, got {tolerance}: pass the relative squared error you accept.")
         if plan.coalitions is None:
             plan = replace(plan, coalitions=_MAX_COALITIONS, per_player=False)
-        return self._predict_in_rounds(game, plan, 2, lambda evidence, values, bounds: bounds <= tolerance)
+        return self._predict_in_rounds(
+            game, plan, 2 * game.players.mask.sum(1), lambda rows, evidence, values, bounds: bounds <= tolerance
+        )
 
-    def _predict_in_rounds(self, game: Game, plan: ShapleyPlan, first: int, accept: Accept) -> tuple[Tensor, Tensor]:
+    def _predict_in_rounds(self, game: Game, plan: ShapleyPlan, first: Tensor, accept: Accept) -> tuple[Tensor, Tensor]:
         """Attributions and bounds; coalitions are evaluated in rounds, each as large as all before.
 
         Args:
             plan: the most that a row may cost.
-            first: coalitions of the first round, for each of the row's players.
+            first: ``(N,)``, or one for all, coalitions of each row in the first round.
             accept: a row leaves where it accepts all of its outputs.
         """
         measurement = plan.begin(game)
         n_outputs, n_players = measurement.total.shape[-1], game.players.count
-        limits, own = measurement.planned.sum(1), game.mask.sum(1)
+        limits = measurement.planned.sum(1)
         attributions = measurement.total.new_zeros(game.n_rows, n_outputs, n_players)
         bounds = torch.full_like(attributions[..., 0], torch.nan)
         rows = torch.arange(game.n_rows, device=game.device)
         while len(rows):
-            counts = torch.minimum(first * own, limits)
+            counts = torch.minimum(first, limits)
             measurement.evaluate(counts, torch.zeros_like(game.mask[:, 0]).index_fill(0, rows, True))
             evidence = plan.read_beside(measurement.evidence(rows), game.take(rows))
             known = replace(plan, coalitions=int(counts[rows].max()), per_player=False)
             values, found = self._explain_with_bounds(evidence, known)
-            done = accept(evidence, values, found).unflatten(0, (-1, n_outputs)).all(-1)
+            done = accept(rows, evidence, values, found).unflatten(0, (-1, n_outputs)).all(-1)
             bounds[rows] = found.to(bounds).unflatten(0, (-1, n_outputs))
             attributions[rows] = values.to(attributions).unflatten(0, (-1, n_outputs))
             rows = rows[~(done | (counts >= limits)[rows])]
-            first *= 2
+            first = 2 * first
         return attributions.flatten(0, 1), bounds.flatten()
 
     def _predict_mean(
@@ -106,6 +110,17 @@ class ShapleyFrontend(Frontend):
         with plain_arithmetic(evidence.total.device):
             found = [learner.explain_with_error(state, part) for part in chunks(evidence)]
         return Prediction.concatenate([prediction for prediction, _ in found]).attributions, torch.cat([b for _, b in found])
+
+    def _error_signals(self, evidence: Evidence, values: Tensor) -> Tensor:
+        """Logarithms, in units of the output, of what tells of the errors of attributions ``(R, M)``, ``(R, 22)``.
+
+        They are the first of :func:`captum_meta.nn.error_head.numbers_of` for the explainer that has not been adapted; zero
+        where this has none.
+        """
+        learner = self._learner_for(evidence.total)
+        with plain_arithmetic(evidence.total.device):
+            found = torch.cat([learner.error_numbers(part) for part in chunks(evidence)])[:, :_SIGNALS]
+        return found.double() / 2 + values.double().norm(dim=1, keepdim=True).clamp(min=1e-30).log()
 
     def _shaped(
         self, game: Game | MeanGame, values: Tensor, answers: tuple[int, ...], is_tuple: bool, by_input: bool = True

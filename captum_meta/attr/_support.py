@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_meta._random import row_keys
 from captum_meta.evidence import EvidencePlan, Game, joined
 from captum_meta.games import RememberedGame
 from captum_meta.types import Explanations
@@ -15,18 +16,24 @@ from captum_meta.types import Explanations
 
 @dataclass(frozen=True)
 class Support:
-    """Games with the attributions ``(N, M)`` of their players, in the order in which they were given."""
+    """Games with the attributions ``(N, M)`` of their players, in the order in which they were given.
+
+    Attributes:
+        parts: the games and their attributions.
+        keys: ``(K,)`` int64 on the CPU, :func:`content_keys` of all rows.
+    """
 
     parts: tuple[tuple[RememberedGame, Tensor], ...] = ()
+    keys: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
     @property
     def empty(self) -> bool:
         """Whether nothing has been explained yet."""
         return not self.parts
 
-    def extended(self, game: RememberedGame, attributions: Tensor) -> Support:
-        """This support set with further rows."""
-        return Support((*self.parts, (game, attributions)))
+    def extended(self, game: RememberedGame, attributions: Tensor, inputs: tuple[Tensor, ...]) -> Support:
+        """This support set with further rows, of which ``inputs`` were passed."""
+        return Support((*self.parts, (game, attributions)), torch.cat([self.keys, content_keys(inputs).cpu()]))
 
     def explanations(self, plan: EvidencePlan) -> Explanations:
         """All rows, measured as planned, as one set, padded to the largest numbers of players and of coalitions."""
@@ -57,3 +64,8 @@ def player_attributions(attributions: Any, game: Game) -> Tensor:
         )
         values = game.players.from_ids(given[0].detach())
     return values
+
+
+def content_keys(inputs: tuple[Tensor, ...]) -> Tensor:
+    """A hash of each row in single precision, ``(B,)`` int64: equal rows have equal keys."""
+    return row_keys(tuple(part if part.dtype == torch.bool else part.detach().double().float() for part in inputs))

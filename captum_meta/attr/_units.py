@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from captum_meta.learners import MetaLearner
-from captum_meta.nn import Prediction
+from captum_meta.nn import Prediction, ShapleyExplainer
+from captum_meta.nn.error_head import ROW_NUMBERS
 from captum_meta.types import Evidence, Explanations, State
 
 _UNIT = "unit of the outputs"
@@ -49,6 +50,17 @@ class InUnits:
         rest, unit = _taken(state, evidence)
         prediction, estimate = self.learner.explain_with_error(rest, evidence.times(1 / unit))
         return prediction.times(unit), estimate
+
+    def error_numbers(self, evidence: Evidence) -> Tensor:
+        """What tells of the errors of the learner's explainer at rows ``(N, M)``, in no units, ``(N, ROW_NUMBERS)``.
+
+        They are 0 for explainers without a posterior.
+        """
+        evidence = evidence.times(1 / _of_rows(evidence))
+        explainer = self.learner.explainer
+        if not isinstance(explainer, ShapleyExplainer):
+            return evidence.total.new_zeros(len(evidence.total), ROW_NUMBERS)
+        return explainer.numbered(explainer.prior(evidence), evidence)[2]
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
         """Which of the support rows ``(K, M)`` the explanations lean on, ``(N, K)``."""

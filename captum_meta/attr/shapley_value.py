@@ -99,8 +99,8 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         elif tolerance is not None:
             values, bounds = self._predict_within(game, plan, tolerance)
         elif n_samples is None and game.players.count <= BORDER_PLAYERS:
-            most = replace(plan, coalitions=_PERMUTATIONS)
-            values, bounds = self._predict_in_rounds(game, most, _FIRST_ROUND, _as_exact_as_permutations)
+            most, first = replace(plan, coalitions=_PERMUTATIONS), _FIRST_ROUND * game.players.mask.sum(1)
+            values, bounds = self._predict_in_rounds(game, most, first, _as_exact_as_permutations)
         elif return_error_estimate:
             values, bounds = self._predict_with_bounds(game, plan)
         else:
@@ -109,7 +109,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         return (attributions, bounds.reshape(game.answers)) if return_error_estimate else attributions
 
 
-def _as_exact_as_permutations(evidence: Evidence, attributions: Tensor, bounds: Tensor) -> Tensor:
+def _as_exact_as_permutations(rows: Tensor, evidence: Evidence, attributions: Tensor, bounds: Tensor) -> Tensor:
     """Whether an error as its bound lets expect is below that of 25 permutations."""
     values = attributions.double()
     unit = values.abs().amax(-1)

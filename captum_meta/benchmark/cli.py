@@ -31,6 +31,7 @@ _FURTHER = {
     "speed": "speed",
     "step": "step",
     "training": "training",
+    "trust": "trust",
 }
 """Further comparisons by name, and the modules whose ``main`` runs them."""
 

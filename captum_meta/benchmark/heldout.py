@@ -97,6 +97,11 @@ def _table(data: str) -> Table:
     return DATA[data]()
 
 
+def whole_table(name: str) -> Table:
+    """All data of a problem, of which its model has learned the first 70 %."""
+    return _table(name.split("/")[0])
+
+
 @lru_cache(maxsize=128)
 def load_held_out(name: str) -> HeldOutProblem:
     """Train the model of a problem, the same at every call.

@@ -1,6 +1,17 @@
-"""Shapley values and path integrals from a finite number of evaluations."""
+"""Shapley values and path integrals from a finite number of evaluations, and bounds on errors from calibration rows."""
 
 from captum_meta.estimators.coalitions import plan_coalitions, sample_coalitions
+from captum_meta.estimators.conformal import (
+    accepted_misses,
+    accepted_rows_needed,
+    accepted_scale,
+    binomial_tail,
+    conformal_quantile,
+    exceedance_tail,
+    ordered_scales,
+    rows_needed,
+    stopping_levels,
+)
 from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
 from captum_meta.estimators.input_process import InputProcess, value_distances
@@ -16,17 +27,26 @@ __all__ = [
     "InputProcess",
     "PathIntervals",
     "PathSample",
+    "accepted_misses",
+    "accepted_rows_needed",
+    "accepted_scale",
     "all_coalitions",
+    "binomial_tail",
+    "conformal_quantile",
+    "exceedance_tail",
     "further_points",
     "gauss_legendre",
     "interval_weights",
     "is_bent",
     "kernel_matrix",
     "kernel_shapley_values",
+    "ordered_scales",
     "path_nodes",
     "permutation_variance",
     "plan_coalitions",
+    "rows_needed",
     "sample_coalitions",
     "shapley_values",
+    "stopping_levels",
     "value_distances",
 ]

@@ -1,0 +1,37 @@
+"""Warnings of what calibration rows tell against: estimates that do not hold, and rows unlike them."""
+
+from __future__ import annotations
+
+from captum_meta._warnings import warn
+from captum_meta.attr._calibration import Calibration
+from captum_meta.attr._calls import Call
+from captum_meta.attr._compared import Compared
+from captum_meta.attr._runs import content_of
+from captum_meta.estimators.conformal import binomial_tail
+
+_CLAIMED, _SURE = 0.2, 0.05
+"""An estimate, which one row in ten may exceed, is doubted where surely more than two in ten do."""
+
+
+def warn_of_wrong_estimates(rows: Compared) -> None:
+    """Warn where the method's own error estimate, of which one row in ten may be beyond, holds far less often."""
+    estimates, errors = rows.signals[:, 0, 0].exp(), rows.errors.distance[:, 0]
+    known = estimates.isfinite() & errors.isfinite()
+    beyond = (errors > estimates)[known].sum()
+    if int(beyond) and float(1 - binomial_tail(beyond - 1, known.sum(), _CLAIMED)) <= _SURE:
+        warn(
+            f"The method's own error estimate, which nine in ten rows stay below, holds for {1 - beyond / known.sum():.0%} "
+            "of the calibration rows: the model is unlike the synthetic models that it was made for. Trust the calibrated "
+            "bounds, return_error_bound=True, in its place."
+        )
+
+
+def warn_of_unlike_rows(calibration: Calibration, call: Call) -> None:
+    """Name rows that are further from the calibration rows than chance explains."""
+    unlike = calibration.unlike(content_of(call))
+    if unlike:
+        shown = ", ".join(map(str, unlike[:10])) + (", ..." if len(unlike) > 10 else "")
+        warn(
+            f"The rows {shown} are unlike the calibration rows, for which alone bounds are promised: calibrate with rows "
+            "like those to be explained."
+        )

@@ -1,0 +1,109 @@
+"""What is kept of rows that a method and its teacher have explained: a few numbers for each row and level of effort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from captum_meta.records import Record
+
+Measure = Literal["distance", "relative", "players"]
+MEASURES: tuple[Measure, ...] = ("distance", "relative", "players")
+
+
+@dataclass(frozen=True)
+class Lengths(Record):
+    """How long attributions are, ``(*batch,)`` float64.
+
+    Attributes:
+        length: their L2 norm.
+        widest: the largest of :func:`shares`.
+    """
+
+    length: Tensor
+    widest: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor, counts: Tensor) -> Lengths:
+        """Of attributions ``(*batch, M)`` of rows with ``counts (*batch,)`` players."""
+        return cls(values.norm(dim=-1), shares(values, counts).amax(-1))
+
+    def widths(self, measure: Measure, scores: Tensor) -> Tensor:
+        """Bounds in units of the scale, ``(*batch,)``; of players the widest of a row."""
+        if measure == "relative":
+            return over(scores, self.length)
+        return scores * self.widest if measure == "players" else scores
+
+
+@dataclass(frozen=True)
+class Errors(Record):
+    """How far attributions are from the teacher's, ``(*batch,)`` float64; NaN where the method gave none.
+
+    Attributes:
+        distance: L2 norm of the difference.
+        relative: the same over the norm of the teacher's.
+        peak: the largest of the players' differences over their :func:`shares`.
+    """
+
+    distance: Tensor
+    relative: Tensor
+    peak: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor, truth: Tensor, counts: Tensor) -> Errors:
+        """Of attributions and the teacher's, both ``(*batch, M)``."""
+        difference = values - truth
+        distance, peak = difference.norm(dim=-1), over(difference.abs(), shares(values, counts)).amax(-1)
+        return cls(distance, over(distance, truth.norm(dim=-1)), peak)
+
+    def ratios(self, measure: Measure, lengths: Lengths, scores: Tensor) -> Tensor:
+        """What the scale would have to be for errors to be within their bounds; infinite where there are none."""
+        if measure == "players":
+            found = over(self.peak, scores)
+        else:
+            error = self.relative if measure == "relative" else self.distance
+            found = over(error, lengths.widths(measure, scores))
+        return found.nan_to_num(torch.inf, torch.inf)
+
+
+@dataclass(frozen=True)
+class Compared(Record):
+    """N rows at L levels of effort.
+
+    Attributes:
+        errors, lengths: ``(N, L)``.
+        signals: ``(N, L, S)``, what tells of the errors.
+        features: ``(N, L, F)``, what the rows are, for the difficulty.
+        content: ``(N, C)``, what the rows are, to compare them with others.
+    """
+
+    errors: Errors
+    lengths: Lengths
+    signals: Tensor
+    features: Tensor
+    content: Tensor
+
+
+def shares(values: Tensor, counts: Tensor) -> Tensor:
+    """Each player's part of a row's bound, ``(*batch, M)``: half of it alike, half by the size of its attribution."""
+    length, alike = values.norm(dim=-1, keepdim=True), counts.clamp(min=1).to(values).rsqrt().unsqueeze(-1)
+    return (alike + torch.where(length > 0, values.abs() / length, alike)) / 2
+
+
+def bounds(measure: Measure, scale: Tensor, scores: Tensor, values: Tensor, counts: Tensor) -> Tensor:
+    """Bounds ``(R,)``, or half-widths ``(R, M)`` of the players' intervals; NaN where the attributions are not finite."""
+    if measure == "players":
+        sizes = scores.unsqueeze(-1) * shares(values, counts)
+    else:
+        sizes = Lengths.of(values, counts).widths(measure, scores)
+    known = values.isfinite().all(-1)
+    found = torch.where(scale == 0, torch.zeros_like(sizes), scale * sizes)
+    return torch.where(known.unsqueeze(-1) if measure == "players" else known, found, torch.nan)
+
+
+def over(numerators: Tensor, denominators: Tensor) -> Tensor:
+    """The quotient, with 0 / 0 = 0."""
+    return torch.where(numerators == 0, torch.zeros_like(numerators * denominators), numerators / denominators)
