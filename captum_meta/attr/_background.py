@@ -18,7 +18,7 @@ _FIRST_PAIRS = 8
 _PAIRS, _MAX_PAIRS = 64, 2048
 """By default: for each player, and in all."""
 _MAX_ROWS = 1024
-_MAX_POINTS = 3072
+MAX_POINTS = 3072
 """Pairs and background rows that the process takes: its cost is cubic in them. Weighted least squares takes the rest."""
 _MAX_NUMBERS = 2**23
 _LINKED = 1022
@@ -88,20 +88,44 @@ def _exact(measurement: PairMeasurement, rows: Tensor, link: Link | None) -> tup
     total = measurement.total[rows]
     values = total.new_zeros(*total.shape, measurement.members.shape[2])
     for place, row in enumerate(rows.tolist()):
-        players = measurement.game.mask[row]
-        members = measurement.members[row, measurement.planned[row]][:, players]
-        count = int(players.sum())
-        worths = total.new_zeros(total.shape[1], 2**count)
-        codes = (members * 2 ** torch.arange(count, device=rows.device)).sum(-1)
-        shares = measurement.game.weights[measurement.drawn[row, measurement.planned[row]]]
-        worths.index_add_(1, codes, measurement.values[row, measurement.planned[row]].double().T * shares)
-        worths[:, 0], worths[:, -1] = measurement.start[row], measurement.everyone[row]
-        values[place, :, players] = shapley_values(link(worths) if link else worths)
+        worths = table_of(measurement, row)
+        values[place, :, measurement.game.mask[row]] = shapley_values(link(worths) if link else worths)
     return values, torch.zeros_like(total)
+
+
+def table_of(measurement: PairMeasurement, row: int) -> Tensor:
+    """The mean game's worths of all coalitions of the row's own players, ``(O, 2**M)``, where all pairs are known."""
+    players, planned = measurement.game.mask[row], measurement.planned[row]
+    members = measurement.members[row, planned][:, players]
+    count = int(players.sum())
+    worths = measurement.total.new_zeros(measurement.total.shape[1], 2**count)
+    codes = (members * 2 ** torch.arange(count, device=members.device)).sum(-1)
+    shares = measurement.game.weights[measurement.drawn[row, planned]]
+    worths.index_add_(1, codes, measurement.values[row, planned].double().T * shares)
+    worths[:, 0], worths[:, -1] = measurement.start[row], measurement.everyone[row]
+    return worths
 
 
 def _expected(measurement: PairMeasurement, rows: Tensor, with_bounds: bool, link: Link | None) -> tuple[Tensor, Tensor]:
     """By the process over inputs, some rows at a time."""
+
+    def of_output(some: Tensor, output: int, apart: Tensor, seats: Tensor, idle: Tensor) -> tuple[Tensor, Tensor]:
+        return _of_output(measurement, some, output, apart, seats, idle, with_bounds, link)
+
+    values, bounds = by_output(measurement, rows, of_output)
+    return values, bounds
+
+
+def by_output(
+    measurement: PairMeasurement, rows: Tensor, of_output: Callable[..., tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """What a function finds for some of the ``rows (R,)`` and one output at a time, each ``(R, O, ...)``.
+
+    Args:
+        measurement: of a game with at most 1,024 background rows.
+        rows: which are to be explained.
+        of_output: from rows, an output, distances between values, seats at the points seen, and idle players.
+    """
     game = measurement.game
     if game.count > _MAX_ROWS:
         raise ValueError(
@@ -115,12 +139,10 @@ def _expected(measurement: PairMeasurement, rows: Tensor, with_bounds: bool, lin
         apart = value_distances(player_values[some])
         seats = _seats(measurement, some)
         outputs = [
-            _of_output(measurement, some, output, apart, seats, idle[some, :, output], with_bounds, link)
-            for output in range(measurement.everyone.shape[1])
+            of_output(some, output, apart, seats, idle[some, :, output]) for output in range(measurement.everyone.shape[1])
         ]
         parts.append(tuple(torch.stack(found, dim=1) for found in zip(*outputs, strict=True)))
-    values, bounds = (torch.cat(found) for found in zip(*parts, strict=True))
-    return values, bounds
+    return tuple(torch.cat(found) for found in zip(*parts, strict=True))
 
 
 def default_pairs(game: MeanGame) -> Tensor:
@@ -132,7 +154,7 @@ def default_pairs(game: MeanGame) -> Tensor:
 def _numbers_of_row(measurement: PairMeasurement) -> int:
     """The most numbers that a row keeps at once: its tables, its covariance, or those that the process is fitted to."""
     n_values, n_players = measurement.game.count + 1, measurement.game.players.count
-    n_points = min(measurement.members.shape[1] + n_values, _MAX_POINTS)
+    n_points = min(measurement.members.shape[1] + n_values, MAX_POINTS)
     return max(n_values**2 * n_players, n_points**2, n_players * min(n_points, 256) ** 2)
 
 
@@ -155,28 +177,41 @@ def _of_output(
     link: Link | None,
 ) -> tuple[Tensor, Tensor]:
     """Attributions ``(R, M)`` and bounds ``(R,)`` of one output; those of idle players are 0."""
-    everyone, nobody = measurement.everyone[rows, output].unsqueeze(1), measurement.nobody[rows, :, output]
-    worths = torch.cat([everyone, nobody, measurement.values[rows, :, output]], dim=1).double()
-    asked = functional.pad(measurement.asked[rows], (seats.shape[1] - measurement.asked.shape[1], 0), value=True)
-    known = asked & worths.isfinite()
-    apart = torch.where(idle[..., None, None], 0.0, distances)
+    worths, known = _seen(measurement, rows, output)
     total, acting = measurement.total[rows, output], ~idle & measurement.game.mask[rows]
-    used, shares = slice(0, _MAX_POINTS), measurement.game.weights
-    process = InputProcess(apart, seats[:, used], worths[:, used], known[:, used])
-    values = _completed(process.shapley_values(shares), total, acting)
-    if worths.shape[1] > _MAX_POINTS:
+    used, shares = slice(0, MAX_POINTS), measurement.game.weights
+    process = process_of(measurement, rows, output, distances, seats, idle)
+    values = completed(process.shapley_values(shares), total, acting)
+    if worths.shape[1] > MAX_POINTS:
         values = values + _missed(process, measurement.members[rows], seats, worths, known, acting)
     bounds = torch.full_like(total, torch.nan)
     if link is not None:
         values = _linked(process, measurement, rows, output, acting, link)
     if with_bounds:
         answers = [
-            _completed(process.given(known[:, used] & half).shapley_values(shares), total, acting)
-            for half in _halves(measurement.game.count, min(_MAX_POINTS, seats.shape[1]), rows.device)
+            completed(process.given(known[:, used] & half).shapley_values(shares), total, acting)
+            for half in _halves(measurement.game.count, min(MAX_POINTS, seats.shape[1]), rows.device)
         ]
         apart = (answers[0] - answers[1]).square().sum(1) / 4
         bounds = _NINE_IN_TEN * apart / values.square().sum(1).clamp(min=torch.finfo(values.dtype).tiny)
     return values, bounds
+
+
+def _seen(measurement: PairMeasurement, rows: Tensor, output: int) -> tuple[Tensor, Tensor]:
+    """f of the input, of the background rows and of the pairs, ``(R, 1 + K + S)`` float64, and which of them are known."""
+    everyone, nobody = measurement.everyone[rows, output].unsqueeze(1), measurement.nobody[rows, :, output]
+    worths = torch.cat([everyone, nobody, measurement.values[rows, :, output]], dim=1).double()
+    asked = functional.pad(measurement.asked[rows], (worths.shape[1] - measurement.asked.shape[1], 0), value=True)
+    return worths, asked & worths.isfinite()
+
+
+def process_of(
+    measurement: PairMeasurement, rows: Tensor, output: int, distances: Tensor, seats: Tensor, idle: Tensor
+) -> InputProcess:
+    """The process over inputs, given the first 3,072 points seen of the ``rows (R,)``."""
+    worths, known = _seen(measurement, rows, output)
+    apart, used = torch.where(idle[..., None, None], 0.0, distances), slice(0, MAX_POINTS)
+    return InputProcess(apart, seats[:, used], worths[:, used], known[:, used])
 
 
 def _linked(
@@ -192,7 +227,7 @@ def _linked(
     worths = link(expected.clamp(lowest, highest)) - start.unsqueeze(1)
     total, nothing = link(seen[:, 0]) - start, torch.zeros_like(acting, dtype=torch.float64)
     values = kernel_shapley_values(members, worths, known, mask, total, nothing, nothing + _LEAST_STRENGTH)
-    return _completed(values, total, acting)
+    return completed(values, total, acting)
 
 
 def _halves(count: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -202,7 +237,7 @@ def _halves(count: int, length: int, device: torch.device) -> tuple[Tensor, Tens
     return first, ~first | (places < 0)
 
 
-def _completed(values: Tensor, total: Tensor, acting: Tensor) -> Tensor:
+def completed(values: Tensor, total: Tensor, acting: Tensor) -> Tensor:
     """Sums are ``total``: what is missing is shared evenly by the players that act."""
     shares = acting / acting.sum(1, keepdim=True).clamp(min=1)
     return torch.where(acting, values, 0.0) + shares * (total - (values * acting).sum(1)).unsqueeze(1)
@@ -210,10 +245,10 @@ def _completed(values: Tensor, total: Tensor, acting: Tensor) -> Tensor:
 
 def _missed(process: InputProcess, members: Tensor, seats: Tensor, worths: Tensor, known: Tensor, acting: Tensor) -> Tensor:
     """Shapley values of what the pairs beyond the process say differently from what it expects, ``(R, M)``."""
-    rest = slice(_MAX_POINTS + (seats.shape[1] - members.shape[1] + _MAX_POINTS) % 2, None)
+    rest = slice(MAX_POINTS + (seats.shape[1] - members.shape[1] + MAX_POINTS) % 2, None)
     seats, worths, known = seats[:, rest], worths[:, rest], known[:, rest]
     members = members[:, -seats.shape[1] :]
-    expected = torch.cat([process.at(some) for some in seats.split(_MAX_POINTS, dim=1)], dim=1)
+    expected = torch.cat([process.at(some) for some in seats.split(MAX_POINTS, dim=1)], dim=1)
     residual = torch.where(known, worths - expected, 0.0)
     even = residual.shape[1] // 2 * 2
     odd = (residual[:, 0:even:2] - residual[:, 1:even:2]) / 2

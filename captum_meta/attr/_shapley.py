@@ -10,10 +10,20 @@ import torch
 from torch import Tensor
 
 from captum_meta import _captum
+from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta._random import uniform
-from captum_meta.attr._background import explain_mean_game
-from captum_meta.attr._frontend import Frontend, chunks, of_inputs, plain_arithmetic
+from captum_meta.attr._arguments import checked
+from captum_meta.attr._background import default_pairs, explain_mean_game
+from captum_meta.attr._frontend import Frontend, chunks, count_examples, of_inputs, plain_arithmetic
+from captum_meta.attr._interactions import (
+    SHAPLEY_INDICES,
+    check_interactions,
+    coalitions_for_interactions,
+    expected_interactions,
+    interactions_of_mean_game,
+)
 from captum_meta.estimators import all_coalitions, shapley_values
+from captum_meta.estimators.interactions import Index
 from captum_meta.evidence import Game, ShapleyPlan, measure_shapley, row_keys
 from captum_meta.games import MeanGame, Players
 from captum_meta.games.arguments import Outputs
@@ -36,6 +46,65 @@ class ShapleyFrontend(Frontend):
     """Shapley values from three gradients and a budget of coalitions."""
 
     kind = "shapley"
+    counts_permutations = False
+    """Whether ``n_samples`` counts coalitions for each player."""
+
+    @checked
+    def interactions(
+        self,
+        inputs: TensorOrTupleOfTensorsGeneric,
+        baselines: BaselineType = None,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        feature_mask: Tensor | tuple[Tensor, ...] | None = None,
+        n_samples: int | None = None,
+        index: Index = "k-SII",
+        background: TensorOrTupleOfTensorsGeneric | None = None,
+        *,
+        seed: int = 0,
+    ) -> Tensor:
+        """Interactions of every pair of players, and main effects, of each row.
+
+        They come from the same evaluations as attributions: three gradients and ``n_samples`` coalitions, from which a
+        Gaussian process over all coalitions, fitted to each row, expects the others
+        (:mod:`captum_meta.estimators.interaction_process`). Exact where all coalitions are evaluated.
+
+        Args:
+            inputs, baselines, target, additional_forward_args, feature_mask, background, seed: as for ``attribute``.
+            n_samples: as for ``attribute``. None: 16 coalitions for each player, at most 2,048; with a background 64 pairs
+                for each player, at most 2,048.
+            index: what an interaction is (:mod:`captum_meta.estimators.interactions`). "k-SII": main effects and pairs sum
+                to f(input) - f(baseline); "SII": main effects are Shapley values, those that ``attribute`` gives; "STII" and
+                "FSII" sum up as well; "BII": Banzhaf interactions of pairs, and Banzhaf values on the diagonal.
+
+        Returns:
+            ``(B, M, M)``, symmetric: pairs off the diagonal, main effects on it. With a ``feature_mask`` M is the largest id
+            plus one, and a group has the row and the column of its id.
+
+        Raises:
+            ValueError: for another index, ``n_samples=0``, or more than 256 players.
+            AssertionError: if the model has several outputs and no target selects one.
+
+        >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]
+        >>> MetaKernelShap(model).interactions(torch.tensor([[2.0, 3.0, 1.0]])).round(decimals=3).tolist()
+        [[[0.0, 6.0, 0.0], [6.0, 0.0, 0.0], [0.0, 0.0, 1.0]]]
+        """
+        count_examples(inputs)
+        game = self._mean_game(inputs, baselines, background, target, additional_forward_args, feature_mask)
+        check_interactions(game, index, n_samples)
+        if isinstance(game, MeanGame):
+            each = n_samples if n_samples is None or not self.counts_permutations else n_samples * game.mask.sum(1)
+            budgets = default_pairs(game) if each is None else torch.as_tensor(each).expand(game.n_rows)
+            values = interactions_of_mean_game(game, budgets, index, seed)
+        else:
+            plan = self._plan(coalitions_for_interactions(game, n_samples, self.counts_permutations), seed)
+            evidence = plan.measure(game)
+            shapley = self._explain(evidence, plan).attributions if index in SHAPLEY_INDICES else None
+            values = expected_interactions(evidence, shapley, index)
+        assert len(values) == game.n_rows, "The model has several outputs per row: pass target= to select one."
+        players = self._players(game, values)
+        rows = torch.stack([players.by_id(part) for part in values.unbind(1)], dim=2)
+        return torch.stack([players.by_id(part) for part in rows.unbind(1)], dim=2)
 
     def _plan(self, coalitions: int | None = None, seed: int = 0, per_player: bool = False) -> ShapleyPlan:
         return ShapleyPlan(coalitions, per_player, seed, reading=self.learner.reading)

@@ -47,6 +47,8 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
              [0., 2.]]])
     """
 
+    counts_permutations = True
+
     def __init__(self, forward_func: Callable[..., Any], *, learner: Learner = None) -> None:
         ShapleyValueSampling.__init__(self, forward_func)
         self._set_learner(learner)

@@ -1,4 +1,4 @@
-"""Shapley values and path integrals from a finite number of evaluations, and bounds on errors from calibration rows."""
+"""Shapley values, interactions and path integrals from finitely many evaluations, and bounds from calibration rows."""
 
 from captum_meta.estimators.coalitions import plan_coalitions, sample_coalitions
 from captum_meta.estimators.conformal import (
@@ -15,6 +15,8 @@ from captum_meta.estimators.conformal import (
 from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
 from captum_meta.estimators.input_process import InputProcess, value_distances
+from captum_meta.estimators.interaction_process import InteractionProcess
+from captum_meta.estimators.interactions import INDICES, InteractionRule, interactions
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
 from captum_meta.estimators.path_intervals import PathIntervals, further_points
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
@@ -23,8 +25,11 @@ from captum_meta.estimators.permutations import permutation_variance
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 
 __all__ = [
+    "INDICES",
     "HypercubePosterior",
     "InputProcess",
+    "InteractionProcess",
+    "InteractionRule",
     "PathIntervals",
     "PathSample",
     "accepted_misses",
@@ -36,6 +41,7 @@ __all__ = [
     "exceedance_tail",
     "further_points",
     "gauss_legendre",
+    "interactions",
     "interval_weights",
     "is_bent",
     "kernel_matrix",

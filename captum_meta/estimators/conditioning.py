@@ -15,10 +15,10 @@ _FLOOR = 1e-14
 """Where no player is expected to have any effect."""
 
 
-def _factor(covariance: Tensor) -> Tensor:
+def cholesky_factor(covariance: Tensor) -> Tensor:
     """Cholesky factors; with a larger ridge where rounding has spoilt one. A row of NaN spoils only itself.
 
-    The ridge is added to ``covariance`` in place.
+    The ridge is added to ``covariance (*batch, P, P)`` in place.
     """
     ridge = (_JITTER * covariance.diagonal(dim1=-2, dim2=-1)).clamp(min=_FLOOR)
     covariance.diagonal(dim1=-2, dim2=-1).add_(ridge)
@@ -114,10 +114,10 @@ def conditioned(among: Tensor, residual: Tensor, values: Tensor, waves: Tensor, 
     columns = [torch.cat([residual, values.add(waves @ of_waves, alpha=share)], dim=-1) for share in SHARES]
     if waves.shape[-1] >= waves.shape[-2]:
         more = waves @ waves.mT
-        factors = [_factor(among.add(more, alpha=share)) for share in SHARES]
+        factors = [cholesky_factor(among.add(more, alpha=share)) for share in SHARES]
         white = [torch.linalg.solve_triangular(f, c, upper=False) for f, c in zip(factors, columns, strict=True)]
         return [Given(f, w[..., :1], w[..., 1:]) for f, w in zip(factors, white, strict=True)]
-    factor = _factor(among)
+    factor = cholesky_factor(among)
     right = torch.linalg.solve_triangular(factor, torch.cat([residual, values, waves], dim=-1), upper=False)
     residual, values, waves = right.split([1, values.shape[-1], waves.shape[-1]], dim=-1)
     gram, along = waves.mT @ waves, waves @ of_waves

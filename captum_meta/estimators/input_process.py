@@ -25,6 +25,8 @@ from math import ceil, log
 import torch
 from torch import Tensor
 
+from captum_meta.estimators.interactions import InteractionRule
+from captum_meta.estimators.likelihood import likelihood_slopes
 from captum_meta.estimators.quadrature import gauss_legendre
 
 _CONSTANT = 10.0
@@ -132,6 +134,31 @@ class InputProcess:
                 values += weight * (gains * (products / mixed)).sum((1, 2))
         return values
 
+    def interactions(self, shares: Tensor, rule: InteractionRule) -> Tensor:
+        """Of the mean game over the background rows, of ``shares (K,)``: ``(R, M, M)`` float64, main effects as diagonal."""
+        n_rows, n_players = self._distances.shape[:2]
+        main, pairs = shares.new_zeros(n_rows, n_players), shares.new_zeros(n_rows, n_players, n_players)
+        for row in range(n_rows):
+            for t, weight in zip(*(part.tolist() for part in rule.main), strict=True):
+                main[row] += weight * self._slopes(row, shares, t, False)
+            for t, weight in zip(*(part.tolist() for part in rule.pairs), strict=True):
+                pairs[row] += weight * self._slopes(row, shares, t, True)
+        return rule.joined(main * self._unit, pairs * self._unit.unsqueeze(-1))
+
+    def _slopes(self, row: int, shares: Tensor, t: float, second: bool) -> Tensor:
+        """First ``(M,)`` or second ``(M, M)`` derivatives on the diagonal t of the mean game's multilinear extension."""
+        factors, seats = self._kernel.factors(self._distances)[row], self._seats[row].mT
+        weighted = torch.where(self._known[row], self._coefficients[row], 0.0)
+        own = factors[:, 0].gather(1, seats)  # (M, N)
+        found = torch.zeros([len(factors)] * (2 if second else 1), dtype=torch.float64, device=seats.device)
+        for share, some in zip(shares.tolist(), factors[:, 1:].unbind(1), strict=True):
+            others = some.gather(1, seats)
+            mixed = others + t * (own - others)
+            relative = (own - others) / mixed
+            products = share * mixed.log().sum(0).exp() * weighted
+            found += (relative * products) @ relative.mT if second else relative @ products
+        return found
+
 
 def value_distances(values: Tensor) -> Tensor:
     """Distances between the values that each player may take, in units of their spread.
@@ -210,11 +237,6 @@ def _doubt(logs: Tensor, rate: float) -> Tensor:
 
 
 def _slopes(alike: Tensor, noise: Tensor, residual: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of minus the log density of what was seen, at the amplitude that makes it largest: of kernel and noise."""
-    factor = torch.linalg.cholesky(_covariance(alike, known, noise))
-    coefficients = torch.cholesky_solve(residual.unsqueeze(-1), factor)
-    squares = (residual.unsqueeze(1) @ coefficients).clamp(min=1e-30)
-    count = known.sum(1).reshape(-1, 1, 1)
-    both = (known.unsqueeze(-1) & known.unsqueeze(-2)) / 2
-    slopes = (torch.cholesky_inverse(factor) - count * coefficients @ coefficients.mT / squares) * both
+    """Gradients of minus the log density of what was seen: of kernel and noise."""
+    slopes = likelihood_slopes(_covariance(alike, known, noise), residual, known)
     return slopes, slopes.diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -79,3 +79,27 @@ class MultiIndexWaves:
             factors = torch.complex(cosine, node * sine)
             others = others + weight * (factors.prod(-1, keepdim=True) / factors).real
         return self._sizes.unsqueeze(-1) * 2 * sine * others
+
+
+class FullWaves(MultiIndexWaves):
+    """Waves of both parts, odd and even: sqrt(a_q) times the cosine and sine of w_q s."""
+
+    def at(self, signs: Tensor) -> Tensor:
+        """``(*batch, P, 2 Q)`` at the coalitions ``(*batch, P, M)`` of -1 and 1: cosines, then sines."""
+        angles = signs @ self._frequencies.mT
+        return torch.cat([self._sizes * angles.cos(), self._sizes * angles.sin()], dim=-1)
+
+    def slopes(self, weights: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        r"""Derivatives on the diagonal t of the multilinear extension of the waves' sum with ``weights (*batch, 2 Q)``.
+
+        .. math:: E_t[e^{\mathrm{i} w \cdot s}] = \prod_j (\cos w_j + \mathrm{i} (2 t - 1) \sin w_j)
+
+        Returns:
+            First derivatives ``(*batch, M)``, and second ones ``(*batch, M, M)``, whose diagonal means nothing.
+        """
+        cosine, sine = weights.chunk(2, dim=-1)
+        factors = torch.complex(self._frequencies.cos(), (2 * t - 1) * self._frequencies.sin())
+        products = torch.complex(cosine, -sine) * self._sizes * factors.prod(-1)
+        gains = 2j * self._frequencies.sin() / factors
+        pairs = (gains.mT * products.unsqueeze(-2)) @ gains
+        return (products.unsqueeze(-2) @ gains).squeeze(-2).real, pairs.real

@@ -13,7 +13,7 @@ from captum_meta.nn.error_head import numbers_of, shipped_error_head
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
 
-_MAX_POSTERIOR = 2048
+MAX_POSTERIOR = 2048
 """Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
 _LEAST_STRENGTH = 1e-6
 _MAX_EXACT = 20
@@ -144,7 +144,7 @@ class ShapleyExplainer(Explainer):
             opposite,
             mean,
         ]
-        first = (evidence.coalitions or _border(evidence)).first(_MAX_POSTERIOR)
+        first = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
         seen = replace(evidence, coalitions=first)
         return numbers_of(prior, seen, attributions, expected, answers, posterior.late_surprises())
 
@@ -186,9 +186,9 @@ def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor
 
 def _known_error(evidence: Evidence) -> float | None:
     """0 where all coalitions were evaluated, NaN where only a border is known that is too large, else None."""
-    if evidence.coalitions is None and 2 * evidence.players.shape[-1] > _MAX_POSTERIOR:
+    if evidence.coalitions is None and 2 * evidence.players.shape[-1] > MAX_POSTERIOR:
         return torch.nan
-    return 0.0 if _is_complete(evidence.coalitions or _border(evidence), evidence) else None
+    return 0.0 if _is_complete(evidence.coalitions or border_coalitions(evidence), evidence) else None
 
 
 def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: T
     head = shipped_error_head(attributions.device, attributions.dtype)
     estimate = head.log_bound(players, rows, evidence.players).exp()
     estimate = torch.where(attributions.any(-1), estimate, torch.inf)
-    pairs = _pairs(evidence.coalitions or _border(evidence))
+    pairs = _pairs(evidence.coalitions or border_coalitions(evidence))
     estimate = torch.where(pairs >= torch.minimum(evidence.n_players, _all_pairs(evidence)), estimate, torch.nan)
     return torch.where(pairs >= _all_pairs(evidence), 0.0, estimate)
 
@@ -228,9 +228,9 @@ def _refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evi
     assert coalitions is not None
     more = _knows_more(coalitions, evidence).unsqueeze(-1)
     values = torch.where(more, posterior.shapley_values() * unit, before.attributions)
-    if coalitions.members.shape[-2] <= _MAX_POSTERIOR:
+    if coalitions.members.shape[-2] <= MAX_POSTERIOR:
         return values
-    halves = coalitions.members[..., ::2, :].split(_MAX_POSTERIOR // 2, dim=-2)
+    halves = coalitions.members[..., ::2, :].split(MAX_POSTERIOR // 2, dim=-2)
     expected = torch.cat([posterior.differences(members) for members in halves], dim=-1) * unit
     seen = coalitions.worths[..., ::2] - coalitions.worths[..., 1::2]
     missed = (seen - expected).to(seen.dtype).unsqueeze(-1) / 2
@@ -249,7 +249,7 @@ def _is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
 
 def _posterior(prior: Prior, mean: Tensor, evidence: Evidence) -> HypercubePosterior:
     """The posterior in units of the row's scale, from the first pairs of coalitions."""
-    coalitions = (evidence.coalitions or _border(evidence)).first(_MAX_POSTERIOR)
+    coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
     assert prior.additive is not None and prior.rates is not None
     unit = prior.scale.unsqueeze(-1)
     slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
@@ -268,7 +268,7 @@ def _posterior(prior: Prior, mean: Tensor, evidence: Evidence) -> HypercubePoste
     )
 
 
-def _border(evidence: Evidence) -> Coalitions:
+def border_coalitions(evidence: Evidence) -> Coalitions:
     """Pairs of the coalitions of one player and of all others, read back from their effects."""
     everyone = evidence.players.unsqueeze(-2)
     singles = torch.eye(evidence.players.shape[-1], dtype=torch.bool, device=everyone.device) & everyone

@@ -1,0 +1,166 @@
+"""Interactions of pairs of players from measured evidence, for the Shapley front ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta._warnings import warn
+from captum_meta.attr._background import MAX_POINTS, by_output, completed, process_of, table_of
+from captum_meta.attr._frontend import chunks, plain_arithmetic
+from captum_meta.estimators import InteractionProcess, InteractionRule, all_coalitions, interactions
+from captum_meta.estimators.interactions import EFFICIENT
+from captum_meta.evidence import PairMeasurement
+from captum_meta.games import Game, MeanGame
+from captum_meta.nn.shapley import MAX_POSTERIOR, border_coalitions
+from captum_meta.types import LEAVE_ONE_OUT, Evidence
+
+SHAPLEY_INDICES = ("SII", "k-SII")
+"""Those whose main effects are made of Shapley values."""
+_COALITIONS = 16
+"""For each player, where no number is given."""
+_MAX_PLAYERS = 256
+_MAX_TABLE = 16
+"""Up to so many players, coalitions beyond the 2,048 that a posterior reads are taken into a table of all."""
+
+
+def check_interactions(game: Any, index: str, n_samples: int | None) -> None:
+    """Raises ``ValueError`` for an unknown index, for no coalitions, and for more players than pairs can be told of."""
+    InteractionRule.of(index, 1)
+    if n_samples == 0:
+        raise ValueError("n_samples is 0, but gradients alone tell no interactions: pass the number of coalitions.")
+    if game.players.count > _MAX_PLAYERS:
+        raise ValueError(
+            f"The rows have {game.players.count} players, whose pairs are too many to be told: pass a feature_mask that "
+            f"groups them into at most {_MAX_PLAYERS}."
+        )
+
+
+def coalitions_for_interactions(game: Game, n_samples: int | None, per_player: bool) -> int:
+    """How many coalitions a row is given; with a warning where they are too few, or more than are read."""
+    n_players = game.players.count
+    count = min(_COALITIONS * n_players, MAX_POSTERIOR) if n_samples is None else n_samples
+    count = count * n_players if n_samples is not None and per_player else count
+    most = 2**n_players - 2 if n_players <= _MAX_TABLE else MAX_POSTERIOR
+    if n_players > 3 and count <= 2 * n_players:
+        warn(
+            f"{count} coalitions per row are no more than those of one player and of all but one, which tell a player's "
+            f"interactions with all others together: pass n_samples for more, such as {_COALITIONS * n_players} coalitions."
+        )
+    if n_players > _MAX_TABLE and count > most:
+        warn(f"Of {n_players} players {most} coalitions per row are read at most, so no more are evaluated.")
+    return min(count, most)
+
+
+def expected_interactions(evidence: Evidence, shapley: Tensor | None, index: str) -> Tensor:
+    """``(R, M, M)`` of measured rows, exact where all coalitions are known.
+
+    Args:
+        evidence: of R rows.
+        shapley: ``(R, M)``, their Shapley values, where the index is made of these.
+    """
+    with plain_arithmetic(evidence.total.device):
+        found = torch.cat([_of_rows(part, index) for part in chunks(evidence)])
+    return (found if shapley is None else with_shapley_values(found, shapley, index)).to(evidence.total)
+
+
+def with_shapley_values(found: Tensor, shapley: Tensor, index: str) -> Tensor:
+    """Interactions ``(R, M, M)`` whose main effects are made of these Shapley values ``(R, M)``."""
+    apart = found - torch.diag_embed(found.diagonal(dim1=-2, dim2=-1))
+    return InteractionRule.of(index, found.shape[-1]).joined(shapley.to(found), apart)
+
+
+def _of_rows(evidence: Evidence, index: str) -> Tensor:
+    """``(R, M, M)`` float64."""
+    coalitions, players = evidence.coalitions or border_coalitions(evidence), evidence.players
+    n_rows, _, n_players = coalitions.members.shape
+    ends = torch.stack([players, torch.zeros_like(players)], dim=1)
+    members = torch.cat([ends, coalitions.members], dim=1)
+    worths = torch.cat([torch.stack([evidence.total, 0 * evidence.total], dim=1), coalitions.worths], dim=1).double()
+    known = torch.cat([torch.ones_like(coalitions.measured[:, :2]), coalitions.measured], dim=1) & worths.isfinite()
+    complete = known.sum(1) >= 2.0**evidence.n_players
+    found = torch.full((n_rows, n_players, n_players), torch.nan, dtype=torch.float64, device=players.device)
+    for row in complete.nonzero().flatten().tolist():
+        own = players[row]
+        table = _table(members[row][:, own], worths[row], known[row])
+        found[row] = 0.0
+        found[row][own.unsqueeze(1) & own] = interactions(table, index).flatten()
+    rest = (~complete & evidence.total.isfinite()).nonzero().flatten()
+    if len(rest):
+        found[rest] = _from_process(evidence[rest], members[rest], worths[rest], known[rest], index)
+    return found
+
+
+def _table(members: Tensor, worths: Tensor, known: Tensor, expected: Tensor | None = None) -> Tensor:
+    """Worths of all coalitions ``(2**M,)``: those ``expected``, but for the known ones among ``members (S, M)``."""
+    codes = (members * 2 ** torch.arange(members.shape[1], device=members.device)).sum(-1)
+    table = worths.new_zeros(2 ** members.shape[1]) if expected is None else expected.clone()
+    table[codes[known]] = worths[known]
+    return table
+
+
+def _from_process(evidence: Evidence, members: Tensor, worths: Tensor, known: Tensor, index: str) -> Tensor:
+    still = evidence.measured.any(-1) & (evidence.effects == 0).all(-1)
+    acting = evidence.players & ~still
+    slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
+    read = slice(0, MAX_POSTERIOR + 2)
+    process = InteractionProcess(members[:, read], worths[:, read], known[:, read], acting, slopes.mT.double())
+    n_players = members.shape[-1]
+    if members.shape[1] <= MAX_POSTERIOR + 2 or n_players > _MAX_TABLE:
+        found = process.interactions(InteractionRule.of(index, n_players))
+    else:
+        everything = all_coalitions(n_players, members.device)
+        expected = process.worths(everything.expand(len(members), -1, -1))
+        rows = zip(members, worths, known, expected, strict=True)
+        found = torch.stack([interactions(_table(*row), index) for row in rows])
+    found = torch.where(acting.unsqueeze(1) & acting.unsqueeze(2), found, 0.0)
+    return _completed(found, evidence.total.double(), acting, index)
+
+
+def _completed(found: Tensor, total: Tensor, acting: Tensor, index: str) -> Tensor:
+    """Interactions ``(R, M, M)`` that sum to ``total (R,)``, where the index says so.
+
+    What rounding and noise leave is shared by STII's pairs, as its main effects are known; of other indices by main effects.
+    """
+    if index not in EFFICIENT:
+        return found
+    single = torch.diag_embed(acting)
+    pairs = (acting.unsqueeze(1) & acting.unsqueeze(2) & ~single).triu(1)
+    shares = torch.where(pairs.any(-1).any(-1)[:, None, None], pairs, single) if index == "STII" else single
+    missing = total - found.triu().sum((1, 2))
+    added = shares * (missing / shares.sum((1, 2)).clamp(min=1))[:, None, None]
+    return found + added + added.triu(1).mT
+
+
+def interactions_of_mean_game(game: MeanGame, budgets: Tensor, index: str, seed: int) -> Tensor:
+    """``(N * O, M, M)`` of the mean game over background rows, from ``budgets (N,)`` pairs; exact where these are all."""
+    n_players = game.players.count
+    every = (2.0 ** game.mask.sum(1) - 2) * game.count
+    most = max(MAX_POINTS - 1 - game.count, 2 * n_players)
+    if bool(((budgets > most) & (budgets < every)).any()):
+        warn(f"{most} pairs of a coalition and a background row are read per row at most, so no more are evaluated.")
+        budgets = torch.where(budgets < every, budgets.clamp(max=most), budgets)
+    measurement = PairMeasurement(game, budgets, seed)
+    measurement.evaluate()
+    rule, shares = InteractionRule.of(index, n_players), game.weights
+    found = measurement.total.new_zeros(*measurement.total.shape, n_players, n_players)
+    with plain_arithmetic(game.device):
+        for row in measurement.complete.nonzero().flatten().tolist():
+            own = game.mask[row]
+            found[row][:, own.unsqueeze(1) & own] = interactions(table_of(measurement, row), index).flatten(1)
+        rest = (~measurement.complete).nonzero().flatten()
+
+        def of_output(rows: Tensor, output: int, distances: Tensor, seats: Tensor, idle: Tensor) -> tuple[Tensor]:
+            process = process_of(measurement, rows, output, distances, seats, idle)
+            acting = ~idle & game.mask[rows]
+            values = process.interactions(shares, rule) * (acting.unsqueeze(1) & acting.unsqueeze(2))
+            if index in SHAPLEY_INDICES:
+                main = completed(process.shapley_values(shares), measurement.total[rows, output], acting)
+                return (with_shapley_values(values, main, index),)
+            return (_completed(values, measurement.total[rows, output], acting, index),)
+
+        if len(rest):
+            (found[rest],) = by_output(measurement, rest, of_output)
+    return found.flatten(0, 1).to(measurement.everyone)

@@ -1,0 +1,182 @@
+r"""Interactions of the game expected from the coalitions seen: a Gaussian process over all coalitions, fitted to each row.
+
+Pairs of players are the game's even part (SII, k-SII, FSII) or read both parts (STII), so that here coalitions are seen one
+by one. With s, t in {-1, 1}^M for "in" and "out", and :math:`z_i = \rho_i s_i t_i`, the covariance of their worths is
+
+.. math:: c + \frac{\prod_i (1 + z_i) + a \sum_i z_i + b \sum_{i < j} z_i z_j}{\prod_i (1 + \rho_i)} + d\, k_w(s, t).
+
+``rho`` in (0, 1) is how much a player acts, and interacts; ``a`` and ``b`` how much more there is of main effects and of
+pairs than of a product of all orders; ``d`` how much the game depends on few directions, as a saturated probability does
+(:mod:`captum_meta.estimators.multi_index`, both parts). All are fitted to what was seen, by its likelihood and by what is
+expected of them. A posterior mean is a sum of products and waves, whose derivatives along the diagonal of the multilinear
+extension, and with them all indices of :mod:`captum_meta.estimators.interactions`, are closed-form.
+
+Kernels that multiply over features give Shapley values in closed form (Chau, Hu, Gonzalez and Sejdinovic 2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from captum_meta.estimators.conditioning import cholesky_factor
+from captum_meta.estimators.interactions import InteractionRule
+from captum_meta.estimators.likelihood import likelihood_slopes
+from captum_meta.estimators.multi_index import FullWaves
+
+_CONSTANT = 10.0
+"""c of the formula, for worths of unit variance."""
+_RATE = 4.0
+"""Rates are expected at 4 / (M + 4), as for :mod:`captum_meta.estimators.design`, and a, b and d at 1."""
+_SPREAD_RATES, _SPREAD_MEAN, _SPREAD_AMOUNTS = 1.5, 1.0, 2.0
+"""Standard deviations of logits of rates about their mean, of this mean, and of the logarithms of a, b and d."""
+_STEPS, _STEP = 30, 0.15
+_FITTED = 256
+"""Coalitions that the parameters are fitted to; the posterior is given all."""
+_MOST_RATE = 0.98
+_RIDGE = 1e-6
+_MAX_NUMBERS = 2**22
+
+
+@dataclass(frozen=True)
+class InteractionKernel:
+    """The module's covariance without its constant; all float64."""
+
+    rates: Tensor  # (R, M)
+    amounts: Tensor  # (R, 3): a, b and d of the formula
+    waves: FullWaves
+
+    @cached_property
+    def log_norm(self) -> Tensor:
+        """``(R, 1, 1)``."""
+        return self.rates.log1p().sum(-1)[:, None, None]
+
+    def between(self, first: Tensor, second: Tensor) -> Tensor:
+        """``(R, A, B)``, of coalitions ``(R, A, M)`` and ``(R, B, M)`` of -1 and 1."""
+        rates = self.rates.unsqueeze(1)
+        alike = (first * rates.atanh()) @ second.mT + 0.5 * torch.log1p(-rates.square()).sum(-1, keepdim=True)
+        sums = (first * rates) @ second.mT
+        pairs = (sums.square() - rates.square().sum(-1, keepdim=True)) / 2
+        main, both, directed = self.amounts[:, :, None, None].unbind(1)
+        joint = torch.exp(alike - self.log_norm) + torch.exp(-self.log_norm) * (main * sums + both * pairs)
+        return joint + directed * (self.waves.at(first) @ self.waves.at(second).mT)
+
+
+class InteractionProcess:
+    """The game as expected from the worths of some coalitions.
+
+    Args:
+        members: ``(R, P, M)`` bool, with everyone and no one among them.
+        worths: ``(R, P)``.
+        known: ``(R, P)`` bool, False for padding.
+        acting: ``(R, M)`` bool, False for players without any effect, and for padding.
+        directions: ``(R, D, M)``, along which the worths are expected to change; zeros where nothing is.
+    """
+
+    def __init__(self, members: Tensor, worths: Tensor, known: Tensor, acting: Tensor, directions: Tensor) -> None:
+        self._acting, self._known = acting, known
+        self._signs = torch.where(acting.unsqueeze(1), members.double() * 2 - 1, 0.0)
+        count = known.sum(1, keepdim=True).clamp(min=1)
+        seen = torch.where(known, worths.double(), 0.0)
+        self._middle = seen.sum(1, keepdim=True) / count
+        centred = torch.where(known, seen - self._middle, 0.0)
+        spread = (centred.square().sum(1, keepdim=True) / count).sqrt()
+        self._unit = torch.where(spread > 0, spread, 1.0)
+        residual = centred / self._unit
+        waves = FullWaves(torch.where(acting.unsqueeze(1), directions, 0.0))
+        self._kernel = _fitted(self._signs, residual, known, acting, waves)
+        factor = cholesky_factor(_masked(self._kernel.between(self._signs, self._signs), known))
+        weights = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
+        self._weights = torch.where(known, weights, 0.0)
+
+    def worths(self, members: Tensor) -> Tensor:
+        """Expected f of coalitions ``(R, A, M)``, ``(R, A)`` float64."""
+        signs = torch.where(self._acting.unsqueeze(1), members.double() * 2 - 1, 0.0)
+        step = max(1, _MAX_NUMBERS // self._known.numel())
+        parts = [self._kernel.between(some, self._signs) @ self._weights.unsqueeze(-1) for some in signs.split(step, 1)]
+        expected = torch.cat(parts, dim=1).squeeze(-1) + _CONSTANT * self._weights.sum(1, keepdim=True)
+        return expected * self._unit + self._middle
+
+    def interactions(self, rule: InteractionRule) -> Tensor:
+        """Pairs off the diagonal and main effects on it, ``(R, M, M)`` float64."""
+        n_rows, n_players = self._acting.shape
+        main = self._signs.new_zeros(n_rows, n_players)
+        pairs = self._signs.new_zeros(n_rows, n_players, n_players)
+        for t, weight in zip(*(part.tolist() for part in rule.main), strict=True):
+            main += weight * self._slopes(t)[0]
+        for t, weight in zip(*(part.tolist() for part in rule.pairs), strict=True):
+            pairs += weight * self._slopes(t)[1]
+        return rule.joined(main * self._unit, pairs * self._unit.unsqueeze(-1))
+
+    def _slopes(self, t: float) -> tuple[Tensor, Tensor]:
+        """First ``(R, M)`` and second ``(R, M, M)`` derivatives of the multilinear extension at t, per unit of spread."""
+        place, rates = 2 * t - 1, self._kernel.rates
+        scaled = rates.unsqueeze(1) * self._signs  # (R, P, M)
+        factors = 1 + place * scaled
+        products = (factors.log().sum(-1) - self._kernel.log_norm.squeeze(-1)).exp() * self._weights
+        gains = 2 * scaled / factors
+        norm = torch.exp(-self._kernel.log_norm)
+        main_amount, pair_amount, directed = self._kernel.amounts[:, :, None, None].unbind(1)
+        weighted = self._weights.unsqueeze(1)
+        first = products.unsqueeze(1) @ gains + norm * main_amount * 2 * (weighted @ scaled)
+        others = scaled.sum(-1, keepdim=True) - scaled
+        first = first + norm * pair_amount * 2 * place * (weighted @ (scaled * others))
+        second = (gains * products.unsqueeze(-1)).mT @ gains
+        second = second + norm * pair_amount * 4 * (scaled * self._weights.unsqueeze(-1)).mT @ scaled
+        of_waves = directed.squeeze(-1) * (weighted @ self._kernel.waves.at(self._signs)).squeeze(1)
+        wave_first, wave_second = self._kernel.waves.slopes(of_waves, t)
+        return first.squeeze(1) + wave_first, second + wave_second
+
+
+def _masked(kernel: Tensor, known: Tensor) -> Tensor:
+    """Covariance of what is known, with the constant, and ones on the diagonal for the rest, ``(R, P, P)``."""
+    both = known.unsqueeze(-1) & known.unsqueeze(-2)
+    return torch.where(both, kernel + _CONSTANT, 0.0) + torch.diag_embed((~known).to(kernel))
+
+
+def _fitted(signs: Tensor, residual: Tensor, known: Tensor, acting: Tensor, waves: FullWaves) -> InteractionKernel:
+    """The kernel of largest density of what was seen, given what is expected of it; from some of the coalitions."""
+    n_rows, n_players = acting.shape
+    if signs.shape[1] > _FITTED:
+        chosen = _some(signs.shape[1], 2 * n_players + 2).to(signs.device)
+        signs, residual, known = signs[:, chosen], residual[:, chosen], known[:, chosen]
+    count = acting.sum(1, keepdim=True).clamp(min=1)
+    start = torch.where(acting, torch.log(_RATE / count.double()), 0.0)
+    with torch.inference_mode(False), torch.enable_grad():
+        signs, residual, known, start = (part.clone() for part in (signs, residual, known, start))
+        moved = torch.zeros(n_rows, n_players + 3, dtype=torch.float64, device=signs.device).requires_grad_()
+        optimizer = torch.optim.Adam([moved], _STEP)
+        for _ in range(_STEPS):
+            kernel = _read(moved, start, acting, waves)
+            covariance = _masked(kernel.between(signs, signs), known)
+            size = covariance.detach().diagonal(dim1=-2, dim2=-1)
+            ridged = covariance.detach() + torch.diag_embed(_RIDGE * size)
+            doubt = _doubt(moved, acting).sum()
+            slopes = [likelihood_slopes(ridged, residual, known), torch.ones_like(doubt)]
+            (moved.grad,) = torch.autograd.grad([covariance, doubt], [moved], slopes)
+            optimizer.step()
+    return _read(moved.detach(), start, acting, waves)
+
+
+def _some(count: int, first: int) -> Tensor:
+    """The first coalitions, which are the border's, and others evenly, in pairs."""
+    first = min(first + first % 2, _FITTED // 2)
+    pairs = torch.linspace(first // 2, count // 2 - 1, (_FITTED - first) // 2).long()
+    return torch.cat([torch.arange(first), torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten()])
+
+
+def _read(moved: Tensor, start: Tensor, acting: Tensor, waves: FullWaves) -> InteractionKernel:
+    rates = torch.where(acting, _MOST_RATE * torch.sigmoid(start + moved[:, :-3]), 0.0)
+    return InteractionKernel(rates, moved[:, -3:].exp(), waves)
+
+
+def _doubt(moved: Tensor, acting: Tensor) -> Tensor:
+    """Minus the log density expected of parameters that ``moved (R, M + 3)`` so far, ``(R,)``."""
+    rates, count = torch.where(acting, moved[:, :-3], 0.0), acting.sum(1, keepdim=True).clamp(min=1)
+    mean = rates.sum(1, keepdim=True) / count
+    about = torch.where(acting, rates - mean, 0.0)
+    squares = (about / _SPREAD_RATES).square().sum(1) + (mean / _SPREAD_MEAN).square().sum(1)
+    return (squares + (moved[:, -3:] / _SPREAD_AMOUNTS).square().sum(1)) / 2

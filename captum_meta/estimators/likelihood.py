@@ -1,0 +1,30 @@
+"""How well a Gaussian process expects what was seen, at the amplitude that makes it most likely, and how that changes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_meta.estimators.conditioning import cholesky_factor
+
+_TINY = 1e-30
+
+
+def likelihood_slopes(covariance: Tensor, residual: Tensor, known: Tensor) -> Tensor:
+    r"""Gradient with respect to K of minus the log density, up to a constant, of what was seen, ``(R, N, N)``.
+
+    .. math:: \frac n 2 \log(y^T K^{-1} y) + \frac 1 2 \log \det K
+
+    With an amplitude in front of K, the one that makes y most likely leaves this (Rasmussen and Williams 2006, chapter 5).
+
+    Args:
+        covariance: K, ``(R, N, N)``; where something is not known a one on the diagonal and zeros beside it.
+        residual: y, ``(R, N)``; 0 where it is not known.
+        known: ``(R, N)`` bool.
+    """
+    factor = cholesky_factor(covariance)
+    coefficients = torch.cholesky_solve(residual.unsqueeze(-1), factor)
+    squares = (residual.unsqueeze(1) @ coefficients).clamp(min=_TINY)
+    count = known.sum(1).reshape(-1, 1, 1)
+    both = (known.unsqueeze(-1) & known.unsqueeze(-2)) / 2
+    return (torch.cholesky_inverse(factor) - count * coefficients @ coefficients.mT / squares) * both
