@@ -28,6 +28,7 @@ _FURTHER = {
     "optimizers": "optimizers",
     "online": "online",
     "overhead": "overhead",
+    "real": "real",
     "speed": "speed",
     "step": "step",
     "training": "training",

@@ -59,8 +59,8 @@ class ShapiqProcess:
 
     def close(self) -> None:
         """End the process."""
-        with self._process as process:
-            process.kill()
+        self._process.kill()
+        self._process.communicate()
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
