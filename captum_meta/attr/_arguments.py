@@ -24,19 +24,18 @@ _JOINT = (nn.modules.batchnorm._BatchNorm,)
 
 def checked(method: _Method) -> _Method:
     """Check the arguments of a front end's method by their names, and hand on whole numbers as ``int``."""
-    described = signature(method)
+    names = list(signature(method).parameters)[1:]
 
     @wraps(method)
     def checking(self: Any, *arguments: Any, **named: Any) -> Any:
-        try:
-            given = described.bind(self, *arguments, **named)
-        except TypeError:
-            return method(self, *arguments, **named)  # which says better than ``bind`` what is missing
+        given = {**dict(zip(names, arguments, strict=False)), **named}
+        if len(given) < len(arguments) + len(named):
+            return method(self, *arguments, **named)  # which says best what there is too much of
         check_model(self.forward_func)
-        for name in _CHECKS.keys() & given.arguments.keys():
-            given.arguments[name] = _CHECKS[name](name, given.arguments[name])
+        for name in _CHECKS.keys() & given.keys():
+            given[name] = _CHECKS[name](name, given[name])
         _warn_of_train_mode(self)
-        return method(*given.args, **given.kwargs)
+        return method(self, **given)
 
     return cast(_Method, checking)
 

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from captum_meta._model import wide
-from captum_meta._random import uniform
-from captum_meta.evidence import Game, path_slopes
-from captum_meta.evidence.rows import row_keys
+from captum_meta._random import row_keys, uniform
+from captum_meta.evidence import Game
+from captum_meta.evidence.path import own_slopes
 from captum_meta.games.players import join
 from captum_meta.types import Evidence
 
+Parts = tuple[Tensor, ...]
 _NODE = 0.5
+_RIDGE = 5
+"""Draws that a covariance of 0 counts for. On 24 random nets over correlated features, 3 to 12 are alike within a tenth."""
 _SURE = 3.0
 """An estimate is so many times the squared error that the spread of the draws says."""
 
@@ -49,30 +52,34 @@ class Draws:
         cls, game: Game, distribution: tuple[Tensor, ...], stdevs: tuple[float, ...], n_samples: int, seed: int
     ) -> Draws:
         """Draws of each example that depend on the seed and the example alone."""
-        keys = row_keys(game)
+        keys = row_keys(game.inputs)
+        numbers = uniform(keys, (2 * len(distribution) + 1, n_samples), seed)
         rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
-        repeated = game.take(rows)
-        starts = tuple(
-            part[_spread_over(part, x, n_samples, keys, seed + 1009 * place).flatten()]
+        chosen = [
+            _spread_over(part, x, numbers[:, 2 * place : 2 * place + 2])
             for place, (part, x) in enumerate(zip(distribution, game.inputs, strict=True))
-        )
+        ]
+        starts = tuple(part[index.flatten()] for part, index in zip(distribution, chosen, strict=True))
         expected = join(
             wide(x) - wide(part).mean(0, keepdim=True) for x, part in zip(game.inputs, distribution, strict=True)
         )
         ends = tuple(
-            x + (stdev * _normal(keys, (n_samples, *x.shape[1:]), seed + 17 * (place + 2)).flatten(0, 1)).to(x)
-            for place, (x, stdev) in enumerate(zip(repeated.inputs, stdevs, strict=True))
+            _noisy(x[rows], stdev, keys, seed + 17 * (place + 2))
+            for place, (x, stdev) in enumerate(zip(game.inputs, stdevs, strict=True))
         )
-        part = torch.arange(n_samples, device=game.device)
-        alphas = ((part + uniform(keys, (n_samples,), seed + 1)) / n_samples).flatten()
+        differences = tuple(wide(x) - wide(b) for x, b in zip(ends, starts, strict=True))
+        alphas = ((torch.arange(n_samples, device=game.device) + numbers[:, -1]) / n_samples).flatten()
         middles = tuple(
-            b + alphas.to(x).reshape(-1, *[1] * (x.dim() - 1)) * (x - b) for x, b in zip(ends, starts, strict=True)
+            torch.addcmul(wide(b), alphas.to(d).reshape(-1, *[1] * (d.dim() - 1)), d).to(b.dtype)
+            for b, d in zip(starts, differences, strict=True)
         )
-        delta = join(wide(x) - wide(b) for x, b in zip(ends, starts, strict=True))
-        one, last = torch.ones(1), _with_inputs(repeated, ends)
-        change = last.at(one).flatten() - _with_inputs(last, starts).at(one).flatten()
-        slopes = path_slopes(_with_inputs(last, middles), one)[0].squeeze(-1)
-        return cls(game, distribution, stdevs, n_samples, expected, delta, change, _measured(slopes, n_samples))
+        slopes, _ = own_slopes(game.of(game.batch.standing_for(rows, middles, starts)))
+        each = torch.arange(len(rows), device=game.device).reshape(-1, n_samples)
+        after = (ends, each) if any(stdevs) else (game.inputs, game.batch.everyone.unsqueeze(1))
+        few = len(distribution) == 1 and len(distribution[0]) <= len(rows)
+        before = (distribution, chosen[0]) if few else (starts, each)
+        change = _changes(game, *after, *before).flatten()
+        return cls(game, distribution, stdevs, n_samples, expected, join(differences), change, _measured(slopes, n_samples))
 
     def again(self, n_samples: int, seed: int) -> Draws:
         """Other draws of the same examples."""
@@ -82,9 +89,7 @@ class Draws:
         """These draws and others of the same examples."""
 
         def both(one: Tensor, two: Tensor) -> Tensor:
-            return torch.cat([one.unflatten(0, (-1, self.n_samples)), two.unflatten(0, (-1, other.n_samples))], 1).flatten(
-                0, 1
-            )
+            return torch.cat([self._each(one), other._each(two)], 1).flatten(0, 1)
 
         pairs = ((self.delta, other.delta), (self.change, other.change), (self.slopes, other.slopes))
         delta, change, slopes = (both(*pair) for pair in pairs)
@@ -94,7 +99,7 @@ class Draws:
         """The draws of some of the examples."""
 
         def some(values: Tensor) -> Tensor:
-            return values.unflatten(0, (-1, self.n_samples))[rows].flatten(0, 1)
+            return self._each(values)[rows].flatten(0, 1)
 
         delta, change, slopes = (some(values) for values in (self.delta, self.change, self.slopes))
         return replace(
@@ -103,36 +108,43 @@ class Draws:
 
     def error(self, attributions: Tensor, multiply: bool) -> Tensor:
         """Relative squared error of the means ``(B, M)`` that nine in ten rows stay below, ``(B,)``."""
-        parts = self.slopes
+        slopes, delta = self._each(self.slopes), self._each(self.delta)
+        parts = slopes
         if multiply:
-            slope, expected = (
-                part.repeat_interleave(self.n_samples, 0) for part in (self._mean(self.slopes), self.expected)
-            )
-            parts = self.slopes * self.delta - slope * (self.delta - expected)
+            parts = slopes * delta - slopes.mean(1, keepdim=True) * (delta - self.expected.unsqueeze(1))
         if self.n_samples == 1:
-            return torch.full_like(parts[:, 0], torch.nan)
+            return torch.full_like(parts[:, 0, 0], torch.nan)
         size = attributions.abs().amax(1, keepdim=True).clamp(min=torch.finfo(parts.dtype).tiny)
-        spread = (parts.unflatten(0, (-1, self.n_samples)) / size.unsqueeze(1)).var(1).sum(1) / self.n_samples
+        spread = (parts / size.unsqueeze(1)).var(1).sum(1) / self.n_samples
         return _SURE * spread / (attributions / size).square().sum(1).clamp(min=torch.finfo(parts.dtype).tiny)
 
+    def _each(self, values: Tensor) -> Tensor:
+        """What there is of each draw, as ``(B, n, ...)``."""
+        return values.unflatten(0, (-1, self.n_samples))
+
     def _mean(self, values: Tensor) -> Tensor:
-        return values.unflatten(0, (-1, self.n_samples)).mean(1)
+        return self._each(values).mean(1)
+
+    def expected_gradients(self) -> tuple[Tensor, Tensor]:
+        r"""Estimates ``(B, M)`` of expected gradients, and of the change of f from the baselines in the mean, ``(B,)``.
+
+        .. math:: \bar g_i \, E d_i + \frac{n}{n + 5} \, \overline{(g_i - \bar g_i)(d_i - E d_i)}
+
+        with the gradients g and the differences d of the n draws, whose mean over the whole distribution is known: what is
+        estimated is a covariance, and not a product of means, so that of a linear model nothing is left to chance. Of few
+        draws a covariance is mostly noise; so it is drawn towards 0 (ridge regression), by less the more draws there are.
+        """
+        slope, delta = self._mean(self.slopes), self._mean(self.delta)
+        covariance = self._mean(self.slopes * self.delta) - slope * delta
+        total = self._mean(self.change) - (slope * (delta - self.expected)).sum(1)
+        return slope * self.expected + self.n_samples / (self.n_samples + _RIDGE) * covariance, total
 
     def evidence(self) -> Evidence:
-        """The mean over the draws, as a path of one point.
-
-        Differences from the baselines are a control variate, as their mean over the whole distribution is known: what the
-        draws estimate is the covariance of gradients and differences, and not the product of their means. A linear model's
-        attributions are so exact from any draws.
-        """
-        slope = self._mean(self.slopes)
-        repeated, expected = (part.repeat_interleave(self.n_samples, 0) for part in (slope, self.expected))
-        covariance = self._mean((self.slopes - repeated) * (self.delta - expected))
-        effects = (slope * self.expected + covariance * self.n_samples / max(1, self.n_samples - 1)).unsqueeze(-1)
-        total = self._mean(self.change) - (slope * (self._mean(self.delta) - self.expected)).sum(1)
+        """The mean over the draws, as a path of one point."""
+        effects, total = self.expected_gradients()
         return Evidence(
-            effects=effects,
-            measured=torch.ones_like(effects, dtype=torch.bool),
+            effects=effects.unsqueeze(-1),
+            measured=torch.ones_like(effects, dtype=torch.bool).unsqueeze(-1),
             players=self.game.mask,
             total=total,
             curve=(total * _NODE).unsqueeze(-1),
@@ -144,8 +156,8 @@ class Draws:
         return self._mean(self.slopes)
 
     def deltas(self, multiply: bool) -> Tensor:
-        """Each draw's own gap, ``(B * n,)``: of the product with the differences, or of the gradient alone."""
-        return (self.slopes * self.delta if multiply else self.slopes).sum(1) - self.change
+        """Each draw's own gap, ``(B, n)``: of the product with the differences, or of the gradient alone."""
+        return self._each((self.slopes * self.delta if multiply else self.slopes).sum(1) - self.change)
 
 
 def _measured(slopes: Tensor, n_samples: int) -> Tensor:
@@ -168,24 +180,30 @@ def samples_of(baselines: Any, x: Tensor) -> Tensor:
     return baselines.detach().to(x)
 
 
-def _spread_over(baselines: Tensor, x: Tensor, n_samples: int, keys: Tensor, seed: int) -> Tensor:
+def _spread_over(baselines: Tensor, x: Tensor, numbers: Tensor) -> Tensor:
     """Indices ``(B, n)`` of baselines, one from each stratum of them along the direction from their mean to the input.
 
-    The strata are met in random order, so that they are unrelated to those of the path.
+    The strata are met in random order, so that they are unrelated to those of the path. ``numbers (B, 2, n)`` are uniform.
     """
-    count = len(baselines)
+    count, n_samples = len(baselines), numbers.shape[-1]
+    if count == 1:
+        return torch.zeros_like(numbers[:, 0], dtype=torch.long)
     mean = baselines.mean(0)
     along = join([x - mean]).double() @ join([baselines - mean]).double().T
-    order = along.argsort(dim=-1, stable=True)
-    strata = uniform(keys, (n_samples,), seed + 2).argsort(dim=-1)
-    places = (strata + uniform(keys, (n_samples,), seed)) / n_samples * count
-    return order.gather(1, places.long().clamp(max=count - 1))
+    places = (numbers[:, 0].argsort(dim=-1) + numbers[:, 1]) / n_samples * count
+    return along.argsort(dim=-1, stable=True).gather(1, places.long().clamp(max=count - 1))
 
 
-def _with_inputs(game: Game, inputs: tuple[Tensor, ...]) -> Game:
-    """The same game at other inputs."""
-    return game.of(replace(game.batch, inputs=inputs))
+def _noisy(x: Tensor, stdev: float, keys: Tensor, seed: int) -> Tensor:
+    """The inputs ``(B * n, *features)`` with normal noise of their own."""
+    if not stdev:
+        return x
+    uniforms = uniform(keys, (len(x) // len(keys), *x.shape[1:]), seed).clamp(1e-12, 1 - 1e-12)
+    return x + (stdev * torch.special.ndtri(uniforms).flatten(0, 1)).to(x)
 
 
-def _normal(keys: Tensor, shape: tuple[int, ...], seed: int) -> Tensor:
-    return torch.special.ndtri(uniform(keys, shape, seed).clamp(1e-12, 1 - 1e-12))
+def _changes(game: Game, ends: Parts, end: Tensor, starts: Parts, start: Tensor) -> Tensor:
+    """f of each row's ``end (B, n or 1)`` among ``ends`` minus that of its ``start (B, n)`` among ``starts``, ``(B, n)``."""
+    together = tuple(torch.cat(pair) for pair in zip(ends, starts, strict=True))
+    values = game.in_place(together, torch.cat([end, start + len(ends[0])], dim=1))
+    return values[:, : end.shape[1]] - values[:, end.shape[1] :]

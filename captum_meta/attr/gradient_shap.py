@@ -12,15 +12,13 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
-from captum_meta.attr._arguments import checked
+from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._draws import Draws, samples_of
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._path import real
 from captum_meta.evidence import Game, PathPlan
 from captum_meta.nn.explainer import gap_shares
 
-_LEARNED_PLAYERS = 512
-"""Of more players the explainer takes longer than the model, and gains little on sharing the gap by size."""
 _DRAWS, _MOST_DRAWS = 5, 320
 _NEXT = 100_003
 """Between the seeds of rounds."""
@@ -31,12 +29,14 @@ class MetaGradientShap(Frontend, GradientShap):
 
     Draw j of ``n_samples`` takes a baseline, adds noise to the input and differentiates at a random point of the j-th part
     of the path between them, so the draws cover the path evenly. The mean misses the change of f by a gap that is known
-    from f itself; the explainer shares it out. A row costs ``n_samples`` gradients and twice as many evaluations.
+    from f itself, and is shared out by the size of the attributions. A row costs ``n_samples`` gradients and an evaluation;
+    the baselines are evaluated besides.
 
     Args:
         forward_func: the model, as in Captum.
         multiply_by_inputs: False for the average gradient instead of its product with (input - baseline).
-        learner: a :class:`~captum_meta.learners.MetaLearner`, the name of a shipped one, a path, or None for the default.
+        learner: a :class:`~captum_meta.learners.MetaLearner`, the name of a shipped one, or a path, which shares out the
+            gap in place of the attributions' size. That takes several times as long, and gains nothing on most models.
 
     Reference: Erion et al., *Improving performance of deep learning models with axiomatic attribution priors and expected
     gradients*, Nature Machine Intelligence 2021.
@@ -52,7 +52,10 @@ class MetaGradientShap(Frontend, GradientShap):
         self, forward_func: Callable[..., Any], multiply_by_inputs: bool = True, *, learner: Learner = None
     ) -> None:
         GradientShap.__init__(self, forward_func, multiply_by_inputs)
-        self._set_learner(learner)
+        check_model(self.forward_func)
+        self._learned = learner is not None
+        if learner is not None:
+            self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
     @checked
@@ -95,43 +98,48 @@ class MetaGradientShap(Frontend, GradientShap):
         is_tuple = _captum.is_tuple(inputs)
         if n_samples == 0:
             raise ValueError("n_samples must be positive, got 0: each draw of a row is one of its gradients.")
-        limit = n_samples or (_DRAWS if tolerance is None else _MOST_DRAWS)
-        first = limit if tolerance is None else min(_DRAWS, limit)
         given = (inputs, baselines, stdevs, target, additional_forward_args)
-        draws = self._draws(*given, first, seed)
-        game, count = draws.game, draws.game.n_examples
-        rows, turn = torch.arange(count, device=game.device), 0
-        values = torch.zeros_like(draws.expected)
+        if tolerance is None:
+            draws = self._draws(*given, n_samples or _DRAWS, seed)
+            game, values = draws.game, self._answer(draws)
+            deltas = draws.deltas(self.multiplies_by_inputs) if return_convergence_delta else None
+            estimates = draws.error(values, self.multiplies_by_inputs) if return_error_estimate else None
+        else:
+            limit = n_samples or _MOST_DRAWS
+            draws = self._draws(*given, min(_DRAWS, limit), seed)
+            game = draws.game
+            values, deltas, estimates = self._in_rounds(draws, limit, tolerance, seed)
+        attributions = _captum.format_output(is_tuple, of_inputs(values, game))
+        asked = [deltas.flatten()] if return_convergence_delta and deltas is not None else []
+        asked += [estimates] if return_error_estimate and estimates is not None else []
+        return (attributions, *asked) if asked else attributions
+
+    def _in_rounds(self, draws: Draws, limit: int, tolerance: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Attributions ``(B, M)``, deltas ``(B, n)`` and estimates ``(B,)``; each round draws as much as all before."""
+        game, count, multiply = draws.game, draws.game.n_examples, self.multiplies_by_inputs
+        game.at(torch.ones(1))  # which finds out whether rows may stop one by one
+        values, rows, turn = torch.zeros_like(draws.expected), torch.arange(count, device=game.device), 0
         estimates, deltas = values.new_zeros(count), values.new_full((count, limit), torch.nan)
         while True:
             found = self._answer(draws)
-            values[rows], estimates[rows] = found.to(values), draws.error(found, self.multiplies_by_inputs).to(estimates)
-            deltas[rows, : draws.n_samples] = (
-                draws.deltas(self.multiplies_by_inputs).unflatten(0, (len(rows), -1)).to(deltas)
-            )
-            going = ~(estimates[rows] <= (tolerance or torch.inf)) & (draws.n_samples < limit)
-            if tolerance is None or not bool(going.any()):
-                break
+            values[rows], estimates[rows] = found.to(values), draws.error(found, multiply).to(estimates)
+            deltas[rows, : draws.n_samples] = draws.deltas(multiply).to(deltas)
+            going = ~(estimates[rows] <= tolerance) & (draws.n_samples < limit)
+            if not bool(going.any()):
+                return values, deltas[:, : int(deltas.isfinite().any(0).sum())], estimates
             if not game.together:
                 rows, draws = rows[going], draws.of_rows(going.nonzero().flatten())
             turn += 1
             draws = draws.joined(draws.again(min(draws.n_samples, limit - draws.n_samples), seed + _NEXT * turn))
-        attributions = _captum.format_output(is_tuple, of_inputs(values, game))
-        made = int(deltas.isfinite().any(0).sum()) if tolerance is not None else limit
-        further = ((deltas[:, :made].flatten(), return_convergence_delta), (estimates, return_error_estimate))
-        asked = [value for value, wanted in further if wanted]
-        return (attributions, *asked) if asked else attributions
 
     def _answer(self, draws: Draws) -> Tensor:
         """Attributions ``(R, M)``."""
         if not self.multiplies_by_inputs:
             return draws.average_gradient()
-        evidence = draws.evidence()
-        if evidence.players.shape[-1] > _LEARNED_PLAYERS:
-            values = evidence.effects.squeeze(-1)
-            gap = (evidence.total - values.sum(1)).unsqueeze(1)
-            return values + gap * gap_shares(values.abs(), evidence.players)
-        return self._explain(evidence, PathPlan(draws.n_samples)).attributions
+        if self._learned:
+            return self._explain(draws.evidence(), PathPlan(draws.n_samples)).attributions
+        values, total = draws.expected_gradients()
+        return values + (total - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), draws.game.mask)
 
     def _draws(self, inputs: Any, baselines: Any, stdevs: Any, target: Any, extra: Any, n_samples: int, seed: int) -> Draws:
         count_examples(inputs)

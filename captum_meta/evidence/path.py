@@ -71,15 +71,28 @@ def path_slopes(game: Game, points: Tensor) -> tuple[Tensor, Tensor]:
         AssertionError: if the model has several outputs and no target selects one, or one output for a whole batch.
         RuntimeError: if the model has no gradient.
     """
-    measured = game.slopes(points)
+    slopes, values = _of_one_output(game, game.slopes(points))
+    return slopes.squeeze(-1), values.squeeze(-1)
+
+
+def own_slopes(game: Game) -> tuple[Tensor, Tensor]:
+    """Gradients of the one selected output at the inputs themselves ``(N, elements)``, and f there ``(N,)``.
+
+    Raises:
+        AssertionError, RuntimeError: as :func:`path_slopes`.
+    """
+    slopes, values = _of_one_output(game, game.own_slopes())
+    return slopes[..., 0, 0], values[:, 0, 0]
+
+
+def _of_one_output(game: Game, measured: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     if measured is None:
         raise RuntimeError(
             "The explained model has no gradient with respect to its inputs, which path integrals are made of: "
             "use MetaKernelShap or MetaShapleyValueSampling, which need only its outputs."
         )
-    slopes, values = measured
-    check_output(game, values)
-    return slopes.squeeze(-1), values.squeeze(-1)
+    check_output(game, measured[1])
+    return measured
 
 
 def check_output(game: Game, values: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_meta.estimators import PathIntervals, PathSample, further_points, gauss_legendre, interval_weights
 from captum_meta.estimators.path_sample import Floats, Indices
-from captum_meta.evidence.path import path_slopes
+from captum_meta.evidence.path import own_slopes, path_slopes
 from captum_meta.games import Game
 from captum_meta.types import Evidence
 
@@ -164,10 +164,10 @@ class _Paths:
         sample = sample.of_rows(chosen)
         if len(at):
             which = torch.from_numpy(rows[at]).to(self.game.device)
-            slopes, values = path_slopes(self.game.take(which), torch.from_numpy(points).unsqueeze(1))
-            values = values.squeeze(1).double() / self.unit[which].double()
+            slopes, values = own_slopes(self.game.between(which, torch.from_numpy(points)))
+            values = values.double() / self.unit[which].double()
             new = (np.cumsum(chosen) - 1)[at]
-            effects = slopes.squeeze(-1) * self.difference[which]
+            effects = slopes * self.difference[which]
             sample = sample.joined(PathSample.of(new, points, values, effects, sample.ends))
         return sample, rows[chosen]
 

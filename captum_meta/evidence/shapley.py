@@ -76,7 +76,10 @@ class ShapleyMeasurement:
 
     def _budgets(self, budgets: int | Tensor | None) -> Tensor:
         """Coalitions of each row, ``(N,)``; where none are asked for, those of players of whom gradients tell nothing."""
-        flat, changed = self.flat.any(-1).sum(1), self.changed.sum(1)
+        without = self.flat.any(-1)
+        if self.game.together:  # all rows have the same coalitions: those of players who are flat in any of them
+            without = without.any(0, keepdim=True).expand_as(without)
+        flat, changed = without.sum(1), self.changed.sum(1)
         few = self.mask.shape[1] <= BORDER_PLAYERS
         asked = torch.as_tensor(_default(self.mask) if budgets is None else budgets, device=flat.device).expand(len(flat))
         if bool((asked < 0).any()):

@@ -139,8 +139,11 @@ def _remedy(output: Tensor, target: Any) -> str:
     return f"pass an index from 0 to {most}" + ("" if isinstance(target, int) else " for each example")
 
 
+def is_of_rows(value: Any, n_examples: int) -> bool:
+    """Whether an additional argument has one entry for each example."""
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == n_examples
+
+
 def take_rows(value: Any, rows: Tensor, n_examples: int) -> Any:
     """The rows of an additional argument that has one entry for each example; others as they are."""
-    if isinstance(value, Tensor) and value.dim() > 0 and len(value) == n_examples:
-        return value[rows.to(value.device)]
-    return value
+    return value[rows.to(value.device)] if is_of_rows(value, n_examples) else value

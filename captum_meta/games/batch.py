@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._model import as_tensor, wide
-from captum_meta.games.arguments import fill, select_outputs, take_rows, take_target
+from captum_meta.games.arguments import fill, is_of_rows, select_outputs, take_rows, take_target
 from captum_meta.games.players import Players, Tensors, join
 
 
@@ -79,10 +79,15 @@ class Batch:
 
     def take(self, rows: Tensor) -> Batch:
         """Some of the examples."""
+        inputs, baselines = (tuple(part[rows] for part in parts) for parts in (self.inputs, self.baselines))
+        return self.standing_for(rows, inputs, baselines)
+
+    def standing_for(self, rows: Tensor, inputs: Tensors, baselines: Tensors) -> Batch:
+        """Other inputs and baselines ``(R, *features)`` with all else that belongs to the rows ``(R,)``."""
         return replace(
             self,
-            inputs=tuple(part[rows] for part in self.inputs),
-            baselines=tuple(part[rows] for part in self.baselines),
+            inputs=inputs,
+            baselines=baselines,
             target=take_target(self.target, rows, len(self)),
             extra=self.extra and tuple(take_rows(value, rows, len(self)) for value in self.extra),
             players=self.players.rows(rows),
@@ -90,12 +95,14 @@ class Batch:
 
     def between(self, rows: Tensor, alphas: Tensor) -> Tensors:
         """Points of the straight path from baseline (0) to input (1): ``alphas (R,)`` of the rows ``(R,)``."""
-        parts = []
+        parts, at_end = [], bool(((alphas == 0) | (alphas == 1)).any())
         for x, b in zip(self.inputs, self.baselines, strict=True):
             alpha = alphas.to(x.device).reshape(-1, *[1] * (x.dim() - 1))
             end, start = x[rows], b[rows]
-            between = wide(start) + alpha * (wide(end) - wide(start))
-            parts.append(torch.where(alpha == 1, end, torch.where(alpha == 0, start, between.to(x.dtype))))
+            between = torch.addcmul(wide(start), alpha, wide(end) - wide(start)).to(x.dtype)
+            if at_end:
+                between = torch.where(alpha == 1, end, torch.where(alpha == 0, start, between))
+            parts.append(between)
         return tuple(parts)
 
     def mixed(self, rows: Tensor, members: Tensor) -> Tensors:
@@ -129,13 +136,27 @@ class Batch:
 
     def forward(self, x: Tensors, rows: Tensor) -> Tensor:
         """What the model gives for tensors that stand for the rows ``(R,)``, the target selected."""
-        whole = len(rows) == len(self) and bool((rows == self.everyone).all())
-        extra, target = self.extra or (), self.target
-        if not whole:
+        return self.selected(self.outputs(x, rows), rows)
+
+    def outputs(self, x: Tensors, rows: Tensor) -> Tensor:
+        """All that the model gives for tensors that stand for the rows ``(R,)``."""
+        extra = self.extra or ()
+        if not self._are_all(rows):
             extra = tuple(take_rows(value, rows, len(self)) for value in extra)
-            target = take_target(target, rows, len(self))
-        output = as_tensor(self.forward_func(*x, *extra), self.device)
-        return select_outputs(output, target)
+        return as_tensor(self.forward_func(*x, *extra), self.device)
+
+    def selected(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """Of the model's outputs for the rows ``(R,)``, those that their targets select."""
+        return select_outputs(outputs, self.target if self._are_all(rows) else take_target(self.target, rows, len(self)))
+
+    @property
+    def shares_arguments(self) -> bool:
+        """Whether no row has additional arguments of its own, so that the model answers for inputs whatever their row."""
+        return len(self) == 1 or not any(is_of_rows(value, len(self)) for value in self.extra or ())
+
+    def _are_all(self, rows: Tensor) -> bool:
+        """Whether the rows are those of the batch, in its order."""
+        return len(rows) == len(self) and bool((rows == self.everyone).all())
 
 
 def _missing(tensor: Tensor) -> Tensor:

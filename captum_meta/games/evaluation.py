@@ -26,7 +26,7 @@ _MAX_ROWS = 4096
 _MAX_ELEMENTS = 2**25
 _MAX_GRADIENT_ELEMENTS = 2**18
 _PROBED_ROWS = 8
-_ALIKE, _ROUNDING = 3e-3, 2
+_ALIKE, _ROUNDING = 1e-3, 2
 """Values that differ by less, against the largest change of f and in units of their precision, are the same."""
 Place = Callable[[Tensor, Tensor], Tensors]
 """Where the rows ``(R,)`` are evaluated, each at the point of its turn ``(R,)``."""
@@ -110,34 +110,39 @@ class Evaluation:
         n_outputs = 1 if self.output_shape is None else self.output_shape.numel()
         return torch.zeros(0, n_outputs, device=self.batch.device)
 
-    def gradients(self, n_turns: int, place: Place, reduce: Reduce) -> tuple[Tensor, Tensor] | None:
+    def gradients(self, n_turns: int, place: Place, reduce: Reduce, as_passed: bool = False) -> tuple[Tensor, Tensor] | None:
         """Gradients of f, reduced to ``(N, *, T, K)``, and f ``(N, T, K)`` at the turns' points; None where there are none.
 
-        Of rows that act on each other they are gradients of the sum of all rows' f.
+        Of rows that act on each other they are gradients of the sum of all rows' f. The first turn is ``as_passed`` where
+        the batch is what belongs together, so that nothing needs to be found out about it if it fits into memory.
         """
         if not self.has_gradient:
             return None
         known = self.together
         try:
             with untouched(self.batch.forward_func, self.batch.device):
-                return self._gradients(n_turns, place, reduce)
+                return self._gradients(n_turns, place, reduce, as_passed)
         except _FINAL:
             raise
         except Exception as error:
             self.values(1, place)  # raises for a model that fails without gradients, too
             if known is None and self.together:
-                return self.gradients(n_turns, place, reduce)
+                return self.gradients(n_turns, place, reduce, as_passed)
             if not says_no_gradient(error):
                 _warn_of_gradients(error)
         self.has_gradient = False
         return None
 
-    def _gradients(self, n_turns: int, place: Place, reduce: Reduce) -> tuple[Tensor, Tensor]:
+    def _gradients(self, n_turns: int, place: Place, reduce: Reduce, as_passed: bool) -> tuple[Tensor, Tensor]:
         def run(x: Tensors, rows: Tensor) -> tuple[Tensor, ...]:
             return self._gradient(x, rows, reduce)
 
         everyone, step = self.batch.everyone, self.max_gradient_rows
-        parts = [self._settle(place, run, step)] if self.together is None else []
+        parts: list[tuple[Tensor, ...]] = []
+        if as_passed and self.together is None and len(everyone) <= step:
+            parts = [run(place(everyone, 0 * everyone), everyone)]
+        elif self.together is None:
+            parts = [self._settle(place, run, step)]
         left = torch.arange(len(parts), n_turns, device=everyone.device)
         if self.together:
             parts += [run(place(everyone, 0 * everyone + turn), everyone) for turn in left.tolist()]
@@ -146,13 +151,13 @@ class Evaluation:
             rows, turns = everyone.repeat(len(left)), left.repeat_interleave(len(everyone))
             pairs = zip(rows.split(step), turns.split(step), strict=True)
             parts += [run(place(some, turn), some) for some, turn in pairs if len(some)]
-        gradients, values = (torch.cat(some).unflatten(0, (n_turns, self.n_rows)) for some in zip(*parts, strict=True))
+        gradients, values = (_joined(some).unflatten(0, (n_turns, self.n_rows)) for some in zip(*parts, strict=True))
         return gradients.movedim(0, -2), values.transpose(0, 1)
 
     def _gradient(self, x: Tensors, rows: Tensor, reduce: Reduce, weights: Tensor | None = None) -> tuple[Tensor, ...]:
         """Reduced gradients ``(R, *, K)`` of the sum of the rows' f, weighted if so asked, and f itself ``(R, K)``."""
         with torch.inference_mode(False), torch.enable_grad():
-            leaves = tuple(part.clone().requires_grad_() for part in x)
+            leaves = tuple(part.detach().requires_grad_() for part in x)
             output = self._forward(tuple(part.clone() for part in leaves), rows)  # the model may work in place
             columns = []
             for k, column in enumerate(output.unbind(1)):
@@ -163,8 +168,22 @@ class Evaluation:
                     raise RuntimeError("The output does not require grad with respect to any input")
                 filled = (torch.zeros_like(p) if g is None else g for g, p in zip(gradients, leaves, strict=True))
                 columns.append(reduce(tuple(wide(gradient) for gradient in filled), rows))
-        reduced = torch.stack(columns, dim=-1)
+        reduced = columns[0].unsqueeze(-1) if len(columns) == 1 else torch.stack(columns, dim=-1)
         return (reduced.sum(0, keepdim=True) if self.aggregated else reduced), output.detach()
+
+    def in_place(self, x: Tensors, which: Tensor) -> Tensor:
+        """f of each row at those ``which (B, n)`` of other inputs ``x`` ``(R, *features)``, as ``(B, n)``."""
+        batch, index, step = self.batch, which.flatten(), self.max_rows
+        rows = batch.everyone.repeat_interleave(which.shape[1])
+        with torch.no_grad(), untouched(batch.forward_func, batch.device):
+            if batch.shares_arguments:
+                any_row = torch.zeros(len(x[0]), dtype=torch.long, device=batch.device)
+                parts = zip(*(part.split(step) for part in x), any_row.split(step), strict=True)
+                found = batch.selected(torch.cat([batch.outputs(some[:-1], some[-1]) for some in parts])[index], rows)
+            else:
+                pairs = zip(index.split(step), rows.split(step), strict=True)
+                found = torch.cat([batch.forward(tuple(part[some] for part in x), own) for some, own in pairs])
+        return wide(found).reshape(which.shape)
 
     def _value(self, x: Tensors, rows: Tensor) -> tuple[Tensor, ...]:
         return (self._forward(x, rows),)
@@ -198,7 +217,7 @@ class Evaluation:
                 raise
             self._evaluate_together("it fails on a part of them")
         else:
-            found = tuple(torch.cat(some) for some in zip(*parts, strict=True))
+            found = tuple(_joined(some) for some in zip(*parts, strict=True))
             if self.together is None:
                 self._probe(place, found[-1])
             if not self.together or len(parts) == 1:
@@ -255,6 +274,10 @@ class Evaluation:
         finite = weighted.isfinite() & own.isfinite()
         missed = torch.where(finite, weighted - own, 0.0).abs().amax()
         self.coupled = bool(missed > _ALIKE * torch.where(finite, own, 0.0).abs().amax())
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _shown(parts: Sequence[Any], label: str | None) -> Iterable[Any]:

@@ -191,6 +191,26 @@ class Game:
         """
         return self.evaluation.gradients(points.shape[-1], self._along(points), lambda gradients, rows: join(gradients))
 
+    def own_slopes(self) -> tuple[Tensor, Tensor] | None:
+        """:meth:`slopes` at the inputs themselves, all rows side by side as they were passed."""
+
+        def own(rows: Tensor, turns: Tensor) -> Tensors:
+            return self.inputs if len(rows) == self.n_examples else tuple(part[rows] for part in self.inputs)
+
+        return self.evaluation.gradients(1, own, lambda gradients, rows: join(gradients), as_passed=True)
+
+    def between(self, rows: Tensor, points: Tensor) -> Game:
+        """The game whose inputs are points ``(R,)`` of the paths of the rows ``(R,)``."""
+        inputs = self.batch.between(rows, points.to(self.device, torch.promote_types(self.inputs[0].dtype, torch.float32)))
+        return self.of(self.batch.standing_for(rows, inputs, inputs))
+
+    def in_place(self, x: Tensors, which: Tensor) -> Tensor:
+        """f of each row at those ``which (B, n)`` of other inputs ``x`` ``(R, *features)``, in place of its own, ``(B, n)``.
+
+        An input is evaluated once, however many rows it is for, where no row has arguments of its own.
+        """
+        return self.evaluation.in_place(x, which)
+
     def coalition_slopes(self, members: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gradient of each player's elements, side by side, at coalitions ``(N, S, M)``, and f there.
 

@@ -143,7 +143,8 @@ class Players:
 
 def join(tensors: Iterable[Tensor]) -> Tensor:
     """Tensors ``(B, *features)`` side by side, ``(B, elements)``."""
-    return torch.cat([tensor.unsqueeze(-1).flatten(1) for tensor in tensors], dim=1)
+    parts = [tensor.unsqueeze(-1).flatten(1) for tensor in tensors]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _largest(groups: Tensor, mask: Tensor) -> int:

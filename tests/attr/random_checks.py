@@ -133,10 +133,14 @@ def _dummies(call: Call, players: Tensor, rounding: Tensor) -> Iterator[Check]:
     allowed = rounding.unsqueeze(1) if _everything(call) else torch.zeros(1, 1)
     even = players.amax(1) - players.amin(1) <= 1e-6 * players.norm(dim=1)
     known = torch.ones_like(even) if call.front_end in SHAPLEY and _border(call) else ~even
-    if call.model.kind == "round" and call.front_end not in SHAPLEY:
+    if call.model.kind in ("round", "additive") and call.front_end not in SHAPLEY:
         known &= exact_path(call, False).any(1)
-    if not _border(call) and (call.model.kind in ("tree", *ALONE) or not call.inputs[0].is_floating_point()):
-        return
+    stepped = call.model.kind in ("tree", "conjunction", *ALONE) or not call.inputs[0].is_floating_point()
+    if call.front_end in SHAPLEY and not _border(call):
+        if stepped:
+            return
+        # Who is not read has no gradient: where there are too few coalitions for all of them, a warning says so.
+        known &= call.budget == 0 or call.dead.sum(1) * 2 <= call.budget
     gone = call.dead.all(0) if call.model.kind in ALONE else call.dead  # such rows change with the others
     dead = torch.where(gone & known.unsqueeze(1), players.abs(), 0.0)
     yield "dummy", bool((dead <= allowed).all()), str(dead.amax().item())
@@ -180,7 +184,9 @@ def _shapley(call: Call, players: Tensor, beside: Tensor | None, scale: Tensor, 
     if beside is not None:
         yield "estimate's shape", tuple(beside.shape) == (len(players),), str(beside.shape)
         yield "estimate's sign", not bool((beside < 0).any()), str(beside)
-    if not _complete(call) and not (call.model.kind == "additive" and learner_of(call) == "untrained"):
+    told = call.budget == 0 and "feature_mask" not in call.arguments and call.inputs[0].is_floating_point()
+    additive = call.model.kind == "additive" and learner_of(call) == "untrained" and (told or _border(call))
+    if not (_complete(call) or additive):
         return
     exact = exact_shapley(call)
     missed = (players - exact).abs().amax(1)

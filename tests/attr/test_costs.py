@@ -44,8 +44,13 @@ def test_integrated_gradients_cost_their_steps_and_three_evaluations(n_steps: in
 
 def test_gradient_shap_costs_its_draws() -> None:
     model = CountingModel()
-    MetaGradientShap(model, learner=untrained("path")).attribute(torch.randn(5, 6), torch.zeros(3, 6), target=1)
-    assert model.rows == 5 * (5 + 10) + probe(25)
+    x, baselines, attr = torch.randn(5, 6), torch.randn(3, 6), MetaGradientShap(model)
+    attr.attribute(x, baselines, target=1)
+    assert model.rows == 5 * 5 + 5 + 3  # the gradients of five draws, f of each row and each baseline
+    for many in (x[:1], x):  # of more baselines than draws only what is drawn is evaluated
+        model.rows = 0
+        attr.attribute(many, torch.randn(40, 6), 2, target=1)
+        assert model.rows == len(many) * (2 + 1 + 2)
 
 
 def test_full_budget_is_exact() -> None:

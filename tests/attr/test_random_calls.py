@@ -6,6 +6,11 @@ from tests.attr.random_calls import FRONT_ENDS, draw
 from tests.attr.random_checks import faults_of
 
 FEW, MANY, AT_ONCE = 120, 5000, 500
+ONCE_BROKEN = {
+    "MetaKernelShap": (1846, 2293, 2846, 3184, 3728),
+    "MetaShapleyValueSampling": (442, 2293),
+    "MetaIntegratedGradients": (565, 3259, 3308, 3670),
+}
 
 
 def broken(front_end: str, numbers: range) -> str:
@@ -22,6 +27,11 @@ def broken(front_end: str, numbers: range) -> str:
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
 def test_some_random_calls(front_end: str) -> None:
     assert not broken(front_end, range(FEW))
+
+
+@pytest.mark.parametrize("front_end", ONCE_BROKEN)
+def test_random_calls_that_once_were_broken(front_end: str) -> None:
+    assert not "".join(broken(front_end, range(number, number + 1)) for number in ONCE_BROKEN[front_end])
 
 
 @pytest.mark.slow

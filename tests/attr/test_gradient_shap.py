@@ -1,0 +1,92 @@
+"""Expected gradients: the estimator in the plainest way, what is evaluated, and how it compares with Captum's."""
+
+import pytest
+import torch
+from captum.attr import GradientShap
+from torch import Tensor, nn
+
+from captum_meta.attr import MetaGradientShap
+from captum_meta.benchmark.peers import seeded
+from captum_meta.functional import attribution_error
+from tests.attr.conftest import untrained
+
+X = torch.tensor([[1.0, -0.5, 2.0, 0.25], [0.5, 1.5, -1.0, 0.75], [-2.0, 0.0, 1.0, 1.25]], dtype=torch.float64)
+B = torch.tensor([[0.5, 0.5, 0.0, -1.0], [-0.5, 1.0, 0.25, 0.0]], dtype=torch.float64)
+
+
+def quadratic(x: Tensor, *weights: Tensor) -> Tensor:
+    return x.square().sum(1) + x[:, 0] * x[:, 1] * (weights[0] if weights else 1.0)
+
+
+def net(seed: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Linear(8, 24), nn.Tanh() if seed % 2 else nn.ReLU(), nn.Linear(24, 3)]
+    return nn.Sequential(*layers, nn.Softmax(1)) if seed % 3 else nn.Sequential(*layers)
+
+
+def test_values_add_up_to_the_mean_change_and_tend_to_expected_gradients() -> None:
+    one = B[:1]  # of one baseline the mean is known, and the change of f too
+    values = MetaGradientShap(quadratic).attribute(X, one, 3)
+    assert torch.allclose(values.sum(1), quadratic(X) - quadratic(one))
+    many = MetaGradientShap(quadratic).attribute(X, B, 20_000)
+    expected = torch.zeros_like(X)
+    for b in B:
+        expected += (X.square() - b.square()) / 2
+        for i, other in ((0, 1), (1, 0)):
+            expected[:, i] += (X[:, i] - b[i]) * (X[:, other] + b[other]) / 4
+    assert torch.allclose(many, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("stdevs", [0.0, 0.1])
+@pytest.mark.parametrize("n_baselines", [2, 40])
+def test_arguments_of_rows_stay_with_their_rows(stdevs: float, n_baselines: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    baselines = torch.randn(n_baselines, 4, generator=generator, dtype=torch.float64)
+    weights, attr = torch.tensor([1.0, -2.0, 5.0], dtype=torch.float64), MetaGradientShap(quadratic)
+    options = {"n_samples": 4, "stdevs": stdevs, "return_convergence_delta": True}
+    values, deltas = attr.attribute(X, baselines, additional_forward_args=weights, **options)
+    for row, weight in enumerate(weights):
+        alone = attr.attribute(X[row : row + 1], baselines, additional_forward_args=weight[None], **options)
+        assert torch.allclose(alone[0][0], values[row]) and torch.allclose(alone[1], deltas.reshape(3, 4)[row])
+
+
+def test_targets_of_rows_stay_with_their_rows() -> None:
+    model, x, baselines = net(1), torch.randn(4, 8), torch.randn(3, 8)
+    together = MetaGradientShap(model).attribute(x, baselines, target=[0, 2, 1, 2])
+    for row, target in enumerate([0, 2, 1, 2]):
+        alone = MetaGradientShap(model).attribute(x[row : row + 1], baselines, target=target)
+        assert torch.allclose(alone[0], together[row], atol=1e-6)
+
+
+def test_default_calls_are_twice_as_exact_as_captums() -> None:
+    ratios = []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        x, baselines = (torch.randn(12, 8, generator=generator) for _ in range(2))
+        model = net(seed)
+        right = MetaGradientShap(model).attribute(x, baselines, 3000, target=1)
+        ours, theirs = [], []
+        for run in range(3):
+            ours.append(attribution_error(MetaGradientShap(model).attribute(x, baselines, target=1, seed=run), right))
+            with seeded(run):
+                theirs.append(attribution_error(GradientShap(model).attribute(x, baselines, target=1), right))
+        ratios.append(float(torch.stack(ours).mean() / torch.stack(theirs).mean()))
+    assert max(ratios) < 1 and sum(ratios) / len(ratios) < 0.5
+
+
+def test_a_learner_that_is_named_shares_out_the_gap() -> None:
+    x, baselines, model = torch.randn(3, 8), torch.randn(5, 8), net(3)
+    plain = MetaGradientShap(model).attribute(x, baselines, target=0)
+    for learner in (untrained("path"), "zero-shot"):
+        values = MetaGradientShap(model, learner=learner).attribute(x, baselines, target=0)
+        assert torch.allclose(values.sum(1), plain.sum(1), atol=1e-5) and not torch.allclose(values, plain, atol=1e-5)
+
+
+def test_rows_that_act_on_each_other_stop_together() -> None:
+    def centred(x: Tensor) -> Tensor:
+        return ((x - x.mean(0)) * x).tanh().sum(1)
+
+    with pytest.warns(UserWarning, match="does not answer for each"):
+        _, deltas = MetaGradientShap(centred).attribute(X, B, 20, tolerance=1e-9, return_convergence_delta=True)
+    assert deltas.shape == (3 * 20,) and deltas.isfinite().all()
