@@ -22,7 +22,8 @@ _INSIDE, _ROWS_INSIDE = 0.3, 6
 def drop_evidence(evidence: Evidence, generator: Generator) -> Evidence:
     """Forget, task by task, the gradients, the border or part of it; and, for all, coalitions inside the border.
 
-    Gradients are kept where nothing else would be left, and models without gradients keep the border.
+    Gradients are kept where nothing else would be left. Players that are flat in the gradient keep their border, which is
+    always evaluated.
     """
     n_tasks = len(evidence.total)
     draw = torch.rand(n_tasks, generator=generator)
@@ -33,7 +34,8 @@ def drop_evidence(evidence: Evidence, generator: Generator) -> Evidence:
     measured = evidence.measured.clone()
     measured[..., _GRADIENTS] &= keep_gradient.reshape(-1, 1, 1, 1)
     border = keep_border.reshape(-1, 1, 1) & (~partial.reshape(-1, 1, 1) | _most_important(evidence, generator))
-    measured[..., _BORDER] &= border.unsqueeze(-1)
+    flat = ~evidence.measured[..., _GRADIENTS].any(-1)
+    measured[..., _BORDER] &= (border | flat).unsqueeze(-1)
     coalitions = evidence.coalitions
     if coalitions is not None:
         whole = (keep_border & ~partial).reshape(-1, 1, 1)

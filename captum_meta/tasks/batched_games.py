@@ -97,7 +97,7 @@ def shapley_explanations(games: BatchedGames, coalitions: int, seed: int) -> Exp
     alone, without = _border(members, worths, total)
     effects = torch.cat([effects, without.unsqueeze(-1), alone.unsqueeze(-1)], dim=-1)
     measured = torch.ones_like(effects, dtype=torch.bool)
-    measured[..., :3] = games.has_gradient
+    measured[..., :3] = _told_by_gradients(games, effects[..., :3]).unsqueeze(-1)
     evidence = Evidence(
         effects=effects,
         measured=measured,
@@ -109,6 +109,13 @@ def shapley_explanations(games: BatchedGames, coalitions: int, seed: int) -> Exp
         inputs=_player_inputs(games, each_number=False),
     )
     return Explanations(evidence, labels, variance if variance is not None else torch.zeros_like(labels))
+
+
+def _told_by_gradients(games: BatchedGames, effects: Tensor) -> Tensor:
+    """Players ``(T, N, M)`` whose gradient does not vanish at all points, or who do not change: others are unknown."""
+    changed = (games.inputs != games.baselines).any(-1)
+    telling = (effects != 0).any(-1)
+    return telling | (~changed & telling.any(-1, keepdim=True))
 
 
 def _border(members: Tensor, worths: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,8 @@ class BatchedModel:
         raise NotImplementedError
 
 
-def _apply(x: Tensor, layer: tuple[Tensor, Tensor]) -> Tensor:
+def apply_affine(x: Tensor, layer: tuple[Tensor, Tensor]) -> Tensor:
+    """Weight and bias of every model, on ``(T, *, inputs)``."""
     weight, bias = layer
     return torch.baddbmm(bias, x.reshape(len(x), -1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[-1])
 
@@ -99,8 +100,8 @@ class MLP(BatchedModel):
     def __call__(self, x: Tensor) -> Tensor:
         x = x.flatten(2)
         for layer in self.layers:
-            x = self.activation(_apply(x, layer))
-        return _apply(x, self.out)
+            x = self.activation(apply_affine(x, layer))
+        return apply_affine(x, self.out)
 
 
 class ResidualMLP(BatchedModel):
@@ -116,11 +117,11 @@ class ResidualMLP(BatchedModel):
         self.normalise = bool(pick(generator, True, False))
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = _apply(x.flatten(2), self.enter)
+        x = apply_affine(x.flatten(2), self.enter)
         for first, second in self.blocks:
             inner = _normalise(x) if self.normalise else x
-            x = x + _apply(self.activation(_apply(inner, first)), second)
-        return _apply(_normalise(x) if self.normalise else self.activation(x), self.out)
+            x = x + apply_affine(self.activation(apply_affine(inner, first)), second)
+        return apply_affine(_normalise(x) if self.normalise else self.activation(x), self.out)
 
 
 class Transformer(BatchedModel):
@@ -150,9 +151,9 @@ class Transformer(BatchedModel):
     def __call__(self, x: Tensor) -> Tensor:
         x = torch.einsum("trmv,tmvd->trmd", x, self.embed.expand(-1, x.shape[2], -1, -1)) + self.position.unsqueeze(1)
         for qkv, out, up, down in self.layers:
-            x = x + _apply(_attention(_apply(_normalise(x), qkv), self.heads), out)
-            x = x + _apply(self.activation(_apply(_normalise(x), up)), down)
-        return _apply(_normalise(x[:, :, 0] if self.first_token else x.mean(2)), self.out)
+            x = x + apply_affine(_attention(apply_affine(_normalise(x), qkv), self.heads), out)
+            x = x + apply_affine(self.activation(apply_affine(_normalise(x), up)), down)
+        return apply_affine(_normalise(x[:, :, 0] if self.first_token else x.mean(2)), self.out)
 
 
 class Encoder(BatchedModel):
@@ -181,8 +182,8 @@ class Encoder(BatchedModel):
         first, last = self.ends[:, :, None, None].expand(-1, -1, x.shape[1], 1, -1).unbind(1)
         x = _normalise(torch.cat([first, x, last], dim=2) + self.position.unsqueeze(1))
         for qkv, out, up, down in self.layers:
-            x = _normalise(x + _apply(_attention(_apply(x, qkv), self.heads), out))
-            x = _normalise(x + _apply(torch.nn.functional.gelu(_apply(x, up)), down))
+            x = _normalise(x + apply_affine(_attention(apply_affine(x, qkv), self.heads), out))
+            x = _normalise(x + apply_affine(torch.nn.functional.gelu(apply_affine(x, up)), down))
         mean = torch.nn.functional.normalize(x.mean(2), dim=-1)
         return mean @ torch.nn.functional.normalize(self.directions, dim=-2)
 
@@ -199,10 +200,10 @@ class Recurrent(BatchedModel):
     def __call__(self, x: Tensor) -> Tensor:
         state = x.new_zeros(*x.shape[:2], self.size)
         for token in x.unbind(2):
-            gate, candidate = _apply(torch.cat([token, state], dim=-1), self.step).chunk(2, dim=-1)
+            gate, candidate = apply_affine(torch.cat([token, state], dim=-1), self.step).chunk(2, dim=-1)
             gate = torch.sigmoid(gate)
             state = gate * state + (1 - gate) * torch.tanh(candidate)
-        return _apply(state, self.out)
+        return apply_affine(state, self.out)
 
 
 class Convolutional(BatchedModel):
@@ -226,7 +227,7 @@ class Convolutional(BatchedModel):
         for weight in (self.first, self.second):
             images = torch.nn.functional.conv2d(images, weight.flatten(0, 1), stride=2, padding=1, groups=n_tasks)
             images = self.activation(images)
-        return _apply(images.reshape(n_rows, n_tasks, -1).transpose(0, 1), self.out)
+        return apply_affine(images.reshape(n_rows, n_tasks, -1).transpose(0, 1), self.out)
 
 
 class Interactions(BatchedModel):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from captum_meta.tasks import random_data, random_models
+from captum_meta.tasks import encoded_models, random_data, random_models
 from captum_meta.tasks.batched_games import (
     BatchedGames,
     long_integrated_gradients,
@@ -29,12 +29,31 @@ _TABLE_MODELS = (
     random_models.Interactions,
     random_models.Trees,
 )
+_ENCODED_MODELS = (
+    encoded_models.PiecewiseLinear,
+    encoded_models.Stepped,
+    encoded_models.Gated,
+    encoded_models.AttentionPooling,
+)
+_LARGE_MODELS = (
+    random_models.MLP,
+    random_models.ResidualMLP,
+    encoded_models.Gated,
+    encoded_models.Stepped,
+    encoded_models.AttentionPooling,
+)
 _SENTENCE_MODELS = {
-    "shapley": (random_models.Transformer, random_models.Transformer, random_models.Recurrent),
+    "shapley": (
+        random_models.Transformer,
+        random_models.Transformer,
+        random_models.Recurrent,
+        encoded_models.LongMemory,
+        encoded_models.AttentionPooling,
+    ),
     "path": (random_models.Encoder, random_models.Encoder, random_models.Transformer, random_models.Recurrent),
 }
 _DOMAINS = {
-    "shapley": ("table", "table", "table", "sentence", "image"),
+    "shapley": ("table", "table", "table", "table", "encoded", "encoded", "large", "sentence", "sentence", "image"),
     "path": ("table", "table", "table", "sentence", "sentence", "image"),
 }
 """Integrated Gradients are asked of deep encoders, whose Shapley values cost too much to be labels."""
@@ -45,6 +64,16 @@ _GRIDS = {
 """Patches along an image's side, and pixels along a patch's: paths have up to 400 pixels as players."""
 _PLAYERS = (2, 3, 4, 5, 6, 7, 8, 8, 9, 10, 10, 11, 12, 12, 13, 14, 16, 18, 20, 24, 28, 32, 40)
 _PLAYERS_COSTLY = (3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 14, 18)
+_PLAYERS_LARGE = (30, 40, 60, 80, 120, 200)
+_STEPS = {"shapley": (0, 30, 100, 300, 800), "path": (0, 30, 100, 300)}
+_SHARPNESS = {"shapley": (1.0, 1.0, 3.0, 6.0), "path": (1.0, 1.0, 3.0)}
+"""Of what enters a softmax: classes that are sure of themselves are the hardest to explain."""
+_BASELINES = {
+    "shapley": ("zero", "zero", "mean", "row", "constant", "far"),
+    "path": ("zero", "zero", "mean", "row", "constant"),
+}
+_FAR = 3.0
+"""Standard deviations from the mean: zero, where data were not standardised."""
 _PATH_POINTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
 _MOST_NUMBERS = 400
 _LABEL_TOLERANCE = 1e-2
@@ -55,8 +84,10 @@ class SyntheticTaskFamily:
     """A task family of random models; batch number ``index`` is the same on every machine and in any order.
 
     MLPs, residual nets, transformers over features and over token embeddings, recurrent nets, small convolutional nets
-    on image patches, games of interactions of chosen order and sums of trees; random or trained for a while; logits,
-    probabilities or regressions; baselines that are zero, the mean, a constant or another row; 2 to 40 players.
+    on image patches, games of interactions of chosen order and sums of trees; for Shapley values also piecewise linear
+    encodings, players that enter by steps, mixtures and masks, LSTMs and attention pooling. Random or trained for a while;
+    logits, probabilities, some of them saturated, or regressions; baselines that are zero, the mean, a constant, another row
+    or far from the data; 2 to 40 players, and up to 200 of Shapley values.
 
     Args:
         kind: ``"shapley"`` or ``"path"``, what the tasks are labelled with.
@@ -117,6 +148,12 @@ class SyntheticTaskFamily:
             width = 8 if self.kind == "shapley" else pick(generator, 8, 16)
             x = random_data.sentences(self.tasks_per_batch, n_rows, n_players, width, generator)
             architecture = pick(generator, *_SENTENCE_MODELS[self.kind])
+        elif domain == "large":
+            x = random_data.tables(self.tasks_per_batch, n_rows, pick(generator, *_PLAYERS_LARGE), generator)
+            architecture = pick(generator, *_LARGE_MODELS)
+        elif domain == "encoded":
+            x = random_data.tables(self.tasks_per_batch, n_rows, pick(generator, *_PLAYERS), generator)
+            architecture = pick(generator, *_ENCODED_MODELS)
         else:
             models = [model for model in _TABLE_MODELS if self.kind == "shapley" or model.has_gradient]
             architecture = pick(generator, *models)
@@ -129,12 +166,12 @@ class SyntheticTaskFamily:
         n_outputs = pick(generator, 1, 2, 2, 3, 5)
         model = architecture(self.tasks_per_batch, x.shape[2], x.shape[3], n_outputs, generator)
         targets = random_data.teacher_outputs(x, n_outputs, generator)
-        steps = pick(generator, 0, 30, 100, 300) // model.step_cost
+        steps = pick(generator, *_STEPS[self.kind]) // model.step_cost
         train(model, x, targets, n_outputs > 1, steps, pick(generator, 0.003, 0.01, 0.02))
         inputs = x[:, : self.rows]
-        baselines = _baselines(x, self.rows, generator)
+        baselines = _baselines(x, self.rows, pick(generator, *_BASELINES[self.kind]), generator)
         probability = n_outputs > 1 and pick(generator, True, False)
-        sharpness = pick(generator, 1.0, 1.0, 3.0)
+        sharpness = pick(generator, *_SHARPNESS[self.kind])
         with torch.no_grad():
             outputs = model(inputs)
         chosen = outputs.argmax(-1) if pick(generator, True, False) else torch.zeros(outputs.shape[:2], dtype=torch.long)
@@ -154,13 +191,15 @@ def _rightly_labelled(labels: Tensor, totals: Tensor) -> Tensor:
     return torch.where(missed > _LABEL_TOLERANCE, missed.argmin(-1, keepdim=True), own)
 
 
-def _baselines(x: Tensor, rows: int, generator: Generator) -> Tensor:
+def _baselines(x: Tensor, rows: int, choice: str, generator: Generator) -> Tensor:
     inputs = x[:, :rows]
-    choice = pick(generator, "zero", "zero", "mean", "row", "constant")
     if choice == "zero":
         return torch.zeros_like(inputs)
     if choice == "mean":
         return x.mean(1, keepdim=True).expand_as(inputs).clone()
     if choice == "row":
         return x[:, rows : 2 * rows].clone()
+    if choice == "far":
+        away = _FAR * random_data.normal((len(x), 1, *x.shape[2:]), generator)
+        return (x.mean(1, keepdim=True) + away).expand_as(inputs).clone()
     return x[:, rows : rows + 1].expand_as(inputs).clone()

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from captum_meta.estimators import all_coalitions, path_nodes
-from captum_meta.tasks import SyntheticTaskFamily, random_models
-from captum_meta.tasks.augment import augment
+from captum_meta.tasks import SyntheticTaskFamily, encoded_models, random_models
+from captum_meta.tasks.augment import augment, drop_evidence
 from captum_meta.tasks.batched_games import (
     BatchedGames,
     long_integrated_gradients,
@@ -158,3 +158,38 @@ def test_augmented_evidence_hides_what_it_drops() -> None:
 def test_kinds_that_there_are_not_are_refused() -> None:
     with pytest.raises(ValueError, match="kind is 'paths': pass one of 'shapley', 'path'"):
         SyntheticTaskFamily("paths")  # type: ignore[arg-type]
+
+
+ENCODED = (
+    encoded_models.PiecewiseLinear,
+    encoded_models.Stepped,
+    encoded_models.Gated,
+    encoded_models.LongMemory,
+    encoded_models.AttentionPooling,
+)
+
+
+@pytest.mark.parametrize("architecture", ENCODED)
+@pytest.mark.parametrize("width", [1, 8])
+def test_models_as_libraries_build_them_answer_each_row_alone(
+    architecture: type[random_models.BatchedModel], width: int
+) -> None:
+    x = torch.randn(2, 5, 4, width, generator=torch.Generator().manual_seed(0))
+    for seed in range(3):
+        model = architecture(2, 4, width, 3, torch.Generator().manual_seed(seed))  # type: ignore[call-arg, arg-type]
+        outputs = model(x)
+        assert outputs.shape == (2, 5, 3) and outputs.std() > 0
+        assert torch.allclose(model(x[:, 1:3]), outputs[:, 1:3], atol=1e-5)
+        random_models.train(model, x, torch.randn(2, 5, 3), True, 2, 0.01)
+        assert not torch.equal(model(x), outputs)
+
+
+def test_players_that_enter_by_steps_are_flat_and_keep_their_border() -> None:
+    def stepped(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return (x[..., 0, 0] > 0) + x[..., 1, 1] + x[..., 2, 0] ** 2
+
+    explained = shapley_explanations(BatchedGames(stepped, games().inputs, games().baselines, True), 0, seed=0)
+    assert explained.evidence.measured[..., :3].any(-1).flatten(0, 1).all(0).tolist() == [False, True, True]
+    for seed in range(40):
+        kept = drop_evidence(explained.evidence, torch.Generator().manual_seed(seed)).measured
+        assert kept[..., 0, 3:].all() and kept.any(-1).all()
