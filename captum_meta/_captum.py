@@ -10,6 +10,7 @@ from captum._utils.common import _format_tensor_into_tuples as format_tensor_int
 from captum._utils.common import _is_tuple as is_tuple
 from captum._utils.common import _run_forward as run_forward
 from captum._utils.common import _select_targets as select_targets
+from captum._utils.common import _verify_select_neuron as verify_select_neuron
 from captum._utils.progress import progress
 from captum._utils.typing import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum.attr._utils.approximation_methods import approximation_parameters
@@ -38,4 +39,5 @@ __all__ = [
     "select_targets",
     "tensorize_baseline",
     "validate_input",
+    "verify_select_neuron",
 ]

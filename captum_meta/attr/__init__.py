@@ -11,8 +11,14 @@ from captum_meta.attr.calibrated import CalibratedAttribution
 from captum_meta.attr.general import MetaAttribution
 from captum_meta.attr.gradient_shap import MetaGradientShap
 from captum_meta.attr.integrated_gradients import MetaIntegratedGradients
+from captum_meta.attr.internal_influence import MetaInternalInfluence
 from captum_meta.attr.kernel_shap import MetaKernelShap
+from captum_meta.attr.layer_conductance import MetaLayerConductance
+from captum_meta.attr.layer_gradient_shap import MetaLayerGradientShap
 from captum_meta.attr.layer_integrated_gradients import MetaLayerIntegratedGradients
+from captum_meta.attr.neuron_conductance import MetaNeuronConductance
+from captum_meta.attr.neuron_gradient_shap import MetaNeuronGradientShap
+from captum_meta.attr.neuron_integrated_gradients import MetaNeuronIntegratedGradients
 from captum_meta.attr.shap_explainer import MetaShapExplainer
 from captum_meta.attr.shapley_value import MetaShapleyValueSampling
 
@@ -21,8 +27,14 @@ __all__ = [
     "MetaAttribution",
     "MetaGradientShap",
     "MetaIntegratedGradients",
+    "MetaInternalInfluence",
     "MetaKernelShap",
+    "MetaLayerConductance",
+    "MetaLayerGradientShap",
     "MetaLayerIntegratedGradients",
+    "MetaNeuronConductance",
+    "MetaNeuronGradientShap",
+    "MetaNeuronIntegratedGradients",
     "MetaShapExplainer",
     "MetaShapleyValueSampling",
 ]

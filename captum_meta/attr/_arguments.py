@@ -107,6 +107,13 @@ def check_target(name: str, value: Any) -> Any:
     return value
 
 
+def check_neuron(name: str, value: Any) -> Any:
+    """What selects a neuron; ``TypeError`` where nothing does."""
+    if value is None:
+        raise TypeError(f"{name} is None: pass the index of a neuron, a tuple of indices and slices, or a function.")
+    return value
+
+
 def check_outputs(name: str, value: Any) -> str | list[int] | None:
     """None, "all", or several whole numbers as a list; ``TypeError`` for other things, ``ValueError`` for an empty list."""
     if value is None or (isinstance(value, str) and value == "all"):
@@ -208,6 +215,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "target": check_target,
     "feature_mask": check_feature_mask,
     "n_samples": check_samples,
+    "neuron_selector": check_neuron,
     "n_steps": check_steps,
     "outputs": check_outputs,
     "tolerance": check_tolerance,

@@ -12,6 +12,7 @@ from captum_meta._model import wide
 from captum_meta._random import row_keys, uniform
 from captum_meta.evidence import Game
 from captum_meta.evidence.path import own_slopes
+from captum_meta.games import Batch
 from captum_meta.games.players import join
 from captum_meta.types import Evidence
 
@@ -21,6 +22,51 @@ _RIDGE = 5
 """Draws that a covariance of 0 counts for. On 24 random nets over correlated features, 3 to 12 are alike within a tenth."""
 _SURE = 3.0
 """An estimate is so many times the squared error that the spread of the draws says."""
+
+
+@dataclass(frozen=True)
+class DrawnPaths:
+    """Paths from drawn baselines to noisy inputs, and a point of each; those of one example next to each other.
+
+    Attributes:
+        rows: ``(B * n,)``, which example each draw is of.
+        chosen: for each input, which of its baselines each draw begins at, ``(B, n)``.
+        starts, ends, differences, middles: for each input ``(B * n, *features)``.
+    """
+
+    rows: Tensor
+    chosen: Parts
+    starts: Parts
+    ends: Parts
+    differences: Parts
+    middles: Parts
+
+    @classmethod
+    def of(cls, game: Game, distribution: Parts, stdevs: tuple[float, ...], n_samples: int, seed: int) -> DrawnPaths:
+        """``n_samples`` paths of each example that depend on the seed and the example alone."""
+        keys = row_keys(game.inputs)
+        numbers = uniform(keys, (2 * len(distribution) + 1, n_samples), seed)
+        rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
+        chosen = tuple(
+            _spread_over(part, x, numbers[:, 2 * place : 2 * place + 2])
+            for place, (part, x) in enumerate(zip(distribution, game.inputs, strict=True))
+        )
+        starts = tuple(part[index.flatten()] for part, index in zip(distribution, chosen, strict=True))
+        ends = tuple(
+            _noisy(x[rows], stdev, keys, seed + 17 * (place + 2))
+            for place, (x, stdev) in enumerate(zip(game.inputs, stdevs, strict=True))
+        )
+        differences = tuple(wide(x) - wide(b) for x, b in zip(ends, starts, strict=True))
+        alphas = ((torch.arange(n_samples, device=game.device) + numbers[:, -1]) / n_samples).flatten()
+        middles = tuple(
+            torch.addcmul(wide(b), alphas.to(d).reshape(-1, *[1] * (d.dim() - 1)), d).to(b.dtype)
+            for b, d in zip(starts, differences, strict=True)
+        )
+        return cls(rows, chosen, starts, ends, differences, middles)
+
+    def standing(self, game: Game, inputs: Parts) -> Batch:
+        """Points of the paths, with what else belongs to their examples."""
+        return game.batch.standing_for(self.rows, inputs, self.starts)
 
 
 @dataclass(frozen=True)
@@ -52,34 +98,18 @@ class Draws:
         cls, game: Game, distribution: tuple[Tensor, ...], stdevs: tuple[float, ...], n_samples: int, seed: int
     ) -> Draws:
         """Draws of each example that depend on the seed and the example alone."""
-        keys = row_keys(game.inputs)
-        numbers = uniform(keys, (2 * len(distribution) + 1, n_samples), seed)
-        rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
-        chosen = [
-            _spread_over(part, x, numbers[:, 2 * place : 2 * place + 2])
-            for place, (part, x) in enumerate(zip(distribution, game.inputs, strict=True))
-        ]
-        starts = tuple(part[index.flatten()] for part, index in zip(distribution, chosen, strict=True))
+        paths = DrawnPaths.of(game, distribution, stdevs, n_samples, seed)
         expected = join(
             wide(x) - wide(part).mean(0, keepdim=True) for x, part in zip(game.inputs, distribution, strict=True)
         )
-        ends = tuple(
-            _noisy(x[rows], stdev, keys, seed + 17 * (place + 2))
-            for place, (x, stdev) in enumerate(zip(game.inputs, stdevs, strict=True))
-        )
-        differences = tuple(wide(x) - wide(b) for x, b in zip(ends, starts, strict=True))
-        alphas = ((torch.arange(n_samples, device=game.device) + numbers[:, -1]) / n_samples).flatten()
-        middles = tuple(
-            torch.addcmul(wide(b), alphas.to(d).reshape(-1, *[1] * (d.dim() - 1)), d).to(b.dtype)
-            for b, d in zip(starts, differences, strict=True)
-        )
-        slopes, _ = own_slopes(game.of(game.batch.standing_for(rows, middles, starts)))
-        each = torch.arange(len(rows), device=game.device).reshape(-1, n_samples)
-        after = (ends, each) if any(stdevs) else (game.inputs, game.batch.everyone.unsqueeze(1))
-        few = len(distribution) == 1 and len(distribution[0]) <= len(rows)
-        before = (distribution, chosen[0]) if few else (starts, each)
+        slopes, _ = own_slopes(game.of(paths.standing(game, paths.middles)))
+        each = torch.arange(len(paths.rows), device=game.device).reshape(-1, n_samples)
+        after = (paths.ends, each) if any(stdevs) else (game.inputs, game.batch.everyone.unsqueeze(1))
+        few = len(distribution) == 1 and len(distribution[0]) <= len(paths.rows)
+        before = (distribution, paths.chosen[0]) if few else (paths.starts, each)
         change = _changes(game, *after, *before).flatten()
-        return cls(game, distribution, stdevs, n_samples, expected, join(differences), change, _measured(slopes, n_samples))
+        delta = join(paths.differences)
+        return cls(game, distribution, stdevs, n_samples, expected, delta, change, measured(slopes, n_samples))
 
     def again(self, n_samples: int, seed: int) -> Draws:
         """Other draws of the same examples."""
@@ -160,7 +190,7 @@ class Draws:
         return self._each((self.slopes * self.delta if multiply else self.slopes).sum(1) - self.change)
 
 
-def _measured(slopes: Tensor, n_samples: int) -> Tensor:
+def measured(slopes: Tensor, n_samples: int) -> Tensor:
     """Slopes ``(B * n, M)``, those that are not finite replaced by the mean of the row's others."""
     finite = slopes.isfinite()
     if bool(finite.all()):

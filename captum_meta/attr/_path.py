@@ -17,7 +17,7 @@ from captum_meta.evidence.path_rounds import MOST, error_of
 from captum_meta.nn.explainer import gap_shares
 
 _REFERENCE_STEPS = 200
-_BEGINNING = 1e-6
+BEGINNING = 1e-6
 _ALMOST_NOTHING = 2.0**-60
 """Stands for no difference between input and baseline where average gradients are asked for."""
 
@@ -93,7 +93,7 @@ class PathFrontend(Frontend):
         missing = ~difference.isfinite()
         if bool(missing.any()):
             # Missing values are missing all along the path: whatever they do, they do where it begins.
-            begins = game.at(torch.tensor([_BEGINNING])).squeeze(-1).double()
+            begins = game.at(torch.tensor([BEGINNING])).squeeze(-1).double()
             ends = torch.where(missing.any(1, keepdim=True), torch.cat([begins, ends[:, 1:]], dim=1), ends)
         found = integrate_in_rounds(game, torch.where(missing, 0.0, difference), ends, limit, tolerance)
         values = found.attributions

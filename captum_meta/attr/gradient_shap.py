@@ -142,21 +142,29 @@ class MetaGradientShap(Frontend, GradientShap):
         return values + (total - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), draws.game.mask)
 
     def _draws(self, inputs: Any, baselines: Any, stdevs: Any, target: Any, extra: Any, n_samples: int, seed: int) -> Draws:
-        count_examples(inputs)
-        given = _captum.format_callable_baseline(baselines, inputs)
-        assert isinstance(given[0], Tensor), (
-            f"Baselines distribution has to be provided in a form of a torch.Tensor, got {type(given[0])}."
-        )
-        formatted = real(_captum.format_input_baseline(inputs, None)[0])
-        noise = stdevs if isinstance(stdevs, tuple) else (stdevs,) * len(formatted)
-        assert len(given) == len(noise) == len(formatted), (
-            f"There are {len(given)} baselines and {len(noise)} stdevs for {len(formatted)} inputs: pass one for each input."
-        )
-        distribution = tuple(samples_of(part, x) for part, x in zip(given, formatted, strict=True))
-        return Draws.made(Game(self.forward_func, formatted, None, target, extra), distribution, noise, n_samples, seed)
+        game, distribution, noise = distribution_of(self.forward_func, inputs, baselines, stdevs, target, extra)
+        return Draws.made(game, distribution, noise, n_samples, seed)
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
         raise NotImplementedError(
             "MetaGradientShap does not adapt: its evidence depends on the baselines drawn. "
             "Adapt MetaIntegratedGradients instead."
         )
+
+
+def distribution_of(
+    forward_func: Callable[..., Any], inputs: Any, baselines: Any, stdevs: Any, target: Any, extra: Any
+) -> tuple[Game, tuple[Tensor, ...], tuple[float, ...]]:
+    """The game of the inputs, and for each input the baselines that are drawn from and the size of the noise."""
+    count_examples(inputs)
+    given = _captum.format_callable_baseline(baselines, inputs)
+    assert isinstance(given[0], Tensor), (
+        f"Baselines distribution has to be provided in a form of a torch.Tensor, got {type(given[0])}."
+    )
+    formatted = real(_captum.format_input_baseline(inputs, None)[0])
+    noise = stdevs if isinstance(stdevs, tuple) else (stdevs,) * len(formatted)
+    assert len(given) == len(noise) == len(formatted), (
+        f"There are {len(given)} baselines and {len(noise)} stdevs for {len(formatted)} inputs: pass one for each input."
+    )
+    distribution = tuple(samples_of(part, x) for part, x in zip(given, formatted, strict=True))
+    return Game(forward_func, formatted, None, target, extra), distribution, noise

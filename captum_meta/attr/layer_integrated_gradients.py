@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from captum.attr import LayerIntegratedGradients
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, checked
-from captum_meta.attr._frontend import Learner, count_examples
+from captum_meta.attr._frontend import Learner
+from captum_meta.attr._layers import OfLayers, Values
 from captum_meta.attr._path import PathFrontend
 from captum_meta.evidence import Game, LayerModel
-from captum_meta.evidence.path_rounds import MOST
-
-Values = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
 
 
-class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
+class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradients):
     """Integrated Gradients of what a layer gives, such as the embeddings of a text model, from a few gradients.
 
     The path leads from the layer's activations at the baseline to those at the input. Gradients are spent as by
@@ -87,57 +83,20 @@ class MetaLayerIntegratedGradients(PathFrontend, LayerIntegratedGradients):
             Attributions in the shapes of the activations: a tensor, a tuple where the layer gives several, a list where
             there are several layers; then the delta ``(B,)`` and the estimates ``(B,)``, if asked for.
         """
-        count_examples(inputs)
-        formatted, starts = _captum.format_input_baseline(inputs, baselines)
-        _captum.validate_input(formatted, starts, n_steps or MOST, method)
+        whole = self._whole_game(inputs, baselines, target, additional_forward_args, internal_batch_size, n_steps, method)
         model = LayerModel(self._model, self._layers, attribute_to_layer_input)
-        game = self._layer_game(model, inputs, baselines, target, additional_forward_args, internal_batch_size)
+        game = _rest_of(model, whole, internal_batch_size)
         found = self._integrate(game, n_steps, method, tolerance, return_error_estimate)
-        rest = iter(found.parts)
-        outputs = [tuple(next(rest) for _ in range(count)) for count in model.counts]
-        attributions: Values = _captum.format_outputs(isinstance(self.layer, list), outputs)
-        return found.returned(attributions, return_convergence_delta, return_error_estimate)
-
-    @property
-    def _model(self) -> Callable[..., Any]:
-        """The model without ``DataParallel`` around it."""
-        if isinstance(self.forward_func, nn.DataParallel):
-            module: nn.Module = self.forward_func.module
-            return module
-        return self.forward_func
-
-    @property
-    def _layers(self) -> list[nn.Module]:
-        return self.layer if isinstance(self.layer, list) else [self.layer]
+        return found.returned(self._shaped(model, found.parts), return_convergence_delta, return_error_estimate)
 
     def _game(self, inputs: Any, baselines: Any, target: Any, additional_forward_args: Any, *others: Any) -> Game:
         """Of what the layers give, which is what supports are made of."""
-        model = LayerModel(self._model, self._layers)
-        return self._layer_game(model, inputs, baselines, target, additional_forward_args, None)
-
-    def _layer_game(
-        self,
-        model: LayerModel,
-        inputs: Any,
-        baselines: Any,
-        target: Any,
-        additional_forward_args: Any,
-        max_rows: int | None,
-    ) -> Game:
-        """The rest of the model, as a game whose players are the elements of the layers' activations."""
-        if isinstance(self.forward_func, nn.DataParallel):
-            first = next(self.forward_func.parameters(), torch.empty(0)).device
-            inputs, baselines, additional_forward_args, target = (
-                on_device(value, first) for value in (inputs, baselines, additional_forward_args, target)
-            )
-        whole = Game(self._model, inputs, baselines, target, additional_forward_args, None, max_rows)
-        extra = whole.batch.extra or ()
-        end, start = (model.activations(side, extra, max_rows) for side in (whole.inputs, whole.baselines))
-        return Game(model, end, start, target, (*whole.inputs, *extra), None, max_rows)
+        whole = self._whole_game(inputs, baselines, target, additional_forward_args)
+        return _rest_of(LayerModel(self._model, self._layers), whole, None)
 
 
-def on_device(value: Any, device: torch.device) -> Any:
-    """A tensor, or those of a tuple, moved."""
-    if isinstance(value, tuple):
-        return tuple(on_device(part, device) for part in value)
-    return value.to(device) if isinstance(value, Tensor) else value
+def _rest_of(model: LayerModel, whole: Game, max_rows: int | None) -> Game:
+    """The rest of the model, as a game whose players are the elements of the layers' activations."""
+    extra = whole.batch.extra or ()
+    end, start = (model.activations(side, extra, max_rows) for side in (whole.inputs, whole.baselines))
+    return Game(model, end, start, whole.batch.target, (*whole.inputs, *extra), None, max_rows)

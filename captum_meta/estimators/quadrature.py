@@ -52,7 +52,7 @@ def interval_weights(points: Tensor) -> Tensor:
     if count > MAX_INTERPOLATED:
         smooth = _steps(points, gauss_legendre(count)[1].to(points.device))
     else:
-        edges = _with_ends(points)
+        edges = with_ends(points)
         smooth = torch.einsum("jgk,...k->...jg", _products(count).to(points.device), edges)
     even = _steps(points, torch.full((count,), 1 / count, dtype=torch.float64, device=points.device))
     return torch.where(_evenly_spaced(points)[..., None, None], even, smooth)
@@ -67,12 +67,12 @@ def _products(count: int) -> Tensor:
     within, weights = (part.numpy() for part in gauss_legendre(count + 1))
     widths = np.diff(edges)
     points = edges[:-1, None] + widths[:, None] * within
-    values = legvander(points, count - 1) @ _lagrange(nodes)
-    slopes = legvander(points, count) @ legder(_lagrange(edges))
+    values = legvander(points, count - 1) @ lagrange(nodes)
+    slopes = legvander(points, count) @ legder(lagrange(edges))
     return torch.from_numpy(np.einsum("j,q,jqg,jqk->jgk", widths, weights, values, slopes))
 
 
-def _lagrange(points: np.ndarray) -> np.ndarray:
+def lagrange(points: np.ndarray) -> np.ndarray:
     """Legendre coefficients, a column each, of the polynomials that are 1 at one of the points and 0 at the others."""
     return np.linalg.inv(legvander(points, len(points) - 1))
 
@@ -80,7 +80,7 @@ def _lagrange(points: np.ndarray) -> np.ndarray:
 def _steps(points: Tensor, widths: Tensor) -> Tensor:
     """Weights ``(*batch, G + 1, G)`` of steps of ``widths (G,)``, one for each point, in each interval between points."""
     edges = torch.cat([widths.new_zeros(1), widths.cumsum(0)])
-    cuts = _with_ends(points)
+    cuts = with_ends(points)
     lower = torch.maximum(cuts[..., :-1, None], edges[:-1])
     return (torch.minimum(cuts[..., 1:, None], edges[1:]) - lower).clamp(min=0)
 
@@ -91,6 +91,7 @@ def _evenly_spaced(points: Tensor) -> Tensor:
     return torch.stack([((gaps - 1 / parts).abs() < 1e-5).all(-1) for parts in (count, max(1, count - 1))]).any(0)
 
 
-def _with_ends(points: Tensor) -> Tensor:
+def with_ends(points: Tensor) -> Tensor:
+    """Points ``(*batch, G)`` between 0 and 1, ``(*batch, G + 2)``."""
     zero = torch.zeros_like(points[..., :1])
     return torch.cat([zero, points, zero + 1], dim=-1)

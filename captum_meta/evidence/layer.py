@@ -53,7 +53,7 @@ class LayerModel(nn.Module):
         found: list[Tensors] = [()] * len(self.layers)
 
         def keep(index: int, values: Any) -> None:
-            tensors = values if isinstance(values, tuple) else (values,)
+            tensors = values if isinstance(values, (tuple, list)) else (values,)
             found[index] = tuple(value.detach().clone() for value in tensors)
 
         with torch.no_grad(), untouched(self.forward_func, arguments[0].device), self._hooked(keep):
@@ -71,7 +71,7 @@ class LayerModel(nn.Module):
         replacements = [tuple(next(values).clone() for _ in range(count)) for count in self.counts]
 
         def replace(index: int, old: Any) -> Any:
-            return replacements[index] if isinstance(old, tuple) else replacements[index][0]
+            return type(old)(replacements[index]) if isinstance(old, (tuple, list)) else replacements[index][0]
 
         with self._hooked(replace):
             return self.forward_func(*arguments[sum(self.counts) :])

@@ -157,7 +157,7 @@ class Evaluation:
     def _gradient(self, x: Tensors, rows: Tensor, reduce: Reduce, weights: Tensor | None = None) -> tuple[Tensor, ...]:
         """Reduced gradients ``(R, *, K)`` of the sum of the rows' f, weighted if so asked, and f itself ``(R, K)``."""
         with torch.inference_mode(False), torch.enable_grad():
-            leaves = tuple(part.detach().requires_grad_() for part in x)
+            leaves = tuple((part.clone() if part.is_inference() else part.detach()).requires_grad_() for part in x)
             output = self._forward(tuple(part.clone() for part in leaves), rows)  # the model may work in place
             columns = []
             for k, column in enumerate(output.unbind(1)):

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,16 @@ from captum.attr import (
     Attribution,
     GradientShap,
     IntegratedGradients,
+    InternalInfluence,
     KernelShap,
+    LayerAttribution,
+    LayerConductance,
+    LayerGradientShap,
     LayerIntegratedGradients,
+    NeuronAttribution,
+    NeuronConductance,
+    NeuronGradientShap,
+    NeuronIntegratedGradients,
     NoiseTunnel,
     ShapleyValueSampling,
 )
@@ -23,8 +32,14 @@ from torch import Tensor, nn
 from captum_meta.attr import (
     MetaGradientShap,
     MetaIntegratedGradients,
+    MetaInternalInfluence,
     MetaKernelShap,
+    MetaLayerConductance,
+    MetaLayerGradientShap,
     MetaLayerIntegratedGradients,
+    MetaNeuronConductance,
+    MetaNeuronGradientShap,
+    MetaNeuronIntegratedGradients,
     MetaShapleyValueSampling,
 )
 from tests.attr.conftest import CountingModel, untrained
@@ -35,20 +50,31 @@ PEERS: dict[type[Attribution], type[Attribution]] = {
     IntegratedGradients: MetaIntegratedGradients,
     GradientShap: MetaGradientShap,
     LayerIntegratedGradients: MetaLayerIntegratedGradients,
+    LayerConductance: MetaLayerConductance,
+    LayerGradientShap: MetaLayerGradientShap,
+    InternalInfluence: MetaInternalInfluence,
+    NeuronIntegratedGradients: MetaNeuronIntegratedGradients,
+    NeuronConductance: MetaNeuronConductance,
+    NeuronGradientShap: MetaNeuronGradientShap,
 }
+DISTRIBUTIONS = (GradientShap, LayerGradientShap, NeuronGradientShap)
+"""Their baselines are a distribution, and cannot be left out."""
+ADAPTED = (KernelShap, ShapleyValueSampling, IntegratedGradients, LayerIntegratedGradients)
+LEARNED = {method: ours for method, ours in PEERS.items() if method not in (LayerGradientShap, InternalInfluence)}
 FRONT_ENDS = list(PEERS.items())
 SHAPLEY = FRONT_ENDS[:2]
 
 
 def make(front_end: type[Attribution], model: Callable[..., Any], **arguments: Any) -> Any:
-    return over(front_end, model, learner=untrained(front_end.kind), **arguments)  # type: ignore[attr-defined]
+    learned = {"learner": untrained(front_end.kind)} if front_end in LEARNED.values() else {}  # type: ignore[attr-defined]
+    return over(front_end, model, **learned, **arguments)
 
 
 def over(method: type[Attribution], model: Callable[..., Any], **arguments: Any) -> Any:
-    """The method over a model; of layers, over a layer that hands its inputs on to the model."""
-    if issubclass(method, LayerIntegratedGradients):
-        behind = Behind(model)
-        return method(behind, behind.layer, **arguments)
+    """The method over a model; of layers, over one that hands the inputs on to it; of neurons, over its own outputs."""
+    if issubclass(method, (LayerAttribution, NeuronAttribution)):
+        around = (Behind if issubclass(method, LayerAttribution) else Before)(model)
+        return method(around, around.layer, **arguments)  # type: ignore[call-arg]
     return method(model, **arguments)  # type: ignore[call-arg]
 
 
@@ -63,11 +89,24 @@ class Behind(nn.Module):
         return answer
 
 
-def extra(front_end: type[Attribution], x: Tensor | tuple[Tensor, ...]) -> dict[str, Any]:
-    """GradientShap cannot do without baselines."""
-    if not issubclass(front_end, GradientShap):
-        return {}
-    return {"baselines": tuple(torch.zeros_like(t) for t in x) if isinstance(x, tuple) else torch.zeros_like(x)}
+class Before(Behind):
+    def forward(self, *inputs: Tensor) -> Tensor:
+        answer = self.model(*inputs)
+        return self.layer(answer.unsqueeze(1) if answer.dim() == 1 else answer)  # type: ignore[no-any-return]
+
+
+def asked(method: type[Attribution], x: Tensor | tuple[Tensor, ...], **given: Any) -> dict[str, Any]:
+    """Arguments of ``attribute``: methods of neurons explain the neuron of the target, and some need baselines."""
+    arguments = {"inputs": x, **given}
+    if issubclass(method, DISTRIBUTIONS) and "baselines" not in given:
+        shaped = x[0] if isinstance(x, (tuple, list)) else x
+        zeros = torch.zeros_like(shaped)
+        arguments["baselines"] = (zeros,) if isinstance(x, tuple) else zeros
+    if issubclass(method, NeuronAttribution):
+        arguments["neuron_selector"] = arguments.pop("target", 0)
+        if issubclass(method, NeuronConductance):
+            arguments["target"] = arguments["neuron_selector"]
+    return arguments
 
 
 def entries() -> list[Any]:
@@ -102,9 +141,9 @@ class TestEveryFrontEnd:
     def test_tuples_stay_tuples(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(2, 6)
         attr = make(front_end, CountingModel())
-        assert isinstance(attr.attribute(x, target=0, **extra(front_end, x)), Tensor)
+        assert isinstance(attr.attribute(**asked(front_end, x, target=0)), Tensor)
         single, theirs = (
-            each.attribute((x,), target=0, **extra(front_end, (x,))) for each in (attr, over(method, CountingModel()))
+            each.attribute(**asked(front_end, (x,), target=0)) for each in (attr, over(method, CountingModel()))
         )
         assert structure(single) == structure(theirs)
 
@@ -125,40 +164,43 @@ class TestEveryFrontEnd:
     def test_refuses_what_captum_refuses(
         self, method: type[Attribution], front_end: type[Attribution], wrong: dict[str, Any]
     ) -> None:
-        arguments: dict[str, Any] = {"inputs": torch.zeros(2, 6), "target": 1, **wrong}
-        if method is GradientShap:
-            arguments["baselines"] = torch.zeros(2, 6)
+        given = {"inputs": torch.zeros(2, 6), "target": 1, **wrong}
+        if issubclass(method, DISTRIBUTIONS):
+            given["baselines"] = torch.zeros(2, 6)
+        arguments = asked(method, given.pop("inputs"), **given)
         model = CountingModel()
         try:
             over(method, model).attribute(**arguments)
         except Exception as error:
-            with pytest.raises(type(error)):
+            also = (TypeError, IndexError) if issubclass(method, NeuronAttribution) else ()  # Captum's are accidents there
+            with pytest.raises((type(error), *also)):
                 make(front_end, model).attribute(**arguments)
         else:
             make(front_end, model).attribute(**arguments)
 
     def test_refuses_inputs_without_a_batch(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         with pytest.raises(IndexError, match="batch dimension"):
-            make(front_end, CountingModel()).attribute(torch.tensor(1.0), **extra(front_end, torch.zeros(1)))
+            make(front_end, CountingModel()).attribute(**asked(front_end, torch.tensor(1.0), baselines=torch.zeros(1)))
 
     def test_precision_is_kept(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(2, 6, dtype=torch.float64)
-        values = make(front_end, CountingModel().double()).attribute(x, target=0, **extra(front_end, x))
+        values = make(front_end, CountingModel().double()).attribute(**asked(front_end, x, target=0))
         assert values.dtype == torch.float64
 
     def test_a_row_does_not_depend_on_its_batch(self, method: type[Attribution], front_end: type[Attribution]) -> None:
-        x, target = torch.randn(5, 6), torch.tensor([0, 1, 2, 0, 1])
-        arguments = {} if method in (IntegratedGradients, LayerIntegratedGradients) else {"n_samples": 30}
+        x = torch.randn(5, 6)
+        target = 0 if issubclass(method, NeuronAttribution) else torch.tensor([0, 1, 2, 0, 1])
+        arguments = {"n_samples": 30} if "n_samples" in signature(front_end.attribute).parameters else {}
         attr = make(front_end, CountingModel())
-        together = attr.attribute(x, target=target, **arguments, **extra(front_end, x))
-        alone = attr.attribute(x[3:4], target=0, **arguments, **extra(front_end, x[3:4]))
+        together = attr.attribute(**asked(front_end, x, target=target, **arguments))
+        alone = attr.attribute(**asked(front_end, x[3:4], target=0, **arguments))
         assert torch.allclose(alone[0], together[3], atol=1e-5)
 
     def test_nan_stays_in_its_row(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(3, 6)
         x[1, 2] = torch.nan
-        base = {"baselines": torch.zeros(1, 6)} if method is GradientShap else {}
-        values = make(front_end, CountingModel()).attribute(x, target=0, **base)
+        base = {"baselines": torch.zeros(1, 6)} if issubclass(method, DISTRIBUTIONS) else {}
+        values = make(front_end, CountingModel()).attribute(**asked(front_end, x, target=0, **base))
         assert values[1].isnan().any()
         assert values[[0, 2]].isfinite().all()
 
@@ -169,9 +211,9 @@ class TestEveryFrontEnd:
         model = nn.Sequential(CountingModel(), nn.Dropout(0.5)).train()
         attr = make(front_end, model)
         state = torch.get_rng_state()
-        first = attr.attribute(x, target=0, **extra(front_end, x))
+        first = attr.attribute(**asked(front_end, x, target=0))
         assert torch.equal(torch.get_rng_state(), state)
-        assert torch.equal(first, attr.attribute(x, target=0, **extra(front_end, x)))
+        assert torch.equal(first, attr.attribute(**asked(front_end, x, target=0)))
 
     @pytest.mark.parametrize("raises", [False, True])
     def test_the_explained_model_is_left_as_it_was(
@@ -185,58 +227,68 @@ class TestEveryFrontEnd:
         before = snapshot(model, x)
         if raises:
             with pytest.raises(RuntimeError, match="on purpose"):
-                attr.attribute(x, target=0, **extra(front_end, x.detach()))
+                attr.attribute(**asked(front_end, x, target=0))
         else:
-            attr.attribute(x, target=0, **extra(front_end, x.detach()))
+            attr.attribute(**asked(front_end, x, target=0))
         assert_same(snapshot(model, x), before)
 
     def test_works_without_gradients_enabled(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(2, 6)
         attr = make(front_end, CountingModel())
-        expected = attr.attribute(x, target=0, **extra(front_end, x))
+        expected = attr.attribute(**asked(front_end, x, target=0))
         with torch.no_grad():
-            assert torch.equal(attr.attribute(x, target=0, **extra(front_end, x)), expected)
+            assert torch.equal(attr.attribute(**asked(front_end, x, target=0)), expected)
         with torch.inference_mode():
-            assert torch.equal(attr.attribute(x, target=0, **extra(front_end, x)), expected)
+            assert torch.equal(attr.attribute(**asked(front_end, x, target=0)), expected)
 
     def test_players_without_effect_get_nothing(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         inner = CountingModel(5)
         x = torch.randn(3, 6)
         attr = make(front_end, lambda x: inner(x[:, [0, 1, 2, 4, 5]]))
-        assert (attr.attribute(x, target=1, **extra(front_end, x))[:, 3] == 0).all()
+        assert (attr.attribute(**asked(front_end, x, target=1))[:, 3] == 0).all()
 
     def test_additive_models_are_explained_exactly(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(3, 4)
         attr = make(front_end, lambda x: x @ torch.tensor([1.0, -2.0, 0.5, 3.0]))
-        expected = x * torch.tensor([1.0, -2.0, 0.5, 3.0])
-        assert torch.allclose(attr.attribute(x, **extra(front_end, x)), expected, atol=1e-5)
+        expected = (torch.ones_like(x) if method is InternalInfluence else x) * torch.tensor([1.0, -2.0, 0.5, 3.0])
+        assert torch.allclose(attr.attribute(**asked(front_end, x)), expected, atol=1e-5)
 
     def test_forward_func_is_read_at_each_call(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(2, 3)
         attr = make(front_end, lambda x: x.sum(1))
         before = attr.forward_func
-        attr.forward_func = lambda x: 2 * before(x)
-        assert torch.allclose(attr.attribute(x, **extra(front_end, x)), 2 * x, atol=1e-5)
+        within = issubclass(method, NeuronAttribution)  # what comes behind a neuron does not change it
+        attr.forward_func = lambda x: before(2 * x) if within else 2 * before(x)
+        expected = 2 * torch.ones_like(x) if method is InternalInfluence else 2 * x
+        assert torch.allclose(attr.attribute(**asked(front_end, x)), expected, atol=1e-5)
 
     def test_noise_tunnel_takes_it(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(2, 6)
         tunnel = NoiseTunnel(make(front_end, CountingModel()))
-        values = tunnel.attribute(x, nt_samples=2, stdevs=0.1, target=1, **extra(front_end, x))
+        values = tunnel.attribute(**asked(front_end, x, target=1), nt_samples=2, stdevs=0.1)
         assert values.shape == x.shape
 
     def test_copies_and_pickles(self, method: type[Attribution], front_end: type[Attribution]) -> None:
         x = torch.randn(2, 6)
         attr = make(front_end, CountingModel())
-        if method is not GradientShap:
+        if method in ADAPTED:
             attr.adapt(torch.randn(4, 6), target=0, attributions=torch.randn(4, 6))
-        expected = attr.attribute(x, target=0, **extra(front_end, x))
+        expected = attr.attribute(**asked(front_end, x, target=0))
         for other in (copy.deepcopy(attr), pickle.loads(pickle.dumps(attr))):
-            assert torch.equal(other.attribute(x, target=0, **extra(front_end, x)), expected)
+            assert torch.equal(other.attribute(**asked(front_end, x, target=0)), expected)
 
-    def test_a_learner_of_another_kind_is_refused(self, method: type[Attribution], front_end: type[Attribution]) -> None:
-        other = untrained("path" if issubclass(front_end, (KernelShap, ShapleyValueSampling)) else "shapley")
-        with pytest.raises(ValueError, match="attributions: pass"):
-            over(front_end, CountingModel(), learner=other)
+
+@pytest.mark.parametrize("front_end", LEARNED.values())
+def test_a_learner_of_another_kind_is_refused(front_end: type[Attribution]) -> None:
+    other = untrained("path" if issubclass(front_end, (KernelShap, ShapleyValueSampling)) else "shapley")
+    with pytest.raises(ValueError, match="attributions: pass"):
+        over(front_end, CountingModel(), learner=other)
+
+
+@pytest.mark.parametrize("front_end", [ours for method, ours in LEARNED.items() if method not in ADAPTED])
+def test_what_cannot_adapt_says_so(front_end: type[Attribution]) -> None:
+    with pytest.raises(NotImplementedError, match="does not adapt"):
+        make(front_end, CountingModel()).adapt(torch.randn(2, 6))
 
 
 class _Fails(nn.Module):

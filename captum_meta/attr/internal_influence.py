@@ -1,0 +1,92 @@
+"""Drop-in replacement for ``captum.attr.InternalInfluence``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum.attr import InternalInfluence
+from captum.log import log_usage
+from torch import Tensor, nn
+
+from captum_meta._captum import BaselineType, TargetType
+from captum_meta.attr._arguments import check_layers, check_model, checked
+from captum_meta.attr._layers import OfLayers, Values, beside_zeros, output_of, parts_like, path_points, path_weights
+from captum_meta.attr._path import real
+from captum_meta.evidence import Game, measure_bent_path, measure_path
+from captum_meta.evidence.layer_path import ShiftedLayers
+from captum_meta.evidence.path_rounds import MOST
+
+
+class MetaInternalInfluence(OfLayers, InternalInfluence):
+    r"""The average gradient of each element of a layer along the path of the inputs.
+
+    .. math:: I_j = \int_0^1 \frac{\partial f}{\partial h_j}\, dt
+
+    Up to 32 gradients are placed along the path of each row, by what f is halfway. A row costs five evaluations besides.
+
+    Tried without gain: the rounds of :class:`MetaIntegratedGradients` for the inputs of the same path. Gradients of inputs
+    bend where those of the layer do not, and the points right for them were up to 8 times worse than Captum's for the layer.
+
+    Args:
+        forward_func: the model, as in Captum.
+        layer: the module.
+        device_ids: as in Captum, not needed: a model in ``DataParallel`` is run through its ``module``, on its first device.
+
+    Reference: Leino et al., *Influence-Directed Explanations for Deep Convolutional Networks*, 2018.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+    >>> influence = MetaInternalInfluence(model, model[1]).attribute(torch.randn(5, 4), target=1)
+    >>> torch.allclose(influence, model[2].weight[1].expand(5, 3), atol=1e-5)
+    True
+    """
+
+    def __init__(self, forward_func: Callable[..., Any], layer: nn.Module, device_ids: list[int] | None = None) -> None:
+        check_model(forward_func)
+        check_layers(layer)
+        InternalInfluence.__init__(self, forward_func, layer, device_ids)
+
+    @log_usage(part_of_slo=True)
+    @checked
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: BaselineType = None,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        n_steps: int | None = None,
+        method: str = "gausslegendre",
+        internal_batch_size: int | None = None,
+        attribute_to_layer_input: bool = False,
+        grad_kwargs: dict[str, Any] | None = None,
+    ) -> Values:
+        """Explain rows; arguments as in ``captum.attr.InternalInfluence.attribute`` but for these.
+
+        Args:
+            inputs, baselines, target, additional_forward_args, method: as in Captum.
+            n_steps: gradients per row; 50 by default, as in Captum.
+            internal_batch_size: rows of the model differentiated at once, at most. None lets us choose.
+            attribute_to_layer_input: explain what the layer is given instead of what it gives.
+            grad_kwargs: not needed: activations that the output does not depend on get 0.
+
+        Returns:
+            Average gradients in the shapes of the activations.
+        """
+        given = (real(inputs), baselines, target, additional_forward_args)
+        whole = self._whole_game(*given, internal_batch_size, n_steps, method)
+        model = ShiftedLayers(self._model, self._layers, attribute_to_layer_input)
+        end = model.activations(whole.inputs, whole.batch.extra or (), internal_batch_size)
+        game = beside_zeros(model, whole, end, internal_batch_size, whole.batch.target)
+        count = sum(part[0].numel() for part in end)
+        return self._shaped(model, parts_like(end, _average(game, n_steps or MOST, method)[:, :count]))
+
+
+def _average(game: Game, n_steps: int, method: str) -> Tensor:
+    """Averages of all gradients, ``(N, elements)``."""
+    output_of(game)
+    points = path_points(game, n_steps, method)
+    evidence, slopes = measure_bent_path(game, n_steps) if points is None else measure_path(game, points)
+    average = (slopes * path_weights(evidence, n_steps, method).unsqueeze(-2)).sum(-1)
+    return torch.where(evidence.total.isfinite().unsqueeze(1), average, torch.nan)

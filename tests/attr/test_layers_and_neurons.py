@@ -1,0 +1,206 @@
+"""Path integrals of layers and of neurons: Captum's shapes, the definitions derived again, and errors beside Captum's."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import (
+    Attribution,
+    InternalInfluence,
+    LayerConductance,
+    LayerGradientShap,
+    NeuronConductance,
+    NeuronGradientShap,
+    NeuronIntegratedGradients,
+)
+from captum.testing.attr.helpers.test_config import config
+from torch import Tensor, nn
+
+from captum_meta.attr import (
+    MetaInternalInfluence,
+    MetaLayerConductance,
+    MetaLayerGradientShap,
+    MetaNeuronConductance,
+    MetaNeuronGradientShap,
+    MetaNeuronIntegratedGradients,
+)
+from tests.attr.explained_layers import KINDS, Explained, explained
+from tests.attr.test_contract import structure
+from tests.attr.test_layer import module
+
+OURS: dict[type[Attribution], Any] = {
+    LayerConductance: MetaLayerConductance,
+    LayerGradientShap: MetaLayerGradientShap,
+    InternalInfluence: MetaInternalInfluence,
+    NeuronIntegratedGradients: MetaNeuronIntegratedGradients,
+    NeuronConductance: MetaNeuronConductance,
+    NeuronGradientShap: MetaNeuronGradientShap,
+}
+PATHS = [LayerConductance, InternalInfluence, NeuronIntegratedGradients, NeuronConductance]
+
+
+def error(found: Tensor, reference: Tensor) -> float:
+    return float((found - reference).double().square().sum() / reference.double().square().sum())
+
+
+def ask(method: type[Attribution], case: Explained) -> dict[str, Any]:
+    neuron = {} if method in (LayerConductance, LayerGradientShap, InternalInfluence) else {"neuron_selector": case.neuron}
+    target = {} if method in (NeuronIntegratedGradients, NeuronGradientShap) else {"target": case.target}
+    return {"inputs": case.x, **neuron, **target}
+
+
+def entries() -> list[Any]:
+    return [
+        pytest.param(method, entry, id=f"{method.__name__}-{entry['name']}")
+        for entry in config
+        for method in entry["algorithms"]
+        if method in OURS and not entry.get("noise_tunnel")
+    ]
+
+
+@pytest.mark.parametrize(("method", "entry"), entries())
+def test_captums_own_configurations(method: type[Attribution], entry: dict[str, Any]) -> None:
+    model, arguments = copy.deepcopy(entry["model"]), entry["attribute_args"]
+    layer = module(model, entry["layer"])
+    theirs = method(model, layer).attribute(**arguments)  # type: ignore[call-arg]
+    assert structure(OURS[method](model, layer).attribute(**arguments)) == structure(theirs)
+
+
+@pytest.mark.parametrize("method", PATHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_ten_gradients_are_as_exact_as_eleven_of_captum(method: type[Attribution], kind: str) -> None:
+    errors = torch.zeros(4)
+    for seed in range(3):
+        case = explained(kind, seed)
+        theirs, ours = method(case.net, case.layer), OURS[method](case.net, case.layer)  # type: ignore[call-arg]
+        arguments = ask(method, case)
+        reference = theirs.attribute(**arguments, n_steps=1000, method="gausslegendre")
+        answers = [ours.attribute(**arguments, n_steps=10), theirs.attribute(**arguments, n_steps=11)]
+        answers += [ours.attribute(**arguments), theirs.attribute(**arguments)]
+        errors += torch.tensor([error(found, reference) for found in answers])
+    ten, eleven, default, captum = errors.tolist()
+    print(f"{method.__name__} {kind}: 10 {ten:.2g}, Captum's 11 {eleven:.2g}; default {default:.2g}, Captum's {captum:.2g}")
+    # The error of a mean of gradients that jump falls with the square of their number, wherever they are taken.
+    assert ten <= max(eleven * (1.21 if method is InternalInfluence else 1), 1e-10)
+    assert default <= max(captum, 1e-4 if method is NeuronIntegratedGradients else 1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ten_draws_of_a_layer_are_as_exact_as_eleven_of_captum(kind: str) -> None:
+    case = explained(kind)
+    baselines = torch.randn(5, *case.x.shape[1:], generator=torch.Generator().manual_seed(1))
+    given: list[Tensor] = []
+    handle = case.layer.register_forward_hook(lambda _, inputs, output: given.append(output.detach()))
+    case.net(case.x), case.net(baselines)
+    handle.remove()
+    of_neuron, of_layer = 0.0, 0.0
+    for start, activation in zip(baselines.split(1), given[1].split(1), strict=True):
+        average = InternalInfluence(case.net, case.layer).attribute(case.x, start, case.target, n_steps=200)
+        of_layer = of_layer + average * (given[0] - activation) / 5
+        neuron = NeuronIntegratedGradients(case.net, case.layer)
+        of_neuron = of_neuron + neuron.attribute(case.x, case.neuron, start, n_steps=200) / 5
+    for method, reference in ((LayerGradientShap, of_layer), (NeuronGradientShap, of_neuron)):
+        arguments = {**ask(method, case), "baselines": baselines}
+        theirs, ours = method(case.net, case.layer), OURS[method](case.net, case.layer)
+        found = [error(ours.attribute(**arguments, n_samples=10, seed=seed), reference) for seed in range(4)]
+        beside = [error(theirs.attribute(**arguments, n_samples=11), reference) for _ in range(4)]
+        assert sum(found) < sum(beside)
+
+
+class Skips(nn.Module):
+    """A layer that f passes by, and that runs twice."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.layer, self.out, self.twice = nn.Linear(4, 4), nn.Linear(4, 1), twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.layer(x).sin()
+        if self.twice:
+            hidden = self.layer(hidden).sin()
+        return self.out(hidden).square() + x.prod(1, keepdim=True)
+
+    def last(self, x: Tensor) -> Tensor:
+        return self.layer(self.layer(x).sin()) if self.twice else self.layer(x)
+
+    def of_last(self, hidden: Tensor, x: Tensor) -> Tensor:
+        return self.out(hidden.sin()).square() + x.prod(1, keepdim=True)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_the_definitions_derived_again(twice: bool) -> None:
+    model, x, b = Skips(twice).double(), torch.randn(3, 4).double(), torch.randn(1, 4).double()
+    n, selected = 4000, 2
+    influence, conductance, through = torch.zeros(3, 4).double(), torch.zeros(3, 4).double(), torch.zeros(3, 4).double()
+    for step in range(n):
+        at = (b + (step + 0.5) / n * (x - b)).requires_grad_()
+        hidden = model.last(at)
+        leaf = hidden.detach().requires_grad_()
+        slope = torch.autograd.grad(model.of_last(leaf, at.detach()).sum(), leaf)[0]
+        rate = torch.autograd.functional.jvp(model.last, at.detach(), x - b)[1]
+        influence += slope / n
+        conductance += slope * rate / n
+        own = torch.autograd.grad(hidden[:, selected].sum(), at)[0]
+        through += slope[:, selected].unsqueeze(1) * own * (x - b) / n
+    assert torch.allclose(MetaInternalInfluence(model, model.layer).attribute(x, b, 0), influence, atol=1e-5)
+    assert torch.allclose(MetaLayerConductance(model, model.layer).attribute(x, b, 0), conductance, atol=1e-5)
+    assert torch.allclose(MetaNeuronConductance(model, model.layer).attribute(x, selected, b, 0), through, atol=1e-5)
+
+
+def test_deltas_are_those_of_what_is_returned() -> None:
+    case = explained("probabilities")
+    change = (case.net(case.x) - case.net(0 * case.x)).gather(1, case.target.unsqueeze(1)).squeeze(1)
+    values, delta = MetaLayerConductance(case.net, case.layer).attribute(
+        case.x, target=case.target, n_steps=3, return_convergence_delta=True
+    )
+    assert torch.allclose(delta, values.sum(1) - change, atol=1e-6)
+    baselines = torch.zeros(1, 10)
+    values, delta = MetaLayerGradientShap(case.net, case.layer).attribute(
+        case.x, baselines, 4, target=case.target, return_convergence_delta=True
+    )
+    assert torch.allclose(delta.reshape(6, 4).mean(1), values.sum(1) - change, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [NeuronIntegratedGradients, NeuronConductance])
+def test_neurons_are_selected_as_in_captum(method: type[Attribution]) -> None:
+    case = explained("recurrent")
+    target = {"target": case.target} if method is NeuronConductance else {}
+    for selector in ((slice(0, 3), 1), lambda values: values[:, 2, 4], (0, 0)):
+        theirs = method(case.net, case.layer).attribute(  # type: ignore[call-arg]
+            case.x, selector, n_steps=400, method="gausslegendre", **target
+        )
+        assert error(OURS[method](case.net, case.layer).attribute(case.x, selector, **target), theirs) < 1e-5
+
+
+def test_a_selector_of_the_whole_batch() -> None:
+    case = explained("recurrent")
+
+    def of_batch(values: Tensor) -> Tensor:
+        return values[:, 2, 4].sum()
+
+    theirs = NeuronIntegratedGradients(case.net, case.layer).attribute(case.x, of_batch)
+    with pytest.warns(UserWarning, match="does not answer for each of the rows alone"):
+        ours = MetaNeuronIntegratedGradients(case.net, case.layer).attribute(case.x, of_batch)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(AssertionError, match="must select one number for each"):
+        MetaNeuronConductance(case.net, case.layer).attribute(case.x, of_batch, target=0)
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_layers_are_modules(method: type[Attribution]) -> None:
+    with pytest.raises(TypeError, match="pass the module itself"):
+        OURS[method](explained("recurrent").net, "first")
+
+
+@pytest.mark.parametrize("method", PATHS)
+def test_what_a_layer_is_given(method: type[Attribution]) -> None:
+    case = explained("convolutional")
+    arguments = ask(method, case) | ({"neuron_selector": (0, 3, 4)} if "neuron_selector" in ask(method, case) else {})
+    name = f"attribute_to_{'neuron' if 'neuron_selector' in arguments else 'layer'}_input"
+    theirs = method(case.net, case.layer).attribute(  # type: ignore[call-arg]
+        **arguments, **{name: True}, n_steps=1000, method="gausslegendre"
+    )
+    found = OURS[method](case.net, case.layer).attribute(**arguments, **{name: True})
+    assert found.shape == theirs.shape
+    assert error(found, theirs) < 1e-3
