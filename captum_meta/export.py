@@ -1,4 +1,4 @@
-"""Attributions in the forms that other libraries expect.
+"""Attributions and interactions in the forms that other libraries expect.
 
 Captum's own ``visualize_image_attr``, ``visualize_text`` and ``visualize_timeseries_attr`` take our attributions as they
 are (the last one, of Captum 0.9.0, wants matplotlib below 3.9).
@@ -18,6 +18,7 @@ from captum_meta.evidence import Players
 if TYPE_CHECKING:
     import pandas
     import shap
+    import shapiq
 
 Tensors = Tensor | tuple[Tensor, ...]
 
@@ -66,6 +67,48 @@ def imported_shap(needed_by: str) -> Any:
     except ImportError as error:
         raise ImportError(f"{needed_by} needs shap, which is not installed: pip install shap.") from error
     return shap
+
+
+def to_shapiq(
+    interactions: Tensor, base_value: Tensor | float, index: str = "k-SII", *, estimated: bool = True
+) -> shapiq.InteractionValues:
+    """Interactions of one row as ``shapiq.InteractionValues``, for shapiq's network, upset, force and other plots.
+
+    Args:
+        interactions: ``(M, M)``, a row of what ``interactions`` of a front end returns.
+        base_value: the output at the baseline, or the mean over background rows; one number.
+        index: the one that was asked for.
+        estimated: False where all coalitions were evaluated.
+
+    Raises:
+        ImportError: if shapiq is not installed.
+        ValueError: if ``interactions`` is not square, or ``base_value`` is more than one number.
+
+    >>> to_shapiq(torch.tensor([[1.0, 2.0], [2.0, 0.5]]), base_value=0.25).get_n_order(2).interactions
+    {(0, 1): 2.0}
+    """
+    try:
+        import shapiq
+    except ImportError as error:
+        raise ImportError("to_shapiq needs shapiq, which is not installed: pip install shapiq.") from error
+    if interactions.dim() != 2 or interactions.shape[0] != interactions.shape[1]:
+        raise ValueError(
+            f"interactions have shape {tuple(interactions.shape)}: pass those of one row, (M, M), such as interactions[0]."
+        )
+    base = torch.as_tensor(base_value).detach().double().cpu().flatten()
+    if len(base) != 1:
+        raise ValueError(f"base_value has {len(base)} entries for one row: pass one number.")
+    matrix, count = interactions.detach().double().cpu().tolist(), len(interactions)
+    values = {(i, j) if i < j else (i,): matrix[i][j] for i in range(count) for j in range(i, count)}
+    return shapiq.InteractionValues(
+        {(): float(base), **values},
+        index=index,
+        min_order=0,
+        max_order=2,
+        n_players=count,
+        baseline_value=float(base),
+        estimated=estimated,
+    )
 
 
 def to_pandas(

@@ -23,6 +23,7 @@ _FURTHER = {
     "defaults": "default_calls",
     "estimates": "error_estimates",
     "gradient-shap": "gradient_shap",
+    "interactions": "interactions",
     "memory": "memory",
     "metrics": "metric_speed",
     "optimizers": "optimizers",

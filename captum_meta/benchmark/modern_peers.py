@@ -73,7 +73,7 @@ class ShapiqProcess:
 
 
 @cache
-def _process() -> ShapiqProcess:
+def process() -> ShapiqProcess:
     if not available():
         raise RuntimeError(f"This method needs shapiq 1.8: name a Python 3.12 that has it in the variable {PYTHON}.")
     return ShapiqProcess(os.environ[PYTHON])
@@ -84,7 +84,7 @@ def _approximated(problem: Problem, budget: int, name: str, **arguments: object)
     told = {"name": name, "arguments": arguments, "n": n_players, "budget": min(budget, 2**n_players)}
 
     def explain(worth: RowGame, seed: int) -> np.ndarray:
-        return _process().explain(worth, {**told, "seed": seed})
+        return process().explain(worth, {**told, "seed": seed})
 
     return by_row(problem, explain)
 

@@ -29,13 +29,14 @@ def worths(coalitions: np.ndarray) -> np.ndarray:
 
 
 def explain(question: dict[str, Any]) -> list[float]:
-    """Shapley values of the players."""
+    """Values of the ``groups`` of players that are asked for, by default of each player."""
     np.random.seed(question["seed"])
     approximator = getattr(approximators, question["name"])(
         n=question["n"], random_state=question["seed"], **question["arguments"]
     )
     values = approximator.approximate(question["budget"], worths)
-    return [float(values[(player,)]) for player in range(question["n"])]
+    groups = question.get("groups", [[player] for player in range(question["n"])])
+    return [float(values[tuple(group)]) for group in groups]
 
 
 def main() -> None:

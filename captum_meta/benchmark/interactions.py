@@ -1,0 +1,172 @@
+"""`captum-meta benchmark interactions`: pairs of players and main effects (k-SII), at equal numbers of evaluations.
+
+A budget of c M counts coalitions beside three gradients; methods that take none have nine coalitions more,
+with the empty and the full one among them. Errors are against all coalitions, over four rows of each model.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import exp, log
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from captum_meta.attr import MetaKernelShap
+from captum_meta.benchmark import modern_peers
+from captum_meta.benchmark.background_models import background_problems
+from captum_meta.benchmark.heldout import load_held_out, quick_names
+from captum_meta.benchmark.peers import RowGame, by_row
+from captum_meta.benchmark.problem import Problem
+from captum_meta.estimators import all_coalitions, interactions
+from captum_meta.functional import attribution_error
+
+_BUDGETS, _ROWS, _MOST_PLAYERS = (4, 8, 16, 64), 4, 16
+_INDEX = "k-SII"
+Method = Callable[[Problem, int], Tensor]
+
+
+@dataclass(frozen=True)
+class InteractionProblem:
+    """A problem by its name, and the exact interactions of its rows, ``(4, M, M)``."""
+
+    name: str
+    problem: Problem
+    values: Tensor
+
+
+def ours(problem: Problem, budget: int) -> Tensor:
+    """MetaKernelShap."""
+    attr = MetaKernelShap(problem.model, learner="zero-shot")
+    return attr.interactions(**problem.arguments, n_samples=budget, index=_INDEX, seed=problem.seed)
+
+
+def _groups(n_players: int) -> list[list[int]]:
+    return [[i] for i in range(n_players)] + [[i, j] for i in range(n_players) for j in range(i + 1, n_players)]
+
+
+def _matrix(values: Sequence[float], n_players: int) -> np.ndarray:
+    found = np.zeros((n_players, n_players))
+    for group, value in zip(_groups(n_players), values, strict=True):
+        found[group[0], group[-1]] = found[group[-1], group[0]] = value
+    return found
+
+
+def shapiq_method(name: str, **arguments: object) -> Method:
+    """An approximator of shapiq in this process."""
+
+    def approximated(problem: Problem, budget: int) -> Tensor:
+        import shapiq.approximator as approximators
+
+        n_players = problem.n_players
+
+        def explain(worth: RowGame, seed: int) -> np.ndarray:
+            method = getattr(approximators, name)(n=n_players, max_order=2, index=_INDEX, random_state=seed, **arguments)
+            values = method.approximate(min(budget + problem.base_cost, 2**n_players), worth)
+            return _matrix([float(values[tuple(group)]) for group in _groups(n_players)], n_players)
+
+        return by_row(problem, explain)
+
+    return approximated
+
+
+def proxy_shap(problem: Problem, budget: int) -> Tensor:
+    """shapiq's ProxySHAP, in the Python that :mod:`captum_meta.benchmark.modern_peers` names."""
+    n_players = problem.n_players
+    told = {
+        "name": "ProxySHAP",
+        "arguments": {"index": _INDEX, "max_order": 2},
+        "n": n_players,
+        "budget": min(budget + problem.base_cost, 2**n_players),
+        "groups": _groups(n_players),
+    }
+
+    def explain(worth: RowGame, seed: int) -> np.ndarray:
+        return _matrix(modern_peers.process().explain(worth, {**told, "seed": seed}).tolist(), n_players)
+
+    return by_row(problem, explain)
+
+
+PEERS: dict[str, Method] = {
+    "KernelSHAPIQ": shapiq_method("KernelSHAPIQ", pairing_trick=True),
+    "SVARMIQ": shapiq_method("SVARMIQ", pairing_trick=True),
+    "PermutationSamplingSII": shapiq_method("PermutationSamplingSII"),
+    "ProxySHAP": proxy_shap,
+}
+
+
+def with_truth(name: str, problem: Problem) -> InteractionProblem:
+    """Exact interactions from all coalitions."""
+    game = problem.game()
+    everything = all_coalitions(game.players.count).expand(game.n_rows, -1, -1)
+    return InteractionProblem(name, problem, interactions(game.values(everything).squeeze(-1).double(), _INDEX))
+
+
+def synthetic_problems() -> Iterator[InteractionProblem]:
+    """Models trained on synthetic tables, with the first of the background rows as baseline."""
+    for name, make in background_problems().items():
+        made = make()
+        arguments = {"inputs": made.inputs[:_ROWS], "baselines": made.background[:1]}
+        yield with_truth(
+            name.rsplit(",", 1)[0], Problem(model=made.model, arguments=arguments, has_gradient="trees" not in name)
+        )
+
+
+def held_out_problems() -> Iterator[InteractionProblem]:
+    """Those of the quick comparison of Shapley values that have at most 16 players."""
+    for name in quick_names():
+        held_out = load_held_out(name)
+        if held_out.n_players <= _MOST_PLAYERS:
+            arguments = {key: _first(key, value, held_out) for key, value in held_out.arguments.items()}
+            yield with_truth(name, Problem(model=held_out.model, arguments=arguments, has_gradient=held_out.has_gradient))
+
+
+def _first(key: str, value: object, problem: Problem) -> object:
+    """The first rows of an argument that has one for each."""
+    each = isinstance(value, Tensor) and key != "feature_mask" and len(value) == len(problem.arguments["inputs"])
+    return value[:_ROWS] if each and isinstance(value, Tensor) else value
+
+
+def compare(given: InteractionProblem, methods: dict[str, Method]) -> dict[int, dict[str, float]]:
+    """Errors of each method by multiple of M, for budgets that do not cover all coalitions."""
+    n_players, found = given.problem.n_players, {}
+    for multiple in _BUDGETS:
+        if multiple * n_players < 2**n_players - 2:
+            found[multiple] = {
+                name: float(
+                    attribution_error(
+                        method(given.problem, multiple * n_players).double().flatten(1), given.values.flatten(1)
+                    )
+                )
+                for name, method in methods.items()
+            }
+    return found
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Interactions: errors at 4M, 8M, 16M and 64M evaluations beside shapiq's KernelSHAPIQ, SVARMIQ, PermutationSamplingSII
+    and, where CAPTUM_META_SHAPIQ names a Python with shapiq 1.8, ProxySHAP."""
+    parser = ArgumentParser(prog="captum-meta benchmark interactions", description=main.__doc__)
+    parser.add_argument("--held-out", action="store_true", help="held-out models in place of synthetic ones")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    peers = {name: method for name, method in PEERS.items() if name != "ProxySHAP" or modern_peers.available()}
+    console, ratios = Console(width=170), {multiple: [] for multiple in _BUDGETS}  # type: dict[int, list[float]]
+    table = Table(title=f"{_INDEX} of order 2: error against all coalitions")
+    for column in ("model", "coalitions", "MetaKernelShap", *peers, "ours / best peer"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for given in held_out_problems() if options.held_out else synthetic_problems():
+        for multiple, found in compare(given, {"MetaKernelShap": ours, **peers}).items():
+            ratio = found["MetaKernelShap"] / min(found[name] for name in peers)
+            ratios[multiple].append(ratio)
+            table.add_row(given.name, f"{multiple}M", *(f"{error:.5f}" for error in found.values()), f"{ratio:.3f}")
+    for multiple, some in ratios.items():
+        if some:
+            mean = exp(sum(map(log, some)) / len(some))
+            table.add_row("geometric mean; worst", f"{multiple}M", *[""] * (1 + len(peers)), f"{mean:.3f}; {max(some):.3f}")
+    console.print(table)
