@@ -99,9 +99,10 @@ def to_shapiq(
     if len(base) != 1:
         raise ValueError(f"base_value has {len(base)} entries for one row: pass one number.")
     matrix, count = interactions.detach().double().cpu().tolist(), len(interactions)
-    values = {(i, j) if i < j else (i,): matrix[i][j] for i in range(count) for j in range(i, count)}
+    values: dict[tuple[int, ...], float] = {(): float(base)}
+    values |= {(i, j) if i < j else (i,): matrix[i][j] for i in range(count) for j in range(i, count)}
     return shapiq.InteractionValues(
-        {(): float(base), **values},
+        values,
         index=index,
         min_order=0,
         max_order=2,

@@ -48,7 +48,7 @@ class DrawnPaths:
         numbers = uniform(keys, (2 * len(distribution) + 1, n_samples), seed)
         rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
         chosen = tuple(
-            _spread_over(part, x, numbers[:, 2 * place : 2 * place + 2])
+            spread_over(part, x, numbers[:, 2 * place : 2 * place + 2])
             for place, (part, x) in enumerate(zip(distribution, game.inputs, strict=True))
         )
         starts = tuple(part[index.flatten()] for part, index in zip(distribution, chosen, strict=True))
@@ -210,7 +210,7 @@ def samples_of(baselines: Any, x: Tensor) -> Tensor:
     return baselines.detach().to(x)
 
 
-def _spread_over(baselines: Tensor, x: Tensor, numbers: Tensor) -> Tensor:
+def spread_over(baselines: Tensor, x: Tensor, numbers: Tensor) -> Tensor:
     """Indices ``(B, n)`` of baselines, one from each stratum of them along the direction from their mean to the input.
 
     The strata are met in random order, so that they are unrelated to those of the path. ``numbers (B, 2, n)`` are uniform.

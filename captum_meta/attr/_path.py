@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,16 @@ class PathResult:
     parts: tuple[Tensor, ...]
     delta: Tensor
     error: Tensor
+
+    @classmethod
+    def side_by_side(cls, results: list[PathResult], shape: tuple[int, ...]) -> PathResult:
+        """Results of several outputs, which have this shape together, ``(N, *shape, ...)``."""
+
+        def joined(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.stack(list(tensors), dim=1).unflatten(1, shape)
+
+        parts = tuple(joined(some) for some in zip(*(result.parts for result in results), strict=True))
+        return cls(parts, joined([result.delta for result in results]), joined([result.error for result in results]))
 
     def returned(self, attributions: Any, with_delta: bool, with_error: bool) -> Any:
         """The attributions, with what was asked for behind them."""

@@ -22,11 +22,11 @@ from captum_meta.attr._interactions import (
     expected_interactions,
     interactions_of_mean_game,
 )
+from captum_meta.attr._selection import check_background_alone
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.estimators.interactions import Index
 from captum_meta.evidence import Game, ShapleyPlan, measure_shapley, row_keys
 from captum_meta.games import MeanGame, Players
-from captum_meta.games.arguments import Outputs
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence
 
@@ -201,15 +201,9 @@ class ShapleyFrontend(Frontend):
 
     def _mean_game(self, inputs: Any, baselines: Any, background: Any, *arguments: Any) -> Game | MeanGame:
         """The game of ``baselines``, or the mean over several background rows; a single one is a baseline."""
-        if background is None:
+        baselines = check_background_alone(baselines, background)
+        if background is None or baselines is not None:
             return self._game(inputs, baselines, *arguments)
-        assert baselines is None, (
-            "baselines and background were both passed: pass baselines= for one game of each row, or background= for the "
-            "mean of the games over its rows."
-        )
-        parts = background if isinstance(background, tuple) else (background,)
-        if all(part.dim() > 0 and len(part) == 1 for part in parts):
-            return self._game(inputs, background, *arguments)
         return MeanGame(self.forward_func, inputs, background, *arguments)
 
     def _elements(self, game: Game | MeanGame, values: Tensor) -> tuple[Tensor, ...]:
@@ -240,14 +234,6 @@ class ShapleyFrontend(Frontend):
         learner = self._learner_for(evidence.total)
         with plain_arithmetic(evidence.total.device):
             return learner.explainer(evidence).attributions
-
-
-def selection(target: Any, outputs: Any) -> Any:
-    """What selects the outputs to be explained: the target, or several outputs."""
-    if outputs is None:
-        return target
-    assert target is None, "target and outputs were both passed: pass target= for one output, or outputs= for several."
-    return Outputs(None if outputs == "all" else tuple(outputs))
 
 
 def rows_at_once(perturbations_per_eval: int | None, n_examples: int) -> int | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import torch
 from captum.attr import IntegratedGradients
 from captum.log import log_usage
 from torch import Tensor
@@ -12,9 +13,14 @@ from torch import Tensor
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import checked
-from captum_meta.attr._frontend import Learner, count_examples
-from captum_meta.attr._path import PathFrontend
+from captum_meta.attr._expected_gradients import expected_gradients
+from captum_meta.attr._frontend import Learner, count_examples, of_inputs
+from captum_meta.attr._path import PathFrontend, PathResult, real
+from captum_meta.attr._selection import check_background_alone, selection
 from captum_meta.evidence.path_rounds import MOST
+from captum_meta.games import MeanGame
+from captum_meta.games.arguments import Outputs
+from captum_meta.types import Evidence
 
 
 class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
@@ -58,8 +64,11 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
         *,
+        background: TensorOrTupleOfTensorsGeneric | None = None,
+        outputs: Literal["all"] | Sequence[int] | None = None,
         tolerance: float | None = None,
         return_error_estimate: bool = False,
+        seed: int = 0,
     ) -> (
         TensorOrTupleOfTensorsGeneric
         | tuple[TensorOrTupleOfTensorsGeneric, Tensor]
@@ -75,19 +84,70 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
                 own points.
             internal_batch_size: rows of the model differentiated at once, at most. None lets us choose.
             return_convergence_delta: also return, for each row, the sum of the attributions minus f(input) - f(baseline).
+            background: for each input rows ``(K, *features)``, in place of ``baselines``: expected gradients, the mean over
+                these rows of Integrated Gradients from each of them. ``n_steps`` (50 by default) counts the gradients of an
+                input, whatever K is; each of the inputs and background rows costs one evaluation besides. Attributions sum
+                to f(input) less the mean of f over the background.
+            outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own.
             tolerance: a row stops as soon as its error estimate is at most this; ``n_steps`` (by default 50) is then the
-                most gradients that it may cost.
+                most gradients that it may cost. Not with several background rows.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
                 NaN for ``n_steps=1``.
+            seed: of the background rows and points that are drawn where there are fewer than two gradients for each row.
 
         Returns:
-            Attributions in the shapes of the inputs, then the delta ``(B,)`` and the estimates ``(B,)``, if asked for.
+            Attributions in the shapes of the inputs, then the delta ``(B,)`` and the estimates ``(B,)``, if asked for. With
+            ``outputs`` each has a dimension of them behind the first.
+
+        Raises:
+            AssertionError: for arguments that Captum refuses, for ``baselines`` beside ``background``, and for ``target``
+                beside ``outputs``.
+            ValueError: for a tolerance with several background rows.
         """
         is_tuple = _captum.is_tuple(inputs)
         count_examples(inputs)
         formatted, starts = _captum.format_input_baseline(inputs, baselines)
         _captum.validate_input(formatted, starts, n_steps or MOST, method)
-        game = self._game(inputs, baselines, target, additional_forward_args, None, internal_batch_size)
-        found = self._integrate(game, n_steps, method, tolerance, return_error_estimate)
+        baselines = check_background_alone(baselines, background)
+        rows = background if baselines is None else None
+        if rows is not None and (tolerance is not None or method != "gausslegendre"):
+            raise ValueError(
+                "With several background rows gradients are spread over them once, at points of our own: pass n_steps= "
+                "instead of tolerance= or method=."
+            )
+
+        def explained(target: Any) -> PathResult:
+            if rows is not None:
+                arguments = (target, additional_forward_args, None, internal_batch_size)
+                mean = MeanGame(self.forward_func, real(inputs), rows, *arguments)
+                return self._of_background(mean, n_steps or MOST, seed)
+            game = self._game(inputs, baselines, target, additional_forward_args, None, internal_batch_size)
+            return self._integrate(game, n_steps, method, tolerance, return_error_estimate)
+
+        chosen = selection(target, outputs)
+        if isinstance(chosen, Outputs):
+            targets, shape = self._targets(inputs, additional_forward_args, chosen)
+            found = PathResult.side_by_side([explained(one) for one in targets], shape)
+        else:
+            found = explained(target)
         attributions = _captum.format_output(is_tuple, found.parts)
         return found.returned(attributions, return_convergence_delta, return_error_estimate)
+
+    def _of_background(self, game: MeanGame, n_steps: int, seed: int) -> PathResult:
+        """Expected gradients over several background rows."""
+
+        def explain(evidence: Evidence) -> Tensor:
+            return self._explain(evidence, self._plan(evidence.points.shape[1], "gausslegendre")).attributions
+
+        values, delta, error = expected_gradients(game, n_steps, self.multiplies_by_inputs, seed, explain)
+        return PathResult(of_inputs(values, game), delta, error)
+
+    def _targets(self, inputs: Any, extra: Any, chosen: Outputs) -> tuple[list[Any], tuple[int, ...]]:
+        """What selects each of several outputs alone, and the shape that they have together."""
+        game = self._game(inputs, None, chosen, extra)
+        game.at(torch.ones(1))
+        shape = tuple(game.output_shape)
+        if chosen.indices is not None:
+            return list(chosen.indices), shape
+        places = [tuple(place) for place in torch.ones(shape).nonzero().tolist()]
+        return ([None] if len(places) == 1 else [place[0] if len(place) == 1 else place for place in places]), shape

@@ -15,7 +15,8 @@ from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensors
 from captum_meta.attr._arguments import checked
 from captum_meta.attr._background import default_pairs
 from captum_meta.attr._frontend import Learner, count_examples
-from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once, selection
+from captum_meta.attr._selection import selection
+from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
 from captum_meta.games import MeanGame
 
 

@@ -24,10 +24,11 @@ from captum_meta.benchmark.heldout import load_held_out, quick_names
 from captum_meta.benchmark.peers import RowGame, by_row
 from captum_meta.benchmark.problem import Problem
 from captum_meta.estimators import all_coalitions, interactions
+from captum_meta.estimators.interactions import Index
 from captum_meta.functional import attribution_error
 
 _BUDGETS, _ROWS, _MOST_PLAYERS = (4, 8, 16, 64), 4, 16
-_INDEX = "k-SII"
+_INDEX: Index = "k-SII"
 Method = Callable[[Problem, int], Tensor]
 
 
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     peers = {name: method for name, method in PEERS.items() if name != "ProxySHAP" or modern_peers.available()}
-    console, ratios = Console(width=170), {multiple: [] for multiple in _BUDGETS}  # type: dict[int, list[float]]
+    ratios: dict[int, list[float]] = {multiple: [] for multiple in _BUDGETS}
     table = Table(title=f"{_INDEX} of order 2: error against all coalitions")
     for column in ("model", "coalitions", "MetaKernelShap", *peers, "ours / best peer"):
         table.add_column(column, justify="left" if column == "model" else "right")
@@ -169,4 +170,4 @@ def main(arguments: Sequence[str]) -> None:
         if some:
             mean = exp(sum(map(log, some)) / len(some))
             table.add_row("geometric mean; worst", f"{multiple}M", *[""] * (1 + len(peers)), f"{mean:.3f}; {max(some):.3f}")
-    console.print(table)
+    Console(width=170).print(table)

@@ -21,7 +21,7 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
         AssertionError, RuntimeError: as :func:`path_slopes`.
     """
     slopes, values = path_slopes(game, nodes)
-    return _path_evidence(game, nodes, slopes, values, game.at(torch.tensor([0.0, 1.0])).squeeze(-1))
+    return path_evidence(game, nodes, slopes, values, game.at(torch.tensor([0.0, 1.0])).squeeze(-1))
 
 
 def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Tensor]:
@@ -33,10 +33,10 @@ def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Tensor]:
     check_output(game, end)
     known = torch.cat([game.at(torch.tensor([0.0, 0.5] if is_bent(n) else [0.0])), end], dim=1).squeeze(-1)
     nodes = path_nodes(known, n) if is_bent(n) else gauss_legendre(n)[0]
-    return _path_evidence(game, nodes, *path_slopes(game, nodes), known)
+    return path_evidence(game, nodes, *path_slopes(game, nodes), known)
 
 
-def _path_evidence(game: Game, nodes: Tensor, slopes: Tensor, values: Tensor, known: Tensor) -> tuple[Evidence, Tensor]:
+def path_evidence(game: Game, nodes: Tensor, slopes: Tensor, values: Tensor, known: Tensor) -> tuple[Evidence, Tensor]:
     """Evidence of gradients and f at the nodes, with f at the baseline first and at the input last of ``known``."""
     slopes, known_slopes = _lent(slopes)
     difference = game.difference.unsqueeze(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -141,6 +142,12 @@ class MeanGame:
         rows = torch.arange(self.n_rows, device=self.device).repeat_interleave(drawn.shape[1])
         batch = self.game.batch.take(rows)
         return self.game.of(replace(batch, baselines=tuple(part[drawn.flatten()] for part in self.background)))
+
+    def take(self, rows: Tensor) -> MeanGame:
+        """The mean game of some of the examples."""
+        other = copy(self)
+        other.game = self.game.take(rows)
+        return other
 
     def player_values(self) -> Tensor:
         """Each player's elements, of the input and of the background rows, ``(N, 1 + K, M, D)``; 0 for what is no number."""

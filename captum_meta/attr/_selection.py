@@ -1,0 +1,31 @@
+"""What is explained: one output or several, against baselines or against background rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captum_meta.games.arguments import Outputs
+
+
+def selection(target: Any, outputs: Any) -> Any:
+    """What selects the outputs to be explained: the target, or several outputs."""
+    if outputs is None:
+        return target
+    assert target is None, "target and outputs were both passed: pass target= for one output, or outputs= for several."
+    return Outputs(None if outputs == "all" else tuple(outputs))
+
+
+def check_background_alone(baselines: Any, background: Any) -> Any:
+    """The baselines: those given, or a single background row, which is one; None for several rows.
+
+    Raises:
+        AssertionError: if both were given.
+    """
+    if background is None:
+        return baselines
+    assert baselines is None, (
+        "baselines and background were both passed: pass baselines= for one game of each row, or background= for the "
+        "mean of the games over its rows."
+    )
+    parts = background if isinstance(background, tuple) else (background,)
+    return background if all(part.dim() > 0 and len(part) == 1 for part in parts) else None
