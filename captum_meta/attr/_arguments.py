@@ -147,6 +147,14 @@ def check_samples(name: str, value: Any) -> int | None:
     return count
 
 
+def check_rows(name: str, value: Any) -> int:
+    """How many rows are kept; ``TypeError`` for what is no whole number, ``ValueError`` for a negative one."""
+    count = check_whole(name, value)
+    if count < 0:
+        raise ValueError(f"{name} must not be negative, got {count}: pass how many rows are kept, or 0 for none.")
+    return count
+
+
 def check_steps(name: str, value: Any) -> int | None:
     """None, or a number of gradients; ``TypeError`` for what is no whole number, ``AssertionError`` below 1."""
     if value is None:

@@ -22,12 +22,12 @@ from captum_meta.attr._interactions import (
     expected_interactions,
     interactions_of_mean_game,
 )
+from captum_meta.attr._memory import Memory, explain_alone
 from captum_meta.attr._selection import check_background_alone
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.estimators.interactions import Index
 from captum_meta.evidence import Game, ShapleyPlan, measure_shapley, row_keys
 from captum_meta.games import MeanGame, Players
-from captum_meta.nn import Prediction
 from captum_meta.types import Evidence
 
 _EXACT_PLAYERS = 12
@@ -48,6 +48,7 @@ class ShapleyFrontend(Frontend):
     kind = "shapley"
     counts_permutations = False
     """Whether ``n_samples`` counts coalitions for each player."""
+    _memory: Memory | None = None
 
     @checked
     def interactions(
@@ -111,11 +112,17 @@ class ShapleyFrontend(Frontend):
 
     def _predict(self, game: Game, plan: ShapleyPlan) -> Tensor:
         """Attributions ``(N * K, M)``."""
-        return self._explain(plan.measure(game), plan).attributions
+        return self._measured_and_explained(game, plan, False)[0]
 
     def _predict_with_bounds(self, game: Game, plan: ShapleyPlan) -> tuple[Tensor, Tensor]:
         """Attributions ``(N * K, M)`` and bounds on their errors ``(N * K,)``."""
-        return self._explain_with_bounds(plan.measure(game), plan)
+        return self._measured_and_explained(game, plan, True)
+
+    def _measured_and_explained(self, game: Game, plan: ShapleyPlan, with_bounds: bool) -> tuple[Tensor, Tensor]:
+        measurement = plan.begin(game)
+        measurement.evaluate()
+        evidence = plan.read_beside(measurement.evidence(), game)
+        return self._explained(game, evidence, measurement.start, plan, with_bounds)
 
     def _predict_within(self, game: Game, plan: ShapleyPlan, tolerance: float) -> tuple[Tensor, Tensor]:
         """The same in rounds: a row leaves when its bounds are within the tolerance."""
@@ -146,7 +153,7 @@ class ShapleyFrontend(Frontend):
             measurement.evaluate(counts, torch.zeros_like(game.mask[:, 0]).index_fill(0, rows, True))
             evidence = plan.read_beside(measurement.evidence(rows), game.take(rows))
             known = replace(plan, coalitions=int(counts[rows].max()), per_player=False)
-            values, found = self._explain_with_bounds(evidence, known)
+            values, found = self._explained(game.take(rows), evidence, measurement.start[rows], known, True)
             done = accept(rows, evidence, values, found).unflatten(0, (-1, n_outputs)).all(-1)
             bounds[rows] = found.to(bounds).unflatten(0, (-1, n_outputs))
             attributions[rows] = values.to(attributions).unflatten(0, (-1, n_outputs))
@@ -158,6 +165,8 @@ class ShapleyFrontend(Frontend):
         self, game: MeanGame, budgets: Tensor, tolerance: float | None, with_bounds: bool, seed: int
     ) -> tuple[Tensor, Tensor]:
         """Attributions ``(N * K, M)`` and bounds ``(N * K,)`` of a mean game; ``budgets (N,)`` are pairs of each row."""
+        if self._memory is not None:
+            self._memory.pass_over()
         if not bool(budgets.any()):
             return self._predict_mean_from_gradients(game, seed)
         values, bounds = explain_mean_game(game, budgets, tolerance, with_bounds, seed)
@@ -167,18 +176,24 @@ class ShapleyFrontend(Frontend):
         """The mean of explanations from gradients alone, by a few background rows; what is missing is shared evenly."""
         everyone, nobody = game.ends()
         order = uniform(row_keys(game.game), (game.count,), seed).argsort(1)[:, :_GRADIENT_ROWS]
-        values = self._predict(game.with_one(order), self._plan(0, seed))
+        plan = self._plan(0, seed)
+        values = self._explain(plan.measure(game.with_one(order)), plan).attributions
         values = values.unflatten(0, (game.n_rows, order.shape[1], -1)).mean(1)
         missing = everyone - nobody.mean(1) - values.sum(2)
         shares = (values != 0) / (values != 0).sum(2, keepdim=True).clamp(min=1)
         return (values + shares * missing.unsqueeze(2)).flatten(0, 1), torch.full_like(missing, torch.nan).flatten()
 
-    def _explain_with_bounds(self, evidence: Evidence, plan: ShapleyPlan) -> tuple[Tensor, Tensor]:
-        """Attributions ``(R, M)`` and bounds ``(R,)`` for rows measured as planned."""
+    def _explained(
+        self, game: Game, evidence: Evidence, start: Tensor, plan: ShapleyPlan, with_bounds: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Attributions ``(R, M)`` and bounds ``(R,)``, NaN if not asked for, of rows measured as planned.
+
+        f of the baselines is ``start (N, K)``.
+        """
         learner, state = self._learner_for(evidence.total), self._state(evidence, plan)
-        with plain_arithmetic(evidence.total.device):
-            found = [learner.explain_with_error(state, part) for part in chunks(evidence)]
-        return Prediction.concatenate([prediction for prediction, _ in found]).attributions, torch.cat([b for _, b in found])
+        if self._memory is not None:
+            return self._memory.explain(game, evidence, start.flatten(), learner, state, with_bounds)
+        return explain_alone(learner, state, evidence, with_bounds)
 
     def _error_signals(self, evidence: Evidence, values: Tensor) -> Tensor:
         """Logarithms, in units of the output, of what tells of the errors of attributions ``(R, M)``, ``(R, 22)``.

@@ -9,12 +9,14 @@ import torch
 from captum.attr import KernelShap
 from captum.log import log_usage
 from torch import Tensor
+from typing_extensions import Self
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
-from captum_meta.attr._arguments import checked
+from captum_meta.attr._arguments import check_rows, checked
 from captum_meta.attr._background import default_pairs
 from captum_meta.attr._frontend import Learner, count_examples
+from captum_meta.attr._memory import Memory
 from captum_meta.attr._selection import selection
 from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
 from captum_meta.games import MeanGame
@@ -30,6 +32,11 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
     Args:
         forward_func: the model, as in Captum.
         learner: a :class:`~captum_meta.learners.MetaLearner`, the name of a shipped one, a path, or None for the default.
+        memory: the most explained rows that are kept to learn the model from; 0: each row is explained by itself. From 32
+            rows on, networks are fitted to all that was evaluated of them, and a row is explained with the help of the one
+            that has not seen it, as far as the row's own coalitions bear it out. It costs no evaluations of the model, but
+            seconds of its own, and pays where many rows of one model are explained: pass them in one call, or in few large
+            ones. ``background`` goes without it. :meth:`reset` forgets.
 
     Reference: Lundberg and Lee, *A Unified Approach to Interpreting Model Predictions*, NeurIPS 2017.
 
@@ -39,9 +46,17 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
     tensor([[3., 3., 1.]])
     """
 
-    def __init__(self, forward_func: Callable[..., Any], *, learner: Learner = None) -> None:
+    def __init__(self, forward_func: Callable[..., Any], *, learner: Learner = None, memory: int = 0) -> None:
         KernelShap.__init__(self, forward_func)
         self._set_learner(learner)
+        self.memory = check_rows("memory", memory)
+        self._memory = Memory(self.memory) if self.memory else None
+
+    def reset(self) -> Self:
+        """Forget the support set, and all rows explained so far."""
+        super().reset()
+        self._memory = Memory(self.memory) if self.memory else None
+        return self
 
     @log_usage(part_of_slo=True)
     @checked

@@ -31,6 +31,7 @@ _FURTHER = {
     "overhead": "overhead",
     "real": "real",
     "speed": "speed",
+    "rows": "table_memory",
     "step": "step",
     "training": "training",
     "trust": "trust",

@@ -17,6 +17,8 @@ MAX_POSTERIOR = 2048
 """Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
 _LEAST_STRENGTH = 1e-6
 _MAX_EXACT = 20
+_FEWEST_LATE = 4
+"""Pairs that a prediction is judged by."""
 
 
 class ShapleyExplainer(Explainer):
@@ -117,6 +119,31 @@ class ShapleyExplainer(Explainer):
             answer = Prediction(_refine(posterior, prior, before, evidence), before.gap)
         numbers = self.error_numbers(prior, evidence, answer.attributions, before.attributions, posterior)
         return answer, *numbers
+
+    def late_error(self, evidence: Evidence) -> Tensor:
+        """How well rows ``(*batch,)`` are understood: mean squared error of pairs' differences, in squared units of f.
+
+        The later half of the pairs of coalitions is predicted from the earlier; where there are few beyond the border, what
+        attributions leave unexplained of all. Even orders of interaction, which Shapley values do not depend on, are not in
+        it.
+        """
+        coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
+        n_pairs, n_players = coalitions.members.shape[-2] // 2, evidence.players.shape[-1]
+        worths, known = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2)).all(-1)
+        differences, members = worths[..., 0] - worths[..., 1], coalitions.members[..., ::2, :]
+        first = max(n_players, n_pairs // 2)
+        prior = self.prior(evidence)
+        if n_pairs - first < _FEWEST_LATE:
+            first, values = 0, self.complete(prior, evidence).attributions.unsqueeze(-1)
+            inside = (2 * members.to(values) - 1) * evidence.players.unsqueeze(-2)
+            expected = (inside @ values).squeeze(-1)
+        else:
+            mean = super().complete(prior, evidence).attributions
+            earlier = replace(evidence, coalitions=coalitions.first(2 * first))
+            expected = _posterior(prior, mean, earlier).differences(members[..., first:, :])
+            expected = expected.to(worths) * prior.scale.unsqueeze(-1)
+        missed = torch.where(known, differences, 0.0)[..., first:] - torch.where(known[..., first:], expected, 0.0)
+        return missed.double().square().sum(-1) / known[..., first:].sum(-1).clamp(min=1)
 
     def error_numbers(
         self, prior: Prior, evidence: Evidence, attributions: Tensor, mean: Tensor, posterior: HypercubePosterior

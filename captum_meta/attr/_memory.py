@@ -1,0 +1,269 @@
+"""Rows that were explained teach those to come: networks learn the explained model from all that was evaluated of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from captum_meta import _captum
+from captum_meta._warnings import warn
+from captum_meta.attr._frontend import chunks, plain_arithmetic
+from captum_meta.attr._known_rows import Rows, keys_of, known_rows, layout
+from captum_meta.attr._units import InUnits
+from captum_meta.estimators import all_coalitions, kernel_matrix, sample_coalitions, shapley_values
+from captum_meta.evidence import Game, with_elements
+from captum_meta.learners import ZeroShot
+from captum_meta.nn.cross_fitted import CrossFitted
+from captum_meta.nn.encoders import effect_sizes
+from captum_meta.nn.shapley import ShapleyExplainer, border_coalitions
+from captum_meta.nn.surrogate import SurrogateGame
+from captum_meta.records import Record
+from captum_meta.types import Evidence, State
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of the network's game that are tried."""
+_FEWEST = 32
+"""Rows from which a network learns anything."""
+_MORE = 4
+"""Networks are fitted again when a quarter more is known."""
+_COMMON = 3
+"""How much more all rows have to say of a share than the row itself."""
+_CAREFUL, _CAREFUL_AT_BORDER = 1.5, 4.0
+"""How much larger bounds are than those of games that are rough in no other way than models are."""
+_LAYOUTS = 4
+_MOST_NUMBERS = 4096
+_COALITIONS, _EXACT_PLAYERS, _STRENGTH = 4096, 12, 1e-6
+_TINY = 1e-30
+_UNREAD = (
+    "memory= serves rows of one model that are evaluated apart, have the same players and at most "
+    f"{_MOST_NUMBERS:,} numbers: these rows are explained without it. Pass memory=0 to say so."
+)
+
+
+class Memory:
+    r"""What is known of a model from rows explained so far; it explains a row as
+
+    .. math:: \phi = w \phi(h) + \phi^0(e - w\, e_h)
+
+    with h a network fitted to the coalitions and gradients of other rows
+    (:class:`~captum_meta.nn.cross_fitted.CrossFitted`), :math:`\phi(h)` its Shapley values, which cost no evaluation, and
+    :math:`\phi^0` the explainer, told the row's evidence e less that of h. The share w, from 0 to 1, is that with which
+    coalitions are predicted best, which h has not seen: the later half of the row's own from the earlier, and those of the
+    other rows, which count three times as much.
+
+    Args:
+        rows: the most that are kept.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._layouts: dict[Hashable, _Known] = {}
+        self._warned = False
+
+    def explain(
+        self, game: Game, evidence: Evidence, start: Tensor, learner: InUnits, state: State, with_bounds: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Attributions ``(N, M)`` and error bounds ``(N,)``, NaN if not asked for, of measured rows.
+
+        Args:
+            game: the rows.
+            evidence: of each row and output.
+            start: f of the baselines, ``(N,)``.
+            learner, state: that explain a row without memory.
+            with_bounds: whether bounds are asked for.
+        """
+        if not _can_be_read(game, evidence):
+            self.pass_over()
+            return explain_alone(learner, state, evidence, with_bounds)
+        evidence = with_elements(evidence, game)
+        with torch.inference_mode(False), plain_arithmetic(evidence.total.device):
+            known = self._known(game)
+            keys = keys_of(game, len(evidence.total))
+            known.learn(evidence, start, keys, game.label)
+            return known.explain(evidence, start, keys, learner, state, with_bounds)
+
+    def _known(self, game: Game) -> _Known:
+        key = layout(game)
+        if key not in self._layouts and len(self._layouts) >= _LAYOUTS:
+            self._layouts.pop(next(iter(self._layouts)))
+        return self._layouts.setdefault(key, _Known(self.rows))
+
+    def pass_over(self) -> None:
+        """Say once that rows are explained without memory."""
+        if not self._warned:
+            self._warned = True
+            warn(_UNREAD)
+
+
+class _Known:
+    """What is known from rows of one layout."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.networks = Rows(rows), CrossFitted()
+        self.learned = self.fresh = 0
+        self.gains = torch.zeros(len(SHARES), dtype=torch.float64)
+        self.judged = 0
+
+    def learn(self, evidence: Evidence, start: Tensor, keys: Tensor, label: str | None) -> None:
+        """Keep what was measured; fit the networks where they know less of it than they should."""
+        self.fresh += self.rows.add(known_rows(evidence, start, keys), keys)
+        known = self.rows.known
+        if known is not None and self.rows.examples >= _FEWEST and _MORE * self.fresh > self.learned:
+            self.networks.fit(known, _shown(label))
+            self.learned, self.fresh = int(known.measured.sum()), 0
+
+    def explain(
+        self, evidence: Evidence, start: Tensor, keys: Tensor, learner: InUnits, state: State, with_bounds: bool
+    ) -> tuple[Tensor, Tensor]:
+        alone = explain_alone(learner, state, evidence, with_bounds)
+        if not self.networks.weights:
+            return alone
+        parts, first = [], 0
+        for part in chunks(evidence):
+            rows = slice(first, first + len(part.total))
+            game = self._game(part, start[rows], keys[rows])
+            parts.append(_options(part, game, learner, with_bounds))
+            first = rows.stop
+        first_option = _Options(alone[0], alone[1], _unexplained(learner, evidence)).map(lambda value: value.unsqueeze(1))
+        options = _Options.concatenate([first_option, _Options.concatenate(parts)], dim=1)
+        return options.chosen(self._judged(options, evidence))
+
+    def _game(self, evidence: Evidence, start: Tensor, keys: Tensor) -> SurrogateGame:
+        """Players without any effect have none in the network's game either."""
+        known = known_rows(evidence, start, keys)
+        acts = (effect_sizes(evidence) > 0).unsqueeze(-1)
+        return self.networks.game(
+            torch.where(acts, known.inputs, known.baselines), known.baselines, known.outputs, known.folds
+        )
+
+    def _judged(self, options: _Options, evidence: Evidence) -> Tensor:
+        """The number of the share that is best for each row, ``(N,)``; 0 where nothing tells."""
+        left = options.unexplained
+        telling = (left > 0).all(1) & left.isfinite().all(1) & self._familiar(evidence)
+        gains = torch.where(telling.unsqueeze(1), left.clamp(min=_TINY).log() - left[:, :1].clamp(min=_TINY).log(), 0.0)
+        self.gains = self.gains.to(gains.device) + gains.sum(0)
+        self.judged += int(telling.sum())
+        common = self.gains / max(1, self.judged)
+        return torch.where(telling & ~_complete(evidence), (gains + _COMMON * common).argmin(1), 0)
+
+    def _familiar(self, evidence: Evidence) -> Tensor:
+        outputs = torch.zeros_like(evidence.total, dtype=torch.long) if evidence.targets is None else evidence.targets
+        return self.networks.knows(outputs)
+
+
+@dataclass(frozen=True)
+class _Options(Record):
+    """Explanations of rows by W shares of the network.
+
+    Attributes:
+        attributions, bounds: ``(N, W, M)`` and ``(N, W)``.
+        unexplained: ``(N, W)``, how far coalitions of the row are from what is expected of them.
+    """
+
+    attributions: Tensor
+    bounds: Tensor
+    unexplained: Tensor
+
+    def chosen(self, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """The attributions and bounds of one share for each row."""
+        rows = torch.arange(len(shares), device=shares.device)
+        return self.attributions[rows, shares], self.bounds[rows, shares]
+
+
+def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bounds: bool) -> _Options:
+    """Those with a share of the network."""
+    explainer = InUnits(ZeroShot(learner.learner.explainer))
+    acts = effect_sizes(evidence) > 0
+    values, taken = torch.where(acts, _shapley_values(game), 0.0), _taken(game, evidence)
+    taken = replace(taken, effects=torch.where(acts.unsqueeze(-1), taken.effects, 0.0))
+    careful = _CAREFUL_AT_BORDER if evidence.coalitions is None else _CAREFUL
+    found = []
+    for share in SHARES[1:]:
+        left = _mixed(evidence, taken, share)
+        rest, bound = explain_alone(explainer, {}, left, with_bounds)
+        answer = share * values + rest
+        size = answer.square().sum(-1)
+        bound = careful * bound * rest.square().sum(-1) / torch.where(size > 0, size, 1.0)
+        found.append(_Options(answer, bound, _unexplained(learner, left)))
+    return _Options(*(torch.stack([getattr(part, f.name) for part in found], dim=1) for f in fields(_Options)))
+
+
+def explain_alone(learner: InUnits, state: State, evidence: Evidence, with_bounds: bool) -> tuple[Tensor, Tensor]:
+    """Attributions and bounds without a network."""
+    with plain_arithmetic(evidence.total.device):
+        if with_bounds:
+            pairs = [learner.explain_with_error(state, part) for part in chunks(evidence)]
+            return torch.cat([p.attributions for p, _ in pairs]), torch.cat([bound for _, bound in pairs])
+        values = torch.cat([learner.explain(state, part).attributions for part in chunks(evidence)])
+    return values, torch.full_like(values[:, 0], torch.nan)
+
+
+def _can_be_read(game: Game, evidence: Evidence) -> bool:
+    rows_apart = game.n_rows == game.n_examples and not game.together and len(game.players.mask) == 1
+    return rows_apart and game.players.count * game.players.most_elements <= _MOST_NUMBERS
+
+
+def _shown(label: str | None) -> Callable[[range], Iterable[int]]:
+    return iter if label is None else lambda steps: _captum.progress(steps, desc=f"{label}: memory")
+
+
+def _taken(game: SurrogateGame, evidence: Evidence) -> Evidence:
+    """The row's evidence less that of the network, coalitions inside the border included."""
+    rest, coalitions = game.taken_from(replace(evidence, coalitions=None)), evidence.coalitions
+    if coalitions is None:
+        return rest
+    worths = torch.where(coalitions.measured, coalitions.worths - game.worths(coalitions.members), 0.0)
+    return replace(rest, coalitions=replace(coalitions, worths=worths))
+
+
+def _mixed(before: Evidence, after: Evidence, share: float) -> Evidence:
+    """Evidence a share of the way."""
+    one, other = before.coalitions, after.coalitions
+    if one is not None and other is not None:
+        one = replace(one, worths=torch.lerp(one.worths, other.worths, share))
+    return replace(
+        before,
+        effects=torch.lerp(before.effects, after.effects, share),
+        total=torch.lerp(before.total, after.total, share),
+        curve=torch.lerp(before.curve, after.curve, share),
+        coalitions=one,
+    )
+
+
+def _unexplained(learner: InUnits, evidence: Evidence) -> Tensor:
+    """How far coalitions are from what is expected of them, ``(N,)`` float64; NaN where none is known."""
+    explainer = learner.learner.explainer
+    assert isinstance(explainer, ShapleyExplainer)
+    return torch.cat([explainer.late_error(part) for part in chunks(evidence)])
+
+
+def _complete(evidence: Evidence) -> Tensor:
+    coalitions = evidence.coalitions or border_coalitions(evidence)
+    return coalitions.measured.sum(-1) >= 2.0**evidence.n_players - 2
+
+
+def _shapley_values(game: SurrogateGame) -> Tensor:
+    """Of the network's game, ``(N, M)``: exact up to 12 players, else by KernelSHAP on 4,096 coalitions."""
+    n_players = game.like.shape[-1]
+    if n_players <= _EXACT_PLAYERS:
+        members = all_coalitions(n_players, game.like.device).expand(len(game.like), -1, -1)
+        return shapley_values(game.worths(members))
+    members, solution = (tensor.to(game.like.device) for tensor in _plan(n_players))
+    worths = game.worths(members.expand(len(game.like), -1, -1))
+    everyone = torch.ones_like(game.like[:, None], dtype=torch.bool)
+    share = game.worths(everyone) / n_players
+    beyond = worths - share * members.sum(-1)
+    return share + (beyond.to(solution) @ solution.mT).to(share)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _plan(n_players: int) -> tuple[Tensor, Tensor]:
+    """Coalitions ``(S, M)`` of any row, and KernelSHAP on them ``(M, S)``."""
+    everyone, key = torch.ones(1, n_players, dtype=torch.bool), torch.zeros(1, dtype=torch.long)
+    members, _ = sample_coalitions(everyone, max(_COALITIONS, 8 * n_players), 0, key)
+    return members[0], kernel_matrix(members[0], _STRENGTH)

@@ -1,0 +1,236 @@
+"""Networks that learn the explained model from what was evaluated of many rows, each without a part of the rows.
+
+A row is explained by the network that has not seen it (cross-fitting: Chernozhukov et al. 2018), so what the network says of
+the row's coalitions tells how good it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from captum_meta.nn.surrogate import SurrogateGame
+from captum_meta.records import Record, part
+from captum_meta.types import SHAPLEY_POINTS
+
+FOLDS = 5
+_WIDTH, _BLOCKS = 96, 3
+_RATE, _AGAIN, _DECAY = 3e-3, 1e-3, 0.1
+_POINTS, _GRADIENTS = 256, 32
+"""Of one step."""
+_CROSS_ENTROPY = 0.1
+_FIRST, _MOST = 300, 1300
+
+
+@dataclass(frozen=True)
+class KnownRows(Record):
+    """What is known of the explained model at N rows.
+
+    Attributes:
+        inputs, baselines: ``(N, M, D)``, elements of the players.
+        members: ``(N, S, M)`` bool, coalitions, those of all players and of none among them.
+        values: ``(N, S)``, f of the coalitions.
+        measured: ``(N, S)`` bool, which of these are known.
+        effects: ``(N, M, 3)``, gradient times input minus baseline, summed over each player's elements, at the points
+            1, 1/2 and 0 of the path from baseline to input.
+        sloped: ``(N, M, 3)`` bool, where these are known.
+        outputs: ``(N,)`` int64, which output of the model this is.
+        folds: ``(N,)`` int64 from 0 to 4, which network does not see the row.
+    """
+
+    inputs: Tensor
+    baselines: Tensor
+    members: Tensor = field(metadata=part("S M"))
+    values: Tensor = field(metadata=part("S", scale=1))
+    measured: Tensor = field(metadata=part("S"))
+    effects: Tensor = field(metadata=part(scale=1))
+    sloped: Tensor
+    outputs: Tensor
+    folds: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class CrossFitted:
+    r"""Five networks with three residual layers, fitted to f's values and to its slopes (Czarnecki et al. 2017).
+
+    .. math:: h(x) = \ell\big(w^\top g(x)\big), \qquad
+        \min \frac{\sum (h(x_S) - f(x_S))^2}{\sum (f(x_S) - \bar f)^2}
+        + \frac{\sum_i ((x - b)_i \partial_i h - (x - b)_i \partial_i f)^2}{\sum_i ((x - b)_i \partial_i f)^2}
+
+    The link is the logistic function where all of f's values are within 0 and 1, with a tenth of the cross-entropy added
+    to the loss, else the identity. Several outputs are heads of the same networks. Fitted again, they go on from where
+    they are.
+
+    Args:
+        seed: of initial weights and of the order of the examples.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.weights: list[Tensor] = []
+        self.logistic = False
+        self.fits = 0
+
+    def fit(self, known: KnownRows, shown: Callable[[range], Iterable[int]] = iter) -> None:
+        """Learn from rows; ``shown`` may show how far the steps have come."""
+        known = known.to(dtype=torch.float32)
+        begun = self._prepare(known)
+        generator = Generator().manual_seed(self.seed + self.fits)
+        steps = min(_MOST, _FIRST + len(known)) // (2 if begun else 1)
+        self.fits += 1
+        with torch.inference_mode(False), torch.enable_grad():
+            weights = [weight.clone().requires_grad_() for weight in self.weights]
+            optimizer = torch.optim.AdamW(weights, weight_decay=_DECAY)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _AGAIN if begun else _RATE, steps, pct_start=0.15)
+            loss = _Loss(self, known, generator)
+            for _ in shown(range(steps)):
+                optimizer.zero_grad()
+                loss(weights).backward()
+                optimizer.step()
+                schedule.step()
+        self.weights = [weight.detach() for weight in weights]
+
+    def _prepare(self, known: KnownRows) -> bool:
+        """Units, link and heads for these rows; whether the networks' weights still serve them."""
+        values = known.values[known.measured]
+        logistic = bool((values >= 0).all() & (values <= 1).all())
+        if self.weights and logistic >= self.logistic:
+            self._add_heads(known.outputs)
+            return True
+        self.logistic = logistic
+        self.outputs = known.outputs.unique()
+        self.centre = values.new_zeros(()) if logistic else values.mean()
+        spread = (values - values.mean()).square().mean().sqrt()
+        self.unit = values.new_ones(()) if logistic else torch.where(spread > 0, spread, 1.0)
+        both = torch.cat([known.inputs, known.baselines])
+        self.mean, deviation = both.mean(0), both.std(0)
+        self.deviation = torch.where(deviation > 0, deviation, 1.0)
+        self.weights = _initial(self.mean.numel(), len(self.outputs), self.seed, values)
+        return False
+
+    def _add_heads(self, outputs: Tensor) -> None:
+        fresh = outputs.unique()
+        fresh = fresh[~torch.isin(fresh, self.outputs)]
+        self.outputs = torch.cat([self.outputs, fresh])
+        for place in (-2, -1):
+            self.weights[place] = functional.pad(self.weights[place], (0, len(fresh)))
+
+    def knows(self, outputs: Tensor) -> Tensor:
+        """Of which outputs ``(N,)`` there is a head."""
+        return torch.isin(outputs, self.outputs)
+
+    def heads(self, outputs: Tensor) -> Tensor:
+        """The numbers of their heads, ``(N,)``."""
+        return (outputs.unsqueeze(1) == self.outputs).to(torch.uint8).argmax(1)
+
+    def scaled(self, elements: Tensor) -> Tensor:
+        """Elements ``(N, M, D)`` in units of the first rows, ``(N, M * D)``."""
+        return ((elements.to(self.mean) - self.mean) / self.deviation).flatten(1)
+
+    def game(self, inputs: Tensor, baselines: Tensor, outputs: Tensor, folds: Tensor) -> SurrogateGame:
+        """The game of rows ``(N, M, D)`` under the network that has not seen them."""
+        ends, starts, heads = self.scaled(inputs), self.scaled(baselines), self.heads(outputs)
+        n_elements = inputs.shape[-1]
+
+        def function(memberships: Tensor) -> Tensor:
+            answers = torch.zeros_like(memberships[..., 0])
+            for fold in folds.unique().tolist():
+                rows = (folds == fold).nonzero().flatten()
+                inside = memberships[rows].float().repeat_interleave(n_elements, dim=-1)
+                points = starts[rows, None] + inside * (ends - starts)[rows, None]
+                found = network([weight[fold : fold + 1] for weight in self.weights], points.flatten(0, 1)[None])[0]
+                index = heads[rows].repeat_interleave(memberships.shape[1]).unsqueeze(1)
+                chosen = self.link(found.gather(1, index).squeeze(1)).unflatten(0, (len(rows), -1))
+                answers = answers.index_put((rows,), chosen.to(answers))
+            return answers
+
+        return SurrogateGame(function, inputs[..., 0])
+
+    def link(self, found: Tensor) -> Tensor:
+        """What the networks gave, in units of f."""
+        return found.sigmoid() if self.logistic else self.centre + self.unit * found
+
+
+class _Loss:
+    """Of some points and slopes, drawn anew at each call."""
+
+    def __init__(self, networks: CrossFitted, known: KnownRows, generator: Generator) -> None:
+        self.networks, self.known, self.generator = networks, known, generator
+        self.rows, self.turns = known.measured.nonzero(as_tuple=True)
+        self.ends, self.starts = networks.scaled(known.inputs), networks.scaled(known.baselines)
+        self.heads = networks.heads(known.outputs)
+        self.n_elements = known.inputs.shape[-1]
+        folds = torch.arange(FOLDS, device=known.folds.device)
+        self.seen = (known.folds != folds.unsqueeze(1)).to(self.ends)
+        values = known.values[known.measured]
+        self.spread = _positive((values - values.mean()).square().mean())
+        self.sloped = known.sloped.any(1).nonzero()
+        effects = torch.where(known.sloped, known.effects, 0.0)
+        self.effects = effects
+        self.steepness = _positive(effects.square().sum((0, 1, 2)) / max(1, len(self.sloped)))
+
+    def __call__(self, weights: list[Tensor]) -> Tensor:
+        loss = self._of_values(weights, self._drawn(len(self.rows), _POINTS))
+        if len(self.sloped):
+            loss = loss + self._of_slopes(weights, self._drawn(len(self.sloped), _GRADIENTS))
+        return loss
+
+    def _drawn(self, count: int, number: int) -> Tensor:
+        return torch.randint(count, (number,), generator=self.generator).to(self.ends.device)
+
+    def _found(self, weights: list[Tensor], points: Tensor, rows: Tensor) -> Tensor:
+        """What the networks give at points ``(P, E)`` or ``(F, P, E)``, ``(F, P)``."""
+        found = network(weights, points.expand(FOLDS, -1, -1))
+        return found.gather(2, self.heads[rows].reshape(1, -1, 1).expand(FOLDS, -1, 1)).squeeze(2)
+
+    def _of_values(self, weights: list[Tensor], some: Tensor) -> Tensor:
+        rows, turns = self.rows[some], self.turns[some]
+        inside = self.known.members[rows, turns].repeat_interleave(self.n_elements, dim=1)
+        values = self.known.values[rows, turns].expand(FOLDS, -1)
+        found = self._found(weights, torch.where(inside, self.ends[rows], self.starts[rows]), rows)
+        missed = (self.networks.link(found) - values).square() / self.spread
+        if self.networks.logistic:
+            missed = missed + _CROSS_ENTROPY * functional.binary_cross_entropy_with_logits(found, values, reduction="none")
+        return (self.seen[:, rows] * missed).sum() / len(some)
+
+    def _of_slopes(self, weights: list[Tensor], some: Tensor) -> Tensor:
+        rows, places = self.sloped[some].unbind(1)
+        along = torch.tensor(SHAPLEY_POINTS).to(self.ends)[places].unsqueeze(1)
+        delta = self.ends[rows] - self.starts[rows]
+        points = (self.starts[rows] + along * delta).expand(FOLDS, -1, -1).clone().requires_grad_()
+        answers = self.networks.link(self._found(weights, points, rows))
+        slopes = torch.autograd.grad(answers.sum(), points, create_graph=True)[0]
+        effects = (slopes * delta).unflatten(-1, (-1, self.n_elements)).sum(-1)
+        index = places.reshape(-1, 1, 1).expand(-1, effects.shape[-1], 1)
+        right, known = (of_rows[rows].gather(2, index).squeeze(2) for of_rows in (self.effects, self.known.sloped))
+        missed = (known * (effects - right)).square().sum(-1)
+        return (self.seen[:, rows] * missed).sum() / self.steepness / len(some)
+
+
+def network(weights: list[Tensor], points: Tensor) -> Tensor:
+    """Networks with residual layers at points ``(F, P, E)``, ``(F, P, outputs)``."""
+    hidden = functional.gelu(torch.baddbmm(weights[1], points, weights[0]))
+    for place in range(2, len(weights) - 2, 2):
+        hidden = hidden + functional.gelu(torch.baddbmm(weights[place + 1], hidden, weights[place]))
+    return torch.baddbmm(weights[-1], hidden, weights[-2])
+
+
+def _initial(n_elements: int, n_outputs: int, seed: int, like: Tensor) -> list[Tensor]:
+    """Weights and biases of the layers in turn, ``(F, from, to)`` and ``(F, 1, to)``."""
+    generator = Generator().manual_seed(seed)
+    layers = [(n_elements, _WIDTH, 1.0), *[(_WIDTH, _WIDTH, 0.5)] * _BLOCKS, (_WIDTH, n_outputs, 0.1)]
+    weights = []
+    for before, after, size in layers:
+        drawn = torch.randn(FOLDS, before, after, generator=generator, device="cpu", dtype=torch.float32)
+        weights += [size * drawn / before**0.5, torch.zeros(FOLDS, 1, after, device="cpu", dtype=torch.float32)]
+    return [weight.to(like) for weight in weights]
+
+
+def _positive(size: Tensor) -> Tensor:
+    return torch.where(size > 0, size, 1.0)

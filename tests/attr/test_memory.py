@@ -1,0 +1,161 @@
+"""Rows that were explained teach those to come."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_meta.attr import MetaKernelShap
+from captum_meta.estimators import all_coalitions, shapley_values
+from captum_meta.nn import cross_fitted
+
+PLAYERS = 6
+
+
+class Wavy(nn.Module):
+    """Two outputs that interact in three; the last player does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows += len(x)
+        inner = torch.tanh(2 * x[:, 0] * x[:, 1] * x[:, 2]) + torch.sin(2 * x[:, 3] + x[:, 0]) * x[:, 4]
+        return torch.stack([inner, -2 * inner], dim=1)
+
+
+def rows(count: int, seed: int = 0) -> Tensor:
+    return (8 * torch.randn(count, PLAYERS, generator=torch.Generator().manual_seed(seed))).round() / 8
+
+
+def exact(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    members = all_coalitions(x.shape[1])
+    return shapley_values(torch.stack([model(torch.where(members, row, 0.0))[:, 0] for row in x]))
+
+
+def error(values: Tensor, truth: Tensor) -> float:
+    return float((values - truth).square().sum() / truth.square().sum())
+
+
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_fitted, "_MOST", 30)
+
+
+def test_it_lowers_errors_and_costs_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_fitted, "_MOST", 200)
+    x = rows(120)
+    alone, learning = Wavy(), Wavy()
+    without = MetaKernelShap(alone).attribute(x, target=0)
+    helped = MetaKernelShap(learning, memory=1000).attribute(x, target=0)
+    truth = exact(Wavy(), x)
+    assert error(helped, truth) < 0.7 * error(without, truth)
+    assert learning.rows == alone.rows
+    torch.testing.assert_close(helped.sum(1), truth.sum(1), atol=1e-5, rtol=1e-4)
+    assert (helped[:, 5] == 0).all()
+
+
+@pytest.mark.usefixtures("briefly")
+def test_it_does_not_harm_what_needs_no_help() -> None:
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([(2 * x).sin().sum(1), x[:, 0]], dim=1)
+
+    x = rows(60)
+    without = MetaKernelShap(model).attribute(x, target=0, n_samples=4 * PLAYERS)
+    helped = MetaKernelShap(model, memory=1000).attribute(x, target=0, n_samples=4 * PLAYERS)
+    torch.testing.assert_close(helped, without, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"return_error_estimate": True}, {"tolerance": 0.01}, {"outputs": "all"}])
+def test_few_rows_are_explained_as_without(arguments: dict[str, Any]) -> None:
+    selected = {} if "outputs" in arguments else {"target": 0}
+    found = [MetaKernelShap(Wavy(), memory=memory).attribute(rows(20), **selected, **arguments) for memory in (0, 1000)]
+    torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
+
+
+@pytest.mark.usefixtures("briefly")
+class TestManyRows:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"target": 0, "return_error_estimate": True},
+            {"target": 0, "tolerance": 0.01, "return_error_estimate": True},
+            {"outputs": "all"},
+            {"target": torch.arange(40) % 2, "n_samples": 0},
+            {"target": 0, "n_samples": 5},
+        ],
+    )
+    def test_every_form_of_call(self, arguments: dict[str, Any]) -> None:
+        x = rows(40)
+        found = MetaKernelShap(Wavy(), memory=1000).attribute(x, **arguments)
+        values = found[0] if isinstance(found, tuple) else found
+        like = MetaKernelShap(Wavy()).attribute(x, **arguments)
+        assert values.shape == (like[0] if isinstance(like, tuple) else like).shape and bool(values.isfinite().all())
+        if isinstance(found, tuple):
+            assert found[1].shape == (40,)
+
+    def test_all_coalitions_are_exact(self) -> None:
+        x = rows(40)
+        values = MetaKernelShap(Wavy(), memory=1000).attribute(x, target=0, n_samples=2**PLAYERS)
+        torch.testing.assert_close(values, exact(Wavy(), x), atol=1e-5, rtol=1e-4)
+
+    def test_calls_agree_and_leave_random_numbers_alone(self) -> None:
+        torch.manual_seed(3)
+        found = [MetaKernelShap(Wavy(), memory=1000).attribute(rows(40), target=0) for _ in range(2)]
+        drawn = torch.rand(3)
+        torch.manual_seed(3)
+        assert torch.equal(*found) and torch.equal(drawn, torch.rand(3))
+
+    def test_later_rows_gain_from_earlier_ones(self) -> None:
+        attr = MetaKernelShap(Wavy(), memory=1000)
+        attr.attribute(rows(40), target=0)
+        later = attr.attribute(rows(3, seed=1), target=0)
+        assert not torch.equal(later, MetaKernelShap(Wavy()).attribute(rows(3, seed=1), target=0))
+        assert torch.equal(
+            attr.reset().attribute(rows(3, seed=1), target=0), MetaKernelShap(Wavy()).attribute(rows(3, seed=1), target=0)
+        )
+
+    def test_so_many_rows_are_kept_and_none_twice(self) -> None:
+        attr = MetaKernelShap(Wavy(), memory=50)
+        for count in (20, 20, 45, 70):
+            attr.attribute(rows(count), target=0)
+        assert attr._memory is not None
+        (known,) = attr._memory._layouts.values()
+        assert len(known.rows) == len(known.rows.keys.unique()) == 50
+
+    def test_it_adds_to_what_was_adapted(self) -> None:
+        attr = MetaKernelShap(Wavy(), memory=1000).adapt(rows(8, seed=2), target=0)
+        values = attr.attribute(rows(40), target=0)
+        torch.testing.assert_close(values.sum(1), exact(Wavy(), rows(40)).sum(1), atol=1e-4, rtol=1e-4)
+
+    def test_precision_and_groups(self) -> None:
+        mask = torch.tensor([[0, 0, 1, 1, 2, 3]])
+        values = MetaKernelShap(Wavy(), memory=1000).attribute(rows(40).double(), target=0, feature_mask=mask)
+        assert values.dtype == torch.float64 and torch.equal(values[:, 0], values[:, 1])
+
+    def test_progress_is_shown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        MetaKernelShap(Wavy(), memory=1000).attribute(rows(40), target=0, show_progress=True)
+        assert "memory" in capsys.readouterr().err
+
+
+class TestWhatItDoesNotServe:
+    def test_rows_with_players_of_their_own(self) -> None:
+        x, mask = rows(40), torch.arange(PLAYERS).expand(40, -1).clone()
+        mask[::2, 1] = 0
+        attr = MetaKernelShap(Wavy(), memory=1000)
+        with pytest.warns(UserWarning, match="without it"):
+            values = attr.attribute(x, target=0, feature_mask=mask)
+        torch.testing.assert_close(values, MetaKernelShap(Wavy()).attribute(x, target=0, feature_mask=mask), atol=0, rtol=0)
+
+    def test_backgrounds(self) -> None:
+        with pytest.warns(UserWarning, match="without it"):
+            MetaKernelShap(Wavy(), memory=1000).attribute(rows(2), target=0, background=rows(3, seed=1))
+
+
+@pytest.mark.parametrize(("memory", "raised"), [(-1, ValueError), ("many", TypeError), (2.5, TypeError)])
+def test_mistakes(memory: Any, raised: type[Exception]) -> None:
+    with pytest.raises(raised, match="memory"):
+        MetaKernelShap(Wavy(), memory=memory)
