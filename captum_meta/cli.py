@@ -11,6 +11,7 @@ _USAGE = """\
 usage: captum-meta COMMAND ...
 
   demo                  explain a classifier with the shipped explainers, beside Captum's own methods: a minute
+  explain               explain the rows of a csv or parquet file by any model, into a folder
   benchmark             compare methods at equal cost on the held-out models: --quick in minutes, all in an hour
   benchmark COMPARISON  a further comparison, such as `training`: `captum-meta benchmark --help` names them
   fit, validate, test, predict
@@ -26,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = arguments[0] if arguments else "--help"
     if command == "demo":
         from captum_meta.demo import main as run
+
+        run(arguments[1:])
+    elif command == "explain":
+        from captum_meta.explain import main as run
 
         run(arguments[1:])
     elif command == "benchmark":

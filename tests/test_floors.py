@@ -32,11 +32,14 @@ FLOORS = {
     "visualization": 3,
     "cli": 4,
     "demo": 4,
+    "explain": 4,
     "benchmark": 4,
 }
 SAME_FLOOR = {("tasks", "evidence"), ("nn", "estimators"), ("nn", "losses"), ("cli", "demo"), ("cli", "benchmark")}
 SAME_FLOOR |= {
     ("types", "records"),
+    ("cli", "explain"),
+    ("explain", "benchmark"),
     ("demo", "benchmark"),
     ("attr", "export"),
     ("visualization", "export"),

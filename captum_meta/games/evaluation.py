@@ -4,8 +4,7 @@ Most models answer for each row alone: rows and coalitions may then be evaluated
 convolutions over the rows, batch statistics, hidden states made for one batch, additional arguments that belong to the
 whole batch and happen to have its length. Captum evaluates the batch that the caller passed, with the same coalition for all
 of its rows. So it is done here, where a probe finds that it must be: a few rows in another order, and a baseline among them,
-must have the values that they have in the caller's batch. Effects of other rows of less than a thousandth of the change of f
-are not found so.
+must have the values that they have in the caller's batch.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from captum_meta.games.players import Tensors
 _MAX_ROWS = 4096
 _MAX_ELEMENTS = 2**25
 _MAX_GRADIENT_ELEMENTS = 2**18
-_PROBED_ROWS = 7
+_PROBED_ROWS = 8
 _ALIKE, _ROUNDING = 1e-3, 2
 """Values that differ by less, against the largest change of f and in units of their precision, are the same."""
 Place = Callable[[Tensor, Tensor], Tensors]
@@ -226,25 +225,18 @@ class Evaluation:
         return run(place(everyone, 0 * everyone), everyone)
 
     def _probe(self, place: Place, own: Tensor) -> None:
-        """Compare f of the caller's batch, ``own (B, K)``, with f of a few rows in reverse beside baselines.
-
-        The row of the largest output is left out, as baselines alone may count for nothing in a sum, or a maximum, over the
-        rows. A single row is doubled.
-        """
+        """Compare f of the caller's batch, ``own (B, K)``, with f of a few rows in reverse, beside a baseline."""
         self.together = False
-        batch, size = self.batch, len(self.batch)
-        count = min(2 if size == 1 else size - 1, _PROBED_ROWS, self.max_rows - 1)
+        batch = self.batch
+        count = min(len(batch), _PROBED_ROWS, self.max_rows - 1)
         if count < 1:
             return
-        others = batch.everyone[batch.everyone != own.nan_to_num().abs().amax(1).argmax()] if size > 1 else batch.everyone
-        rows = others[torch.linspace(len(others) - 1, 0, count, device=batch.device).round().long()]
-        # Some models take any batch of this size.
-        beside = next(n for n in (1, 2, 0) if count + n != size and count + n <= self.max_rows)
-        asked = torch.cat([rows, rows[:1].expand(beside)])
+        rows = torch.linspace(len(batch) - 1, 0, count, device=batch.device).round().long()
         x = place(rows, 0 * rows)
-        if beside:
-            nobody = torch.zeros(1, batch.players.count, dtype=torch.bool, device=batch.device).expand(beside, -1)
-            x = tuple(torch.cat(pair) for pair in zip(x, batch.mixed(asked[count:], nobody), strict=True))
+        if count + 1 != len(batch):  # some models take any batch of this size
+            nobody = torch.zeros(1, batch.players.count, dtype=torch.bool, device=batch.device)
+            x = tuple(torch.cat(pair) for pair in zip(x, batch.mixed(rows[:1], nobody), strict=True))
+        asked = torch.cat([rows, rows[:1]])[: len(x[0])]
         try:
             with torch.no_grad():
                 values = self._forward(x, asked)

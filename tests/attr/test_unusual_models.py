@@ -59,11 +59,6 @@ def hardened(x: Tensor) -> Tensor:
     return smooth(torch.cat([hard, x[:, 3:]], dim=1))
 
 
-def gathered(x: Tensor) -> Tensor:
-    """Messages of all rows, added up."""
-    return torch.tanh(x @ W + x.tanh().sum(0) @ W / 4).sum(1)
-
-
 def missing() -> Tensor:
     x = X.clone()
     x[0, 1] = x[2, 3] = torch.nan
@@ -83,10 +78,6 @@ EDGES = torch.tensor([[0, 0, 1, 1, 1], [1, 0, 0, 1, 1]])
 TOGETHER: dict[str, tuple[Callable[..., Tensor], Tensor, tuple[Any, ...]]] = {
     "graph": (lambda x: torch.tanh(MIX @ torch.tanh(x @ W)).sum(1), X, ()),
     "batch mean": (lambda x: smooth(x - x.mean(0)), X, ()),
-    "sum": (gathered, X, ()),  # to which a baseline of 0 adds nothing
-    "sum of two": (gathered, X[:2], ()),
-    "largest": (lambda x: smooth(x) / smooth(x).abs().amax().clamp(min=0.1), X, ()),
-    "running sum": (lambda x: smooth(x).cumsum(0).tanh(), X, ()),
     "labels": (lambda x: (smooth(x) - torch.arange(5.0)).square(), X, ()),
     "edges": (lambda x, e: smooth(torch.zeros_like(x).index_add(0, e[1], x[e[0]])), X[:2], (EDGES,)),
     "table": (lambda x, t: smooth(x * t[(x[:, 0] > 0).long()]), X, (torch.randn(5, M),)),
@@ -123,12 +114,6 @@ def test_rows_that_belong_together(name: str, front_end: Any) -> None:
         with pytest.warns(UserWarning, match="does not answer for each of the rows alone"):
             values = attr.attribute(x, additional_forward_args=extra or None, n_samples=budget)
         assert error(values, wanted) < most
-
-
-@pytest.mark.parametrize("front_end", FULL)
-def test_a_single_row_of_a_model_that_adds_up_rows(front_end: Any) -> None:
-    values = front_end(gathered).attribute(X[:1], n_samples=FULL[front_end])
-    assert error(values, exact_together(gathered, X[:1])) < 1e-9
 
 
 def test_players_that_act_in_large_coalitions_only_are_no_dummies() -> None:

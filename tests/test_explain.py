@@ -1,0 +1,122 @@
+"""`captum-meta explain` from its arguments to its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from captum_meta.attr import MetaKernelShap
+from captum_meta.cli import main
+from captum_meta.training import read_attributions
+
+MODEL = """
+import torch
+
+def linear(x):
+    return torch.stack([x @ torch.tensor([1.0, -2.0, 3.0]), x[:, 0] * x[:, 1]], dim=1)
+
+def swapped(x):
+    return x[:, :2]  # debt comes second here
+
+def make_net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+
+def fussy(x):
+    if bool((x[:, 0] > 9).any()):
+        raise ValueError("too old")
+    return x.sum(1)
+"""
+ROWS = [[1.0, 2.0, 3.0], [0.5, -1.0, 0.0], [-2.0, 0.5, 1.0], [10.0, 1.0, 1.0], [3.0, 2.0, -1.0]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("explained_models.py").write_text(MODEL)
+    lines = [f"{name},{','.join(map(str, row))},{n % 2}" for n, (name, row) in enumerate(zip("abcde", ROWS, strict=True))]
+    Path("rows.csv").write_text("\n".join(["who,age,income,debt,label", *lines]) + "\n")
+    return tmp_path
+
+
+def explain(model: str, *options: str) -> dict[str, torch.Tensor]:
+    told = ["--data", "rows.csv", "--out", "out", "--id", "who", "--columns", "age,income,debt", "--format", "safetensors"]
+    main(["explain", "--model", f"explained_models:{model}", *told, *options])
+    return read_attributions("out")
+
+
+def test_rows_of_a_function(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = explain("linear", "--target", "0", "--batch-size", "2", "--error-estimates")
+    torch.testing.assert_close(found["attributions"], torch.tensor(ROWS) * torch.tensor([1.0, -2.0, 3.0]))
+    assert found["error_estimate"].shape == (5,)
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    assert manifest["files"] == [f"batch-{number:08d}.safetensors" for number in range(3)]
+    assert manifest["columns"] == ["age", "income", "debt"]
+    told = capsys.readouterr().out
+    assert "5 rows explained, 0 raised" in told and "mean error estimate" in told
+    assert told.index("debt") < told.index("income")
+    assert Path("out/importance.png").is_file()
+
+
+def test_targets_of_a_column_and_a_model_that_is_made(folder: Path) -> None:
+    found = explain("make_net", "--target", "label", "--n-samples", "4", "--baselines", "mean")["attributions"]
+    import explained_models  # type: ignore[import-not-found]
+
+    x = torch.tensor(ROWS)
+    asked = {"target": torch.tensor([0, 1, 0, 1, 0]), "baselines": x.mean(0, keepdim=True), "n_samples": 4}
+    torch.testing.assert_close(found, MetaKernelShap(explained_models.make_net()).attribute(x, **asked))
+
+
+def test_captums_methods_background_and_baselines(folder: Path) -> None:
+    Path("start.csv").write_text("age,income,debt\n1,1,1\n")
+    found = explain(
+        "linear", "--target", "0", "--method", "IntegratedGradients", "--baselines", "start.csv", "--n-steps", "5"
+    )
+    weights = torch.tensor([1.0, -2.0, 3.0])
+    torch.testing.assert_close(found["attributions"], (torch.tensor(ROWS) - 1) * weights)
+    options = "--data rows.csv --out more --columns age,income,debt --target 0 --background rows.csv --format safetensors"
+    main(["explain", "--model", "explained_models:linear", *options.split(), "--n-samples", "100"])
+    expected = (torch.tensor(ROWS) - torch.tensor(ROWS).mean(0)) * weights
+    torch.testing.assert_close(read_attributions("more")["attributions"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_that_raises(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = explain("fussy")["attributions"]
+    assert found.isnan().any(1).tolist() == [False, False, False, True, False]
+    assert "row d: ValueError: too old" in capsys.readouterr().out
+
+
+def test_parquet(folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pandas.read_csv("rows.csv").to_parquet("rows.parquet")
+    options = "--data rows.parquet --out out --id who --columns age,debt,income --target 1 --n-samples 6"
+    main(["explain", "--model", "explained_models:swapped", *options.split()])
+    found = pandas.read_parquet("out/batch-00000000.parquet")
+    assert found.columns.tolist() == ["row", "age", "debt", "income", "error"] and found["row"].tolist() == list("abcde")
+    assert found["debt"].tolist() == pytest.approx([3.0, 0.0, 1.0, 1.0, -1.0]) and found["income"].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"--model": "explained_models"}, "package.module:callable"),
+        ({"--model": "no_such_module:net"}, "no module"),
+        ({"--model": "explained_models:nothing"}, "no 'nothing'"),
+        ({"--data": "none.csv"}, "no file none.csv"),
+        ({"--data": "explained_models.py"}, "pass a .csv or .parquet"),
+        ({"--columns": "age,height"}, "no column 'height'"),
+        ({"--columns": "who,age"}, "not made of numbers"),
+        ({"--method": "Guess"}, "no method 'Guess'"),
+        ({"--baselines": "rows.csv"}, "5 rows"),
+    ],
+)
+def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, str], told: str) -> None:
+    options = {"--model": "explained_models:linear", "--data": "rows.csv", "--out": "out", "--columns": "age,income,debt"}
+    with pytest.raises(SystemExit) as stopped:
+        main(["explain", *(word for pair in (options | changed).items() for word in pair)])
+    assert stopped.value.code == 1 and told in capsys.readouterr().err
