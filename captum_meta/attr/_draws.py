@@ -99,9 +99,7 @@ class Draws:
     ) -> Draws:
         """Draws of each example that depend on the seed and the example alone."""
         paths = DrawnPaths.of(game, distribution, stdevs, n_samples, seed)
-        expected = join(
-            wide(x) - wide(part).mean(0, keepdim=True) for x, part in zip(game.inputs, distribution, strict=True)
-        )
+        expected = expected_difference(game, distribution)
         slopes, _ = own_slopes(game.of(paths.standing(game, paths.middles)))
         each = torch.arange(len(paths.rows), device=game.device).reshape(-1, n_samples)
         after = (paths.ends, each) if any(stdevs) else (game.inputs, game.batch.everyone.unsqueeze(1))
@@ -188,6 +186,12 @@ class Draws:
     def deltas(self, multiply: bool) -> Tensor:
         """Each draw's own gap, ``(B, n)``: of the product with the differences, or of the gradient alone."""
         return self._each((self.slopes * self.delta if multiply else self.slopes).sum(1) - self.change)
+
+
+def expected_difference(game: Game, distribution: Parts) -> Tensor:
+    """Of the inputs from the mean of their baselines, ``(B, M)``."""
+    pairs = zip(game.inputs, distribution, strict=True)
+    return join(wide(x) - wide(part).mean(0, keepdim=True) for x, part in pairs)
 
 
 def measured(slopes: Tensor, n_samples: int) -> Tensor:

@@ -47,6 +47,12 @@ class PathResult:
         parts = tuple(joined(some) for some in zip(*(result.parts for result in results), strict=True))
         return cls(parts, joined([result.delta for result in results]), joined([result.error for result in results]))
 
+    def times(self, differences: tuple[Tensor, ...]) -> PathResult:
+        """Of multipliers: their products with (input - baseline), which may carry a gradient."""
+        parts = tuple(part * difference for part, difference in zip(self.parts, differences, strict=True))
+        sums = [sum(part.unsqueeze(-1).flatten(1).sum(1) for part in some) for some in (parts, self.parts)]
+        return PathResult(parts, self.delta + (sums[0] - sums[1]), self.error)
+
     def returned(self, attributions: Any, with_delta: bool, with_error: bool) -> Any:
         """The attributions, with what was asked for behind them."""
         further = [value for value, wanted in ((self.delta, with_delta), (self.error, with_error)) if wanted]
@@ -60,7 +66,7 @@ class PathFrontend(Frontend):
     multiplies_by_inputs: bool
 
     def _integrate(
-        self, game: Game, n_steps: int | None, method: str, tolerance: float | None, estimated: bool
+        self, game: Game, n_steps: int | None, method: str, tolerance: float | None, estimated: bool, multiply: bool
     ) -> PathResult:
         """In rounds where the number of gradients is left to us, else from ``n_steps`` of them."""
         if tolerance is not None and method != "gausslegendre":
@@ -69,37 +75,38 @@ class PathFrontend(Frontend):
                 'pass method="gausslegendre".'
             )
         if method == "gausslegendre" and (n_steps is None or tolerance is not None):
-            return self._in_rounds(game, n_steps or MOST, tolerance)
+            return self._in_rounds(game, n_steps or MOST, tolerance, multiply)
         n_steps = n_steps or MOST
         plan = self._plan(n_steps, method)
         evidence, slopes = plan.measure_slopes(game)
         if game.coupled:
-            return self._as_captum(game, n_steps, method, evidence.total)
+            return self._as_captum(game, n_steps, method, evidence.total, multiply)
         values = self._explain(evidence, plan).attributions
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
-        if not self.multiplies_by_inputs:
-            values = _multipliers(values, (slopes * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
+        if not multiply:
+            values = multipliers(values, (slopes * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
         return PathResult(of_inputs(values, game), values.sum(1) - evidence.total, error)
 
-    def _as_captum(self, game: Game, n_steps: int, method: str, total: Tensor) -> PathResult:
+    def _as_captum(self, game: Game, n_steps: int, method: str, total: Tensor, multiply: bool) -> PathResult:
         """Captum's own quadrature, where all rows must be at the same point of their paths, and may act on each other."""
         points, weights = (
             torch.tensor(part(n_steps), dtype=torch.float64) for part in _captum.approximation_parameters(method)[::-1]
         )
         average = path_slopes(game, points.clamp(1e-6, 1 - 1e-6))[0]
         average = average @ weights.to(average)
-        values = average * game.difference if self.multiplies_by_inputs else average
+        values = average * game.difference if multiply else average
         return PathResult(of_inputs(values, game), values.sum(1) - total, torch.full_like(total, torch.nan))
 
-    def _in_rounds(self, game: Game, limit: int, tolerance: float | None) -> PathResult:
+    def _in_rounds(self, game: Game, limit: int, tolerance: float | None, multiply: bool) -> PathResult:
         # The input comes first: rows that act on each other are found where they differ.
         ends = game.at(torch.tensor([1.0, 0.0]))
         check_output(game, ends)
         ends = ends.squeeze(-1).flip(1).double()
         if game.together:
-            return self._as_captum(game, limit, "gausslegendre", (ends[:, 1] - ends[:, 0]).to(game.difference))
+            change = (ends[:, 1] - ends[:, 0]).to(game.difference)
+            return self._as_captum(game, limit, "gausslegendre", change, multiply)
         difference, total = game.difference, ends[:, 1] - ends[:, 0]
-        if not self.multiplies_by_inputs:
+        if not multiply:
             difference = torch.where(difference == 0, _ALMOST_NOTHING, difference)
         missing = ~difference.isfinite()
         if bool(missing.any()):
@@ -111,7 +118,7 @@ class PathFrontend(Frontend):
         gap = (total - values.sum(1, dtype=torch.float64)).to(values)
         weights = torch.where(missing.any(1, keepdim=True), missing, values.abs())
         values = values + gap_shares(weights, game.mask) * gap.unsqueeze(1)
-        if not self.multiplies_by_inputs:
+        if not multiply:
             values = values / difference
         return PathResult(of_inputs(values, game), values.sum(1) - total.to(values), found.error.to(values))
 
@@ -137,7 +144,7 @@ def real(inputs: Any) -> Any:
     return inputs.to(torch.get_default_dtype()) if whole else inputs
 
 
-def _multipliers(values: Tensor, average: Tensor, game: Game) -> Tensor:
+def multipliers(values: Tensor, average: Tensor, game: Game) -> Tensor:
     """Attributions over (input - baseline), and the average gradient where input and baseline are the same."""
     difference = game.difference.to(values)
     same = difference == 0

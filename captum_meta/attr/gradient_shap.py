@@ -15,6 +15,7 @@ from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._draws import Draws, samples_of
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
+from captum_meta.attr._graph import drawn, refuse_with_graph
 from captum_meta.attr._path import real
 from captum_meta.evidence import Game, PathPlan
 from captum_meta.nn.explainer import gap_shares
@@ -72,6 +73,7 @@ class MetaGradientShap(Frontend, GradientShap):
         tolerance: float | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
+        create_graph: bool = False,
     ) -> (
         TensorOrTupleOfTensorsGeneric
         | tuple[TensorOrTupleOfTensorsGeneric, Tensor]
@@ -89,6 +91,7 @@ class MetaGradientShap(Frontend, GradientShap):
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below,
                 from the spread of its draws; NaN for one draw.
             seed: of the draws; a row's draws depend on it and on the row alone.
+            create_graph: attributions carry a gradient to the model's parameters, so that a loss of them can train it.
 
         Returns:
             Attributions in the shapes of the inputs, then, if asked for, the deltas ``(B * n,)`` of the n draws of each row
@@ -99,6 +102,15 @@ class MetaGradientShap(Frontend, GradientShap):
         if n_samples == 0:
             raise ValueError("n_samples must be positive, got 0: each draw of a row is one of its gradients.")
         given = (inputs, baselines, stdevs, target, additional_forward_args)
+        if create_graph:
+            refuse_with_graph(
+                tolerance=tolerance,
+                return_error_estimate=return_error_estimate,
+                return_convergence_delta=return_convergence_delta,
+            )
+            drawn_from = distribution_of(self.forward_func, *given)
+            values = drawn(*drawn_from, n_samples or _DRAWS, seed, self.multiplies_by_inputs)
+            return _captum.format_output(is_tuple, of_inputs(values, drawn_from[0]))
         if tolerance is None:
             draws = self._draws(*given, n_samples or _DRAWS, seed)
             game, values = draws.game, self._answer(draws)

@@ -15,6 +15,15 @@ from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensors
 from captum_meta.attr._arguments import checked
 from captum_meta.attr._expected_gradients import expected_gradients
 from captum_meta.attr._frontend import Learner, count_examples, of_inputs
+from captum_meta.attr._graph import (
+    STEPS,
+    Differentiated,
+    carry_gradient,
+    differences,
+    filled,
+    integrated,
+    refuse_with_graph,
+)
 from captum_meta.attr._path import PathFrontend, PathResult, real
 from captum_meta.attr._selection import check_background_alone, selection
 from captum_meta.evidence.path_rounds import MOST
@@ -69,6 +78,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
         tolerance: float | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
+        create_graph: bool = False,
     ) -> (
         TensorOrTupleOfTensorsGeneric
         | tuple[TensorOrTupleOfTensorsGeneric, Tensor]
@@ -94,15 +104,19 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
                 NaN for ``n_steps=1``.
             seed: of the background rows and points that are drawn where there are fewer than two gradients for each row.
+            create_graph: attributions carry a gradient to the model's parameters as well as to the inputs, so that a loss of
+                them can train it. Gradients are then taken at the ``n_steps`` points of ``method`` (8 by default), and what
+                they miss of f's change is shared out by the size of the attributions.
 
         Returns:
             Attributions in the shapes of the inputs, then the delta ``(B,)`` and the estimates ``(B,)``, if asked for. With
-            ``outputs`` each has a dimension of them behind the first.
+            ``outputs`` each has a dimension of them behind the first. As in Captum attributions carry a gradient through
+            (input - baseline) where one of these requires it.
 
         Raises:
             AssertionError: for arguments that Captum refuses, for ``baselines`` beside ``background``, and for ``target``
                 beside ``outputs``.
-            ValueError: for a tolerance with several background rows.
+            ValueError: for a tolerance with several background rows, and for what cannot be had with ``create_graph``.
         """
         is_tuple = _captum.is_tuple(inputs)
         count_examples(inputs)
@@ -110,6 +124,17 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
         _captum.validate_input(formatted, starts, n_steps or MOST, method)
         baselines = check_background_alone(baselines, background)
         rows = background if baselines is None else None
+        multiply = self.multiplies_by_inputs
+        if create_graph:
+            refuse_with_graph(
+                background=rows, outputs=outputs, tolerance=tolerance, return_error_estimate=return_error_estimate
+            )
+            extra = _captum.format_additional_forward_args(additional_forward_args) or ()
+            model, ends = Differentiated(self.forward_func, target, extra), real(formatted)
+            starts = _captum.format_input_baseline(inputs, baselines)[1]
+            parts, delta = integrated(model, ends, filled(ends, starts), n_steps or STEPS, method, multiply)
+            attributions = _captum.format_output(is_tuple, parts)
+            return (attributions, delta) if return_convergence_delta else attributions
         if rows is not None and (tolerance is not None or method != "gausslegendre"):
             raise ValueError(
                 "With several background rows gradients are spread over them once, at points of our own: pass n_steps= "
@@ -122,7 +147,10 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
                 mean = MeanGame(self.forward_func, real(inputs), rows, *arguments)
                 return self._of_background(mean, n_steps or MOST, seed)
             game = self._game(inputs, baselines, target, additional_forward_args, None, internal_batch_size)
-            return self._integrate(game, n_steps, method, tolerance, return_error_estimate)
+            begins = _captum.format_input_baseline(inputs, baselines)[1]
+            attached = multiply and carry_gradient(*formatted, *begins)
+            found = self._integrate(game, n_steps, method, tolerance, return_error_estimate, multiply and not attached)
+            return found.times(differences(formatted, begins)) if attached else found
 
         chosen = selection(target, outputs)
         if isinstance(chosen, Outputs):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
+from captum_meta.attr._graph import STEPS, Differentiated, activations, integrated, refuse_with_graph
 from captum_meta.attr._layers import OfLayers, Values
 from captum_meta.attr._path import PathFrontend
 from captum_meta.evidence import Game, LayerModel
@@ -69,12 +70,13 @@ class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradie
         *,
         tolerance: float | None = None,
         return_error_estimate: bool = False,
+        create_graph: bool = False,
     ) -> Values | tuple[Values, Tensor] | tuple[Values, Tensor, Tensor]:
         """Explain rows; arguments as in ``captum.attr.LayerIntegratedGradients.attribute`` but for these.
 
         Args:
             inputs, baselines, target, additional_forward_args, method: as in Captum.
-            n_steps, internal_batch_size, return_convergence_delta, tolerance, return_error_estimate: as in
+            n_steps, internal_batch_size, return_convergence_delta, tolerance, return_error_estimate, create_graph: as in
                 :meth:`MetaIntegratedGradients.attribute`.
             attribute_to_layer_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: activations that the output does not depend on get 0.
@@ -85,8 +87,17 @@ class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradie
         """
         whole = self._whole_game(inputs, baselines, target, additional_forward_args, internal_batch_size, n_steps, method)
         model = LayerModel(self._model, self._layers, attribute_to_layer_input)
+        multiply = self.multiplies_by_inputs
+        if create_graph:
+            refuse_with_graph(tolerance=tolerance, return_error_estimate=return_error_estimate)
+            arguments = (*whole.inputs, *(whole.batch.extra or ()))
+            end = activations(model, arguments)
+            start = activations(model, (*whole.baselines, *(whole.batch.extra or ())))
+            rest = Differentiated(model, whole.batch.target, arguments)
+            parts, delta = integrated(rest, end, start, n_steps or STEPS, method, multiply)
+            return (self._shaped(model, parts), delta) if return_convergence_delta else self._shaped(model, parts)
         game = _rest_of(model, whole, internal_batch_size)
-        found = self._integrate(game, n_steps, method, tolerance, return_error_estimate)
+        found = self._integrate(game, n_steps, method, tolerance, return_error_estimate, multiply)
         return found.returned(self._shaped(model, found.parts), return_convergence_delta, return_error_estimate)
 
     def _game(self, inputs: Any, baselines: Any, target: Any, additional_forward_args: Any, *others: Any) -> Game:

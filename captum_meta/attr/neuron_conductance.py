@@ -14,8 +14,9 @@ from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner, of_inputs
+from captum_meta.attr._graph import carry_gradient, differences
 from captum_meta.attr._layers import Unadapted, beside_zeros, output_of, path_points, path_weights
-from captum_meta.attr._path import real
+from captum_meta.attr._path import multipliers, real
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import Game, PathPlan
 from captum_meta.evidence.conductance import measure_neuron
@@ -91,6 +92,7 @@ class MetaNeuronConductance(Unadapted, NeuronConductance):
         """
         n_steps = n_steps or MAX_INTERPOLATED
         is_tuple = _captum.is_tuple(inputs)
+        formatted, starts = _captum.format_input_baseline(inputs, baselines)
         given = (real(inputs), baselines, target, additional_forward_args)
         whole = self._whole_game(*given, internal_batch_size, n_steps, method)
         output_of(whole)
@@ -112,4 +114,8 @@ class MetaNeuronConductance(Unadapted, NeuronConductance):
             values = average * whole.difference
             gap = (evidence.total - values.sum(1)).unsqueeze(1)
             values = values + gap * gap_shares(values.abs(), evidence.players)
+        if self.multiplies_by_inputs and carry_gradient(*formatted, *starts):
+            shares = of_inputs(multipliers(values, average, whole), whole)
+            parts = tuple(part * d for part, d in zip(shares, differences(formatted, starts), strict=True))
+            return _captum.format_output(is_tuple, parts)
         return _captum.format_output(is_tuple, of_inputs(values, whole))

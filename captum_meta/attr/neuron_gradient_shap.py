@@ -69,12 +69,13 @@ class MetaNeuronGradientShap(Unadapted, NeuronGradientShap):
         tolerance: float | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
+        create_graph: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric | tuple[TensorOrTupleOfTensorsGeneric, Tensor]:
         """Explain rows; arguments as in ``captum.attr.NeuronGradientShap.attribute`` but for these.
 
         Args:
             inputs, neuron_selector, baselines, stdevs, additional_forward_args, attribute_to_neuron_input: as in Captum.
-            n_samples, tolerance, return_error_estimate, seed: as in :meth:`MetaGradientShap.attribute`.
+            n_samples, tolerance, return_error_estimate, seed, create_graph: as in :meth:`MetaGradientShap.attribute`.
 
         Returns:
             Attributions in the shapes of the inputs, then the estimates ``(B,)``, if asked for.
@@ -92,4 +93,5 @@ class MetaNeuronGradientShap(Unadapted, NeuronGradientShap):
             tolerance=tolerance,
             return_error_estimate=return_error_estimate,
             seed=seed,
+            create_graph=create_graph,
         )

@@ -67,12 +67,14 @@ class MetaNeuronIntegratedGradients(Unadapted, NeuronIntegratedGradients):
         *,
         tolerance: float | None = None,
         return_error_estimate: bool = False,
+        create_graph: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric | tuple[TensorOrTupleOfTensorsGeneric, Tensor]:
         """Explain rows; arguments as in ``captum.attr.NeuronIntegratedGradients.attribute`` but for these.
 
         Args:
             inputs, neuron_selector, baselines, additional_forward_args, method, attribute_to_neuron_input: as in Captum.
-            n_steps, internal_batch_size, tolerance, return_error_estimate: as in :meth:`MetaIntegratedGradients.attribute`.
+            n_steps, internal_batch_size, tolerance, return_error_estimate, create_graph: as in
+                :meth:`MetaIntegratedGradients.attribute`.
 
         Returns:
             Attributions in the shapes of the inputs, then the estimates ``(B,)``, if asked for.
@@ -90,4 +92,5 @@ class MetaNeuronIntegratedGradients(Unadapted, NeuronIntegratedGradients):
             internal_batch_size=internal_batch_size,
             tolerance=tolerance,
             return_error_estimate=return_error_estimate,
+            create_graph=create_graph,
         )

@@ -1,0 +1,139 @@
+"""Attributions that gradients pass through: of the inputs that require one, and with ``create_graph`` of the model.
+
+Captum's Integrated Gradients are averages of gradients, which are constants, times (input - baseline), which carries a
+gradient where the input requires one. With ``create_graph`` the averages carry one as well, so that a loss of attributions
+trains the model (Erion et al., *Improving performance of deep learning models with axiomatic attribution priors and expected
+gradients*, 2021). Then gradients are taken at points that do not depend on the model, and what their quadrature misses is
+shared out by the size of the attributions: everything that is returned is differentiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta import _captum
+from captum_meta._model import as_tensor, untouched, wide
+from captum_meta.attr._draws import DrawnPaths, Draws, expected_difference
+from captum_meta.evidence import Game, LayerModel
+from captum_meta.evidence.layer_path import as_tuple
+from captum_meta.games.arguments import select_outputs
+from captum_meta.games.players import join
+from captum_meta.nn.explainer import gap_shares
+
+STEPS = 8
+Parts = tuple[Tensor, ...]
+
+
+def carry_gradient(*tensors: Any) -> bool:
+    """Whether what is computed of these tensors, and of numbers among them, belongs to a graph."""
+    return torch.is_grad_enabled() and any(isinstance(part, Tensor) and part.requires_grad for part in tensors)
+
+
+def filled(inputs: Parts, baselines: tuple[Any, ...]) -> Parts:
+    """Baselines as tensors of the inputs' shapes that keep their graph."""
+    pairs = zip(inputs, baselines, strict=True)
+    return tuple((b.to(x) if isinstance(b, Tensor) else torch.full_like(x, b)).expand_as(x) for x, b in pairs)
+
+
+def differences(inputs: Parts, baselines: tuple[Any, ...]) -> Parts:
+    """Inputs minus baselines, with their graph."""
+    return tuple(wide(x) - wide(b) for x, b in zip(inputs, filled(inputs, baselines), strict=True))
+
+
+@dataclass(frozen=True)
+class Differentiated:
+    """A model whose gradients stay in the graph.
+
+    Attributes:
+        forward_func: the explained model.
+        target: as in Captum, for the rows that are asked for.
+        extra: additional arguments.
+    """
+
+    forward_func: Callable[..., Any]
+    target: Any
+    extra: tuple[Any, ...]
+
+    def values(self, inputs: Parts) -> Tensor:
+        """f of the rows, ``(R,)``.
+
+        Raises:
+            AssertionError: if there is not one number for each row.
+        """
+        output = select_outputs(as_tensor(self.forward_func(*inputs, *self.extra), inputs[0].device), self.target)
+        assert output.dim() > 0 and len(output) == output.numel() == len(inputs[0]), (
+            f"forward_func gives an output of shape {tuple(output.shape)} for {len(inputs[0])} examples, but a path "
+            "integral needs one number for each: pass target=."
+        )
+        return output.flatten()
+
+    def slopes(self, inputs: Parts) -> Parts:
+        """Gradients of f, for each input ``(R, *features)``."""
+        points = tuple(part if part.requires_grad else part.clone().requires_grad_() for part in inputs)
+        total = self.values(points).sum()
+        return torch.autograd.grad(total, points, create_graph=True, allow_unused=True, materialize_grads=True)
+
+
+def integrated(
+    model: Differentiated, ends: Parts, starts: Parts, n_steps: int, method: str, multiply: bool
+) -> tuple[Parts, Tensor]:
+    """Integrated Gradients in the shapes of the inputs, and their sums minus the change of f, ``(B,)``."""
+    points, weights = (part(n_steps) for part in _captum.approximation_parameters(method)[::-1])
+    with untouched(model.forward_func, ends[0].device), torch.enable_grad():
+        apart = tuple(x - b for x, b in zip(ends, starts, strict=True))
+        averages = tuple(torch.zeros_like(x) for x in ends)
+        for point, weight in zip(points, weights, strict=True):
+            at = tuple(b + float(point) * d for b, d in zip(starts, apart, strict=True))
+            averages = tuple(a + float(weight) * g for a, g in zip(averages, model.slopes(at), strict=True))
+        change = model.values(ends) - model.values(starts)
+        if not multiply:
+            return averages, join(averages).sum(1) - change
+        values = _completed(join(a * d for a, d in zip(averages, apart, strict=True)), change)
+        parts = values.split([x[0].numel() for x in ends], dim=1)
+        shaped = tuple(part.reshape(x.shape) for part, x in zip(parts, ends, strict=True))
+        return shaped, values.sum(1) - change
+
+
+def drawn(game: Game, distribution: Parts, stdevs: tuple[float, ...], n_samples: int, seed: int, multiply: bool) -> Tensor:
+    """Expected gradients ``(B, M)`` of the draws that are made without a graph, too."""
+    paths = DrawnPaths.of(game, distribution, stdevs, n_samples, seed)
+    batch = paths.standing(game, paths.middles)
+    model = Differentiated(batch.forward_func, batch.target, batch.extra or ())
+    with untouched(batch.forward_func, game.device), torch.enable_grad():
+        slopes, change = join(model.slopes(paths.middles)), model.values(paths.ends) - model.values(paths.starts)
+        delta, expected = join(paths.differences), expected_difference(game, distribution)
+        draws = Draws(game, distribution, stdevs, n_samples, expected, delta, change, slopes)
+        return _completed(*draws.expected_gradients()) if multiply else draws.average_gradient()
+
+
+def refuse_with_graph(**given: Any) -> None:
+    """``ValueError`` for what a call with ``create_graph=True`` cannot do."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise ValueError(f"{name} and create_graph=True were both passed: leave one of them out.")
+
+
+def activations(model: LayerModel, arguments: tuple[Any, ...]) -> Parts:
+    """What the layers give, in the graph."""
+    found: list[Parts] = [()] * len(model.layers)
+
+    def keep(index: int, given: Any) -> Any:
+        found[index] = as_tuple(given)
+        copies = [part.clone() for part in found[index]]  # what follows may work in place
+        return type(given)(copies) if isinstance(given, (tuple, list)) else copies[0]
+
+    with untouched(model.forward_func, arguments[0].device), torch.enable_grad(), model._hooked(keep):
+        model.forward_func(*arguments)
+    model.counts = [len(values) for values in found]
+    return tuple(part for values in found for part in values)
+
+
+def _completed(values: Tensor, change: Tensor) -> Tensor:
+    """Attributions ``(B, M)`` whose sums are the changes ``(B,)``."""
+    everyone = torch.ones_like(values, dtype=torch.bool)
+    return values + (change - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), everyone)

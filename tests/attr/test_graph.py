@@ -1,0 +1,167 @@
+"""Attributions that carry gradients: as Captum's do to the inputs, and with ``create_graph`` to the model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import Attribution, IntegratedGradients, NeuronIntegratedGradients
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from captum_meta.attr import (
+    MetaGradientShap,
+    MetaIntegratedGradients,
+    MetaLayerIntegratedGradients,
+    MetaNeuronConductance,
+    MetaNeuronGradientShap,
+    MetaNeuronIntegratedGradients,
+)
+from tests.attr.test_contract import FRONT_ENDS, asked, assert_same, make, over, snapshot
+
+CARRYING = ("IntegratedGradients", "NeuronIntegratedGradients", "NeuronConductance")
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3), nn.Softmax(-1)).double()
+
+
+@pytest.mark.parametrize(("method", "front_end"), FRONT_ENDS)
+def test_what_requires_a_gradient(method: type[Attribution], front_end: type[Attribution]) -> None:
+    for required in (False, True):
+        x = torch.randn(2, 4, requires_grad=required)
+        values = make(front_end, nn.Linear(4, 2)).attribute(**asked(front_end, x, target=0))
+        assert values.requires_grad == (required and method.__name__ in CARRYING)
+        if values.requires_grad:
+            assert over(method, nn.Linear(4, 2)).attribute(**asked(method, x, target=0)).requires_grad
+
+
+@pytest.mark.parametrize("n_steps", [None, 6])
+@pytest.mark.parametrize(
+    ("method", "front_end", "selected"),
+    [
+        (IntegratedGradients, MetaIntegratedGradients, {"target": 1}),
+        (NeuronIntegratedGradients, MetaNeuronIntegratedGradients, {"neuron_selector": 2}),
+    ],
+)
+def test_gradients_through_the_difference_are_those_of_captum(
+    method: Any, front_end: Any, selected: dict[str, int], n_steps: int | None
+) -> None:
+    model = network()
+    layers = () if method is IntegratedGradients else (model[1],)
+    x, b = torch.randn(3, 4).double(), torch.randn(3, 4).double()
+    x[0, 1] = b[0, 1]
+    found = []
+    for make_it, steps in ((method, 500), (front_end, n_steps)):
+        ends, starts = x.clone().requires_grad_(), b.clone().requires_grad_()
+        values = make_it(model, *layers).attribute(ends, baselines=starts, n_steps=steps, **selected)
+        values.sum().backward()
+        found.append((ends.grad, starts.grad))
+    for theirs, ours in zip(*found, strict=True):
+        assert theirs[0, 1] != 0
+        assert (ours - theirs).abs().max() < 0.01 * theirs.abs().max()
+
+
+def cases() -> dict[str, Callable[[nn.Sequential, Tensor], Tensor]]:
+    b = torch.randn(5, 4).double()
+    return {
+        "integrated": lambda model, x: MetaIntegratedGradients(model).attribute(x, target=1, create_graph=True),
+        "multipliers": lambda model, x: MetaIntegratedGradients(model, False).attribute(x, target=1, create_graph=True),
+        "riemann": lambda model, x: MetaIntegratedGradients(model).attribute(
+            x, b[:1], 1, n_steps=5, method="riemann_trapezoid", create_graph=True
+        ),
+        "drawn": lambda model, x: MetaGradientShap(model).attribute(x, b, 4, target=1, create_graph=True),
+        "layer": lambda model, x: MetaLayerIntegratedGradients(model, model[1]).attribute(x, target=1, create_graph=True),
+        "neuron": lambda model, x: MetaNeuronIntegratedGradients(model, model[1]).attribute(x, 2, create_graph=True),
+        "drawn neuron": lambda model, x: MetaNeuronGradientShap(model, model[1]).attribute(x, 2, b, create_graph=True),
+    }
+
+
+@pytest.mark.parametrize("case", cases())
+def test_a_loss_of_attributions_has_the_gradient_of_finite_differences(case: str) -> None:
+    model, x, attribute = network(), torch.randn(3, 4).double(), cases()[case]
+    target = torch.randn_like(attribute(model, x))
+    weights = model[0].weight
+    gradient = torch.autograd.grad((attribute(model, x) * target).sum() + attribute(model, x).abs().sum(), weights)[0]
+    direction = torch.randn_like(weights)
+    sides = []
+    for step in (1e-6, -1e-6):
+        with torch.no_grad():
+            weights += step * direction
+        values = attribute(model, x)
+        sides.append((values * target).sum() + values.abs().sum())
+        with torch.no_grad():
+            weights -= step * direction
+    numeric = (sides[0] - sides[1]) / 2e-6
+    assert torch.isclose((gradient * direction).sum(), numeric, rtol=1e-4, atol=1e-8)
+
+
+def test_values_with_a_graph_are_path_integrals_that_sum_to_the_change() -> None:
+    model, x = network(), torch.randn(3, 4).double()
+    values, delta = MetaIntegratedGradients(model).attribute(
+        x, target=1, n_steps=20, create_graph=True, return_convergence_delta=True
+    )
+    assert torch.allclose(values, IntegratedGradients(model).attribute(x, target=1, n_steps=200), atol=1e-6)
+    assert delta.abs().max() < 1e-12
+    layer = MetaLayerIntegratedGradients(model, model[1])
+    assert torch.allclose(
+        layer.attribute(x, target=1, n_steps=20, create_graph=True), layer.attribute(x, target=1), atol=1e-4
+    )
+
+
+def test_the_gradient_reaches_the_inputs_through_the_model() -> None:
+    model = network()
+
+    def attribute(x: Tensor) -> Tensor:
+        return MetaIntegratedGradients(model).attribute(x, target=1, n_steps=4, create_graph=True)
+
+    assert torch.autograd.gradcheck(attribute, torch.randn(2, 4).double().requires_grad_())
+
+
+@pytest.mark.parametrize("front_end", [MetaIntegratedGradients, MetaGradientShap])
+def test_training_with_an_attribution_prior(front_end: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 6, generator=generator)
+    y, sides = (x[:, 0] > 0).long(), {}
+    x[:, 1] = x[:, 0] + 0.1 * torch.randn(64, generator=generator)  # says as much, but is not to be used
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 2))
+        optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+        for _ in range(60):
+            base = {"baselines": torch.zeros(1, 6)}
+            values = front_end(model).attribute(x, target=1, create_graph=True, **base)
+            loss = cross_entropy(model(x), y) + weight * values[:, 1].abs().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        values = IntegratedGradients(model).attribute(x, target=1)
+        sides[weight] = float(values[:, 1].abs().mean() / values.abs().sum(1).mean())
+        assert (model(x).argmax(1) == y).float().mean() > 0.9
+    assert sides[1.0] < 0.1 * sides[0.0]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_explained_model_is_left_as_it_was(raises: bool) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2)).train()
+    x = torch.randn(4, 6)
+    before = snapshot(model, x)
+    if raises:
+        with pytest.raises(AssertionError, match="pass target="):
+            MetaIntegratedGradients(model).attribute(x, create_graph=True)
+    else:
+        MetaIntegratedGradients(model).attribute(x, target=0, create_graph=True)
+        MetaLayerIntegratedGradients(model, model[1]).attribute(x, target=0, create_graph=True)
+    assert_same(snapshot(model, x), before)
+
+
+def test_what_cannot_be_had_together() -> None:
+    with pytest.raises(ValueError, match="and create_graph=True were both passed"):
+        MetaIntegratedGradients(network()).attribute(torch.zeros(1, 4).double(), target=0, tolerance=0.1, create_graph=True)
+
+
+def test_conductance_of_a_neuron_carries_what_captums_does() -> None:
+    model, x = network(), torch.randn(3, 4).double().requires_grad_()
+    values = MetaNeuronConductance(model, model[1]).attribute(x, 2, target=0)
+    gradient = torch.autograd.grad(values.sum(), x)[0]
+    assert torch.allclose(gradient * x, values, atol=1e-10)
