@@ -41,7 +41,10 @@ _TEMPER = 0.5
 
 @dataclass(frozen=True)
 class HypercubeKernel:
-    """The module's covariance without the few directions, of pairs with each other and with Shapley values; all float64."""
+    """The module's covariance without the few directions, of pairs with each other and with Shapley values.
+
+    Rows of signs that are 0 stand for nothing: they have no covariance with any pair.
+    """
 
     signs: Tensor  # (*batch, P, M)
     additive: Tensor  # (*batch, M), tau
@@ -63,9 +66,10 @@ class HypercubeKernel:
 
     def with_pairs(self, others: Tensor) -> Tensor:
         """``(*batch, R, P)``, of the pairs ``(*batch, R, M)`` with these."""
-        alike = (others * self.rates.atanh().unsqueeze(-2)) @ self.signs.mT
-        level = (0.5 * torch.log1p(-self.rates.square()).sum(-1) - self._log_norm - log(2))[..., None, None]
-        odd = torch.exp(level + alike) - torch.exp(level - alike)
+        alike = self.rates.atanh()
+        level = (alike.sum(-1) + log(2))[..., None, None]
+        together = (others * alike.unsqueeze(-2)) @ self.signs.mT - level
+        odd = together.exp() - (-2 * level - together).exp()
         return odd + (others * self._linear.unsqueeze(-2)) @ self.signs.mT
 
     def with_shapley_values(self) -> Tensor:
@@ -101,6 +105,7 @@ class HypercubePosterior:
         additive: ``(*batch, M)``, tau of the module's formula, at least 0.
         rates: ``(*batch, M)``, rho of the module's formula, in [0, 1).
         directions: ``(*batch, D, M)``, along which the worths are expected to change; zeros where nothing is.
+        precision: of all that is computed; by default that of ``differences``, which the answers have in any case.
     """
 
     def __init__(
@@ -114,26 +119,27 @@ class HypercubePosterior:
         additive: Tensor,
         rates: Tensor,
         directions: Tensor,
+        precision: torch.dtype | None = None,
     ) -> None:
         self._players, self._dtype = players, differences.dtype
+        numbers = (differences, total, prior, additive, rates, directions)
+        differences, total, prior, additive, rates, directions = (part.to(precision or self._dtype) for part in numbers)
         everyone = players.unsqueeze(-2)
-        signs = torch.cat([everyone, members & everyone], dim=-2).double() * 2 - 1
         known = torch.cat([torch.ones_like(measured[..., :1]), measured], dim=-1)
-        seen = torch.cat([total.unsqueeze(-1), torch.where(measured, differences, 0.0)], dim=-1).double() / 2
-        self._prior = torch.where(players, prior.double(), 0.0)
-        expected = (signs @ self._prior.unsqueeze(-1)).squeeze(-1) / 2
-        residual = torch.where(known, seen - expected, 0.0)
-        kernel = HypercubeKernel(
-            signs, torch.where(players, additive.double(), 0.0), torch.where(players, rates.double(), 0.0)
-        )
+        signs = torch.cat([everyone, members & everyone], dim=-2).to(differences) * 2 - 1
+        rows = known.unsqueeze(-1)
+        self._known, self._signs = known, torch.where(rows, signs, 0.0)
+        seen = torch.cat([total.unsqueeze(-1), torch.where(measured, differences, 0.0)], dim=-1) / 2
+        self._prior = torch.where(players, prior, 0.0)
+        residual = seen - (self._signs @ self._prior.unsqueeze(-1)).squeeze(-1) / 2
+        kernel = HypercubeKernel(self._signs, torch.where(players, additive, 0.0), torch.where(players, rates, 0.0))
         self._kernel, self._waves = kernel, MultiIndexWaves(torch.where(everyone, directions, 0.0))
-        among, rows = kernel.with_pairs(signs), known.unsqueeze(-1)
+        among = kernel.with_pairs(self._signs)
         self._size = among[..., :1, :1].sqrt()
-        self._at_pairs = torch.where(rows, self._size * self._waves.at(signs), 0.0)
+        self._at_pairs = self._size * self._waves.at(self._signs)
         self._of_waves = self._size * self._waves.shapley_values()
-        among = torch.where(rows & rows.mT, among, torch.eye(known.shape[-1], dtype=among.dtype, device=among.device))
+        among = among + torch.diag_embed((~known).to(among))
         values = torch.where(rows, kernel.with_shapley_values(), 0.0)
-        self._signs, self._known = torch.where(rows, signs, 0.0), known
         self._given = conditioned(among, residual.unsqueeze(-1), values, self._at_pairs, self._of_waves)
         n_pairs = known.sum(-1, keepdim=True)
         self._amplitudes = torch.stack([given.surprise for given in self._given], dim=-1) / n_pairs
@@ -154,7 +160,7 @@ class HypercubePosterior:
 
     def shapley_values_from(self, prior: Tensor) -> Tensor:
         """The same, had another ``prior (*batch, M)`` been expected, with the shares' weights as they are."""
-        prior = torch.where(self._players, prior.double(), 0.0)
+        prior = torch.where(self._players, prior.to(self._prior), 0.0)
         moved = self._signs @ (prior - self._prior).unsqueeze(-1) / 2
         corrections = [given.correction(given.residual - given.whitened(moved)) for given in self._given]
         return self._answer(prior, torch.stack(corrections, dim=-1))
@@ -184,13 +190,13 @@ class HypercubePosterior:
         return ((numbers + _TINY) / (mean + _TINY)).to(self._dtype)
 
     def differences(self, members: Tensor) -> Tensor:
-        """Expected f of coalitions ``(*batch, R, M)`` minus f of their complements, ``(*batch, R)`` float64."""
-        signs = (members & self._players.unsqueeze(-2)).double() * 2 - 1
+        """Expected f of coalitions ``(*batch, R, M)`` minus f of their complements, ``(*batch, R)``."""
+        signs = (members & self._players.unsqueeze(-2)).to(self._signs) * 2 - 1
         coefficients = torch.cat([given.coefficients() for given in self._given], dim=-1)
         of_all = self._mixed(coefficients).unsqueeze(-1)
         along = self._at_pairs.mT @ self._mixed(coefficients * coefficients.new_tensor(SHARES)).unsqueeze(-1)
         among = self._kernel.with_pairs(signs) @ of_all + self._size * (self._waves.at(signs) @ along)
-        return (signs @ self._prior.unsqueeze(-1) + 2 * among).squeeze(-1)
+        return (signs @ self._prior.unsqueeze(-1) + 2 * among).squeeze(-1).to(self._dtype)
 
     @cached_property
     def _corrections(self) -> Tensor:

@@ -86,7 +86,7 @@ class InteractionProcess:
         spread = (centred.square().sum(1, keepdim=True) / count).sqrt()
         self._unit = torch.where(spread > 0, spread, 1.0)
         residual = centred / self._unit
-        waves = FullWaves(torch.where(acting.unsqueeze(1), directions, 0.0))
+        waves = FullWaves(torch.where(acting.unsqueeze(1), directions.double(), 0.0))
         self._kernel = _fitted(self._signs, residual, known, acting, waves)
         factor = cholesky_factor(_masked(self._kernel.between(self._signs, self._signs), known))
         weights = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)

@@ -48,14 +48,13 @@ def _half_of_the_nodes(n_players: int) -> list[tuple[float, float]]:
 
 
 class MultiIndexWaves:
-    """The waves sqrt(a_q) sin(w_q s), whose inner products are the covariance; all float64.
+    """The waves sqrt(a_q) sin(w_q s), whose inner products are the covariance, in the precision of the directions.
 
     Args:
         directions: ``(*batch, D, M)``; their lengths do not matter, and one of zeros says nothing.
     """
 
     def __init__(self, directions: Tensor) -> None:
-        directions = directions.double()
         directions = directions / directions.abs().sum(-1, keepdim=True).clamp(min=_TINY)
         frequencies, amplitudes = _spectrum(directions.shape[-2])
         self._frequencies = frequencies.to(directions) @ directions
@@ -76,8 +75,10 @@ class MultiIndexWaves:
         sine, cosine = self._frequencies.sin(), self._frequencies.cos()
         others = torch.zeros_like(sine)
         for node, weight in _half_of_the_nodes(sine.shape[-1]):
-            factors = torch.complex(cosine, node * sine)
-            others = others + weight * (factors.prod(-1, keepdim=True) / factors).real
+            product = torch.complex(cosine, node * sine).prod(-1, keepdim=True)
+            # The product over its own factor, by the factor's conjugate and square.
+            rest = product.real * cosine + product.imag * (node * sine)
+            others = others + weight * rest / (cosine.square() + (node * sine).square())
         return self._sizes.unsqueeze(-1) * 2 * sine * others
 
 

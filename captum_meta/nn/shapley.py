@@ -16,6 +16,7 @@ from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coali
 MAX_POSTERIOR = 2048
 """Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
 _LEAST_STRENGTH = 1e-6
+_FEW_OF_ALL = 8
 _MAX_EXACT = 20
 _FEWEST_LATE = 4
 """Pairs that a prediction is judged by."""
@@ -89,7 +90,8 @@ class ShapleyExplainer(Explainer):
             return before
         if _is_complete(coalitions, evidence):
             return Prediction(_exact(coalitions, evidence.total), before.gap)
-        return Prediction(_refine(_posterior(prior, before.attributions, evidence), prior, before, evidence), before.gap)
+        posterior = _posterior(prior, before.attributions, evidence, _precision(coalitions, evidence))
+        return Prediction(_refine(posterior, prior, before, evidence), before.gap)
 
     def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor]:
         if _known_error(evidence) is not None:
@@ -274,8 +276,8 @@ def _is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
     return bool(evidence.players.all() and coalitions.measured.all())
 
 
-def _posterior(prior: Prior, mean: Tensor, evidence: Evidence) -> HypercubePosterior:
-    """The posterior in units of the row's scale, from the first pairs of coalitions."""
+def _posterior(prior: Prior, mean: Tensor, evidence: Evidence, dtype: torch.dtype = torch.float64) -> HypercubePosterior:
+    """The posterior in units of the row's scale, from the first pairs of coalitions; its variance wants double precision."""
     coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
     assert prior.additive is not None and prior.rates is not None
     unit = prior.scale.unsqueeze(-1)
@@ -292,7 +294,14 @@ def _posterior(prior: Prior, mean: Tensor, evidence: Evidence) -> HypercubePoste
         prior.additive,
         prior.rates,
         directions,
+        dtype,
     )
+
+
+def _precision(coalitions: Coalitions, evidence: Evidence) -> torch.dtype:
+    """Double where an eighth of all coalitions of a row may be known, and more: little is then left open but rounding."""
+    few = bool((_FEW_OF_ALL * coalitions.members.shape[-2] <= evidence.n_players.double().exp2()).all())
+    return evidence.total.dtype if few else torch.float64
 
 
 def border_coalitions(evidence: Evidence) -> Coalitions:

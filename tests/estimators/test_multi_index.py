@@ -64,7 +64,7 @@ def test_the_covariance_of_one_direction_is_written_out() -> None:
 def test_lengths_do_not_matter_and_zeros_say_nothing() -> None:
     along = directions(3)
     assert torch.allclose(MultiIndexWaves(along * 7).shapley_values(), MultiIndexWaves(along).shapley_values())
-    nothing = MultiIndexWaves(torch.zeros(2, N_PLAYERS))
+    nothing = MultiIndexWaves(torch.zeros(2, N_PLAYERS).double())
     assert (nothing.at(every_sign()) == 0).all() and (nothing.shapley_values() == 0).all()
 
 
