@@ -1,5 +1,6 @@
 """Shapley values, interactions and path integrals from finitely many evaluations, and bounds from calibration rows."""
 
+from captum_meta.estimators.alike import shapley_matrix
 from captum_meta.estimators.coalitions import plan_coalitions, sample_coalitions
 from captum_meta.estimators.conformal import (
     accepted_misses,
@@ -52,6 +53,7 @@ __all__ = [
     "plan_coalitions",
     "rows_needed",
     "sample_coalitions",
+    "shapley_matrix",
     "shapley_values",
     "stopping_levels",
     "value_distances",

@@ -22,12 +22,11 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
+from captum_meta.estimators.alike import alike_kernel
 from captum_meta.estimators.exact import all_coalitions
 from captum_meta.estimators.hypercube import HypercubeKernel
 from captum_meta.estimators.kernel_sampling import sampled_pairs
 
-_ADDITIVE, _RATES = 0.3, 4.0
-"""Each player's additive part is 0.3, its diffusion rate 4 / (M + 4). Half or one and a half times as much is as good."""
 _CANDIDATES, _PARTS, _FEWEST = 2048, 8, 256
 _MOST_PLAYERS = 128
 """Beyond, coin flips tell as much as what is chosen."""
@@ -107,7 +106,7 @@ def _greedy(n_players: int, count: int) -> Tensor:
     pool = _pool(n_players)
     count = min(count, len(pool))
     ones = torch.ones(n_players, dtype=torch.float64)
-    alike = _prior(ones.unsqueeze(0))
+    alike = alike_kernel(ones.unsqueeze(0))
     by_distance = alike.with_pairs(1 - 2 * torch.ones(n_players + 1, n_players).double().tril(-1)).squeeze(-1)
     least = _LEAST_VARIANCE * by_distance[0]
     chosen = _border(alike, count)
@@ -123,12 +122,6 @@ def _greedy(n_players: int, count: int) -> Tensor:
         chosen.add(part.signs[best], part.factor[: chosen.count, best], deviation, part.values[:, best])
         found.append(part.members[best])
     return torch.stack(found)
-
-
-def _prior(signs: Tensor) -> HypercubeKernel:
-    """Covariances of coalitions ``(P, M)`` with all players alike."""
-    ones = torch.ones_like(signs[0])
-    return HypercubeKernel(signs, _ADDITIVE * ones, _RATES / (len(ones) + _RATES) * ones)
 
 
 def _border(alike: HypercubeKernel, count: int) -> _Chosen:

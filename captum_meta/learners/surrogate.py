@@ -15,8 +15,9 @@ from captum_meta.learners._kernel import alive
 from captum_meta.learners._places import coordinates, nearness
 from captum_meta.learners.deep_kernel import DeepKernelTransfer
 from captum_meta.nn import Prior
-from captum_meta.nn.distillation import Lesson, learn
+from captum_meta.nn.distillation import learn
 from captum_meta.nn.encoders import effect_sizes, fit_players
+from captum_meta.nn.lesson import Lesson
 from captum_meta.nn.surrogate import Committee, SurrogateGame
 from captum_meta.types import Coalitions, Evidence, Explanations, Reading, Record, State
 

@@ -9,7 +9,7 @@ from captum_meta.learners.feature_maml import FeatureMAML
 from captum_meta.learners.surrogate import SurrogateStacking
 from captum_meta.nn import EvidenceEncoder, Explainer
 from captum_meta.nn.descent import LearnedDescent
-from captum_meta.nn.distillation import Lesson
+from captum_meta.nn.lesson import Lesson
 from captum_meta.types import State
 
 

@@ -7,8 +7,9 @@ from math import log
 import torch
 from torch import Generator, Tensor, nn
 
-from captum_meta.nn.distillation import BATCH, DECAY, SLOPES, Lesson, initial
+from captum_meta.nn.distillation import BATCH, DECAY, SLOPES
 from captum_meta.nn.inner_loop import gradients
+from captum_meta.nn.lesson import Lesson, initial
 from captum_meta.types import State
 
 _NAMES = ("enter", "enter bias", "inner", "inner bias", "leave")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_meta.nn.distillation import Lesson
+from captum_meta.nn.lesson import Lesson
 from captum_meta.nn.surrogate import SHARPNESS
 from captum_meta.types import State
 
@@ -29,8 +29,14 @@ class Bend:
         return cls(x * gate, gate + x * opening, opening * (2 + sharp * (closing - gate)))
 
 
-def gradients(weights: State, lesson: Lesson, some: Tensor, slope_weight: float) -> State:
-    """Of :func:`captum_meta.nn.distillation.misfit` at the coalitions ``some``, with respect to the weights.
+def gradients(weights: State, lesson: Lesson, some: Tensor, slope_weight: float | Tensor | None) -> State:
+    """Of what networks miss at the coalitions ``some``, with respect to the weights.
+
+    .. math:: \\sum_f \\Big[\\overline{(h_f(S) - h_f(\\emptyset) - v(S))^2}
+        + \\lambda_f \\overline{|\\nabla h_f(S) - \\nabla v(S)|^2}\\Big]
+
+    with means over the rows and coalitions, of those that the network f knows, and :math:`\\lambda` the ``slope_weight``, a
+    number or one for each network ``(*batch, F)``; None where the lesson tells no slopes.
 
     The gradient of a loss of slopes is a second derivative of the networks. Written out, it takes half the time of
     backpropagating twice, and steps along it can be backpropagated through in turn. The last point of each row is its
@@ -59,7 +65,8 @@ def gradients(weights: State, lesson: Lesson, some: Tensor, slope_weight: float)
         reaching = into_second @ inner.mT
         into_first = reaching * first.first
         right = torch.nn.functional.pad(lesson.slopes[..., some, :, :].flatten(-2), (0, 0, 0, 1)).flatten(-3, -2)
-        missed = slope_weight * known.flatten(-2).unsqueeze(-1) * (into_first @ enter.mT - right.unsqueeze(-3))
+        weight = torch.as_tensor(0.0 if slope_weight is None else slope_weight).to(points)[..., None, None]
+        missed = weight * known.flatten(-2).unsqueeze(-1) * (into_first @ enter.mT - right.unsqueeze(-3))
         by_into_first = missed @ enter
         by_reaching = by_into_first * first.first
         by_into_second = by_reaching @ inner

@@ -12,13 +12,16 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from captum_meta.estimators import kernel_matrix, sample_coalitions
+from captum_meta.estimators import plan_coalitions, shapley_matrix
 from captum_meta.types import SHAPLEY_POINTS, Evidence, State
 
 SHARPNESS = 1.702
-_COALITIONS = 32
-_STRENGTH = 1e-6
+"""Of the activation x times the sigmoid of 1.702 x, which is nearly GELU and whose derivative is as cheap (Hendrycks and
+Gimpel 2016)."""
+_COALITIONS, _LEAST_COALITIONS = 8, 256
+"""For each player, and for all of them at least."""
 _POINTS = 2**17
 """Evaluated at once."""
 
@@ -42,11 +45,27 @@ class Committee:
     def game(self, inputs: Tensor, baselines: Tensor) -> SurrogateGame:
         """The game of rows whose players' elements are ``(*batch, N, M, D)``."""
         start, gains = entering(self.weights, inputs, baselines)
-        leave = leaving(self.weights, self.heads)
+        leave = leaving(self.weights, self.heads) * self.votes[..., None, None] * self.unit[..., None, None, None, None]
+        width = start.shape[-1]
+        members = list(
+            zip(
+                (SHARPNESS * start).unbind(-3),
+                (SHARPNESS * gains).split(width, dim=-1),
+                self.weights["inner"].unbind(-3),
+                (SHARPNESS * self.weights["inner bias"]).unbind(-3),
+                (leave / SHARPNESS).unbind(-4),
+                strict=True,
+            )
+        )
 
         def function(memberships: Tensor) -> Tensor:
-            answers = forward(self.weights, start, gains, leave, memberships).values
-            return (answers * self.votes.unsqueeze(-1)).sum(-3) * self.unit[..., None, None]
+            # SHARPNESS times the sums into each layer: the activation is then SiLU, one kernel, over SHARPNESS.
+            answers = []
+            for begin, by_player, inner, bias, outward in members:
+                first = functional.silu(memberships @ by_player + begin.unsqueeze(-2)).flatten(-3, -2)
+                second = functional.silu(first @ inner + bias).unflatten(-2, memberships.shape[-3:-1])
+                answers.append((second @ outward).squeeze(-1))
+            return torch.stack(answers).sum(0)
 
         return SurrogateGame(function, inputs[..., 0])
 
@@ -71,11 +90,16 @@ class SurrogateGame:
         return torch.cat(parts, dim=-1) - self.function(torch.zeros_like(self.like).unsqueeze(-2))
 
     def shapley_values(self) -> Tensor:
-        """``(*batch, N, M)``, exact where there are at most 32 M coalitions, else by KernelSHAP with so many."""
+        """``(*batch, N, M)``, exact up to 8 players, else by :func:`~captum_meta.estimators.shapley_matrix`.
+
+        8 coalitions for each player, and at least 256, tell as much as 32 for each that are drawn for KernelSHAP.
+        """
         members, solution = (tensor.to(self.like.device) for tensor in _plan(self.like.shape[-1]))
-        share = (self._total() / members.shape[-1]).unsqueeze(-1)
+        total = self._total().unsqueeze(-1)
+        share = total / members.shape[-1]
         worths = self.worths(members.expand(*self.like.shape[:-1], *members.shape))
-        beyond = worths - share * members.sum(-1)
+        members, other = members[::2], members[1::2]
+        beyond = (worths[..., ::2] - worths[..., 1::2] - share * (members.sum(-1) - other.sum(-1))) / 2
         return share + (beyond.to(solution) @ solution.mT).to(share)
 
     def taken_from(self, evidence: Evidence) -> Evidence:
@@ -116,24 +140,11 @@ class SurrogateGame:
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def _plan(n_players: int) -> tuple[Tensor, Tensor]:
-    """Coalitions ``(S, M)`` of any row, and KernelSHAP on them ``(M, S)``."""
+    """Coalitions ``(S, M)`` of any row, and the matrix ``(M, S / 2)`` of what their pairs have beyond equal shares."""
     everyone = torch.ones(1, n_players, dtype=torch.bool)
-    members, _ = sample_coalitions(everyone, _COALITIONS * n_players, 0, torch.zeros(1, dtype=torch.long))
-    return members[0], kernel_matrix(members[0], _STRENGTH)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What networks gave, ``values (*batch, F, N, S)``, and the sums into both hidden layers, ``(*batch, F, N * S, W)``."""
-
-    values: Tensor
-    first: Tensor
-    second: Tensor
-
-
-def sigmoid_gelu(x: Tensor) -> Tensor:
-    """GELU by a sigmoid (Hendrycks and Gimpel 2016), whose derivative is as cheap."""
-    return x * torch.sigmoid(SHARPNESS * x)
+    count = max(_LEAST_COALITIONS, _COALITIONS * n_players)
+    members = plan_coalitions(everyone, count, 0, torch.zeros(1, dtype=torch.long))[0][0]
+    return members, shapley_matrix(torch.cat([everyone, members[::2]]))[:, 1:]
 
 
 def entering(weights: State, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,12 +160,3 @@ def leaving(weights: State, heads: Tensor) -> Tensor:
     leave = weights["leave"].mT
     index = heads[..., None, :, None].expand(*leave.shape[:-2], heads.shape[-1], leave.shape[-1])
     return leave.gather(-2, index).unsqueeze(-1)
-
-
-def forward(weights: State, start: Tensor, gains: Tensor, leave: Tensor, memberships: Tensor) -> Pass:
-    """Networks at memberships ``(*batch, N, S, M)`` of rows that are :func:`entering` and :func:`leaving` so."""
-    added = (memberships @ gains).unflatten(-1, (start.shape[-3], -1)).movedim(-2, -4)
-    first = (start.unsqueeze(-2) + added).flatten(-3, -2)
-    second = sigmoid_gelu(first) @ weights["inner"] + weights["inner bias"]
-    hidden = sigmoid_gelu(second).unflatten(-2, memberships.shape[-3:-1])
-    return Pass((hidden @ leave).squeeze(-1), first, second)

@@ -1,5 +1,6 @@
 """The learned descent against autograd and torch's AdamW, one tensor at a time."""
 
+from dataclasses import replace
 from math import cos, exp, log, pi
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from torch import Tensor
 
 from captum_meta.nn.descent import LearnedDescent
-from captum_meta.nn.distillation import BATCH, SLOPES, Lesson, initial, misfit
+from captum_meta.nn.distillation import BATCH, SLOPES, learn, slope_weight
 from captum_meta.nn.inner_loop import gradients
+from captum_meta.nn.lesson import Lesson, initial
+from tests.nn.plain_misfit import misfit
 
 TASKS, NETWORKS, ROWS, COALITIONS, PLAYERS, ELEMENTS, HEADS = 2, 3, 5, 9, 4, 3, 2
 NAMES = ["enter", "enter bias", "inner", "inner bias", "leave"]
@@ -43,6 +46,28 @@ def test_the_written_out_gradient_is_autograd_s(with_slopes: bool) -> None:
     misfit(parameters, taught, torch.full((TASKS, NETWORKS), SLOPES), some).backward()
     for name, parameter in parameters.items():
         assert torch.allclose(written[name], parameter.grad, rtol=1e-9, atol=1e-12), name
+
+
+@pytest.mark.parametrize("with_slopes", [True, False])
+def test_networks_learn_by_adamw_and_one_cycle(with_slopes: bool) -> None:
+    taught = lesson(with_slopes)
+    parts = {"members": taught.members, "worths": taught.worths, "slopes": taught.slopes}
+    pairs = {name: None if value is None else value[:, :, :8] for name, value in parts.items()}
+    taught = replace(taught, known=taught.known[..., :8], **pairs)
+    found = learn(taught, HEADS)
+    generator = torch.Generator().manual_seed(0)
+    parameters = {name: value.requires_grad_() for name, value in initial(taught, HEADS, generator).items()}
+    optimizer = torch.optim.AdamW(list(parameters.values()), 0.04, weight_decay=0.3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.04, 150, pct_start=0.2)
+    weight = slope_weight(taught) if with_slopes else torch.zeros(TASKS, NETWORKS).double()
+    for _ in range(150):
+        some = torch.randint(8, (-(-BATCH // ROWS),), generator=generator)
+        optimizer.zero_grad()
+        misfit(parameters, taught, weight, some).backward()
+        optimizer.step()
+        schedule.step()
+    for name in NAMES:
+        assert torch.allclose(found[name], parameters[name], rtol=1e-4, atol=1e-4), name
 
 
 def test_it_is_adamw_with_a_rate_for_each_tensor_at_each_step() -> None:

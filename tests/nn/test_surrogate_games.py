@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, measure_shapley
-from captum_meta.nn.distillation import Lesson, learn, slope_weight, slopes
-from captum_meta.nn.surrogate import Committee, SurrogateGame, entering, forward, leaving
+from captum_meta.nn.distillation import learn, slope_weight
+from captum_meta.nn.lesson import Lesson
+from captum_meta.nn.surrogate import Committee, SurrogateGame
 from captum_meta.types import State
 
 ROWS, PLAYERS, ELEMENTS = 5, 4, 2
@@ -75,16 +76,6 @@ class TestCommittee:
                 values = [self.value(weights, member, int(heads[row]), point) for member in range(3)]
                 assert torch.allclose(found[row, number], 2.5 * (torch.stack(values) * votes[:, row]).sum())
 
-    def test_slopes_are_derivatives_by_elements(self, drawn: tuple[State, Tensor, Tensor, Tensor]) -> None:
-        weights, x, b, memberships = drawn
-        heads = torch.tensor([0, 1, 1, 0, 1])
-        leave = leaving(weights, heads)
-        found = slopes(weights, forward(weights, *entering(weights, x, b), leave, memberships), leave)
-        for row in range(ROWS):
-            point = (b[row] + memberships[row, 3].unsqueeze(-1) * (x - b)[row]).requires_grad_()
-            (expected,) = torch.autograd.grad(self.value(weights, 1, int(heads[row]), point), point)
-            assert torch.allclose(found[1, row, 3].unflatten(-1, (PLAYERS, ELEMENTS)), expected)
-
 
 def test_shapley_values_are_those_of_all_coalitions(rows: tuple[Tensor, Tensor]) -> None:
     net, (x, b) = random_net(2), rows
@@ -92,6 +83,16 @@ def test_shapley_values_are_those_of_all_coalitions(rows: tuple[Tensor, Tensor])
     everything = all_coalitions(PLAYERS).expand(ROWS, -1, -1)
     assert torch.allclose(game.shapley_values(), shapley_values(game.worths(everything)), atol=1e-5)
     assert torch.allclose(game.shapley_values().sum(-1), (net(x) - net(b)).squeeze(-1))
+
+
+def test_shapley_values_of_more_players_are_close_to_those_of_all_coalitions() -> None:
+    n_players = 11
+    torch.manual_seed(4)
+    net = nn.Sequential(nn.Linear(n_players, 16), nn.Tanh(), nn.Linear(16, 1)).double().requires_grad_(False)
+    x = torch.randn(ROWS, n_players).double()
+    game = SurrogateGame(lambda memberships: net(memberships * x.unsqueeze(1)).squeeze(-1), x)
+    right = shapley_values(game.worths(all_coalitions(n_players).expand(ROWS, -1, -1)))
+    assert ((game.shapley_values() - right).square().sum() / right.square().sum()) < 1e-4
 
 
 @pytest.mark.parametrize("budget", [0, 2 * PLAYERS])

@@ -1,0 +1,63 @@
+"""What networks are taught of the explained model, and what they begin as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from captum_meta.types import Record, State
+
+_WIDTH = 32
+
+
+@dataclass(frozen=True)
+class Lesson(Record):
+    """Where the explained model is known.
+
+    Attributes:
+        members: ``(*batch, K, S, M)`` bool, coalitions of K rows.
+        inputs, baselines: ``(*batch, K, M, D)``, elements of their players.
+        worths: ``(*batch, K, S)``, f minus f(baseline), in units of their root mean square.
+        known: ``(*batch, F, K, S)`` bool, which of them each of F networks learns from.
+        heads: ``(*batch, K)`` int64, of which output these are.
+        ranks: ``(*batch, M)`` int64, the players' numbers, by which initial weights are given to them.
+        slopes: ``(*batch, K, S, M, D)``, derivatives of the worths with respect to the elements, or None.
+    """
+
+    members: Tensor
+    inputs: Tensor
+    baselines: Tensor
+    worths: Tensor
+    known: Tensor
+    heads: Tensor
+    ranks: Tensor
+    slopes: Tensor | None = None
+
+
+def initial(lesson: Lesson, n_heads: int, generator: Generator) -> State:
+    """The same initial weights for all members, tasks and outputs."""
+    like, batch, members = lesson.worths, lesson.ranks.shape[:-1], lesson.known.shape[-3]
+    n_players, n_elements = lesson.inputs.shape[-2:]
+
+    def normal(*shape: int) -> Tensor:
+        drawn = (
+            torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32)
+            / torch.Size(shape[:-1]).numel() ** 0.5
+        )
+        return drawn.to(like)
+
+    def repeated(value: Tensor) -> Tensor:
+        return value.unsqueeze(len(batch)).repeat(*[1] * len(batch), members, *[1] * (value.dim() - len(batch)))
+
+    enter = normal(n_players, n_elements, _WIDTH)[lesson.ranks]
+    inner, leave = normal(_WIDTH, _WIDTH), normal(_WIDTH, 1).expand(-1, n_heads)
+    nothing = like.new_zeros(*batch, 1, _WIDTH)
+    return {
+        "enter": repeated(enter),
+        "enter bias": repeated(nothing),
+        "inner": repeated(inner.expand(*batch, -1, -1)),
+        "inner bias": repeated(nothing),
+        "leave": repeated(leave.expand(*batch, -1, -1)),
+    }
