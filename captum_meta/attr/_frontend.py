@@ -24,9 +24,13 @@ from captum_meta.evidence import EvidencePlan, Game, Players
 from captum_meta.games import MeanGame, RememberedGame
 from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.nn import Prediction
+from captum_meta.nn.path_regression import suffices
 from captum_meta.types import Evidence, Explanations, Kind, State
 
-_MAX_PLAYER_ROWS = 2**18
+_MAX_PLACES = 2**13
+"""Players, at each interval of their paths, that our networks read at once: what they know of these stays in the cache."""
+_MAX_NUMBERS = 2**22
+"""The same where no network reads them."""
 _MAX_PAIRS = 2**22
 _LOCK = RLock()
 if hasattr(os, "register_at_fork"):  # a child starts with the lock free, and no module has another task's weights
@@ -234,11 +238,17 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
 
 
 def chunks(evidence: Evidence) -> list[Evidence]:
-    """Rows that fit into memory together: so many players, and pairs of coalitions."""
+    """Rows that fit into memory together, and our networks' hidden units of them into the cache, in parts of equal sizes."""
     evidence = evidence.to(dtype=_working_dtype(evidence.total))
     pairs = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2] ** 2
-    rows = max(1, min(_MAX_PLAYER_ROWS // max(1, evidence.players.shape[-1]), _MAX_PAIRS // max(1, pairs)))
-    return [evidence[start : start + rows] for start in range(0, max(1, len(evidence.total)), rows)]
+    n_points = evidence.points.shape[-1]
+    intervals = n_points + 1 if evidence.effects.shape[-1] == n_points else 1
+    places = intervals * max(1, evidence.players.shape[-1])
+    most = (_MAX_NUMBERS if suffices(evidence) else _MAX_PLACES) // places
+    most = max(1, min(most, _MAX_PAIRS // max(1, pairs)))
+    n_rows = max(1, len(evidence.total))
+    rows = -(-n_rows // -(-n_rows // most))
+    return [evidence[start : start + rows] for start in range(0, n_rows, rows)]
 
 
 def count_examples(inputs: Any, empty: type[Exception] = IndexError) -> int:

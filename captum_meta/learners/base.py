@@ -64,7 +64,7 @@ class MetaLearner(nn.Module, ABC):
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
         """What the adapted explainer says of the rows, before the efficiency correction."""
-        return self.explainer.prior(evidence)
+        return self.explainer.trained_prior(evidence)
 
     def explain(self, state: State, evidence: Evidence) -> Prediction:
         """Attributions ``(*batch, N, M)`` that satisfy efficiency, with the gap that had to be corrected."""

@@ -42,7 +42,7 @@ class Ridge(MetaLearner):
     def adapt(self, support: Explanations) -> State:
         self.require_rows(support)
         evidence = replace(support.evidence, coalitions=None)
-        prior = self.explainer.prior(evidence)
+        prior = self.explainer.trained_prior(evidence)
         start = self.explainer.complete(prior, evidence).attributions
         residual = torch.where(evidence.players, support.attributions - start, 0.0).double()
         trust = _trust(residual, support.variance)
@@ -55,7 +55,7 @@ class Ridge(MetaLearner):
         return {**state, "reach": _correction(state, prior, evidence).norm(dim=-1).amax(-1)}
 
     def prior(self, state: State, evidence: Evidence) -> Prior:
-        prior = self.explainer.prior(evidence)
+        prior = self.explainer.trained_prior(evidence)
         if not state:
             return prior
         correction = _correction(state, prior, evidence)

@@ -65,6 +65,10 @@ class Explainer(nn.Module, ABC):
             hidden: what :meth:`hidden` gives for them, where it is known: it is computed otherwise.
         """
 
+    def trained_prior(self, evidence: Evidence) -> Prior:
+        """:meth:`prior` with parameters as they were trained, for which there may be a cheaper way."""
+        return self.prior(evidence)
+
     def hidden(self, evidence: Evidence) -> Tensor:
         """The last hidden units, which the parameters of ``reading`` do not change."""
         raise NotImplementedError(f"{type(self).__name__} does not tell its hidden units from what reads them.")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from captum_meta.estimators import interval_weights
 from captum_meta.nn.blocks import PoolingBlock, masked_mean
 from captum_meta.nn.explainer import Explainer, Prior, gap_shares, row_scale
+from captum_meta.nn.path_regression import regressed, suffices
 from captum_meta.types import Evidence
 
 _PLAYER_NUMBERS, _INTERVAL_NUMBERS = 22, 8
@@ -93,6 +94,11 @@ class PathExplainer(Explainer):
             scale=scale,
             features=pooled * (magnitude * scale.unsqueeze(-1)).unsqueeze(-1),
         )
+
+    def trained_prior(self, evidence: Evidence) -> Prior:
+        """As :meth:`prior`; of many players and gradients what needs no network (:mod:`captum_meta.nn.path_regression`)."""
+        known = not self.training and suffices(evidence)
+        return regressed(evidence, self.width) if known else self.prior(evidence)
 
     def _apart(self, pieces: _Pieces, features: Tensor, evidence: Evidence) -> Tensor:
         """Corrections ``(*batch, M)`` that share out the error of each interval on its own: right where f has kinks."""
