@@ -335,7 +335,7 @@ def test_what_further_coalitions_say_differently_is_explained_by_kernelshap(monk
     assert coalitions is not None and coalitions.members.shape[-2] == 28
     first = Coalitions(coalitions.members[:, :20], coalitions.worths[:, :20], coalitions.measured[:, :20])
     before = explain(network, replace(evidence, coalitions=first))
-    monkeypatch.setattr("captum_meta.nn.shapley._MAX_POSTERIOR", 20)
+    monkeypatch.setattr("captum_meta.nn.shapley.MAX_POSTERIOR", 20)
     after = explain(network, evidence)
     with torch.no_grad():
         prior = network.prior(evidence)
