@@ -7,6 +7,7 @@
 torch.Size([3, 4])
 """
 
+from captum_meta.attr._adaptation import Adaptation
 from captum_meta.attr.calibrated import CalibratedAttribution
 from captum_meta.attr.general import MetaAttribution
 from captum_meta.attr.gradient_shap import MetaGradientShap
@@ -23,6 +24,7 @@ from captum_meta.attr.shap_explainer import MetaShapExplainer
 from captum_meta.attr.shapley_value import MetaShapleyValueSampling
 
 __all__ = [
+    "Adaptation",
     "CalibratedAttribution",
     "MetaAttribution",
     "MetaGradientShap",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from os import PathLike
 from threading import RLock
 from typing import Any
@@ -17,6 +18,7 @@ from typing_extensions import Self
 
 from captum_meta import _captum
 from captum_meta._model import wide
+from captum_meta.attr._adaptation import Adaptation, Counting
 from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._support import Support, player_attributions
 from captum_meta.attr._units import InUnits
@@ -56,6 +58,8 @@ class Frontend:
             )
         self.learner = learner
         self._support = Support()
+        self._counts: list[Counting] = []
+        self._adaptation: Adaptation | None = None
         self._states: dict[EvidencePlan, State] = {}
         self._copies: dict[tuple[str, torch.dtype], MetaLearner] = {}
 
@@ -67,7 +71,7 @@ class Frontend:
     def reset(self) -> Self:
         """Forget the support set: explain zero-shot again."""
         self._support = Support()
-        self._states = {}
+        self._states, self._counts, self._adaptation = {}, [], None
         return self
 
     @checked
@@ -82,6 +86,7 @@ class Frontend:
         attributions: Any = None,
         teacher: Attribution | None = None,
         teacher_kwargs: dict[str, Any] | None = None,
+        n_samples: int | None = None,
         show_progress: bool = False,
     ) -> Self:
         """Learn from explained rows of this model; further calls add to the support set.
@@ -92,6 +97,9 @@ class Frontend:
                 by ``teacher`` if there is one, else by this method's own reference.
             teacher: any Captum method over the same model.
             teacher_kwargs: further arguments of ``teacher.attribute``, such as ``{"n_samples": 1000}``.
+            n_samples: of the Shapley methods, coalitions of each support row that its label may cost; learners are told how
+                noisy it is. None: all there are up to 4,096, else 32 for each player. More rows with cheaper labels often
+                teach more than few with exact ones; :attr:`adaptation` tells what came of it.
             show_progress: show how many rows have been explained.
 
         Beside the explanations, the support rows are measured as queries are; learners that model the explained model, such
@@ -103,12 +111,17 @@ class Frontend:
 
         Raises:
             AssertionError: if ``attributions`` have another shape than the inputs.
-            ValueError: if they are not finite, there are no rows, or a Shapley reference is asked for of more than 1,024
-                players. The support set is then as it was before.
+            ValueError: if they are not finite, there are no rows, a Shapley reference is asked for of more than 1,024
+                players, or ``n_samples`` where it is no budget of labels. The support set is then as it was before.
         """
         count_examples(inputs, empty=ValueError)
+        if n_samples is not None and (attributions is not None or teacher is not None):
+            raise ValueError("n_samples is the budget of our own labels: leave it out beside attributions= and teacher=.")
         game = RememberedGame(self._game(inputs, baselines, target, additional_forward_args, feature_mask))
+        counting = Counting(game.batch.forward_func)
+        game.batch = game.evaluation.batch = replace(game.batch, forward_func=counting)
         game.at(torch.ones(1))
+        variance = None
         if attributions is None and teacher is not None:
             arguments = dict(teacher_kwargs or {})
             if feature_mask is not None:
@@ -118,7 +131,9 @@ class Frontend:
             if baselines is not None:
                 arguments["baselines"] = baselines
             attributions = teacher.attribute(inputs, target=target, **arguments)
-        if attributions is None:
+        if n_samples is not None:
+            values, variance = self._labels(game, n_samples)
+        elif attributions is None:
             games: list[Game] = [game]
             if game.n_rows == game.n_examples and not game.together:
                 games = [game.take(rows) for rows in torch.arange(game.n_examples, device=game.device).split(8)]
@@ -129,11 +144,30 @@ class Frontend:
         if not bool(values.isfinite().all()):
             broken = (~values.isfinite()).any(1).nonzero().flatten().tolist()
             raise ValueError(f"attributions of the support rows {broken} are not finite: leave these rows out.")
-        support = self._support.extended(game, values, _captum.format_tensor_into_tuples(inputs))
+        support = self._support.extended(game, values, variance, _captum.format_tensor_into_tuples(inputs))
         plans = list(self._states) or [self._plan().of_support(game.players.count)]
         states = {plan: self._adapted(support, plan) for plan in plans}
         self._support, self._states = support, states
+        self._counts, self._adaptation = [*self._counts, counting], None
         return self
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """What :meth:`adapt` has cost, how good explanations of left-out support rows are, and when it pays.
+
+        Computed when it is first asked for, for default calls; it evaluates the model no further.
+
+        Raises:
+            RuntimeError: before the first :meth:`adapt`.
+        """
+        if self._support.empty:
+            raise RuntimeError("There are no support rows yet: call adapt(rows) first.")
+        if self._adaptation is None:
+            explanations = self._explanations(self._support, next(iter(self._states)))
+            learner = self._learner_for(explanations.attributions)
+            with torch.inference_mode(False), plain_arithmetic(explanations.attributions.device):
+                self._adaptation = Adaptation.judged(learner, explanations, sum(c.evaluations for c in self._counts))
+        return self._adaptation
 
     @checked
     def support_weights(
@@ -187,6 +221,10 @@ class Frontend:
     def _reference(self, game: Game) -> Tensor:
         """Attributions ``(N, M)`` that are as good as exact."""
         raise NotImplementedError
+
+    def _labels(self, game: Game, n_samples: int) -> tuple[Tensor, Tensor]:
+        """Attributions ``(N, M)`` for so many coalitions of each row, and the variance of their noise."""
+        raise ValueError(f"{type(self).__name__} has no labels of a budget: leave n_samples= out.")
 
     def _explanations(self, support: Support, plan: EvidencePlan) -> Explanations:
         explanations = support.explanations(plan)

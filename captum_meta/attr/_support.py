@@ -19,11 +19,11 @@ class Support:
     """Games with the attributions ``(N, M)`` of their players, in the order in which they were given.
 
     Attributes:
-        parts: the games and their attributions.
+        parts: the games, their attributions, and the variance of the noise in these; None where they are exact.
         keys: ``(K,)`` int64 on the CPU, :func:`content_keys` of all rows.
     """
 
-    parts: tuple[tuple[RememberedGame, Tensor], ...] = ()
+    parts: tuple[tuple[RememberedGame, Tensor, Tensor | None], ...] = ()
     keys: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
     @property
@@ -31,13 +31,26 @@ class Support:
         """Whether nothing has been explained yet."""
         return not self.parts
 
-    def extended(self, game: RememberedGame, attributions: Tensor, inputs: tuple[Tensor, ...]) -> Support:
+    def extended(
+        self, game: RememberedGame, attributions: Tensor, variance: Tensor | None, inputs: tuple[Tensor, ...]
+    ) -> Support:
         """This support set with further rows, of which ``inputs`` were passed."""
-        return Support((*self.parts, (game, attributions)), torch.cat([self.keys, content_keys(inputs).cpu()]))
+        return Support((*self.parts, (game, attributions, variance)), torch.cat([self.keys, content_keys(inputs).cpu()]))
 
     def explanations(self, plan: EvidencePlan) -> Explanations:
         """All rows, measured as planned, as one set, padded to the largest numbers of players and of coalitions."""
-        return joined([Explanations(plan.measure(game), values, labels=game.labels) for game, values in self.parts])
+        noisy = any(variance is not None for _, _, variance in self.parts)
+        return joined(
+            [
+                Explanations(
+                    plan.measure(game),
+                    values,
+                    torch.zeros_like(values) if noisy and variance is None else variance,
+                    game.labels,
+                )
+                for game, values, variance in self.parts
+            ]
+        )
 
 
 def player_attributions(attributions: Any, game: Game) -> Tensor:

@@ -16,7 +16,7 @@ from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensors
 from captum_meta.attr._arguments import checked
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._selection import selection
-from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
+from captum_meta.attr._shapley import BOUND_OVER_ERROR, ShapleyFrontend, rows_at_once
 from captum_meta.estimators import permutation_variance
 from captum_meta.evidence.shapley import BORDER_PLAYERS
 from captum_meta.games import MeanGame
@@ -24,8 +24,6 @@ from captum_meta.types import Evidence
 
 _PERMUTATIONS = 25
 """Captum's default."""
-_BOUND_OVER_ERROR = 4
-"""Error bounds, which nine in ten rows stay below, over the errors to be expected."""
 _FIRST_ROUND = 4
 """Coalitions of each player that no row goes without."""
 
@@ -118,4 +116,4 @@ def _as_exact_as_permutations(rows: Tensor, evidence: Evidence, attributions: Te
     unit = values.abs().amax(-1)
     unit = torch.where(unit > 0, unit, 1.0)  # the squares of very small outputs would vanish
     expected = permutation_variance(evidence.to(dtype=torch.float64).times(1 / unit)) / _PERMUTATIONS
-    return bounds / _BOUND_OVER_ERROR * (values / unit.unsqueeze(-1)).square().sum(-1) <= expected
+    return bounds / BOUND_OVER_ERROR * (values / unit.unsqueeze(-1)).square().sum(-1) <= expected

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_meta._model import untouched
+from captum_meta._model import module_of, untouched
 from captum_meta.games import Game
 from captum_meta.games.arguments import take_rows
 
@@ -102,8 +102,8 @@ def layer_output(game: Game, layer: str) -> Tensor:
 
 
 def _output(game: Game, layer: str) -> Tensor:
-    model = game.batch.forward_func
-    modules = dict(model.named_modules()) if isinstance(model, torch.nn.Module) else {}
+    model = module_of(game.batch.forward_func)
+    modules = {} if model is None else dict(model.named_modules())
     if layer not in modules:
         raise ValueError(
             f"forward_func has no module {layer!r} whose output could be compared: pass an nn.Module that has one, or a "

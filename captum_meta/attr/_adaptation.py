@@ -1,0 +1,97 @@
+"""What adapting to a model has cost, and from how many explained rows on it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf, isfinite, nan
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta._model import module_of
+from captum_meta.attr._units import InUnits
+from captum_meta.types import Explanations
+
+_FOLDS = 4
+_FALL = 1.6
+"""Errors fall with so high a power of the number of coalitions, on the held-out models between 4M and 32M."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What a front end has learned from its support rows, and at which price.
+
+    Attributes:
+        rows: how many there are.
+        evaluations: of the explained model, for them; a gradient counts as three. Those of a ``teacher`` are not known.
+        zero_shot_error, error: relative squared errors of explanations of support rows before adapting, and after adapting
+            to the others, a quarter left out at a time, against their labels, whose own noise is in both; NaN for fewer
+            than four rows.
+        pays_after: explained rows after which as good explanations would have cost as much without adapting, by more
+            coalitions of each; infinite where it does not help, NaN where that is not known: for path methods.
+    """
+
+    rows: int
+    evaluations: int
+    zero_shot_error: float
+    error: float
+    pays_after: float
+
+    @classmethod
+    def judged(cls, learner: InUnits, support: Explanations, spent: int) -> Adaptation:
+        """That of a learner to support rows ``(K, M)`` that cost so many evaluations."""
+        before, after = left_out_errors(learner, support)
+        coalitions = 2 * support.attributions.shape[-1]
+        pays = pays_after(spent, coalitions, before, after) if learner.learner.kind == "shapley" else nan
+        return cls(len(support), spent, before, after, pays)
+
+    def __repr__(self) -> str:
+        told = f"{self.rows} support rows for {self.evaluations:,} evaluations; left-out rows' error "
+        told += f"{self.zero_shot_error:.2g} before, {self.error:.2g} after; "
+        if self.pays_after == inf:
+            return f"<{told}does not pay>"
+        return f"<{told}pays after {self.pays_after:,.0f} explained rows>" if isfinite(self.pays_after) else f"<{told[:-2]}>"
+
+
+class Counting:
+    """A model that counts the evaluations it is asked for: a row is 1, a row to be differentiated is 3."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self.model, self.evaluations = model, 0
+        self.__self__ = module_of(model)  # where the module behind a callable is looked for
+
+    def __call__(self, *inputs: Any) -> Any:
+        differentiated = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+        self.evaluations += len(inputs[0]) * (3 if differentiated else 1)
+        return self.model(*inputs)
+
+
+def left_out_errors(learner: InUnits, support: Explanations) -> tuple[float, float]:
+    """Relative squared errors of support rows ``(K, M)`` zero-shot, and after adapting to the others."""
+    if len(support) < _FOLDS:
+        return nan, nan
+    numbers = torch.arange(len(support), device=support.attributions.device)
+    truth, missed = support.attributions.square().sum(), torch.zeros(2, dtype=torch.float64)
+    for fold in range(_FOLDS):
+        others, these = numbers[numbers % _FOLDS != fold], numbers[numbers % _FOLDS == fold]
+        asked = support[these]
+        evidence = replace(asked.evidence, coalitions=None)
+        for place, state in enumerate((learner.initial_state(), learner.adapt(support[others]))):
+            found = learner.explain(state, evidence).attributions
+            missed[place] += float((found - asked.attributions).square().sum())
+    errors = missed / float(truth) if float(truth) > 0 else torch.full((2,), nan)
+    return float(errors[0]), float(errors[1])
+
+
+def pays_after(spent: int, coalitions: int, before: float, after: float) -> float:
+    """Explained rows of ``coalitions`` each, from which on support rows that cost ``spent`` evaluations pay.
+
+    >>> round(pays_after(1000, 20, before=0.1, after=0.1 / 2**1.6))  # as good would cost twice as many coalitions
+    50
+    """
+    if not (isfinite(before) and isfinite(after)) or after <= 0:
+        return nan
+    saved = coalitions * ((before / after) ** (1 / _FALL) - 1)
+    return spent / saved if saved > 0 else inf
