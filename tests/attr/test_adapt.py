@@ -7,8 +7,10 @@ import torch
 from captum.attr import FeatureAblation, IntegratedGradients, KernelShap, Saliency
 
 from captum_meta.attr import MetaAttribution, MetaGradientShap, MetaIntegratedGradients, MetaKernelShap
+from captum_meta.evidence import Game, measure_shapley
 from captum_meta.learners import Ridge, list_learners
 from captum_meta.nn import PathExplainer, ShapleyExplainer
+from captum_meta.types import Explanations
 from tests.attr.conftest import CountingModel
 
 
@@ -215,3 +217,19 @@ def test_another_number_of_gradients_costs_these_gradients_alone_on_the_support_
         method.attribute(x, target=0, n_steps=5)
         counts.append(model.rows)
     assert counts[0] - counts[1] == 8 * 5
+
+
+@pytest.mark.parametrize("first", [0, 4, 30])
+def test_support_rows_are_measured_as_queries_are(first: int) -> None:
+    """By hand: a learner adapted on what a budget measures answers for queries of this budget, whichever came before."""
+    model, rows, queries = CountingModel(), torch.randn(24, 6), torch.randn(4, 6)
+    values = 2 * shapley(model).attribute(rows, target=0, n_samples=62)
+    attr = shapley(model).adapt(rows, target=0, attributions=values)
+    attr.attribute(queries, target=0, n_samples=first)
+    for budget in (0, 4, 12):
+        support = Explanations(measure_shapley(Game(model, rows, None, 0), budget), values)
+        state = attr.learner.adapt(support)
+        right = attr.learner.explain(state, measure_shapley(Game(model, queries, None, 0), budget)).attributions
+        found = attr.attribute(queries, target=0, n_samples=budget)
+        assert torch.allclose(found, right, atol=1e-4)
+        assert not torch.allclose(found, shapley(model).attribute(queries, target=0, n_samples=budget), atol=1e-2)
