@@ -35,6 +35,26 @@ class Coalitions(Record):
         """The first ``count`` of them."""
         return self.shortened(S=count)
 
+    def pairs(self) -> Tensor:
+        """How many coalitions are measured together with their complement, ``(*batch,)``."""
+        return self.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
+
+    def beyond_border(self, players: Tensor) -> Tensor:
+        """Rows ``(*batch,)`` of whom more is measured than one player and all but one, or everything there is.
+
+        Args:
+            players: ``(*batch, M)`` bool, False for padding.
+
+        >>> members = torch.tensor([[1, 0, 0, 0], [0, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1]]).bool()
+        >>> measured = torch.tensor([[True, True, False, False], [True, True, True, True]])
+        >>> coalitions = Coalitions(members.expand(2, 4, 4), torch.zeros(2, 4), measured)
+        >>> coalitions.beyond_border(torch.ones(2, 4).bool()).tolist()
+        [False, True]
+        """
+        sizes, n_players = self.members.sum(-1), players.sum(-1)
+        inside = self.measured & (sizes > 1) & (sizes < n_players.unsqueeze(-1) - 1)
+        return inside.any(-1) | ((n_players > 1) & (self.pairs() >= 2.0 ** (n_players - 1) - 1))
+
 
 def _channels_reversed(values: Tensor, evidence: Evidence) -> Tensor:
     """Gradients along the path in reverse, and what was measured at its ends exchanged."""

@@ -15,6 +15,7 @@ FLOORS = {
     "_random": 0,
     "_model": 0,
     "_files": 0,
+    "_units": 0,
     "_warnings": 0,
     "nn": 1,
     "optim": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from captum_meta._units import power_of_two
 from captum_meta.learners import MetaLearner
 from captum_meta.nn import Prediction, ShapleyExplainer
 from captum_meta.nn.error_head import ROW_NUMBERS
@@ -79,18 +80,10 @@ def _of_rows(evidence: Evidence) -> Tensor:
     parts = [evidence.effects.flatten(1), evidence.total.unsqueeze(1), evidence.curve.flatten(1)]
     if evidence.coalitions is not None:
         parts.append(evidence.coalitions.worths.flatten(1))
-    return _power(torch.cat([part.to(evidence.total) for part in parts], dim=1))
+    return power_of_two(torch.cat([part.to(evidence.total) for part in parts], dim=1))
 
 
 def _of_support(support: Explanations) -> Tensor:
     """``()``."""
     of_rows = _of_rows(support.evidence)
-    return torch.cat([of_rows, _power(support.attributions).to(of_rows)]).amax()
-
-
-def _power(values: Tensor) -> Tensor:
-    """The largest power of two up to the largest finite number of each row ``(N, K)``, within the range of the dtype."""
-    size = torch.where(values.isfinite(), values.abs(), 0.0).amax(1)
-    furthest = 1000 if values.dtype == torch.float64 else 100
-    exponent = torch.where(size > 0, size.frexp().exponent - 1, 0).clamp(-furthest, furthest)
-    return torch.ldexp(torch.ones_like(size), exponent)
+    return torch.cat([of_rows, power_of_two(support.attributions).to(of_rows)]).amax()

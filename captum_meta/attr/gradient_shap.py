@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import TargetType, TensorOrTupleOfTensorsGeneric
-from captum_meta.attr._arguments import check_model, checked
+from captum_meta.attr._arguments import checked
 from captum_meta.attr._draws import Draws, samples_of
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._graph import drawn, refuse_with_graph
@@ -53,10 +53,8 @@ class MetaGradientShap(Frontend, GradientShap):
         self, forward_func: Callable[..., Any], multiply_by_inputs: bool = True, *, learner: Learner = None
     ) -> None:
         GradientShap.__init__(self, forward_func, multiply_by_inputs)
-        check_model(self.forward_func)
+        self._set_learner(learner)
         self._learned = learner is not None
-        if learner is not None:
-            self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
     @checked

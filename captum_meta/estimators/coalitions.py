@@ -23,13 +23,14 @@ _MOST_OF_ALL = 512
 
 
 def plan_coalitions(
-    players: Tensor, budget: int, seed: int, keys: Tensor, priority: Tensor | None = None
+    players: Tensor, budget: int | Tensor, seed: int, keys: Tensor, priority: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Choose the coalitions to evaluate for each row.
 
     Args:
         players: ``(N, M)`` bool, False for padding.
-        budget: coalitions per row; the empty and the full one are not counted. A row never gets more than it has.
+        budget: coalitions of each row, a number or ``(N,)``; the empty and the full one are not counted. A row never gets
+            more than it has.
         seed: together with ``keys`` it determines what is sampled.
         keys: ``(N,)`` int64, one number per row; rows of equal keys and players get equal coalitions.
         priority: ``(N, M)``, which players come first where the budget does not cover the border; by default random.
@@ -46,7 +47,7 @@ def plan_coalitions(
     return _of_each_row(players, budget, MAX_TELLING, seed, keys, priority)
 
 
-def sample_coalitions(players: Tensor, budget: int, seed: int, keys: Tensor) -> tuple[Tensor, Tensor]:
+def sample_coalitions(players: Tensor, budget: int | Tensor, seed: int, keys: Tensor) -> tuple[Tensor, Tensor]:
     """The border, then pairs drawn by their kernel mass alone, as KernelSHAP's least squares want them.
 
     Arguments and what is returned are as for :func:`plan_coalitions`.
@@ -55,20 +56,21 @@ def sample_coalitions(players: Tensor, budget: int, seed: int, keys: Tensor) -> 
 
 
 def _of_each_row(
-    players: Tensor, budget: int, most_telling: int, seed: int, keys: Tensor, priority: Tensor | None
+    players: Tensor, budget: int | Tensor, most_telling: int, seed: int, keys: Tensor, priority: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Plans of rows, whose players may differ in number."""
-    if budget < 0:
-        raise ValueError(f"The budget of coalitions must not be negative, got {budget}: pass 0 for none.")
+    """Plans of rows, whose players and budgets may differ."""
     n_rows, width = players.shape
-    sizes = players.sum(-1)
+    budgets = torch.as_tensor(budget, device=players.device).expand(n_rows)
+    if bool((budgets < 0).any()):
+        raise ValueError(f"The budget of coalitions must not be negative, got {int(budgets.min())}: pass 0 for none.")
+    kinds, kind = torch.stack([players.sum(-1), budgets], dim=1).unique(dim=0, return_inverse=True)
     if priority is None:
         priority = uniform(keys, (width,), seed + 1)
     chosen = []
-    for size in sizes.unique().tolist():
-        rows = (sizes == size).nonzero().squeeze(-1)
+    for place, (size, count) in enumerate(kinds.tolist()):
+        rows = (kind == place).nonzero().squeeze(-1)
         seats = players[rows].to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :size]
-        dense = _plan(size, budget, most_telling, seed, keys[rows], priority[rows].gather(1, seats))
+        dense = _plan(size, count, most_telling, seed, keys[rows], priority[rows].gather(1, seats))
         members = torch.zeros(len(rows), dense.shape[1], width, dtype=torch.bool, device=players.device)
         members.scatter_(2, seats.unsqueeze(1).expand(dense.shape), dense)
         chosen.append((rows, members))

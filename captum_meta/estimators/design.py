@@ -28,6 +28,7 @@ from captum_meta.estimators.hypercube import HypercubeKernel
 from captum_meta.estimators.kernel_sampling import sampled_pairs
 
 _CANDIDATES, _PARTS, _FEWEST = 2048, 8, 256
+_SHORTEST = 64
 _MOST_PLAYERS = 128
 """Beyond, coin flips tell as much as what is chosen."""
 _JITTER = 1e-10
@@ -45,7 +46,10 @@ def telling_coalitions(n_players: int, count: int) -> Tensor:
     >>> telling_coalitions(5, 3).sum(-1).tolist()
     [2, 2, 2]
     """
-    return _greedy(n_players, count) if n_players <= _MOST_PLAYERS else _coin_flips(n_players, count)
+    if n_players > _MOST_PLAYERS:
+        return _coin_flips(n_players, count)
+    longer = max(_SHORTEST, 1 << max(count - 1, 0).bit_length())  # one list serves many numbers
+    return _greedy(n_players, longer)[:count]
 
 
 @dataclass
@@ -101,7 +105,7 @@ class _Candidates:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _greedy(n_players: int, count: int) -> Tensor:
-    if n_players < 4 or not count:
+    if n_players < 4:
         return torch.zeros(0, n_players, dtype=torch.bool)
     pool = _pool(n_players)
     count = min(count, len(pool))

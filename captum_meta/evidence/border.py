@@ -38,12 +38,3 @@ def read_border(
         seen = measured[rows, coalitions]
         channels[rows, players, channel] = torch.where(seen, value[rows, coalitions], channels[rows, players, channel])
         known[rows, players, channel] |= seen
-
-
-def beyond_border(members: Tensor, measured: Tensor, mask: Tensor) -> bool:
-    """Whether a row knows more than its border, or all its coalitions (the border is all there is up to 3 players)."""
-    sizes, n_players = members.sum(-1), mask.sum(-1)
-    seen = measured.any(-1)
-    inside = (seen & (sizes > 1) & (sizes < n_players.unsqueeze(-1) - 1)).any()
-    complete = (n_players > 1) & (n_players < 4) & (seen.sum(-1) == 2**n_players - 2)
-    return bool(inside) or bool(complete.any())

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from captum_meta._units import power_of_two
 from captum_meta.estimators import PathIntervals, PathSample, further_points, gauss_legendre, interval_weights
 from captum_meta.estimators.path_sample import Floats, Indices
 from captum_meta.evidence.path import own_slopes, path_slopes
@@ -111,7 +112,7 @@ def error_of(evidence: Evidence) -> Tensor:
     n_rows, count = evidence.curve.shape
     if count < 2:
         return torch.full_like(evidence.total, torch.nan)
-    evidence = evidence.times(1 / _unit(evidence.effects.flatten(1)))
+    evidence = evidence.times(1 / power_of_two(evidence.effects.flatten(1)))
     ends = torch.stack([torch.zeros_like(evidence.total), evidence.total], dim=1).double().cpu().numpy()
     rows, points = np.repeat(np.arange(n_rows), count), evidence.points.double().flatten().cpu().numpy()
     sample = PathSample.of(rows, points, evidence.curve.flatten(), evidence.effects.mT.flatten(0, 1), ends)
@@ -128,18 +129,12 @@ def _first_round(game: Game, difference: Tensor, ends: Tensor, count: int) -> tu
     """The same nodes for all rows."""
     nodes = _nodes(count)
     slopes, values = path_slopes(game, nodes)
-    unit = _unit(slopes.flatten(1))
+    unit = power_of_two(slopes.flatten(1))
     path = _Paths(game, difference / unit.unsqueeze(1), unit)
     rows, points = np.repeat(np.arange(len(ends)), count), np.tile(nodes.numpy(), len(ends))
     effects = (slopes.mT * path.difference.unsqueeze(1)).flatten(0, 1)
     values, ends = values.double() / unit.double().unsqueeze(1), ends / unit.double().unsqueeze(1)
     return path, PathSample.of(rows, points, values.flatten(), effects, ends.cpu().numpy())
-
-
-def _unit(values: Tensor) -> Tensor:
-    """A power of two near the largest finite number of each row ``(N, K)``: sums of squares neither overflow nor vanish."""
-    size = torch.where(values.isfinite(), values.abs(), 0.0).amax(1)
-    return torch.ldexp(torch.ones_like(size), torch.where(size > 0, size.frexp().exponent, 0).clamp(-100, 100))
 
 
 @dataclass(frozen=True)

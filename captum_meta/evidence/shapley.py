@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from captum_meta._warnings import warn
 from captum_meta.estimators import plan_coalitions
-from captum_meta.evidence.border import beyond_border, read_border, rounding
+from captum_meta.evidence.border import read_border, rounding
 from captum_meta.evidence.dummies import acting
 from captum_meta.evidence.rows import outputs_first, per_output, player_inputs, row_keys
 from captum_meta.games import Game
@@ -40,7 +40,9 @@ class ShapleyMeasurement:
         self._measure_gradients(torch.tensor(SHAPLEY_POINTS))
         self.mask, self.changed = game.mask, game.changed & game.mask
         self.flat = self.changed.unsqueeze(-1) & ~self.known[:, :, :LEAVE_ONE_OUT].any(2)
-        self.members, self.planned = _plan(game, self._budgets(budgets), seed, self._priority())
+        self.members, self.planned = plan_coalitions(
+            self.mask, self._budgets(budgets), seed, row_keys(game), self._priority()
+        )
         self.asked = torch.zeros_like(self.planned)
         self.worths = self.total.new_zeros(*self.planned.shape, self.total.shape[-1])
         self.inputs = player_inputs(game)
@@ -132,18 +134,19 @@ class ShapleyMeasurement:
         read_border(channels, known, members, worths, measured, mask, total)
         idle = (mask & ~self.changed[rows])[..., None, None] & ~known.any(2, keepdim=True)
         known[:, :, LEAVE_ONE_OUT:] |= idle
-        further = beyond_border(members, measured, mask)
+        coalitions = per_output(members, worths, measured)
+        everyone = outputs_first(mask.unsqueeze(-1).expand(*mask.shape, total.shape[-1]))
+        further = bool(coalitions.beyond_border(everyone).any())
         self._settle_dummies(rows, channels, known, members, worths, measured, further)
-        n_rows, n_players, _, n_outputs = channels.shape
-        everyone = mask.unsqueeze(-1).expand(n_rows, n_players, n_outputs)
+        n_rows, _, _, n_outputs = channels.shape
         return Evidence(
             effects=outputs_first(channels),
-            measured=outputs_first(known & everyone.unsqueeze(2)),
-            players=outputs_first(everyone),
+            measured=outputs_first(known & mask[..., None, None]),
+            players=everyone,
             total=total.flatten(),
             curve=outputs_first(self.curve[rows]),
             points=self.points.expand(n_rows * n_outputs, -1),
-            coalitions=per_output(members, worths, measured) if further else None,
+            coalitions=coalitions if further else None,
             inputs=None if self.inputs is None else self.inputs[rows].repeat_interleave(n_outputs, 0),
             targets=self._targets(rows),
         )
@@ -198,21 +201,6 @@ def _default(mask: Tensor) -> Tensor:
         )
         return torch.zeros_like(mask[:, 0], dtype=torch.long)
     return 2 * mask.sum(1)
-
-
-def _plan(game: Game, budgets: Tensor, seed: int, priority: Tensor) -> tuple[Tensor, Tensor]:
-    """Coalitions ``(N, S, M)`` of each row's budget, and which of them are meant, ``(N, S)``."""
-    mask, keys = game.mask, row_keys(game)
-    parts = []
-    for budget in budgets.unique().tolist():
-        rows = (budgets == budget).nonzero().flatten()
-        parts.append((rows, *plan_coalitions(mask[rows], budget, seed, keys[rows], priority[rows])))
-    length = max((members.shape[1] for _, members, _ in parts), default=0)
-    members = torch.zeros(len(mask), length, mask.shape[1], dtype=torch.bool, device=mask.device)
-    planned = torch.zeros(len(mask), length, dtype=torch.bool, device=mask.device)
-    for rows, some, meant in parts:
-        members[rows, : some.shape[1]], planned[rows, : some.shape[1]] = some, meant
-    return members, planned
 
 
 def _even(plans: Tensor) -> Tensor:

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_meta import _captum
 from captum_meta._model import as_tensor, wide
-from captum_meta.games.arguments import fill, is_of_rows, select_outputs, take_rows, take_target
+from captum_meta.games.arguments import is_of_rows, select_outputs, take_rows, take_target
 from captum_meta.games.players import Players, Tensors, join
 
 
@@ -33,31 +32,6 @@ class Batch:
     target: Any
     extra: tuple[Any, ...] | None
     players: Players
-
-    @classmethod
-    def of(
-        cls,
-        forward_func: Callable[..., Any],
-        inputs: Tensor | Tensors,
-        baselines: Any = None,
-        target: Any = None,
-        additional_forward_args: Any = None,
-        feature_mask: Any = None,
-    ) -> Batch:
-        """A batch from the arguments of a Captum method.
-
-        Raises:
-            AssertionError: for arguments that Captum refuses.
-        """
-        formatted, starts = _captum.format_input_baseline(inputs, baselines)
-        tensors = tuple(tensor.detach() for tensor in formatted)
-        masks = None if feature_mask is None else _captum.format_tensor_into_tuples(feature_mask)
-        players = Players.of(tensors, masks)
-        assert len(players.mask) in (1, len(tensors[0])), (
-            f"feature_mask has {len(players.mask)} rows for {len(tensors[0])} examples: pass one row, or one each."
-        )
-        extra = _captum.format_additional_forward_args(additional_forward_args)
-        return cls(forward_func, tensors, fill(tensors, starts), target, extra, players)
 
     def __len__(self) -> int:
         return len(self.inputs[0])

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from captum_meta.games.arguments import Outputs
+from captum_meta import _captum
+from captum_meta.games.arguments import Outputs, fill
 from captum_meta.games.batch import Batch
 from captum_meta.games.evaluation import Evaluation, Place
 from captum_meta.games.players import Players, Tensors, join
@@ -44,7 +45,15 @@ class Game:
         max_rows: int | None = None,
         label: str | None = None,
     ) -> None:
-        self.batch = Batch.of(forward_func, inputs, baselines, target, additional_forward_args, feature_mask)
+        formatted, starts = _captum.format_input_baseline(inputs, baselines)
+        tensors = tuple(tensor.detach() for tensor in formatted)
+        masks = None if feature_mask is None else _captum.format_tensor_into_tuples(feature_mask)
+        players = Players.of(tensors, masks)
+        assert len(players.mask) in (1, len(tensors[0])), (
+            f"feature_mask has {len(players.mask)} rows for {len(tensors[0])} examples: pass one row, or one each."
+        )
+        extra = _captum.format_additional_forward_args(additional_forward_args)
+        self.batch = Batch(forward_func, tensors, fill(tensors, starts), target, extra, players)
         self.evaluation = Evaluation(self.batch, max_rows)
         self.label = label
         if len(self.players.mask) > 1:

@@ -225,26 +225,14 @@ def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: T
     head = shipped_error_head(attributions.device, attributions.dtype)
     estimate = head.log_bound(players, rows, evidence.players).exp()
     estimate = torch.where(attributions.any(-1), estimate, torch.inf)
-    pairs = _pairs(evidence.coalitions or border_coalitions(evidence))
+    pairs = (evidence.coalitions or border_coalitions(evidence)).pairs()
     estimate = torch.where(pairs >= torch.minimum(evidence.n_players, _all_pairs(evidence)), estimate, torch.nan)
     return torch.where(pairs >= _all_pairs(evidence), 0.0, estimate)
-
-
-def _pairs(coalitions: Coalitions) -> Tensor:
-    """How many pairs of a coalition and its complement are known of each row, ``(*batch,)``."""
-    return coalitions.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
 
 
 def _all_pairs(evidence: Evidence) -> Tensor:
     """How many each row has."""
     return 2.0 ** (evidence.n_players - 1) - 1
-
-
-def _knows_more(coalitions: Coalitions, evidence: Evidence) -> Tensor:
-    """Rows of which a coalition inside the border is known, or all of them, ``(*batch,)`` bool."""
-    sizes, n_players = coalitions.members.sum(-1), evidence.n_players.unsqueeze(-1)
-    inside = coalitions.measured & (sizes > 1) & (sizes < n_players - 1)
-    return inside.any(-1) | (_pairs(coalitions) >= _all_pairs(evidence))
 
 
 def _refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evidence: Evidence) -> Tensor:
@@ -255,7 +243,7 @@ def _refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evi
     """
     unit, coalitions = prior.scale.unsqueeze(-1), evidence.coalitions
     assert coalitions is not None
-    more = _knows_more(coalitions, evidence).unsqueeze(-1)
+    more = coalitions.beyond_border(evidence.players).unsqueeze(-1)
     values = torch.where(more, posterior.shapley_values() * unit, before.attributions)
     if coalitions.members.shape[-2] <= MAX_POSTERIOR:
         return values

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,3 +104,15 @@ def test_what_is_left_of_everything_is_taken_by_its_kernel_weight() -> None:
     for size, share in shares.items():
         assert abs(share - mass[size] / sum(mass.values())) < 0.04
     assert not torch.equal(members[0], members[1])
+
+
+def test_budgets_of_rows_are_those_of_plans_of_their_own() -> None:
+    players = torch.tensor([[True] * 6, [True] * 6, [True] * 4 + [False] * 2, [True] * 6])
+    budgets, keys = torch.tensor([3, 20, 100, 0]), torch.tensor([1, 2, 3, 4])
+    members, measured = plan_coalitions(players, budgets, 5, keys)
+    for row, budget in enumerate(budgets.tolist()):
+        own, planned = plan_coalitions(players[row : row + 1], budget, 5, keys[row : row + 1])
+        assert measured[row].sum() == planned.sum()
+        assert torch.equal(members[row, : own.shape[1]], own[0]) and not measured[row, own.shape[1] :].any()
+    with pytest.raises(ValueError, match="got -1"):
+        plan_coalitions(players, torch.tensor([3, -1, 0, 0]), 5, keys)
