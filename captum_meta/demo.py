@@ -1,13 +1,15 @@
-"""`captum-meta demo`: a classifier on breast-cancer data, explained by us and by Captum."""
+"""`captum-meta demo`: a classifier on breast-cancer data, or on a table of yours, explained by us and by Captum."""
 
 from __future__ import annotations
 
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from captum.attr import Attribution, IntegratedGradients, KernelShap, ShapleyValueSampling
@@ -18,14 +20,41 @@ from torch import Tensor, nn
 
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
 from captum_meta.benchmark.problem import Counted
+from captum_meta.benchmark.support_cost import evaluations_for
 from captum_meta.functional import attribution_error
 
-_ROWS, _PERMUTATIONS = 16, 1500
-_SWAPS: dict[type[Attribution], type[Attribution]] = {
-    KernelShap: MetaKernelShap,
-    ShapleyValueSampling: MetaShapleyValueSampling,
-    IntegratedGradients: MetaIntegratedGradients,
-}
+_ROWS, _PERMUTATIONS, _STEPS = 16, 1500, 2000
+_SWAPS: tuple[tuple[type[Attribution], type[Attribution]], ...] = (
+    (KernelShap, MetaKernelShap),
+    (ShapleyValueSampling, MetaShapleyValueSampling),
+    (IntegratedGradients, MetaIntegratedGradients),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explained: rows ``(N, M)`` of a model with classes, against one baseline ``(1, M)``."""
+
+    title: str
+    model: Callable[[Tensor], Tensor]
+    x: Tensor
+    baseline: Tensor
+    target: Tensor | None
+    names: list[str]
+
+    def explained_by(self, method: Any, **budget: Any) -> Tensor:
+        """Attributions ``(N, M)``."""
+        values: Tensor = method.attribute(self.x, self.baseline, target=self.target, **budget)
+        return values
+
+    def at(self, members: Tensor) -> Tensor:
+        """The model's values at coalitions ``(C, M)`` of each row, ``(N, C)``."""
+        points = torch.where(members, self.x.unsqueeze(1), self.baseline)
+        with torch.no_grad():
+            values = self.model(points.flatten(0, 1)).unflatten(0, points.shape[:2])
+        if self.target is None:
+            return values.flatten(1)
+        return values.gather(2, self.target.reshape(-1, 1, 1).expand(-1, values.shape[1], 1)).squeeze(2)
 
 
 @dataclass(frozen=True)
@@ -36,110 +65,135 @@ class Measured:
     evaluations: int
     seconds: float
     error: float
+    values: Tensor
 
 
-def train_classifier() -> tuple[nn.Module, Tensor, list[str]]:
-    """A small net on scikit-learn's breast-cancer data, its held-out rows, and the features' names."""
+def breast_cancer(rows: int = _ROWS) -> Subject:
+    """A small net on scikit-learn's breast-cancer data, and held-out rows."""
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()
     x = torch.tensor(data.data, dtype=torch.float32)
-    x = (x - x.mean(0)) / x.std(0)
-    y = torch.tensor(data.target)
+    return _trained("breast-cancer data", x, torch.tensor(data.target), list(data.feature_names), rows)
+
+
+def own_table(path: Path, label: str) -> Subject:
+    """A small net that predicts the column ``label`` of a .csv or .parquet file, and held-out rows."""
+    from captum_meta.training.table import read_table
+
+    table = read_table(path, None, None)
+    if label not in table.columns:
+        raise ValueError(f"{path} has no column {label!r} to predict: pass --label one of {', '.join(table.columns)}.")
+    place = table.columns.index(label)
+    classes, y = table.values[:, place].unique(return_inverse=True)
+    if not 2 <= len(classes) <= 50:
+        raise ValueError(f"The column {label!r} has {len(classes)} different values: pass a column of 2 to 50 classes.")
+    others = [index for index in range(len(table.columns)) if index != place]
+    return _trained(str(path), table.values[:, others], y, [table.columns[index] for index in others], _ROWS)
+
+
+def own_model(name: str, path: Path) -> Subject:
+    """Rows of a .csv or .parquet file, and a model of yours, at its likeliest class; the baseline is the mean row."""
+    from captum_meta.explain import load_model
+    from captum_meta.training.table import read_table
+
+    model, table = load_model(name), read_table(path, None, None)
+    x = table.values[:_ROWS]
+    with torch.no_grad():
+        outputs = model(x)
+    target = outputs.argmax(1) if outputs.dim() == 2 else None
+    return Subject(f"{name} on {path}", model, x, table.values.mean(0, keepdim=True), target, table.columns)
+
+
+def _trained(title: str, x: Tensor, y: Tensor, names: list[str], n_rows: int) -> Subject:
+    x = ((x - x.mean(0)) / x.std(0)).nan_to_num()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    train, held_out = order[:400], order[400:]
+    n_train = max(1, min(int(0.7 * len(x)), len(x) - 1))
+    train, held_out = order[:n_train], order[n_train:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(30, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2))
+        first, last = nn.Linear(x.shape[1], 32), nn.Linear(32, int(y.max()) + 1)
+        net = nn.Sequential(first, nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), last)
         optimizer = torch.optim.Adam(net.parameters(), 0.01, weight_decay=1e-3)
         for _ in range(150):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(x[train]), y[train]).backward()
             optimizer.step()
-    return nn.Sequential(net, nn.Softmax(1)).eval(), x[held_out][:_ROWS], list(data.feature_names)
+    model = nn.Sequential(net, nn.Softmax(1)).eval()
+    rows = x[held_out][:n_rows]
+    with torch.no_grad():
+        target = model(rows).argmax(1)
+    return Subject(title, model, rows, torch.zeros(1, x.shape[1]), target, names)
 
 
-def long_reference(model: nn.Module, x: Tensor, target: Tensor, update: Callable[[], None]) -> Tensor:
-    """Shapley values by antithetic permutations, unbiased, ``(B, M)``; the baseline is the data's mean, zero."""
-    n_players = x.shape[1]
+def long_reference(subject: Subject, update: Callable[[], None]) -> Tensor:
+    """Shapley values by antithetic permutations, unbiased, ``(N, M)``."""
+    n_players = subject.x.shape[1]
     generator = torch.Generator().manual_seed(0)
-    total = torch.zeros_like(x, dtype=torch.float64)
+    total = torch.zeros_like(subject.x, dtype=torch.float64)
     for _ in range(_PERMUTATIONS // 50):
         order = torch.rand(25, n_players, generator=generator).argsort(-1)
         rank = torch.cat([order, order.flip(-1)]).argsort(-1)
         members = rank.unsqueeze(1) < torch.arange(n_players + 1).unsqueeze(1)
-        for row in range(len(x)):
-            with torch.no_grad():
-                worths = model(torch.where(members.flatten(0, 1), x[row], 0.0))[:, target[row]]
-            total[row] += worths.double().unflatten(0, (50, -1)).diff(dim=-1).gather(1, rank).sum(0)
+        gains = subject.at(members.flatten(0, 1)).double().unflatten(1, (50, -1)).diff(dim=-1)
+        total += gains.gather(2, rank.expand(len(gains), -1, -1)).sum(1)
         update()
     return (total / (_PERMUTATIONS // 50 * 50)).float()
 
 
-def _default_calls(model: nn.Module) -> list[tuple[str, Callable[..., Tensor]]]:
-    """Captum's methods and those that stand in for them, called with their defaults."""
-    pairs = [(method, swap) for method, swap in _SWAPS.items()]
-    return [(kind.__name__, kind(model).attribute) for pair in pairs for kind in pair]
-
-
-def _methods(model: nn.Module, x: Tensor, target: Tensor) -> list[tuple[str, int, Callable[[], Tensor]]]:
-    shap, path = MetaKernelShap(model), MetaIntegratedGradients(model)
-    cases: list[tuple[str, int, Callable[[], Tensor]]] = []
-    for n in (0, 60, 120, 240, 480):
-        cases.append(("MetaKernelShap", 9 + n, lambda n=n: shap.attribute(x, target=target, n_samples=n)))  # type: ignore[misc]
-    for n in (69, 129, 249, 489, 960, 1920):
-
-        def captum(n: int = n) -> Tensor:
-            method = KernelShap(model)
-            return method.attribute(x, target=target, n_samples=n, perturbations_per_eval=n)
-
-        cases.append(("Captum KernelShap", n, captum))
-    for n in (3, 5, 10):
-        cases.append(("MetaIntegratedGradients", 3 * n + 3, lambda n=n: path.attribute(x, target=target, n_steps=n)))  # type: ignore[misc]
-    for n in (4, 6, 11, 50):
-
-        def gradients(n: int = n) -> Tensor:
-            return IntegratedGradients(model).attribute(x, target=target, n_steps=n)
-
-        cases.append(("Captum IntegratedGradients", 3 * n, gradients))
-    return cases
-
-
-def run(folder: Path) -> list[Measured]:
-    """Explain the held-out rows with every method; print the table and write the figures into ``folder``."""
+def run(subject: Subject, folder: Path) -> tuple[list[Measured], list[Measured]]:
+    """Explain the rows with every method; print tables and write figures into ``folder``. Default calls, and all budgets."""
     console = Console()
-    results: list[Measured] = []
+    counted = Counted(subject.model)
     with Progress(console=console) as progress:
-        task = progress.add_task("Training a classifier", total=None)
-        model, x, names = train_classifier()
-        with torch.no_grad():
-            target = model(x).argmax(1)
-        progress.update(task, total=_PERMUTATIONS // 50, description="Long reference (permutations)")
-        shapley = long_reference(model, x, target, lambda: progress.advance(task))
-        integral = IntegratedGradients(model).attribute(x, target=target, n_steps=2000, internal_batch_size=4000)
-        defaults, cases = _default_calls(Counted(model)), _methods(model, x, target)  # type: ignore[arg-type]
-        task = progress.add_task("Explaining 16 rows", total=len(defaults) + len(cases))
-        explained = {}
+        task = progress.add_task("Long reference (permutations)", total=_PERMUTATIONS // 50)
+        shapley = long_reference(subject, lambda: progress.advance(task))
+        integral = subject.explained_by(IntegratedGradients(subject.model), n_steps=_STEPS, internal_batch_size=4000)
+        cases = _budgets(subject.x.shape[1])
+        task = progress.add_task(f"Explaining {len(subject.x)} rows", total=2 * len(_SWAPS) + len(cases))
 
-        def measured(method: str, explain: Callable[[], Tensor], evaluations: int = 0) -> tuple[Measured, Tensor]:
-            seconds, values = _timed(explain)
-            right = integral if "Integrated" in method else shapley
-            progress.advance(task)
-            return Measured(method, evaluations, seconds / len(x), float(attribution_error(values, right))), values
-
-        swaps = []
-        for method, attribute in defaults:
-            counted = attribute.__self__.forward_func  # type: ignore[attr-defined]
+        def measured(kind: type[Attribution], **budget: int) -> Measured:
             counted.evaluations = 0
-            found, _ = measured(method, lambda attribute=attribute: attribute(x, target=target))  # type: ignore[misc]
-            swaps.append(replace(found, evaluations=round(counted.evaluations / len(x))))
-        for method, evaluations, explain in cases:
-            found, explained[method, evaluations] = measured(method, explain, evaluations)
-            results.append(found)
-    console.print(_table("Default calls: what changes when an import is changed", swaps, sections=2))
-    console.print(_table("At every budget", results))
-    _figures(results, explained, shapley, names, folder, console)
-    return results
+            seconds, values = _timed(lambda: subject.explained_by(kind(counted), **budget))
+            right = integral if issubclass(kind, IntegratedGradients) else shapley
+            progress.advance(task)
+            spent, name = round(counted.evaluations / len(values)), kind.__name__
+            name = name if name.startswith("Meta") else f"Captum {name}"
+            return Measured(name, spent, seconds / len(values), float(attribution_error(values, right)), values)
+
+        _timed(lambda: subject.explained_by(MetaKernelShap(subject.model)))  # the first call loads the weights
+        swaps = [measured(kind) for pair in _SWAPS for kind in pair]
+        results = [measured(kind, **budget) for kind, budget in cases]
+    about = f"{len(subject.x)} rows of {subject.title}, {subject.x.shape[1]} features"
+    console.print(_table(f"Default calls: what changes when an import is changed\n{about}", swaps, sections=2))
+    console.print(_table(f"At every budget\n{about}", results))
+    console.print(gain(results))
+    _figures(subject, results, shapley, folder, console)
+    return swaps, results
+
+
+def _budgets(n_players: int) -> list[tuple[type[Attribution], dict[str, int]]]:
+    """Methods with budgets that double."""
+    coalitions = [multiple * n_players for multiple in (2, 4, 8, 16, 32, 64)]
+    plan: list[tuple[type[Attribution], dict[str, int]]] = [(MetaKernelShap, {"n_samples": n}) for n in coalitions[:4]]
+    plan += [(KernelShap, {"n_samples": n, "perturbations_per_eval": n}) for n in coalitions]
+    plan += [(MetaIntegratedGradients, {"n_steps": n}) for n in (3, 5, 10)]
+    return plan + [(IntegratedGradients, {"n_steps": n}) for n in (4, 6, 11, 50)]
+
+
+def gain(results: Sequence[Measured]) -> str:
+    """In one sentence, how many times fewer evaluations MetaKernelShap takes than Captum's KernelShap at its last budget."""
+    ours, theirs = (
+        [(float(r.evaluations), r.error) for r in results if r.method == m] for m in ("MetaKernelShap", "Captum KernelShap")
+    )
+    cost, error = theirs[-1]
+    needed = evaluations_for(error, ours)
+    if needed in (0, inf):
+        return f"MetaKernelShap did not reach the error of Captum's KernelShap at {cost:,.0f} evaluations, {error:.2g}."
+    return (
+        f"Captum's KernelShap has an error of {error:.2g} after {cost:,.0f} evaluations per row; MetaKernelShap after "
+        f"{needed:,.0f}: {cost / needed:.0f} times fewer."
+    )
 
 
 def _timed(explain: Callable[[], Tensor]) -> tuple[float, Tensor]:
@@ -154,29 +208,19 @@ def _timed(explain: Callable[[], Tensor]) -> tuple[float, Tensor]:
 
 def _table(title: str, results: Sequence[Measured], sections: int = 0) -> Table:
     """A row for each result; a line after so many of them, or where the method changes."""
-    table = Table(
-        title=f"{title}\n{_ROWS} held-out rows of breast-cancer data, 30 features, probability of the predicted class"
-    )
+    table = Table(title=title)
     table.add_column("method", no_wrap=True)
-    for column in ("evaluations per row", "seconds per row", "error (relative, squared)"):
+    for column in ("evaluations per row", "milliseconds per row", "relative error"):
         table.add_column(column, justify="right")
     for number, result in enumerate(results):
         last = number + 1 == len(results) or results[number + 1].method != result.method
         ends = (number + 1) % sections == 0 if sections else last
-        table.add_row(
-            result.method, str(result.evaluations), f"{result.seconds:.4f}", f"{result.error:.5f}", end_section=ends
-        )
+        cells = (f"{result.evaluations:,}", f"{1000 * result.seconds:.2f}", f"{result.error:.5f}")
+        table.add_row(result.method, *cells, end_section=ends)
     return table
 
 
-def _figures(
-    results: Sequence[Measured],
-    explained: dict[tuple[str, int], Tensor],
-    reference: Tensor,
-    names: list[str],
-    folder: Path,
-    console: Console,
-) -> None:
+def _figures(subject: Subject, results: Sequence[Measured], reference: Tensor, folder: Path, console: Console) -> None:
     try:
         from captum_meta.visualization import bars, error_against_cost
     except ImportError:
@@ -185,14 +229,11 @@ def _figures(
     folder.mkdir(parents=True, exist_ok=True)
     shap = [result for result in results if "Kernel" in result.method]
     curves = {m: [(r.evaluations, r.error) for r in shap if r.method == m] for m in dict.fromkeys(r.method for r in shap)}
-    row = {
-        "long reference": reference[0],
-        "MetaKernelShap, 129 evaluations": explained["MetaKernelShap", 129][0],
-        "Captum KernelShap, 129 evaluations": explained["Captum KernelShap", 129][0],
-    }
+    shown = [next(r for r in shap if r.method == method and r.evaluations >= 4 * len(subject.names)) for method in curves]
+    row = {"long reference": reference[0]} | {f"{r.method}, {r.evaluations} evaluations": r.values[0] for r in shown}
     figures = {
-        "error_against_cost.png": error_against_cost(curves, "Shapley values of a breast-cancer classifier"),
-        "attributions_of_one_row.png": bars(row, names),
+        "error_against_cost.png": error_against_cost(curves, f"Shapley values: {subject.title}"),
+        "attributions_of_one_row.png": bars(row, subject.names),
     }
     for file, figure in figures.items():
         figure.savefig(folder / file, dpi=150)
@@ -202,7 +243,22 @@ def _figures(
 def main(arguments: Sequence[str]) -> None:
     """Explain a classifier with the shipped explainers and with Captum's methods, and compare them."""
     parser = ArgumentParser(prog="captum-meta demo", description=main.__doc__)
+    parser.add_argument("--data", type=Path, help="a .csv or .parquet file of numbers in place of breast-cancer data")
+    parser.add_argument("--label", help="the column of --data that a classifier learns to predict")
+    parser.add_argument("--model", help="package.module:callable, a model of yours for the rows of --data; none is trained")
     parser.add_argument(
         "--folder", type=Path, default=Path("captum_meta_demo"), help="where the figures go; ./captum_meta_demo by default"
     )
-    run(parser.parse_args(arguments).folder)
+    options = parser.parse_args(arguments)
+    if options.data is None:
+        if options.label or options.model:
+            parser.error("--label and --model are for the rows of --data: pass it too.")
+        subject = breast_cancer()
+    elif (options.label is None) == (options.model is None):
+        parser.error("with --data pass --label, the column to predict, or --model, a model of yours.")
+    else:
+        try:
+            subject = own_table(options.data, options.label) if options.label else own_model(options.model, options.data)
+        except (ValueError, ImportError, FileNotFoundError) as error:
+            parser.exit(1, f"captum-meta demo: {error}\n")
+    run(subject, options.folder)

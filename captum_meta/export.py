@@ -6,7 +6,7 @@ are (the last one, of Captum 0.9.0, wants matplotlib below 3.9).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,8 +25,8 @@ Tensors = Tensor | tuple[Tensor, ...]
 
 def to_shap(
     attributions: Tensors,
-    inputs: Tensors,
-    base_values: Tensor | float,
+    inputs: Tensors | pandas.DataFrame,
+    base_values: Tensor | float | Callable[..., Tensor],
     feature_names: Sequence[str] | None = None,
     feature_mask: Tensors | None = None,
 ) -> shap.Explanation:
@@ -34,8 +34,10 @@ def to_shap(
 
     Args:
         attributions: ``(N, *features)``, or values of a feature mask's groups, ``(N, M)`` or in the columns of their ids.
-        inputs: what was explained, ``(N, *features)``; a group is shown with the mean of its inputs.
-        base_values: the output at the baselines, one number or ``(N,)``; attributions are added to it.
+        inputs: what was explained, ``(N, *features)``, or the DataFrame that it came from, whose columns are the names; a
+            group is shown with the mean of its inputs.
+        base_values: the output at the baselines, one number or ``(N,)``; attributions are added to it. Or the explained
+            function of the inputs, which gives ``(N,)``: the base values are then what the attributions leave of it.
         feature_names: M names, in the order of the features (of the groups' ids, with a mask).
         feature_mask: as it was given to ``attribute``; the same for all rows.
 
@@ -48,8 +50,12 @@ def to_shap(
     [0.5, 0.5]
     """
     shap = imported_shap("to_shap")
+    inputs, feature_names = _numbers_and_names(inputs, feature_names)
     values, names = _columns(attributions, inputs, feature_names, feature_mask)
     data = _by_player(inputs, _players(inputs, feature_mask))
+    if callable(base_values):
+        with torch.no_grad():
+            base_values = base_values(*format_tensor_into_tuples(inputs)).double().cpu().flatten() - values.sum(1)
     base = torch.as_tensor(base_values).detach().double().cpu().flatten()
     if len(base) not in (1, len(values)):
         raise ValueError(
@@ -114,13 +120,13 @@ def to_shapiq(
 
 def to_pandas(
     attributions: Tensors,
-    inputs: Tensors,
+    inputs: Tensors | pandas.DataFrame,
     feature_names: Sequence[str] | None = None,
     feature_mask: Tensors | None = None,
 ) -> pandas.DataFrame:
     """Attributions as a table, a row for each example and a column for each player.
 
-    Arguments and errors: :func:`to_shap`.
+    Arguments and errors: :func:`to_shap`. A DataFrame's columns and index come back.
 
     >>> x = torch.tensor([[1.0, 2.0]])
     >>> to_pandas(2 * x, x, ["a", "b"]).to_dict("records")
@@ -130,8 +136,19 @@ def to_pandas(
         import pandas
     except ImportError as error:
         raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas.") from error
+    index = inputs.index if isinstance(inputs, pandas.DataFrame) else None
+    inputs, feature_names = _numbers_and_names(inputs, feature_names)
     values, names = _columns(attributions, inputs, feature_names, feature_mask)
-    return pandas.DataFrame(values.numpy(), columns=names)
+    return pandas.DataFrame(values.numpy(), columns=names, index=index)
+
+
+def _numbers_and_names(
+    inputs: Tensors | pandas.DataFrame, feature_names: Sequence[str] | None
+) -> tuple[Tensors, Sequence[str] | None]:
+    """Tensors as they are; a DataFrame as a tensor, and its columns where there are no other names."""
+    if isinstance(inputs, (Tensor, tuple)):
+        return inputs, feature_names
+    return torch.tensor(inputs.to_numpy(dtype="float64")), list(inputs.columns) if feature_names is None else feature_names
 
 
 def _columns(

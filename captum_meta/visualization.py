@@ -193,6 +193,22 @@ def waterfall(explanation: shap.Explanation, *, top: int = 10, axes: Axes | None
     return figure
 
 
+def interaction_network(interactions: Tensor, names: Sequence[str] | None = None) -> Figure:
+    """shapiq's network of one row: features on a circle, and between them how much they add together.
+
+    Args:
+        interactions: ``(M, M)``, a row of what ``interactions`` of a Shapley front end returns.
+        names: M names of the players; their numbers by default.
+
+    The figure is shapiq's own, which cannot draw into other axes.
+    """
+    from captum_meta.export import to_shapiq
+
+    figure, _ = to_shapiq(interactions, 0.0).plot_network(show=False, feature_names=None if names is None else list(names))
+    plt.close(figure)
+    return cast(Figure, figure)
+
+
 def error_against_cost(
     curves: Curves, title: str = "", *, intervals: Curves | None = None, axes: Axes | None = None
 ) -> Figure:

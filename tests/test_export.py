@@ -53,6 +53,18 @@ def test_groups_are_columns_with_their_value_once() -> None:
         to_shap(repeated, X, 0.0, feature_mask=torch.arange(24).reshape(6, 4) % 4)
 
 
+def test_a_table_gives_its_names_and_its_index_back() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X.numpy(), columns=NAMES, index=[f"row {i}" for i in range(6)])
+    values = shapley(X)
+    found = to_pandas(values, frame)
+    assert list(found.columns) == NAMES and list(found.index) == list(frame.index)
+    assert np.allclose(found, values)
+    explanation = to_shap(values, frame, model)
+    assert explanation.feature_names == NAMES and np.allclose(explanation.data, X)
+    assert np.allclose(explanation.base_values, float(model(0 * X[:1])), atol=1e-5)
+
+
 def test_several_inputs_stand_side_by_side() -> None:
     parts = (X[:, :1], X[:, 1:].reshape(6, 3, 1))
     found = to_shap(tuple(2 * part for part in parts), parts, 0.0)

@@ -42,6 +42,7 @@ SAME_FLOOR |= {
     ("cli", "explain"),
     ("explain", "benchmark"),
     ("demo", "benchmark"),
+    ("demo", "explain"),
     ("attr", "export"),
     ("visualization", "export"),
     ("benchmark", "demo"),

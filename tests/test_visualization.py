@@ -76,6 +76,12 @@ def test_shaps_plots_are_returned_as_figures() -> None:
     assert any("income" in label.get_text() for axes in fall.axes for label in axes.get_yticklabels())
 
 
+def test_a_network_names_all_players() -> None:
+    pytest.importorskip("shapiq")
+    figure = visualization.interaction_network(torch.tensor([[1.0, 2.0, 0.0], [2.0, -1.0, 0.5], [0.0, 0.5, 0.3]]), NAMES[:3])
+    assert set(NAMES[:3]) <= {text.get_text() for text in figure.axes[0].texts}
+
+
 def test_all_draw_into_axes_that_are_given() -> None:
     axes = Figure().subplots(2, 2).flatten()
     x = torch.randn(5, 4)

@@ -92,7 +92,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
                 most. With a number, ``method="gausslegendre"`` places 2 to 32 of them for each row
                 (:func:`~captum_meta.estimators.path_nodes`); one, more, and the other methods (50 by default) take Captum's
                 own points.
-            internal_batch_size: rows of the model differentiated at once, at most. None lets us choose.
+            internal_batch_size: rows of the model differentiated at once, at most. None: a number is chosen.
             return_convergence_delta: also return, for each row, the sum of the attributions minus f(input) - f(baseline).
             background: for each input rows ``(K, *features)``, in place of ``baselines``: expected gradients, the mean over
                 these rows of Integrated Gradients from each of them. ``n_steps`` (50 by default) counts the gradients of an

@@ -23,7 +23,7 @@ from captum_meta.games import MeanGame
 
 
 class MetaKernelShap(ShapleyFrontend, KernelShap):
-    """Shapley values of many rows at once, for the price of three gradients and the border.
+    """Shapley values of many rows at once, from three gradients and 2M coalitions per row.
 
     Every row costs three gradients (9 evaluations) and ``n_samples`` coalitions; what they leave open the meta-learned
     explainer fills in. A call costs up to nine evaluations more, which tell whether rows may be evaluated apart. The answer
