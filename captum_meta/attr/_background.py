@@ -87,9 +87,11 @@ def _exact(measurement: PairMeasurement, rows: Tensor, link: Link | None) -> tup
     """From all pairs; rows of fewer players than others have them in the same order."""
     total = measurement.total[rows]
     values = total.new_zeros(*total.shape, measurement.members.shape[2])
+    noise = measurement.rounding()
     for place, row in enumerate(rows.tolist()):
         worths = table_of(measurement, row)
-        values[place, :, measurement.game.mask[row]] = shapley_values(link(worths) if link else worths)
+        found = shapley_values(link(worths) if link else worths)
+        values[place, :, measurement.game.mask[row]] = found.masked_fill(inert(worths, noise[row]), 0.0)
     return values, torch.zeros_like(total)
 
 
@@ -104,6 +106,13 @@ def table_of(measurement: PairMeasurement, row: int) -> Tensor:
     worths.index_add_(1, codes, measurement.values[row, planned].double().T * shares)
     worths[:, 0], worths[:, -1] = measurement.start[row], measurement.everyone[row]
     return worths
+
+
+def inert(worths: Tensor, noise: Tensor) -> Tensor:
+    """Players who change no worth by more than rounding, ``noise (O,)``, of tables ``(O, 2**M)``: ``(O, M)`` bool."""
+    n_players = worths.shape[1].bit_length() - 1
+    gains = [worths.unflatten(1, (-1, 2, 2**i)).diff(dim=2).abs().flatten(1).amax(1) for i in range(n_players)]
+    return torch.stack(gains, dim=1) <= noise.unsqueeze(1)
 
 
 def _expected(measurement: PairMeasurement, rows: Tensor, with_bounds: bool, link: Link | None) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_meta._warnings import warn
-from captum_meta.attr._background import MAX_POINTS, by_output, completed, process_of, table_of
+from captum_meta.attr._background import MAX_POINTS, by_output, completed, inert, process_of, table_of
 from captum_meta.attr._frontend import chunks, plain_arithmetic
 from captum_meta.estimators import InteractionProcess, InteractionRule, all_coalitions, interactions
 from captum_meta.estimators.interactions import EFFICIENT
@@ -63,7 +63,15 @@ def expected_interactions(evidence: Evidence, shapley: Tensor | None, index: str
     """
     with plain_arithmetic(evidence.total.device):
         found = torch.cat([_of_rows(part, index) for part in chunks(evidence)])
-    return (found if shapley is None else with_shapley_values(found, shapley, index)).to(evidence.total)
+    found = found if shapley is None else with_shapley_values(found, shapley, index)
+    acting = _acting(evidence)
+    return torch.where(acting.unsqueeze(1) & acting.unsqueeze(2), found, 0.0).to(evidence.total)
+
+
+def _acting(evidence: Evidence) -> Tensor:
+    """Players of whom something measured tells an effect, or of whom nothing was measured, ``(R, M)``."""
+    still = evidence.measured.any(-1) & (evidence.effects == 0).all(-1)
+    return evidence.players & ~still
 
 
 def with_shapley_values(found: Tensor, shapley: Tensor, index: str) -> Tensor:
@@ -102,8 +110,7 @@ def _table(members: Tensor, worths: Tensor, known: Tensor, expected: Tensor | No
 
 
 def _from_process(evidence: Evidence, members: Tensor, worths: Tensor, known: Tensor, index: str) -> Tensor:
-    still = evidence.measured.any(-1) & (evidence.effects == 0).all(-1)
-    acting = evidence.players & ~still
+    acting = _acting(evidence)
     slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
     read = slice(0, MAX_POSTERIOR + 2)
     process = InteractionProcess(members[:, read], worths[:, read], known[:, read], acting, slopes.mT.double())
@@ -145,11 +152,15 @@ def interactions_of_mean_game(game: MeanGame, budgets: Tensor, index: str, seed:
     measurement = PairMeasurement(game, budgets, seed)
     measurement.evaluate()
     rule, shares = InteractionRule.of(index, n_players), game.weights
+    noise = measurement.rounding()
     found = measurement.total.new_zeros(*measurement.total.shape, n_players, n_players)
     with plain_arithmetic(game.device):
         for row in measurement.complete.nonzero().flatten().tolist():
             own = game.mask[row]
-            found[row][:, own.unsqueeze(1) & own] = interactions(table_of(measurement, row), index).flatten(1)
+            table = table_of(measurement, row)
+            acts = ~inert(table, noise[row])
+            of_all = interactions(table, index) * (acts.unsqueeze(1) & acts.unsqueeze(2))
+            found[row][:, own.unsqueeze(1) & own] = of_all.flatten(1)
         rest = (~measurement.complete).nonzero().flatten()
 
         def of_output(rows: Tensor, output: int, distances: Tensor, seats: Tensor, idle: Tensor) -> tuple[Tensor]:

@@ -110,6 +110,10 @@ class PairMeasurement:
             still &= ~self._contradicted(still, self._known, noise)
         return still | ~self._changed.unsqueeze(-1)
 
+    def rounding(self) -> Tensor:
+        """Changes of f that may be rounding alone, ``(N, O)``."""
+        return self._still()[1]
+
     @property
     def _known(self) -> Tensor:
         return self.asked.unsqueeze(-1) & self.values.isfinite()
