@@ -136,12 +136,13 @@ class TokenHeatMap(str):
         return str(self)
 
 
-def tokens(values: Tensor, words: Sequence[str]) -> TokenHeatMap:
+def tokens(values: Tensor, words: Sequence[str], errors: Tensor | None = None) -> TokenHeatMap:
     """A text with each token on the colour of its attribution, as HTML; the pointer over a token shows the number.
 
     Args:
         values: ``(M,)``, one for each token.
         words: the M tokens; spaces within them are kept.
+        errors: how far each value may be off, ``(M,)``: shown with the number, and framed where the sign is open.
 
     Raises:
         ValueError: if their numbers differ.
@@ -149,18 +150,19 @@ def tokens(values: Tensor, words: Sequence[str]) -> TokenHeatMap:
     >>> tokens(torch.tensor([1.0, -0.5]), ["not", "bad"]).count("<span")
     2
     """
-    if values.shape != (len(words),):
-        raise ValueError(
-            f"There are {len(words)} tokens for values of shape {tuple(values.shape)}: pass one value for each."
-        )
+    widths = values.new_zeros(values.shape) if errors is None else errors
+    if not values.shape == widths.shape == (len(words),):
+        raise ValueError(f"There are {len(words)} tokens for values of shape {tuple(values.shape)}: pass one for each.")
     limit = float(values.abs().max()) or 1.0
     colours = plt.get_cmap(_SIGNS)
     spans = []
-    for value, word in zip(values.tolist(), words, strict=True):
+    for value, error, word in zip(values.tolist(), widths.tolist(), words, strict=True):
         red, green, blue, _ = colours(0.5 + 0.35 * value / limit)
         shade = f"rgb({255 * red:.0f},{255 * green:.0f},{255 * blue:.0f})"
         style = f"background:{shade};color:black;padding:2px 3px;border-radius:3px;white-space:pre-wrap"
-        spans.append(f'<span style="{style}" title="{value:+.3g}">{escape(word)}</span>')
+        style += ";outline:1px dashed" if errors is not None and abs(value) <= error else ""
+        told = f"{value:+.3g}" + (f" ± {error:.2g}" if errors is not None else "")
+        spans.append(f'<span style="{style}" title="{told}">{escape(word)}</span>')
     return TokenHeatMap(f'<div style="line-height:2">{" ".join(spans)}</div>')
 
 

@@ -54,6 +54,15 @@ def test_tokens_are_escaped_and_tell_their_numbers() -> None:
     assert "&lt;b&gt;" in html and 'title="+1"' in html and 'title="-0.25"' in html
 
 
+def test_tokens_tell_how_far_their_numbers_may_be_off() -> None:
+    shown = visualization.tokens(torch.tensor([1.0, -0.5]), ["not", "bad"], errors=torch.tensor([0.25, 0.75]))
+    certain, open_sign = shown.split("<span")[1:]
+    assert 'title="+1 ± 0.25"' in certain and "outline" not in certain
+    assert 'title="-0.5 ± 0.75"' in open_sign and "outline" in open_sign
+    with pytest.raises(ValueError, match="2 tokens"):
+        visualization.tokens(torch.tensor([1.0, -0.5]), ["not", "bad"], errors=torch.ones(3))
+
+
 def test_curves_carry_their_names_and_stop_at_rounding() -> None:
     curves = {
         "MetaKernelShap, zero-shot": [(9.0, 0.2), (40.0, 1e-12)],

@@ -9,7 +9,15 @@ from inspect import Parameter, signature
 from typing import Any
 
 import torch
-from captum.attr import Attribution, DeepLiftShap, GradientShap
+from captum.attr import (
+    Attribution,
+    DeepLiftShap,
+    GradientShap,
+    LayerDeepLiftShap,
+    LayerGradientShap,
+    NeuronDeepLiftShap,
+    NeuronGradientShap,
+)
 from torch import Tensor
 
 from captum_meta import _captum
@@ -20,7 +28,14 @@ from captum_meta.games.arguments import take_rows, take_target
 from captum_meta.games.players import join
 
 Tensors = tuple[Tensor, ...]
-_WITH_DISTRIBUTION = (GradientShap, DeepLiftShap)
+_WITH_DISTRIBUTION = (
+    GradientShap,
+    DeepLiftShap,
+    LayerGradientShap,
+    LayerDeepLiftShap,
+    NeuronGradientShap,
+    NeuronDeepLiftShap,
+)
 """Their baselines belong to no row."""
 
 

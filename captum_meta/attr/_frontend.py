@@ -63,11 +63,6 @@ class Frontend:
         self._states: dict[EvidencePlan, State] = {}
         self._copies: dict[tuple[str, torch.dtype], MetaLearner] = {}
 
-    @property
-    def support_keys(self) -> Tensor:
-        """What the support rows are, in the order of :meth:`adapt`: hashes of their inputs, ``(K,)`` int64."""
-        return self._support.keys
-
     def reset(self) -> Self:
         """Forget the support set: explain zero-shot again."""
         self._support = Support()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from captum.attr import Attribution, GradientShap
+from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 from typing_extensions import Self
@@ -20,7 +20,7 @@ from captum_meta.attr._frontend import Frontend, count_examples, of_inputs
 from captum_meta.attr._levels import climb
 from captum_meta.attr._path import PathFrontend
 from captum_meta.attr._runs import BoundedRun, compared, joined
-from captum_meta.attr._support import content_keys, player_attributions
+from captum_meta.attr._support import Support, content_keys, player_attributions
 from captum_meta.attr.general import MetaAttribution
 from captum_meta.estimators.conformal import rows_needed
 from captum_meta.games import Game
@@ -79,7 +79,7 @@ class CalibratedAttribution(Attribution):
         self.calibration: Calibration | None = None
         self._further: dict[str, Any] = {}
         self._teacher_kwargs: dict[str, Any] = {}
-        self._support_keys = torch.zeros(0, dtype=torch.long)
+        self._support_keys = Support().keys
         Attribution.__init__(self, method.forward_func)
 
     @property
@@ -215,7 +215,8 @@ class CalibratedAttribution(Attribution):
         return self.calibration
 
     def _adapted_keys(self) -> Tensor:
-        return self.method.support_keys if isinstance(self.method, Frontend) else torch.zeros(0, dtype=torch.long)
+        """What the rows given to the method's ``adapt`` are; none for methods that do not adapt."""
+        return getattr(self.method, "_support", Support()).keys
 
     def _refuse_adapted(self, call: Call) -> None:
         adapted = self._adapted_keys()
@@ -260,7 +261,8 @@ class CalibratedAttribution(Attribution):
     @property
     def _has_reference(self) -> bool:
         of_gradients = isinstance(self.method, PathFrontend) and not self.method.multiplies_by_inputs
-        return isinstance(self.method, Frontend) and not isinstance(self.method, GradientShap) and not of_gradients
+        own = getattr(type(self.method), "_reference", Frontend._reference) is not Frontend._reference
+        return own and not of_gradients
 
     def _method_game(self, call: Call) -> Game:
         """The game that one of our methods makes of a call, of layers where it explains these."""

@@ -177,10 +177,8 @@ def tables(entries: Sequence[dict[str, Any]]) -> list[Table]:
         cells.insert(1, f"{_middle(one['tightness'] for one in some):.2f}")
         cost = sum(one["cost"] for one in some) / len(some)
         first.add_row(f"{alpha}", *cells, f"{1 - sums['accepted'] / total:.1%}", f"{cost:.2f}")
-    second = Table(
-        title=f"teacher: ShapleyValueSampling, {_PERMUTATIONS} permutations; alpha .1; tolerance: its repeat error"
-    )
-    for head in ("repeat error", "covered", "of the accepted", "to the teacher", "evaluations / teacher's"):
+    second = Table(title=f"tolerance: repeat error of ShapleyValueSampling, {_PERMUTATIONS} permutations; alpha .1")
+    for head in ("distance to", "covered", "of the accepted", "to the teacher", "evaluations / the sampler's"):
         second.add_column(head, justify="right")
     for label, shown in (("reference", "our reference"), ("sampled", "a sampled answer")):
         some = [entry["repeat"][label] for entry in entries]

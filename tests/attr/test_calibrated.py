@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from captum_meta.attr import (
     MetaShapleyValueSampling,
 )
 from captum_meta.attr._calibration import Calibration
+from captum_meta.attr._calibration_warnings import warn_of_wrong_estimates
 from captum_meta.attr._compared import Compared, Errors, Lengths
 from captum_meta.functional import rank_correlation
 from tests.attr.conftest import CountingModel, untrained
@@ -289,6 +291,10 @@ class TestMistakes:
         with pytest.raises(TypeError, match="pass a Captum method"):
             CalibratedAttribution(None)  # type: ignore[arg-type]
 
+    def test_a_method_with_memory_changes_with_every_call(self) -> None:
+        with pytest.raises(ValueError, match="pass one with memory=0"):
+            CalibratedAttribution(MetaKernelShap(model, memory=64)).calibrate(rows(20), target=0)
+
     def test_the_teachers_answers_must_be_finite(self) -> None:
         wrong = torch.zeros(20, M)
         wrong[7, 2] = torch.nan
@@ -313,16 +319,16 @@ class TestWarnings:
             alarms += bool(known.unlike(content[40:]))
         assert 0.005 * trials < alarms <= (0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5) * trials
 
-    def test_a_model_unlike_the_synthetic_ones(self) -> None:
-        def parity(x: Tensor) -> Tensor:
-            """The product of all signs, of which no border coalition tells; with small effects that look easy."""
-            return x.sum(1) + 30 * (x > 0).all(1) * (x.sum(1) > 0)
-
-        wrong = exact(rows(60)) + 100
-        attr = CalibratedAttribution(MetaKernelShap(model), MetaKernelShap(parity))
-        attr.calibrate(rows(60), target=0, attributions=wrong)  # attributions of someone else say nothing of the model
-        with pytest.warns(UserWarning, match="unlike the synthetic models"):
-            CalibratedAttribution(Guessing(model)).calibrate(rows(60), target=0)
+    @pytest.mark.parametrize(("beyond", "warns"), [(0, False), (6, False), (12, False), (25, True), (60, True)])
+    def test_a_model_unlike_the_synthetic_ones(self, beyond: int, warns: bool) -> None:
+        """Of 60 rows 6 are to be expected beyond an estimate; 12 are doubtful, and 25 are not two in ten by chance."""
+        rows_known = contents(torch.randn(60, 3, dtype=torch.float64)).rows
+        distance = torch.where(torch.arange(60) < beyond, 2.0, 0.5).double().unsqueeze(1)
+        wrong = replace(rows_known, errors=Errors(distance, distance, distance))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warn_of_wrong_estimates(wrong)  # all estimates are 1
+        assert [f"holds for {1 - beyond / 60:.0%}" in str(one.message) for one in caught] == [True] * warns
 
 
 def contents(content: Tensor) -> Calibration:
@@ -332,14 +338,6 @@ def contents(content: Tensor) -> Calibration:
     return Calibration.of(
         Compared(errors, lengths, nothing.unsqueeze(2).expand(-1, -1, 2), nothing[:, :, None], content), 0.3
     )
-
-
-class Guessing(MetaKernelShap):
-    """A front end whose estimates are far too small."""
-
-    def _explain_with_bounds(self, evidence: Any, key: Any) -> tuple[Tensor, Tensor]:
-        values, bounds = super()._explain_with_bounds(evidence, key)
-        return values, bounds * 1e-6
 
 
 ODD: dict[str, tuple[Callable[[Tensor], Tensor], int, dict[str, Any]]] = {
