@@ -58,6 +58,10 @@ class Record:
         """The same rows outside any autograd graph."""
         return self.map(Tensor.detach)
 
+    def flattened(self: _T, n_batch: int) -> _T:
+        """The first ``n_batch`` dimensions as one."""
+        return self.map(lambda value: value.reshape(-1, *value.shape[n_batch:]))
+
     def times(self: _T, factor: Tensor) -> _T:
         """That of the model times ``factor``, whose dimensions are the first of the batch's."""
 

@@ -134,6 +134,10 @@ class Evidence(Record):
             },
         )
 
+    def without_coalitions(self) -> Evidence:
+        """What is left without the coalitions inside the border: what the network itself reads."""
+        return replace(self, coalitions=None)
+
     def gradients_alone(self) -> Evidence:
         """What would have been measured of the Shapley kind without any coalition."""
         kept = torch.arange(self.effects.shape[-1], device=self.effects.device) < LEAVE_ONE_OUT
@@ -185,9 +189,9 @@ class Explanations(Record):
     def __len__(self) -> int:
         return int(self.attributions.shape[-2])
 
-
-State = dict[str, Tensor]
-"""What a meta-learner knows of one explained model after adaptation: plain tensors by name."""
+    def without_coalitions(self) -> Explanations:
+        """The same rows, of which the network itself is to learn, and not what coalitions inside the border make of it."""
+        return replace(self, evidence=self.evidence.without_coalitions())
 
 
 @dataclass(frozen=True)

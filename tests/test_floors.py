@@ -1,4 +1,4 @@
-"""Imports run downward only: a floor may import the floors below it (see CONTRIBUTING.md)."""
+"""Imports run downward only, without exceptions (see CONTRIBUTING.md)."""
 
 import ast
 import subprocess
@@ -9,44 +9,22 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "captum_meta"
 FLOORS = {
-    "types": 0,
-    "records": 0,
-    "_captum": 0,
-    "_random": 0,
-    "_model": 0,
-    "_files": 0,
-    "_units": 0,
-    "_warnings": 0,
-    "nn": 1,
-    "optim": 1,
-    "estimators": 1,
-    "losses": 1,
-    "functional": 1,
-    "games": 1,
-    "learners": 2,
-    "evidence": 2,
-    "tasks": 2,
-    "metrics": 2,
-    "attr": 3,
-    "training": 3,
-    "export": 3,
-    "visualization": 3,
-    "cli": 4,
-    "demo": 4,
-    "explain": 4,
-    "benchmark": 4,
+    0.0: ("_captum", "_files", "_random", "_units", "_warnings", "records"),
+    0.1: ("_model", "types"),
+    1.0: ("estimators", "losses", "optim"),
+    1.1: ("games",),
+    1.2: ("functional", "nn"),
+    2.0: ("evidence", "learners", "metrics"),
+    2.1: ("tasks",),
+    3.0: ("export",),
+    3.1: ("attr", "training", "visualization"),
+    4.0: ("benchmark",),
+    4.1: ("explain",),
+    4.2: ("demo",),
+    4.3: ("cli",),
 }
-SAME_FLOOR = {("tasks", "evidence"), ("nn", "estimators"), ("nn", "losses"), ("cli", "demo"), ("cli", "benchmark")}
-SAME_FLOOR |= {
-    ("types", "records"),
-    ("cli", "explain"),
-    ("explain", "benchmark"),
-    ("demo", "benchmark"),
-    ("demo", "explain"),
-    ("attr", "export"),
-    ("visualization", "export"),
-    ("benchmark", "demo"),
-}
+"""Rooms by their floors, each in steps: a room may import what stands on lower steps."""
+STEPS = {name: step for step, names in FLOORS.items() for name in names}
 
 
 def room(path: Path) -> str:
@@ -75,10 +53,7 @@ def test_imports_run_downward(path: Path) -> None:
         if parts[0] != "captum_meta" or len(parts) < 2 or parts[1] == here or parts[1] == "__version__":
             continue
         there = parts[1]
-        allowed = FLOORS[there] < FLOORS[here] or (here, there) in SAME_FLOOR
-        if FLOORS[here] == 4 and here == "cli":
-            allowed = True
-        assert allowed, f"{here} (floor {FLOORS[here]}) imports {there} (floor {FLOORS[there]})"
+        assert STEPS[there] < STEPS[here], f"{here} (step {STEPS[here]}) imports {there} (step {STEPS[there]})"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -93,3 +68,12 @@ def test_front_ends_load_neither_lightning_nor_torchmetrics() -> None:
     code = "import sys, captum_meta.attr; print([m for m in ('lightning', 'torchmetrics') if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+def test_no_test_module_imports_another() -> None:
+    """What tests share is in modules of their own."""
+    for path in Path(__file__).parent.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+                named = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+                assert not [name for name in named if name.startswith("test_")], path

@@ -21,13 +21,13 @@ from captum_meta._model import wide
 from captum_meta.attr._adaptation import Adaptation, Counting
 from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._support import Support, player_attributions
-from captum_meta.attr._units import InUnits
+from captum_meta.attr._units import InUnits, UnitState
 from captum_meta.evidence import EvidencePlan, Game, Players
 from captum_meta.games import MeanGame, RememberedGame
 from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.nn import Prediction
 from captum_meta.nn.path_regression import suffices
-from captum_meta.types import Evidence, Explanations, Kind, State
+from captum_meta.types import Evidence, Explanations, Kind
 
 _MAX_PLACES = 2**13
 """Players, at each interval of their paths, that our networks read at once: what they know of these stays in the cache."""
@@ -60,7 +60,7 @@ class Frontend:
         self._support = Support()
         self._counts: list[Counting] = []
         self._adaptation: Adaptation | None = None
-        self._states: dict[EvidencePlan, State] = {}
+        self._states: dict[EvidencePlan, UnitState] = {}
         self._copies: dict[tuple[str, torch.dtype], MetaLearner] = {}
 
     def reset(self) -> Self:
@@ -231,7 +231,7 @@ class Frontend:
         return explanations.to(dtype=_working_dtype(explanations.attributions))
 
     @torch.inference_mode(False)
-    def _adapted(self, support: Support, plan: EvidencePlan) -> State:
+    def _adapted(self, support: Support, plan: EvidencePlan) -> UnitState:
         explanations = self._explanations(support, plan)
         learner = self._learner_for(explanations.attributions)
         with plain_arithmetic(explanations.attributions.device):
@@ -243,13 +243,13 @@ class Frontend:
         with plain_arithmetic(evidence.total.device):
             return Prediction.concatenate([learner.explain(state, part) for part in chunks(evidence)])
 
-    def _state(self, evidence: Evidence, plan: EvidencePlan) -> State:
+    def _state(self, evidence: Evidence, plan: EvidencePlan) -> UnitState | None:
         """What is known of the model, for evidence of this plan, in the evidence's precision and on its device."""
         plan = plan.of_support(evidence.players.shape[-1])
         if not self._support.empty and plan not in self._states:
             self._states[plan] = self._adapted(self._support, plan)
-        state = self._states.get(plan, self._learner_for(evidence.total).initial_state())
-        return {name: value.to(evidence.total.device, _working_dtype(evidence.total)) for name, value in state.items()}
+        state = self._states.get(plan)
+        return state and state.to(evidence.total.device, _working_dtype(evidence.total))
 
     def _learner_for(self, values: Tensor) -> InUnits:
         """The learner on the device and in the precision of ``values``; the user's own object stays where it is."""

@@ -13,16 +13,17 @@ from captum_meta import _captum
 from captum_meta._warnings import warn
 from captum_meta.attr._frontend import chunks, plain_arithmetic
 from captum_meta.attr._known_rows import Rows, keys_of, known_rows, layout
-from captum_meta.attr._units import InUnits
-from captum_meta.estimators import all_coalitions, kernel_matrix, sample_coalitions, shapley_values
+from captum_meta.attr._units import InUnits, UnitState
+from captum_meta.estimators import kernel_matrix, sample_coalitions
 from captum_meta.evidence import Game, with_elements
+from captum_meta.games import SurrogateGame
+from captum_meta.games.references import exact_shapley_values
 from captum_meta.learners import ZeroShot
 from captum_meta.nn.cross_fitted import CrossFitted
 from captum_meta.nn.encoders import effect_sizes
 from captum_meta.nn.shapley import ShapleyExplainer, border_coalitions
-from captum_meta.nn.surrogate import SurrogateGame
 from captum_meta.records import Record
-from captum_meta.types import Evidence, State
+from captum_meta.types import Evidence
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the network's game that are tried."""
@@ -65,7 +66,7 @@ class Memory:
         self._warned = False
 
     def explain(
-        self, game: Game, evidence: Evidence, start: Tensor, learner: InUnits, state: State, with_bounds: bool
+        self, game: Game, evidence: Evidence, start: Tensor, learner: InUnits, state: UnitState | None, with_bounds: bool
     ) -> tuple[Tensor, Tensor]:
         """Attributions ``(N, M)`` and error bounds ``(N,)``, NaN if not asked for, of measured rows.
 
@@ -117,7 +118,7 @@ class _Known:
             self.learned, self.fresh = int(known.measured.sum()), 0
 
     def explain(
-        self, evidence: Evidence, start: Tensor, keys: Tensor, learner: InUnits, state: State, with_bounds: bool
+        self, evidence: Evidence, start: Tensor, keys: Tensor, learner: InUnits, state: UnitState | None, with_bounds: bool
     ) -> tuple[Tensor, Tensor]:
         alone = explain_alone(learner, state, evidence, with_bounds)
         if not self.networks.weights:
@@ -184,7 +185,7 @@ def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bou
     found = []
     for share in SHARES[1:]:
         left = _mixed(evidence, taken, share)
-        rest, bound = explain_alone(explainer, {}, left, with_bounds)
+        rest, bound = explain_alone(explainer, None, left, with_bounds)
         answer = share * values + rest
         size = answer.square().sum(-1)
         bound = careful * bound * rest.square().sum(-1) / torch.where(size > 0, size, 1.0)
@@ -192,7 +193,7 @@ def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bou
     return _Options(*(torch.stack([getattr(part, f.name) for part in found], dim=1) for f in fields(_Options)))
 
 
-def explain_alone(learner: InUnits, state: State, evidence: Evidence, with_bounds: bool) -> tuple[Tensor, Tensor]:
+def explain_alone(learner: InUnits, state: UnitState | None, evidence: Evidence, with_bounds: bool) -> tuple[Tensor, Tensor]:
     """Attributions and bounds without a network."""
     with plain_arithmetic(evidence.total.device):
         if with_bounds:
@@ -250,8 +251,9 @@ def _shapley_values(game: SurrogateGame) -> Tensor:
     """Of the network's game, ``(N, M)``: exact up to 12 players, else by KernelSHAP on 4,096 coalitions."""
     n_players = game.like.shape[-1]
     if n_players <= _EXACT_PLAYERS:
-        members = all_coalitions(n_players, game.like.device).expand(len(game.like), -1, -1)
-        return shapley_values(game.worths(members))
+        return exact_shapley_values(
+            lambda members: game.worths(members.expand(len(game.like), -1, -1)), n_players, game.like.device
+        )
     members, solution = (tensor.to(game.like.device) for tensor in _plan(n_players))
     worths = game.worths(members.expand(len(game.like), -1, -1))
     everyone = torch.ones_like(game.like[:, None], dtype=torch.bool)

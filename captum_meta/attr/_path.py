@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from captum_meta import _captum
-from captum_meta.attr._frontend import Frontend, of_inputs, plain_arithmetic
-from captum_meta.estimators import gauss_legendre
+from captum_meta.attr._frontend import Frontend, of_inputs
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_slopes
 from captum_meta.evidence.path import check_output
 from captum_meta.evidence.path_rounds import MOST, error_of
+from captum_meta.games.references import path_mean
 from captum_meta.nn.explainer import gap_shares
 
 _REFERENCE_STEPS = 200
@@ -130,10 +130,8 @@ class PathFrontend(Frontend):
 
     def _reference(self, game: Game) -> Tensor:
         """A long run of Captum's own quadrature, ``(N, M)``."""
-        nodes, weights = gauss_legendre(_REFERENCE_STEPS)
-        slopes, _ = path_slopes(game, nodes)
-        with plain_arithmetic(game.device):
-            return (slopes @ weights.to(slopes)) * game.difference
+        difference = game.difference
+        return path_mean(lambda points: path_slopes(game, points)[0], _REFERENCE_STEPS).to(difference) * difference
 
 
 def real(inputs: Any) -> Any:

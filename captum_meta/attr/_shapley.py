@@ -25,10 +25,10 @@ from captum_meta.attr._interactions import (
 from captum_meta.attr._memory import Memory, explain_alone
 from captum_meta.attr._selection import check_background_alone
 from captum_meta.attr._units import InUnits
-from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.estimators.interactions import Index
 from captum_meta.evidence import Game, ShapleyPlan, measure_shapley, row_keys
 from captum_meta.games import MeanGame, Players
+from captum_meta.games.references import exact_shapley_values
 from captum_meta.learners import ZeroShot
 from captum_meta.types import Evidence
 
@@ -239,11 +239,13 @@ class ShapleyFrontend(Frontend):
     def _reference(self, game: Game) -> Tensor:
         n_players = game.players.count
         if n_players <= _EXACT_PLAYERS and len(game.players.mask) == 1:
-            everything = all_coalitions(n_players, game.device).expand(game.n_rows, -1, -1)
-            worths = game.values(everything)
-            assert worths.shape[-1] == 1, "The model has several outputs: pass target= to select the one to explain."
-            with plain_arithmetic(game.device):
-                return shapley_values(worths.squeeze(-1))
+
+            def values(members: Tensor) -> Tensor:
+                found = game.values(members.expand(game.n_rows, -1, -1))
+                assert found.shape[-1] == 1, "The model has several outputs: pass target= to select the one to explain."
+                return found.squeeze(-1)
+
+            return exact_shapley_values(values, n_players, game.device)
         if n_players > _REFERENCE_PLAYERS:
             raise ValueError(
                 f"A reference for rows of {n_players} players would take {_REFERENCE_COALITIONS * n_players} evaluations of "
@@ -258,7 +260,7 @@ class ShapleyFrontend(Frontend):
         """By the explainer that has not been adapted; the noise of each player is what its error estimate expects."""
         evidence = measure_shapley(game, n_samples)
         explainer = InUnits(ZeroShot(self._learner_for(evidence.total).learner.explainer))
-        values, bounds = explain_alone(explainer, {}, evidence, True)
+        values, bounds = explain_alone(explainer, None, evidence, True)
         expected = (bounds / BOUND_OVER_ERROR).nan_to_num(1.0, 1.0).clamp(max=1.0)
         size = values.square().sum(1) / evidence.n_players.clamp(min=1)
         return values, (expected * size).unsqueeze(1) * evidence.players

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,15 @@ from captum_meta._units import power_of_two
 from captum_meta.learners import MetaLearner
 from captum_meta.nn import Prediction, ShapleyExplainer
 from captum_meta.nn.error_head import ROW_NUMBERS
-from captum_meta.types import Evidence, Explanations, State
+from captum_meta.types import Evidence, Explanations, Record
 
-_UNIT = "unit of the outputs"
+
+@dataclass(frozen=True)
+class UnitState(Record):
+    """A learner's own state, and the unit ``()`` that it is in."""
+
+    own: Record | None
+    unit: Tensor
 
 
 class InUnits:
@@ -27,29 +35,25 @@ class InUnits:
     def __init__(self, learner: MetaLearner) -> None:
         self.learner = learner
 
-    def initial_state(self) -> State:
-        """That of the learner."""
-        return self.learner.initial_state()
-
-    def adapt(self, support: Explanations) -> State:
-        """The learner's state after rows ``(K, M)``, and the unit that it is in, ``()``."""
+    def adapt(self, support: Explanations) -> UnitState:
+        """The learner's state after rows ``(K, M)``."""
         unit = _of_support(support)
-        return {**self.learner.adapt(support.times(1 / unit)), _UNIT: unit}
+        return UnitState(self.learner.adapt(support.times(1 / unit)), unit)
 
-    def explain(self, state: State, evidence: Evidence) -> Prediction:
+    def explain(self, state: UnitState | None, evidence: Evidence) -> Prediction:
         """Attributions ``(N, M)`` in units of the output."""
-        rest, unit = _taken(state, evidence)
-        return self.learner.explain(rest, evidence.times(1 / unit)).times(unit)
+        own, unit = _taken(state, evidence)
+        return self.learner.explain(own, evidence.times(1 / unit)).times(unit)
 
     def explainer(self, evidence: Evidence) -> Prediction:
         """What the learner's explainer says of rows ``(N, M)``."""
         unit = _of_rows(evidence)
         return self.learner.explainer(evidence.times(1 / unit)).times(unit)
 
-    def explain_with_error(self, state: State, evidence: Evidence) -> tuple[Prediction, Tensor]:
+    def explain_with_error(self, state: UnitState | None, evidence: Evidence) -> tuple[Prediction, Tensor]:
         """The same, and the relative squared error that nine in ten rows stay below, ``(N,)``."""
-        rest, unit = _taken(state, evidence)
-        prediction, estimate = self.learner.explain_with_error(rest, evidence.times(1 / unit))
+        own, unit = _taken(state, evidence)
+        prediction, estimate = self.learner.explain_with_error(own, evidence.times(1 / unit))
         return prediction.times(unit), estimate
 
     def error_numbers(self, evidence: Evidence) -> Tensor:
@@ -69,10 +73,9 @@ class InUnits:
         return self.learner.support_weights(support.times(1 / unit), evidence.times(1 / unit))
 
 
-def _taken(state: State, evidence: Evidence) -> tuple[State, Tensor]:
+def _taken(state: UnitState | None, evidence: Evidence) -> tuple[Record | None, Tensor]:
     """The learner's own state, and the unit."""
-    rest = {name: value for name, value in state.items() if name != _UNIT}
-    return rest, state[_UNIT] if _UNIT in state else _of_rows(evidence)
+    return (None, _of_rows(evidence)) if state is None else (state.own, state.unit)
 
 
 def _of_rows(evidence: Evidence) -> Tensor:

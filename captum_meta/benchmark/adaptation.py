@@ -5,9 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +20,11 @@ from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_h
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.summary import family_group
 from captum_meta.functional import attribution_error
-from captum_meta.learners import MatchingNetwork, MetaLearner, ZeroShot, list_learners, load_learner
+from captum_meta.learners import MatchingNetwork, MetaLearner, list_learners, load_learner
+from captum_meta.learners._gradient import GradientState
 from captum_meta.losses import relative_squared_error
 from captum_meta.nn import CosineSimilarity, RawInputs
-from captum_meta.types import Explanations, State
+from captum_meta.types import Evidence, Explanations
 
 ROWS = (4, 16, 64)
 BUDGETS = {"none": 0, "2M": 2}
@@ -34,27 +34,29 @@ _ELSEWHERE = 16
 _HARM = 1.1
 
 
-class FineTuning(ZeroShot):
+class FineTuning(MetaLearner[GradientState]):
     """All parameters of the explainer, moved by Adam steps on the support rows' loss, as without meta-learning."""
 
     def __init__(self, learner: MetaLearner, steps: int = 60, rate: float = 1e-3) -> None:
         super().__init__(learner.explainer)
         self.steps, self.rate = steps, rate
 
-    def adapt(self, support: Explanations) -> State:
+    def adapt(self, support: Explanations) -> GradientState:
         explainer = deepcopy(self.explainer).requires_grad_(True)
         optimizer = torch.optim.Adam(explainer.parameters(), self.rate)
-        evidence = replace(support.evidence, coalitions=None)
+        evidence = support.evidence.without_coalitions()
         with torch.enable_grad():
             for _ in range(self.steps):
                 optimizer.zero_grad()
                 predicted = explainer(evidence).attributions
                 relative_squared_error(predicted, support.attributions).backward()
                 optimizer.step()
-        return {name: value.detach() for name, value in explainer.named_parameters()}
+        moved = {name: value.detach() for name, value in explainer.named_parameters()}
+        return GradientState(moved, support.attributions.new_ones(()))
 
-    def predict(self, state: State, evidence: Any) -> Tensor:
-        return torch.func.functional_call(self.explainer, state, (evidence,)).attributions
+    def predict(self, state: GradientState | None, evidence: Evidence) -> Tensor:
+        fast = {} if state is None else state.fast
+        return torch.func.functional_call(self.explainer, fast, (evidence,)).attributions
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _measure(
         support = supports[OTHER if where == OTHER else SAME][rows[:k]]
         learner = chosen[name]
         if not learner.reading.evaluations_of(problem.n_players):
-            support = replace(support, evidence=replace(support.evidence, coalitions=None))
+            support = support.without_coalitions()
         with torch.no_grad():
             before = learner.explainer(asked.evidence).attributions
             predicted = learner.predict(learner.adapt(support), asked.evidence)

@@ -24,6 +24,7 @@ from captum_meta.benchmark.explained_rows import query_rows, support_rows
 from captum_meta.benchmark.heldout import held_out_names, load_held_out, quick_names
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.learners import LearnedOptimizer, load_learner
+from captum_meta.learners._gradient import GradientState
 from captum_meta.losses import relative_errors
 from captum_meta.optim import SGD, Clipped, Tensors, UpdateRule, iterates
 from captum_meta.tasks import SyntheticTaskFamily
@@ -117,7 +118,7 @@ def walk(learner: LearnedOptimizer, rule: UpdateRule, support: Explanations, ste
 
 def errors(learner: LearnedOptimizer, fast: Tensors, rows: Explanations) -> Tensor:
     """Relative squared error of each task's rows, ``(T,)``, if the explainer has these parameters."""
-    state = {**fast, "strength": torch.ones(len(rows.attributions))}
+    state = GradientState(dict(fast), torch.ones(len(rows.attributions)))
     with torch.no_grad():
         return relative_errors(learner.predict(state, rows.evidence), rows.attributions, rows.variance)
 
@@ -130,7 +131,7 @@ def log_errors(found: Tensor) -> Tensor:
 def with_budget(explanations: Explanations, budget: str) -> Explanations:
     """What would have been measured at a budget of ``"none"`` or ``"2M"`` coalitions."""
     evidence = explanations.evidence
-    evidence = evidence.gradients_alone() if BUDGETS[budget] == 0 else replace(evidence, coalitions=None)
+    evidence = evidence.gradients_alone() if BUDGETS[budget] == 0 else evidence.without_coalitions()
     return replace(explanations, evidence=evidence)
 
 

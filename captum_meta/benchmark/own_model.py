@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,14 +9,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
 from captum_meta import functional
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap
-from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.journal import append_line
 from captum_meta.benchmark.methods import (
     ADAPTED,
     BORDER_MEAN,
@@ -31,6 +28,7 @@ from captum_meta.benchmark.methods import (
     installed,
     support_arguments,
 )
+from captum_meta.benchmark.own_model_journal import header_of, taken_up
 from captum_meta.benchmark.problem import Counted, Problem
 from captum_meta.benchmark.references import Reference, exact_shapley, long_path, sampled_shapley
 from captum_meta.benchmark.report import Measurement, ModelBenchmark
@@ -107,11 +105,11 @@ def benchmark_model(
     plan = _plan(kind, problem, chosen, budgets)
     journal = Path(output) if output is not None else None
     with Progress(disable=not show_progress) as progress:
-        reference, done = _taken_up(journal, problem, kind)
+        reference, done = taken_up(journal, problem, kind)
         if reference is None:
             reference = _reference(problem, kind, reference_pairs, progress)
             if journal is not None:
-                append_line(journal, _header(problem, kind, reference))
+                append_line(journal, header_of(problem, kind, reference))
         bar = progress.add_task("Comparing methods", total=len(plan))
         for name, budget in plan:
             if (name, budget) not in done:
@@ -264,46 +262,3 @@ def _metrics(problem: Problem, values: Tensor) -> dict[str, float]:
         "insertion_auc": functional.insertion_auc(problem.model, attributions, **arguments),
     }
     return {name: float(value) for name, value in found.items()}
-
-
-def _taken_up(
-    journal: Path | None, problem: Problem, kind: str
-) -> tuple[Reference | None, dict[tuple[str, int], Measurement]]:
-    """The reference and the results that a journal holds already."""
-    entries = read_lines(journal) if journal is not None else []
-    if not entries:
-        return None, {}
-    header = entries[0]
-    now = _header(problem, kind, None)
-    same = "outputs" in header and header["digest"] == now["digest"]
-    if not same or not np.allclose(header["outputs"], now["outputs"], rtol=1e-3, atol=1e-5):
-        raise ValueError(
-            f"{journal} holds results of another model, other rows, another kind or seed: pass another output, or delete it."
-        )
-    values, errors = (torch.tensor(header[key], device=problem.game().device) for key in ("values", "standard_error"))
-    done = [Measurement(**entry) for entry in entries[1:]]
-    return Reference(values, errors, header["method"]), {(m.method, m.budget): m for m in done}
-
-
-def _header(problem: Problem, kind: str, reference: Reference | None) -> dict[str, Any]:
-    digest = hashlib.sha256(json.dumps([kind, problem.seed]).encode())
-    _update(digest, [problem.arguments, problem.support or {}])
-    outputs = problem.game().at(torch.tensor([0.0, 1.0])).double().flatten().tolist()
-    entry: dict[str, Any] = {"digest": digest.hexdigest(), "outputs": outputs}
-    if reference is not None:
-        entry |= {"values": reference.values.tolist(), "standard_error": reference.standard_error.tolist()}
-        entry["method"] = reference.method
-    return entry
-
-
-def _update(digest: Any, value: Any) -> None:
-    if isinstance(value, Mapping):
-        value = sorted(value.items())
-    if isinstance(value, Tensor):
-        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            _update(digest, part)
-    elif isinstance(value, (str, int, float, bool, type(None))):
-        digest.update(repr(value).encode())

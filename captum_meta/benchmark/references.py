@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from captum_meta._random import uniform
-from captum_meta.estimators import all_coalitions, gauss_legendre, shapley_values
-from captum_meta.evidence import Game
+from captum_meta.games import Game
+from captum_meta.games.references import exact_shapley_values, path_mean, permutation_gains
 
 _MAX_ROWS, _MAX_ELEMENTS = 2**17, 2**23
-_PIECES = 40
+_POINTS, _PIECES = 50, 40
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,17 @@ def _rows_at_once(game: Game) -> int:
 
 def exact_shapley(game: Game, advance: Callable[[], None] = _nothing) -> Reference:
     """Shapley values from all coalitions; ``advance`` is called after each row."""
-    everything = all_coalitions(game.players.count, game.device).unsqueeze(0)
     game.evaluation.max_rows = _rows_at_once(game)
-    worths = []
-    for row in range(game.n_rows):
-        worths.append(game.take(torch.tensor([row], device=game.device)).values(everything).squeeze(-1).double())
-        advance()
-    values = shapley_values(torch.cat(worths)).float()
-    return Reference(values, torch.zeros_like(values), f"exact, from all {everything.shape[1]} coalitions")
+
+    def worths(members: Tensor) -> Tensor:
+        found = []
+        for row in range(game.n_rows):
+            found.append(game.take(torch.tensor([row], device=game.device)).values(members.unsqueeze(0)).squeeze(-1))
+            advance()
+        return torch.cat(found).double()
+
+    values = exact_shapley_values(worths, game.players.count, game.device).float()
+    return Reference(values, torch.zeros_like(values), f"exact, from all {2**game.players.count} coalitions")
 
 
 def sampled_shapley(game: Game, pairs: int, seed: int = 1, advance: Callable[[], None] = _nothing) -> Reference:
@@ -65,17 +68,15 @@ def sampled_shapley(game: Game, pairs: int, seed: int = 1, advance: Callable[[],
     """
     n_players = game.players.count
     game.evaluation.max_rows = _rows_at_once(game)
-    steps = torch.arange(n_players + 1, device=game.device)
+
+    def values(members: Tensor) -> Tensor:
+        return game.values(members.flatten(1, 2)).squeeze(-1).double().unflatten(1, members.shape[1:3])
+
     total = torch.zeros(game.n_rows, n_players, dtype=torch.float64, device=game.device)
     squares = torch.zeros_like(total)
     for some in torch.arange(pairs, device=game.device).split(100):
-        order = uniform(some, (n_players,), seed).argsort(-1)
-        both = torch.zeros(game.n_rows, len(some), n_players, dtype=torch.float64, device=game.device)
-        for rank in (order.argsort(-1), order.flip(-1).argsort(-1)):
-            members = (rank.unsqueeze(1) < steps.unsqueeze(1)).flatten(0, 1)
-            worths = game.values(members.expand(game.n_rows, -1, -1)).squeeze(-1).double()
-            gains = worths.unflatten(1, (len(some), -1)).diff(dim=-1)
-            both += gains.gather(2, rank.expand(game.n_rows, -1, -1)) / 2
+        order = uniform(some, (n_players,), seed).argsort(-1).expand(game.n_rows, -1, -1)
+        both = (permutation_gains(values, order) + permutation_gains(values, order.flip(-1))) / 2
         total += both.sum(1)
         squares += both.square().sum(1)
         advance()
@@ -90,15 +91,15 @@ def long_path(game: Game, advance: Callable[[], None] = _nothing) -> Reference:
     Raises:
         RuntimeError: if the model has no gradient.
     """
-    nodes, weights = gauss_legendre(50)
-    total = torch.zeros((), device=game.device)
-    for piece in range(_PIECES):
-        measured = game.effects((nodes + piece) / _PIECES)
+
+    def effects(points: Tensor) -> Tensor:
+        measured = game.effects(points)
         if measured is None:
             raise RuntimeError(
                 "The model has no gradient, which path integrals are made of: compare Shapley values, kind='shapley'."
             )
-        total = total + measured[0].squeeze(-1).double() @ (weights / _PIECES).to(game.device)
         advance()
-    values = total.float()
-    return Reference(values, torch.zeros_like(values), f"Integrated Gradients with {50 * _PIECES} points")
+        return measured[0].squeeze(-1)
+
+    values = path_mean(effects, _POINTS, _PIECES).float()
+    return Reference(values, torch.zeros_like(values), f"Integrated Gradients with {_POINTS * _PIECES} points")

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_meta._captum import select_targets
-from captum_meta._model import as_tensor, unmoved_random_state, untouched
+from captum_meta._model import unmoved_random_state, untouched
 from captum_meta.functional._arguments import Tensors, as_tuple, check_count, check_finite, take_rows, widen
 from captum_meta.functional._players import Players
+from captum_meta.games import Batch
 
 
 def pairs(n_rows: int, n_steps: int, max_rows: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -28,12 +28,8 @@ def pairs(n_rows: int, n_steps: int, max_rows: int, device: torch.device) -> Ite
 class ExplainedModel:
     """``forward_func`` at inputs whose players are partly replaced by the baselines'."""
 
-    forward_func: Callable[..., Any]
-    inputs: tuple[Tensor, ...]
-    baselines: tuple[Tensor, ...]
+    batch: Batch
     players: Players
-    target: Any
-    additional_forward_args: Any
 
     @classmethod
     def of(
@@ -50,34 +46,36 @@ class ExplainedModel:
         players = Players.of(parts, feature_mask)
         extra = () if additional_forward_args is None else additional_forward_args
         extra = extra if isinstance(extra, tuple) else (extra,)
-        return cls(forward_func, parts, _expand_baselines(baselines, parts), players, target, extra)
+        return cls(Batch(forward_func, parts, _expand_baselines(baselines, parts), target, extra, players), players)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return self.batch.inputs
+
+    @property
+    def baselines(self) -> tuple[Tensor, ...]:
+        return self.batch.baselines
 
     @property
     def n_rows(self) -> int:
-        return len(self.inputs[0])
+        return len(self.batch)
 
     @property
     def device(self) -> torch.device:
-        return self.inputs[0].device
+        return self.batch.device
 
     def coalitions(self, rows: Tensor, keep: Tensor) -> Tensor:
         """Outputs ``(N,)`` of ``rows`` with only the players of ``keep`` ``(N, M)`` at the inputs' values."""
-        kept = self.players.unflatten(self.players.take(rows).spread(keep))
-        mixed = zip(kept, self.inputs, self.baselines, strict=True)
-        return self.outputs(tuple(torch.where(k, x[rows], b[rows]) for k, x, b in mixed), rows)
+        return self.outputs(self.batch.mixed(rows, keep), rows)
 
     def outputs(self, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         """The selected outputs ``(N,)`` at ``inputs``, variants of ``rows``."""
-        extra = take_rows(self.additional_forward_args, rows, self.n_rows)
-        with torch.no_grad(), untouched(self.forward_func, self.device):
-            output = as_tensor(self.forward_func(*inputs, *extra), self.device)
-        # A tuple is one index into the output, not an entry per row.
-        target = self.target if isinstance(self.target, tuple) else take_rows(self.target, rows, self.n_rows)
-        selected = select_targets(output, target)
+        with torch.no_grad(), untouched(self.batch.forward_func, self.device):
+            selected = self.batch.forward(inputs, rows)
         if selected.numel() != len(rows) or selected.dim() == 0:
             raise ValueError(
-                f"forward_func gave {tuple(output.shape)} for {len(rows)} rows, of which target={self.target!r} "
-                f"selects {tuple(selected.shape)}; a metric needs one number per row: pass a target that selects one."
+                f"target={self.batch.target!r} selects {tuple(selected.shape)} of what forward_func gave for {len(rows)} "
+                "rows; a metric needs one number per row: pass a target that selects one."
             )
         selected = widen(selected).reshape(-1)
         check_finite(selected, "forward_func's output", rows)

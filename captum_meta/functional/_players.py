@@ -1,50 +1,48 @@
-"""Players: the features of a row, or its groups of features, each counted once."""
+"""The players of a metric's rows: those of a game, and what attributions say of each of them."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from captum_meta import games
 from captum_meta.functional._arguments import Tensors, as_tuple, flatten
 
 
-@dataclass(frozen=True)
-class Players:
-    """Which player each of a row's ``D`` elements belongs to.
-
-    Attributes:
-        shapes: of the tensors that the elements come from, without the batch dimension.
-        index: ``(B, D)`` int64; None where every element is a player of its own.
-        present: ``(B, M)`` bool, False for padding of rows with fewer players.
-    """
-
-    shapes: tuple[torch.Size, ...]
-    index: Tensor | None
-    present: Tensor
+class Players(games.Players):
+    """Players with a row of the mask for each row of the batch; an attribution of a group counts once."""
 
     @classmethod
-    def of(cls, tensors: tuple[Tensor, ...], feature_mask: Tensors | None) -> Players:
-        """The players of ``tensors``, each ``(B, *features)``, under a mask as Captum takes it."""
-        shapes = tuple(part.shape[1:] for part in tensors)
-        n_rows, device = len(tensors[0]), tensors[0].device
-        if feature_mask is None:
-            width = sum(shape.numel() for shape in shapes)
-            return cls(shapes, None, torch.ones(1, width, dtype=torch.bool, device=device).expand(n_rows, width))
-        index = _dense(_flat_mask(feature_mask, tensors))
-        n_players = int(index.max()) + 1
-        present = torch.zeros(len(index), n_players, dtype=torch.bool, device=index.device).scatter(1, index, True)
-        return cls(shapes, index.expand(n_rows, -1), present.expand(n_rows, -1))
+    def of(cls, inputs: tuple[Tensor, ...], feature_mask: Tensors | None = None) -> Players:
+        """The players of ``inputs``, each ``(B, *features)``, under a mask as Captum takes it.
+
+        Raises:
+            ValueError: if the mask does not fit the inputs.
+        """
+        masks = feature_mask if feature_mask is None or isinstance(feature_mask, tuple) else (feature_mask,)
+        try:
+            found = games.Players.of(inputs, masks)
+            groups = found.groups and tuple(group.expand(len(inputs[0]), -1) for group in found.groups)
+            mask = found.mask.expand(len(inputs[0]), -1)
+        except (AssertionError, RuntimeError):
+            got = [tuple(mask.shape) for mask in masks or ()]
+            shapes = [tuple(part.shape) for part in inputs]
+            raise ValueError(f"feature_mask has shapes {got}; pass one that broadcasts to each of {shapes}.") from None
+        return cls(found.shapes, groups, mask)
+
+    @property
+    def present(self) -> Tensor:
+        """``(B, M)`` bool, False for padding of rows with fewer players."""
+        return self.mask
 
     @property
     def counts(self) -> Tensor:
         """``(B,)``, the number of players of each row."""
-        return self.present.sum(1)
+        return self.mask.sum(1)
 
     def take(self, rows: Tensor) -> Players:
         """The players of some rows."""
-        return Players(self.shapes, None if self.index is None else self.index[rows], self.present[rows])
+        return Players(self.shapes, self.groups and tuple(group[rows] for group in self.groups), self.mask[rows])
 
     def values(self, attributions: Tensors, name: str = "attributions") -> Tensor:
         """``(B, M)``, what each player was given: a group's value once, 0 for padding.
@@ -55,7 +53,7 @@ class Players:
         flat = flatten(parts, name)
         n_rows, n_players = self.present.shape
         shapes = tuple(part.shape[1:] for part in parts)
-        by_group = self.index is not None and shapes == (torch.Size([n_players]),) and shapes != self.shapes
+        by_group = self.groups is not None and shapes == (torch.Size([n_players]),) and shapes != self.shapes
         if len(flat) != n_rows or not (by_group or shapes == self.shapes):
             raise ValueError(
                 f"{name} has shapes {[tuple(part.shape) for part in parts]}, but there are {n_rows} rows of features "
@@ -64,7 +62,7 @@ class Players:
             )
         if by_group:
             return flat * self.present
-        return flat if self.index is None else self._values_of_groups(flat, self.index, name)
+        return flat if self.groups is None else self._values_of_groups(flat, torch.cat(self.groups, dim=1), name)
 
     def _values_of_groups(self, flat: Tensor, index: Tensor, name: str) -> Tensor:
         empty = flat.new_zeros(self.present.shape)
@@ -77,50 +75,11 @@ class Players:
             )
         return values
 
-    def spread(self, values: Tensor) -> Tensor:
-        """A player's value on each of its elements, ``(B, D)``."""
-        return values if self.index is None else values.gather(1, self.index)
-
-    def shares(self, values: Tensor) -> Tensor:
-        """A player's value divided among its elements, ``(B, D)``."""
-        if self.index is None:
-            return values
-        sizes = torch.zeros_like(values).scatter_add(1, self.index, torch.ones_like(self.index, dtype=values.dtype))
-        return self.spread(values / sizes.clamp(min=1))
+    def shares(self, values: Tensor) -> tuple[Tensor, ...]:
+        """A player's value divided among its elements, in the inputs' shapes."""
+        ones = tuple(torch.ones(len(values), *shape, dtype=values.dtype, device=values.device) for shape in self.shapes)
+        return self.of_elements(values / self.collect(ones).clamp(min=1))
 
     def any(self, elements: Tensor) -> Tensor:
         """``(B, M)`` bool, whether any element of the player is True in ``elements`` ``(B, D)``."""
-        if self.index is None:
-            return elements
-        found = torch.zeros(self.present.shape, device=elements.device)
-        return found.scatter_add(1, self.index, elements.float()) > 0
-
-    def unflatten(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """``(N, D)`` back into tensors ``(N, *features)``."""
-        parts = torch.split(flat, [shape.numel() for shape in self.shapes], 1)
-        return tuple(part.reshape(len(flat), *shape) for part, shape in zip(parts, self.shapes, strict=True))
-
-
-def _flat_mask(feature_mask: Tensors, tensors: tuple[Tensor, ...]) -> Tensor:
-    """``(1, D)``, or ``(B, D)`` for a mask of its own for each row."""
-    masks = feature_mask if isinstance(feature_mask, tuple) else (feature_mask,)
-    shapes = [tuple(part.shape) for part in tensors]
-    try:
-        if len(masks) != len(tensors):
-            raise RuntimeError
-        paired = list(zip(masks, tensors, strict=True))
-        shared = all(mask.dim() < part.dim() or len(mask) == 1 for mask, part in paired)
-        rows = 1 if shared else len(tensors[0])
-        parts = [mask.expand(rows, *part.shape[1:]).reshape(rows, -1) for mask, part in paired]
-    except RuntimeError:
-        got = [tuple(mask.shape) for mask in masks]
-        raise ValueError(f"feature_mask has shapes {got}; pass one that broadcasts to each of {shapes}.") from None
-    return torch.cat(parts, 1).long()
-
-
-def _dense(ids: Tensor) -> Tensor:
-    """Each row's group ids ``(B, D)`` renumbered 0, 1, ... in their order."""
-    ordered, order = ids.sort(1)
-    fresh = torch.zeros_like(ordered)
-    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.empty_like(ids).scatter(1, order, fresh.cumsum(1))
+        return self.collect((elements.float(),)) > 0

@@ -98,7 +98,7 @@ def infidelity(
     check_count(n_perturb_samples, "n_perturb_samples")
     check_count(max_rows, "max_rows")
     model = ExplainedModel.of(forward_func, inputs, baselines, target, additional_forward_args, feature_mask)
-    shares = model.players.unflatten(model.players.shares(model.players.values(attributions)))
+    shares = model.players.shares(model.players.values(attributions))
     rows = torch.arange(model.n_rows, device=model.device)
 
     def outputs(*perturbed: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class _RandomRemoval:
         steps = torch.arange(self.drawn, self.drawn + times, device=model.device).repeat(model.n_rows)
         self.drawn += times
         removed = uniform(self.keys[rows], steps, model.players.present.shape[1]) < 0.5
-        marks = model.players.unflatten(model.players.take(rows).spread(removed))
+        marks = model.players.take(rows).of_elements(removed)
         mixed = zip(marks, parts, model.baselines, strict=True)
         return tuple(mark.float() for mark in marks), tuple(torch.where(m, b[rows], x) for m, x, b in mixed)
 

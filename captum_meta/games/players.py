@@ -61,17 +61,15 @@ class Players:
 
     def of_elements(self, values: Tensor) -> Tensors:
         """Hand each element its player's value: ``(R, M)``, one row or all rows of a batch, to the inputs' shapes."""
-        sizes = [shape.numel() for shape in self.shapes]
         if self.groups is None:
-            parts = values.split(sizes, dim=1)
-        else:
-            rows = max(len(values), len(self.groups[0]))
-            parts = tuple(
-                values.expand(rows, -1).gather(1, group.expand(rows, -1))
-                if group.shape[1]
-                else values[:, :0].expand(rows, 0)
-                for group in self.groups
-            )
+            return self.unflatten(values)
+        groups = torch.cat(self.groups, dim=1)
+        rows = max(len(values), len(groups))
+        return self.unflatten(values.expand(rows, -1).gather(1, groups.expand(rows, -1)))
+
+    def unflatten(self, elements: Tensor) -> Tensors:
+        """Elements side by side ``(R, elements)``, in the inputs' shapes."""
+        parts = elements.split([shape.numel() for shape in self.shapes], dim=1)
         return tuple(part.reshape(len(part), *shape) for part, shape in zip(parts, self.shapes, strict=True))
 
     def collect(self, elements: Tensors) -> Tensor:

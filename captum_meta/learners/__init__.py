@@ -14,9 +14,8 @@ from captum_meta.learners.momentum_maml import MomentumMAML
 from captum_meta.learners.prototypical import PrototypicalNetwork
 from captum_meta.learners.reptile import Reptile
 from captum_meta.learners.ridge import Ridge
+from captum_meta.learners.stacking import Stacking
 from captum_meta.learners.storage import list_learners, load_learner
-from captum_meta.learners.surrogate import SurrogateStacking
-from captum_meta.learners.surrogate_maml import SurrogateMAML
 from captum_meta.learners.transfer_process import TransferGaussianProcess
 from captum_meta.learners.zero_shot import ZeroShot
 
@@ -35,8 +34,7 @@ __all__ = [
     "PrototypicalNetwork",
     "Reptile",
     "Ridge",
-    "SurrogateMAML",
-    "SurrogateStacking",
+    "Stacking",
     "TransferGaussianProcess",
     "ZeroShot",
     "list_learners",

@@ -66,9 +66,11 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, form in _FIELDS.items():
         if not isinstance(config, dict) or not isinstance(config.get(name), form) or isinstance(config[name], bool):
             raise ValueError(f"{path} has no field {name!r} of type {form.__name__}: save the learner again.")
-    name = config["weights"]
-    if name != Path(name).name or "\\" in name or name in ("", ".", ".."):
-        raise ValueError(f"{path} names the weights {name!r}: they must lie in the same folder, and be named without it.")
+    for name in (config["weights"], config.get("base_weights", config["weights"])):
+        if not isinstance(name, str) or name != Path(name).name or "\\" in name or name in ("", ".", ".."):
+            raise ValueError(
+                f"{path} names the weights {name!r}: they must lie in the same folder, and be named without it."
+            )
     return config
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from captum_meta.learners import _told
-from captum_meta.learners._caution import Choice, choose, folds
+from captum_meta.learners import _config
+from captum_meta.learners._correction import folds, judge
 from captum_meta.learners.base import MetaLearner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, Prior
@@ -25,12 +24,23 @@ from captum_meta.optim import (
     iterates,
 )
 from captum_meta.optim.compiled import CompiledFunction, CompiledProblem
-from captum_meta.types import Evidence, Explanations, ExplanationTask, Record, State
-
-_R = TypeVar("_R", bound=Record)
+from captum_meta.types import Evidence, Explanations, ExplanationTask, Record
 
 
-class GradientLearner(MetaLearner):
+@dataclass(frozen=True)
+class GradientState(Record):
+    """Where an inner loop arrived.
+
+    Attributes:
+        fast: by name the fast parameters, ``(*batch, *shape)``.
+        strength: ``(*batch,)``, how far the answer goes from the zero-shot one towards theirs.
+    """
+
+    fast: dict[str, Tensor]
+    strength: Tensor
+
+
+class GradientLearner(MetaLearner[GradientState]):
     r"""Adapts by a few steps along the gradient of the support rows' loss.
 
     A subclass says in its constructor which parameters are fast, by which rule they move and how the outcome is
@@ -42,7 +52,7 @@ class GradientLearner(MetaLearner):
 
     .. math:: \phi = \phi_{\theta_0} + s (\phi_{\theta_k} - \phi_{\theta_0}), \qquad 0 \le s \le 1
 
-    (:mod:`captum_meta.learners._caution`). A single support row leaves nothing to judge by, and changes nothing.
+    (:mod:`captum_meta.learners._correction`). A single support row leaves nothing to judge by, and changes nothing.
 
     Args:
         explainer: the network whose parameters are the initialisation.
@@ -65,16 +75,16 @@ class GradientLearner(MetaLearner):
         fast: Sequence[str],
         steps: int,
         make_rule: Callable[[Tensors], UpdateRule],
-        hypergradient: _told.HypergradientArgument = None,
-        inner_loss: _told.LossArgument = scaled_squared_error,
+        hypergradient: _config.HypergradientArgument = None,
+        inner_loss: _config.LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
     ) -> None:
         super().__init__(explainer)
         self.fast, self.steps = tuple(fast), steps
         self.names = _matching([name for name, _ in explainer.named_parameters()], self.fast)
         self.rule = make_rule({name: explainer.get_parameter(name) for name in self.names})
-        self.hypergradient = _told.hypergradient_of(hypergradient) or Backprop()
-        self.inner_loss, self.zero_shot = _told.loss_of(inner_loss), zero_shot
+        self.hypergradient = _config.hypergradient_of(hypergradient) or Backprop()
+        self.inner_loss, self.zero_shot = _config.loss_of(inner_loss), zero_shot
         self._hidden_is_shared = all(any(fnmatchcase(name, each) for each in explainer.reading) for name in self.names)
         self._compiled_hidden: CompiledFunction | None = None
         self._compiled_gradient: CompiledFunction | None = None
@@ -106,8 +116,8 @@ class GradientLearner(MetaLearner):
         return {
             "fast": list(self.fast),
             "steps": self.steps,
-            "hypergradient": _told.told_hypergradient(self.hypergradient),
-            "inner_loss": _told.told_loss(self.inner_loss),
+            "hypergradient": _config.told_hypergradient(self.hypergradient),
+            "inner_loss": _config.told_loss(self.inner_loss),
             "zero_shot": self.zero_shot,
         }
 
@@ -184,14 +194,14 @@ class GradientLearner(MetaLearner):
         """
         self.require_rows(tasks.support)
         n_batch = tasks.support.attributions.dim() - 2
-        support, query = (flatten_tasks(rows, n_batch) for rows in (tasks.support, tasks.query))
+        support, query = (rows.flattened(n_batch) for rows in (tasks.support, tasks.query))
 
         def outcome(fast: Tensors) -> Tensor:
             if self._compiled_outcome is None or query.evidence.coalitions is not None:
                 return self._query_loss(fast, query)
             return self._compiled_outcome(fast, query)[0]
 
-        start, support = self.start(len(query.attributions)), without_coalitions(support)
+        start, support = self.start(len(query.attributions)), support.without_coalitions()
         problem = self.problem(support, start, hidden=self._support_hidden(support.evidence))
         loss = self.hypergradient.loss(problem, start, outcome)
         if self.zero_shot == 0:
@@ -199,16 +209,16 @@ class GradientLearner(MetaLearner):
         before = self.explainer(query.evidence).attributions
         return loss + self.zero_shot * relative_squared_error(before, query.attributions, query.variance)
 
-    def adapt(self, support: Explanations) -> State:
+    def adapt(self, support: Explanations) -> GradientState | None:
         if len(support) == 0:
-            return self.initial_state()
+            return None
         batch = support.attributions.shape[:-2]
-        tasks = flatten_tasks(without_coalitions(support), len(batch)).detach()
+        tasks = support.without_coalitions().flattened(len(batch)).detach()
         with torch.inference_mode(False), torch.enable_grad():
             state = self._adapted(tasks.map(_ordinary))
-        return {name: value.detach().reshape((*batch, *value.shape[1:])) for name, value in state.items()}
+        return state.map(lambda value: value.detach().reshape((*batch, *value.shape[1:])))
 
-    def _adapted(self, support: Explanations) -> State:
+    def _adapted(self, support: Explanations) -> GradientState:
         """The state ``(T, ...)`` after the inner loop on all rows, stopped and shortened as left-out rows advise."""
         n_tasks = len(support.attributions)
         left_out = folds(support.evidence.total)
@@ -225,8 +235,8 @@ class GradientLearner(MetaLearner):
                 predicted = self._predicted(fast, rows.explanations.evidence, rows.hidden)
             predicted = predicted.unflatten(0, (n_tasks, -1))[:, 1:]
             corrections.append(torch.where(left_out.unsqueeze(-1), predicted, 0.0).sum(1) - base)
-        choice = choose(torch.stack(corrections), support.attributions - base)
-        return {**_picked(trajectory, choice, used.shape[1]), "strength": choice.strength}
+        trust, _ = judge(torch.stack(corrections), support.attributions - base)
+        return GradientState(_picked(trajectory, trust.option, used.shape[1]), trust.strength)
 
     def _trajectory(self, rows: _Read, used: Tensor) -> list[Tensors]:
         start = self.start(len(used))
@@ -237,17 +247,17 @@ class GradientLearner(MetaLearner):
         prior = call_per_task(self.explainer, "prior", fast, evidence, hidden)
         return self.explainer.complete(prior, evidence).attributions
 
-    def prior(self, state: State, evidence: Evidence) -> Prior:
+    def propose(self, state: GradientState | None, evidence: Evidence) -> Prior:
         hidden = self._shared_hidden(evidence)
         start = self.explainer.prior(evidence, hidden)
-        if not state:
+        if state is None:
             return start
         batch = evidence.total.shape[:-1]
-        fast = {name: state[name].reshape(-1, *state[name].shape[len(batch) :]) for name in self.names}
+        fast = {name: value.reshape(-1, *value.shape[len(batch) :]) for name, value in state.fast.items()}
         hidden = None if hidden is None else hidden.reshape(-1, *hidden.shape[len(batch) :])
-        adapted: Prior = call_per_task(self.explainer, "prior", fast, flatten_tasks(evidence, len(batch)), hidden)
+        adapted: Prior = call_per_task(self.explainer, "prior", fast, evidence.flattened(len(batch)), hidden)
         adapted = adapted.map(lambda value: value.reshape(*batch, *value.shape[1:]))
-        return _between(start, adapted, state["strength"])
+        return _between(start, adapted, state.strength)
 
 
 @dataclass(frozen=True)
@@ -270,20 +280,10 @@ def _between(start: Prior, end: Prior, strength: Tensor) -> Prior:
     return replace(start, **{name: mixed(name) for name in ends})
 
 
-def _picked(trajectory: Sequence[Tensors], choice: Choice, stride: int) -> Tensors:
+def _picked(trajectory: Sequence[Tensors], chosen: Tensor, stride: int) -> dict[str, Tensor]:
     """Of every task the chosen iterate of the first of its ``stride`` inner loops."""
-    tasks = torch.arange(len(choice.option), device=choice.option.device)
-    return {name: torch.stack([fast[name][::stride] for fast in trajectory])[choice.option, tasks] for name in trajectory[0]}
-
-
-def without_coalitions(explanations: Explanations) -> Explanations:
-    """What the network itself says is to be learned, not what coalitions inside the border make of it."""
-    return replace(explanations, evidence=replace(explanations.evidence, coalitions=None))
-
-
-def flatten_tasks(rows: _R, n_batch: int) -> _R:
-    """The first ``n_batch`` dimensions as one."""
-    return rows.map(lambda value: value.reshape(-1, *value.shape[n_batch:]))
+    tasks = torch.arange(len(chosen), device=chosen.device)
+    return {name: torch.stack([fast[name][::stride] for fast in trajectory])[chosen, tasks] for name in trajectory[0]}
 
 
 def _ordinary(value: Tensor) -> Tensor:

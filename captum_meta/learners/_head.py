@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_meta.learners._caution import choose, picked
+from captum_meta.learners._coordinates import SupportCoordinates
+from captum_meta.learners._correction import Trust, judge
 from captum_meta.learners._multitask import solve
-from captum_meta.learners._places import decay_of, faded
 from captum_meta.nn import Prior
-from captum_meta.nn.encoders import EvidenceEncoder, effect_sizes, fit_players
-from captum_meta.types import Evidence, Explanations, State
+from captum_meta.nn.encoders import EvidenceEncoder, Statistics, effect_sizes, fit_players
+from captum_meta.types import Evidence, Explanations, Record
 
 _NOISE = (0.1, 1.0, 10.0)
+
+
+@dataclass(frozen=True)
+class HeadState(Record):
+    """Coefficients ``shared (*batch, D)`` and ``own (*batch, M, d)``, and how far what they add is to be trusted."""
+
+    shared: Tensor
+    own: Tensor
+    trust: Trust
 
 
 class ClosedFormHead(nn.Module):
@@ -50,54 +61,65 @@ class ClosedFormHead(nn.Module):
         nn.init.zeros_(self.log_noise.weight)
         nn.init.constant_(self.log_noise.bias, -2.0)
 
+    @classmethod
+    def of(cls, given: ClosedFormHead | Mapping[str, Any] | str | None, features: int) -> ClosedFormHead:
+        """The head that is meant, a fresh one over the explainer's ``features`` by default, or one from its arguments."""
+        if isinstance(given, Mapping):
+            arguments = dict(given)
+            return cls(EvidenceEncoder(**arguments.pop("encoder")), **arguments)
+        return given if isinstance(given, ClosedFormHead) else cls(EvidenceEncoder(features))
+
     def arguments(self) -> dict[str, object]:
         """Constructor arguments, as JSON can hold them."""
         return {"encoder": dict(self.encoder.arguments()), "shared": self.shared, "own": self.own, "caution": self.caution}
 
-    def fit(self, support: Explanations, prior: Prior, residual: Tensor, state: State) -> tuple[State, Tensor]:
-        """Coefficients, and what rows left out one at a time still miss ``(*batch, K, M)``.
-
-        With the coefficients go ``reach``, the length of the longest correction of a left-out row, and ``decay``,
-        ``(*batch,)`` both.
+    def fit(
+        self,
+        support: Explanations,
+        prior: Prior,
+        residual: Tensor,
+        statistics: Statistics,
+        coordinates: SupportCoordinates,
+    ) -> tuple[HeadState, HeadState, Tensor]:
+        """Coefficients, each row's part in them, and what rows left out one at a time still miss ``(*batch, K, M)``.
 
         Args:
             support: the explained rows.
             prior: what the explainer says of them.
             residual: attributions minus the explainer's, 0 for padding.
-            state: with the support set's statistics and places, and ``unit``, ``(*batch,)``, its typical scale.
+            statistics: of these rows.
+            coordinates: where they stand.
         """
-        rows, weights, left_out, decay = self._posterior(support, prior, residual, state)
+        rows, weights, applied, trust = self._posterior(support, prior, residual, statistics, coordinates)
         shared, own = rows.mixed(weights)
-        reach = (residual - left_out).norm(dim=-1).amax(-1)
-        coefficients = {"shared": shared.sum(-2), "own": own.sum(-3), "reach": reach, "decay": decay}
-        return {name: value.to(residual.dtype) for name, value in coefficients.items()}, left_out.to(residual.dtype)
+        found = HeadState(shared.sum(-2), own.sum(-3), trust), HeadState(shared, own, trust)
+        coefficients, parts = (state.to(dtype=residual.dtype) for state in found)
+        return coefficients, parts, (residual - applied).to(residual.dtype)
 
-    def correct(self, state: State, prior: Prior, evidence: Evidence) -> Tensor:
+    def correct(self, state: HeadState, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
         """What to add to the explainer's attributions, ``(*batch, N, M)``."""
-        shared, own, _ = self._features(prior, evidence, state)
-        correction = (shared * state["shared"][..., None, None, :]).sum(-1)
-        correction = correction + (own * fit_players(state["own"], own.shape[-2], dim=-2).unsqueeze(-3)).sum(-1)
-        return correction * state["unit"][..., None, None]
+        shared, own, _ = self._features(prior, evidence, statistics)
+        correction = (shared * state.shared[..., None, None, :]).sum(-1)
+        correction = correction + (own * fit_players(state.own, own.shape[-2], dim=-2).unsqueeze(-3)).sum(-1)
+        return correction * statistics.unit[..., None, None]
 
-    def contributions(
-        self, support: Explanations, support_prior: Prior, residual: Tensor, state: State
-    ) -> tuple[Tensor, Tensor]:
-        """Each support row's part in the coefficients ``shared (*batch, K, D)`` and ``own (*batch, K, M, d)``."""
-        rows, weights, _, _ = self._posterior(support, support_prior, residual, state)
-        shared, own = rows.mixed(weights)
-        return shared.to(residual.dtype), own.to(residual.dtype)
-
-    def _features(self, prior: Prior, evidence: Evidence, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        hidden = self.encoder(prior, evidence, state)
-        size = (effect_sizes(evidence) * evidence.players / state["unit"][..., None, None]).unsqueeze(-1)
+    def _features(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = self.encoder(prior, evidence, statistics)
+        size = (effect_sizes(evidence) * evidence.players / statistics.unit[..., None, None]).unsqueeze(-1)
         noise = (self.log_noise(hidden).exp() * size).squeeze(-1)
         return self.shared_features(hidden) * size, self.own_features(hidden) * size, noise
 
     def _posterior(
-        self, support: Explanations, prior: Prior, residual: Tensor, state: State
-    ) -> tuple[_Rows, Tensor, Tensor, Tensor]:
-        unit = state["unit"][..., None, None].double()
-        shared, own, noise = (part.double() for part in self._features(prior, support.evidence, state))
+        self,
+        support: Explanations,
+        prior: Prior,
+        residual: Tensor,
+        statistics: Statistics,
+        coordinates: SupportCoordinates,
+    ) -> tuple[_Rows, Tensor, Tensor, Trust]:
+        """Rows, the weights of their levels, corrections of left-out rows as they are applied, and how far to trust them."""
+        unit = statistics.unit[..., None, None].double()
+        shared, own, noise = (part.double() for part in self._features(prior, support.evidence, statistics))
         target = residual.double() / unit
         label_noise = torch.zeros_like(target) if support.variance is None else support.variance.double() / unit.square()
         signal = shared.square().sum(-1) + own.square().sum(-1)
@@ -113,10 +135,10 @@ class ClosedFormHead(nn.Module):
         logits = -self.sharpness.double().exp() * count * errors
         nothing = torch.zeros_like(logits).index_fill(0, torch.tensor(len(_NOISE), device=logits.device), count**0.5)
         weights = (logits + self.reluctance.double() * nothing).softmax(0)
-        averaged = faded((weights[..., None, None] * corrections).sum(0, keepdim=True), state)
-        choice = choose(averaged, target, self.caution)
-        left_out = (target - picked(averaged, choice)) * unit
-        return _Rows(shared, own, duals), choice.strength * weights, left_out, decay_of(choice.option, target)
+        averaged = (weights[..., None, None] * corrections).sum(0, keepdim=True)
+        trust, applied = judge(averaged, target, self.caution, support=coordinates)
+        trust = replace(trust, reach=trust.reach * statistics.unit.double())
+        return _Rows(shared, own, duals), trust.strength * weights, applied * unit, trust
 
 
 @dataclass(frozen=True)

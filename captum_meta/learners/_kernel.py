@@ -8,18 +8,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_meta.learners._caution import choose, picked, within
+from captum_meta.learners._coordinates import COORDINATES, SupportCoordinates, coordinates
+from captum_meta.learners._correction import Trust, judge
 from captum_meta.learners._multitask import solve
-from captum_meta.learners._places import COORDINATES, coordinates, decay_of, faded, nearness, places
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
-from captum_meta.nn.encoders import effect_sizes, fit_players, input_statistics
-from captum_meta.types import Evidence, Explanations, State
+from captum_meta.nn.encoders import Statistics, effect_sizes, fit_players
+from captum_meta.types import Evidence, Explanations, Record
 
 NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 LENGTH, LINEAR, SHARED = 2.0, 0.3, 0.9
 _MAX_PAIRS = 2**16
-_DEAD = 1e-15
 _WORTHLESS = 1e4
 """A label whose noise has so many times the residual's mean square says nothing."""
 
@@ -39,12 +38,36 @@ class Features:
     noise: Tensor
 
 
+@dataclass(frozen=True)
+class KernelState(Record):
+    """A regression of the zero-shot residual, and what is known of the rows that it was fitted to.
+
+    Attributes:
+        statistics: in which units rows are read.
+        support: where the support rows stand.
+        trust: how far corrections are applied; ``shared`` and ``own`` are of the option and the strength that it names.
+        shared: ``(*batch, D)``, coefficients of what is alike for all players.
+        own: ``(*batch, M, d)``, of each player's own part.
+    """
+
+    statistics: Statistics
+    support: SupportCoordinates
+    trust: Trust
+    shared: Tensor
+    own: Tensor
+
+    def nearness(self, z: Tensor, players: Tensor) -> Tensor:
+        """How much of its correction a row deserves whose players stand at z, ``(*batch, N, 1)``."""
+        assert self.trust.decay is not None
+        return self.support.nearness(z, players, self.trust.decay)
+
+
 Fit = tuple[Tensor, Tensor, Tensor]
 """Shared coefficients ``(*batch, D)``, players' own ``(*batch, M, d)``, and corrections ``(*batch, K, M)`` of the support
 rows, each fitted without its row."""
 
 
-class KernelRegression(MetaLearner):
+class KernelRegression(MetaLearner[KernelState]):
     """Base of the kernel regressions; a subclass says what the kernel's features are.
 
     Args:
@@ -68,27 +91,31 @@ class KernelRegression(MetaLearner):
         return {"caution": self.caution, "features": self.features}
 
     @abstractmethod
-    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, state: State) -> Features:
+    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
         """Features of the players, that stand at z ``(*batch, N, M, 8)``."""
 
-    def adapt(self, support: Explanations) -> State:
+    def adapt(self, support: Explanations) -> KernelState:
         self.require_rows(support)
-        evidence = replace(support.evidence, coalitions=None)
-        prior = self.explainer.prior(evidence)
+        evidence = support.evidence.without_coalitions()
+        prior = self.explainer.trained_prior(evidence)
         start = self.explainer.complete(prior, evidence).attributions
         residual = torch.where(evidence.players, support.attributions - start, 0.0)
-        typical = prior.scale.square().mean(-1).sqrt()
-        state = {"unit": torch.where(typical > _DEAD, typical, 1.0), **input_statistics(evidence)}
-        z = coordinates(prior, evidence, state)
-        features = self.kernel(z, prior, evidence, state)
-        state.update(places(z, evidence.players))
-        learned = self._regress(features, residual, support.variance, prior.spread, alive(evidence), state)
-        return {**state, **{name: value.to(start.dtype) for name, value in learned.items()}}
+        statistics = Statistics.of(prior, evidence)
+        z = coordinates(prior, evidence, statistics)
+        features, rows = self.kernel(z, prior, evidence, statistics), SupportCoordinates.of(z, evidence.players)
+        trust, shared, own = self._regress(features, residual, support.variance, prior.spread, alive(evidence), rows)
+        return KernelState(statistics, rows, trust, shared, own).to(dtype=start.dtype)
 
     def _regress(
-        self, features: Features, residual: Tensor, variance: Tensor | None, spread: Tensor, alive: Tensor, state: State
-    ) -> State:
-        """Coefficients ``shared (*batch, D)`` and ``own (*batch, M, d)``; corrections' ``reach`` and ``decay (*batch,)``."""
+        self,
+        features: Features,
+        residual: Tensor,
+        variance: Tensor | None,
+        spread: Tensor,
+        alive: Tensor,
+        rows: SupportCoordinates,
+    ) -> tuple[Trust, Tensor, Tensor]:
+        """How far to trust the regression, and coefficients ``(*batch, D)`` and ``(*batch, M, d)``."""
         kept, n_players = _most_missed(residual), residual.shape[-1]
         shared = _take(features.shared * alive.unsqueeze(-1), kept).double()
         own = _take(features.own * alive.unsqueeze(-1), kept).double()
@@ -96,16 +123,11 @@ class KernelRegression(MetaLearner):
         residual = _take(residual, kept).double()
         noise = _relative_noise(residual, None if variance is None else _take(variance, kept))
         fits = self.fits(shared, own, residual, unexplained, noise)
-        corrections = faded(torch.stack([correction for _, _, correction in fits]), state)
-        corrections = corrections - spread * corrections.sum(-1, keepdim=True)
-        choice = choose(corrections, residual, self.caution)
-        reach = picked(corrections, choice).norm(dim=-1).amax(-1)
-        decay = decay_of(choice.option // len(fits), residual)
-        choice = replace(choice, option=choice.option % len(fits))
-        of_all, of_each = (picked(torch.stack([fit[part] for fit in fits]), choice) for part in (0, 1))
+        trust, _ = judge(torch.stack([correction for _, _, correction in fits]), residual, self.caution, spread, rows)
+        of_all, of_each = (trust.of(torch.stack([fit[part] for fit in fits])) for part in (0, 1))
         everyone = of_each.new_zeros(*of_each.shape[:-2], n_players, of_each.shape[-1])
         everyone = everyone.scatter(-2, kept.unsqueeze(-1).expand_as(of_each), of_each)
-        return {"shared": of_all, "own": everyone, "reach": reach, "decay": decay}
+        return trust, of_all, everyone
 
     def fits(self, shared: Tensor, own: Tensor, residual: Tensor, unexplained: Tensor, noise: Tensor) -> list[Fit]:
         """What left-out rows choose from: here the posterior mean at each level of the noise.
@@ -118,19 +140,14 @@ class KernelRegression(MetaLearner):
         """
         return [_fit(shared, own, residual, level * unexplained + noise) for level in NOISES]
 
-    def prior(self, state: State, evidence: Evidence) -> Prior:
-        prior = self.explainer.prior(evidence)
-        return self.corrected(prior, state, evidence) if state else prior
-
-    def corrected(self, prior: Prior, state: State, evidence: Evidence) -> Prior:
-        """The explainer's prior with what the regression adds to it."""
-        z = coordinates(prior, evidence, state)
-        features = self.kernel(z, prior, evidence, state)
-        own = fit_players(state["own"], z.shape[-2], dim=-2)
-        correction = (features.shared * state["shared"][..., None, None, :]).sum(-1)
+    def corrected(self, prior: Prior, state: KernelState, evidence: Evidence) -> Prior:
+        z = coordinates(prior, evidence, state.statistics)
+        features = self.kernel(z, prior, evidence, state.statistics)
+        own = fit_players(state.own, z.shape[-2], dim=-2)
+        correction = (features.shared * state.shared[..., None, None, :]).sum(-1)
         correction = correction + (features.own * own.unsqueeze(-3)).sum(-1)
-        correction = torch.where(alive(evidence), correction, 0.0) * nearness(z, evidence.players, state)
-        return replace(prior, attributions=prior.attributions + within(correction, state["reach"]))
+        correction = torch.where(alive(evidence), correction, 0.0) * state.nearness(z, evidence.players)
+        return replace(prior, attributions=prior.attributions + state.trust.within_reach(correction))
 
     def waves(self, angles: Tensor) -> Tensor:
         """Features ``(..., F)`` of the exponential, of angles ``(..., F / 2)``."""

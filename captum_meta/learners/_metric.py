@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-import captum_meta.nn as networks
-from captum_meta.learners._caution import within
-from captum_meta.learners._harm import loss_against_zero_shot
-from captum_meta.learners._head import ClosedFormHead
-from captum_meta.learners._places import coordinates, nearness, places
+from captum_meta.learners._config import part_of, told_part
+from captum_meta.learners._coordinates import SupportCoordinates, coordinates
+from captum_meta.learners._correction import factor
+from captum_meta.learners._head import ClosedFormHead, HeadState
+from captum_meta.learners._relative import loss_against_zero_shot
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import (
     AttentionSimilarity,
@@ -25,20 +25,18 @@ from captum_meta.nn import (
     MLPSimilarity,
     Prior,
 )
-from captum_meta.nn.encoders import effect_sizes, fit_players, input_statistics
-from captum_meta.types import Evidence, Explanations, ExplanationTask, Reading, State
+from captum_meta.nn.encoders import CONSTANT, Statistics, effect_sizes, fit_players
+from captum_meta.types import Evidence, Explanations, ExplanationTask, Reading, Record
 
 SimilarityFunction = Callable[[Tensor, Tensor], Tensor]
 """From queries ``(*batch, N, H)`` and keys ``(*batch, K, H)`` to scores ``(*batch, N, K)``."""
 
 _NEVER = -1e9
 _BOUND = 3.0
-_DEAD = 1e-15
-"""A model whose output changes no more than this is taken for constant."""
 
 
 @dataclass(frozen=True)
-class Memory:
+class Memory(Record):
     """What a query is compared with: rows, or the prototypes of their classes.
 
     Attributes:
@@ -53,18 +51,32 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class _Learned:
-    """A state, and what it was made of: the explainer's word on the support rows, their residuals, keys and values."""
+class MetricState(Record):
+    """What is remembered of the support rows.
 
-    state: State
-    prior: Prior
-    residual: Tensor
+    Attributes:
+        statistics: in which units rows are read.
+        memory: what queries are compared with.
+        head: the closed-form correction before retrieval, and where the support rows stand; None without.
+    """
+
+    statistics: Statistics
+    memory: Memory
+    head: HeadState | None = None
+    support: SupportCoordinates | None = None
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A state, and what it was made of: each row's part in the head's coefficients, the rows' keys and scaled values."""
+
+    state: MetricState
+    parts: HeadState | None
     keys: Tensor
     values: Tensor
-    gain: Tensor
 
 
-class MetricLearner(MetaLearner):
+class MetricLearner(MetaLearner[MetricState]):
     """Base of the metric-based learners; a subclass says what is remembered of the support rows.
 
     Args: those of :class:`MatchingNetwork` but for ``neighbours``.
@@ -90,11 +102,11 @@ class MetricLearner(MetaLearner):
         if neighbours is not None and neighbours < 1:
             raise ValueError(f"neighbours must be a positive number of support rows, got {neighbours}: pass None for all.")
         features = int(explainer.width)  # type: ignore[arg-type]
-        built = _build(encoder) if isinstance(encoder, Mapping) else encoder
+        built = part_of(encoder) if isinstance(encoder, Mapping) else encoder
         self.encoder: Encoder = built or EvidenceEncoder(features)
         raw = self.encoder.width is None
         self.project = nn.Identity() if raw else nn.Linear(int(self.encoder.width or 0), key_width, bias=False)
-        made = _build(similarity) if isinstance(similarity, Mapping) else similarity
+        made = part_of(similarity) if isinstance(similarity, Mapping) else similarity
         self.similarity: SimilarityFunction = made or EuclideanSimilarity()
         if raw and isinstance(made, (MLPSimilarity, AttentionSimilarity)):
             raise ValueError(
@@ -104,19 +116,13 @@ class MetricLearner(MetaLearner):
         self.values, self.key_width, self.neighbours = values, key_width, neighbours
         self.head: ClosedFormHead | None = None
         if values == "residuals" and head != "none":
-            self.head = _build_head(head, features)
+            self.head = ClosedFormHead.of(head, features)
         self.threshold = nn.Parameter(torch.tensor(-1.0))
 
     def arguments(self) -> dict[str, object]:
-        for name, part in (("encoder", self.encoder), ("similarity", self.similarity)):
-            if getattr(networks, type(part).__name__, None) is not type(part):
-                raise ValueError(
-                    f"The {name} is a {type(part).__name__} of your own, which a file of weights cannot name: "
-                    "save learner.state_dict() and build the learner in your own code."
-                )
         return {
-            "encoder": _describe(self.encoder),
-            "similarity": _describe(self.similarity),
+            "encoder": told_part("encoder", self.encoder),
+            "similarity": told_part("similarity", self.similarity),
             "head": "none" if self.head is None else dict(self.head.arguments()),
             "values": self.values,
             "key_width": self.key_width,
@@ -151,7 +157,7 @@ class MetricLearner(MetaLearner):
     def to_rows(self, weights: Tensor, keys: Tensor, players: Tensor, labels: Tensor | None) -> Tensor:
         """Weights ``(*batch, M, N, C)`` of what is remembered, as weights of the support rows ``(*batch, M, N, K)``."""
 
-    def adapt(self, support: Explanations) -> State:
+    def adapt(self, support: Explanations) -> MetricState:
         """Learn from the explained rows.
 
         Raises:
@@ -159,46 +165,48 @@ class MetricLearner(MetaLearner):
         """
         self.require_rows(support)
         _check(support)
-        support = replace(support, evidence=replace(support.evidence, coalitions=None))
+        support = support.without_coalitions()
         return self._learn(support).state
 
     def _learn(self, support: Explanations) -> _Learned:
         evidence = support.evidence
-        prior = self.explainer.prior(evidence)
-        typical = prior.scale.square().mean(-1).sqrt()
-        state = {"unit": torch.where(typical > _DEAD, typical, 1.0), **input_statistics(evidence)}
-        residual = support.attributions
+        prior = self.explainer.trained_prior(evidence)
+        statistics = Statistics.of(prior, evidence)
+        values = support.attributions
         if self.values == "residuals":
-            residual = residual - self.explainer.complete(prior, evidence).attributions
-        residual = values = torch.where(evidence.players, residual, 0.0)
+            values = values - self.explainer.complete(prior, evidence).attributions
+        values = torch.where(evidence.players, values, 0.0)
+        head, parts, where = None, None, None
         if self.head is not None:
-            state.update(places(coordinates(prior, evidence, state), evidence.players))
-            coefficients, values = self.head.fit(support, prior, residual, state)
-            state.update(coefficients)
-        keys = self.project(self.encoder(prior, evidence, state))
+            where = SupportCoordinates.of(coordinates(prior, evidence, statistics), evidence.players)
+            head, parts, values = self.head.fit(support, prior, values, statistics, where)
+        keys = self.project(self.encoder(prior, evidence, statistics))
         memory = self.remember(keys, values, evidence.players, support.labels)
-        gain = torch.ones_like(state["unit"])
+        gain = torch.ones_like(statistics.unit)
         if self.values == "residuals":
             gain = self._gain(keys, values, evidence.players, support.labels)
         gain = gain[..., None, None]
-        state.update(keys=memory.keys, values=memory.values * gain, players=memory.players)
-        return _Learned(state, prior, residual, keys, values, gain)
+        state = MetricState(statistics, replace(memory, values=memory.values * gain), head, where)
+        return _Learned(state, parts, keys, values * gain)
 
-    def prior(self, state: State, evidence: Evidence) -> Prior:
-        prior = self.explainer.prior(evidence)
-        if not state:
-            if self.values == "attributions":
-                raise RuntimeError(
-                    f"A {type(self).__name__} of attributions combines those of its support rows and knows nothing before "
-                    'it has any: call adapt first, or use values="residuals", which explains zero-shot until then.'
-                )
-            return prior
+    def propose(self, state: MetricState | None, evidence: Evidence) -> Prior:
+        if state is None and self.values == "attributions":
+            raise RuntimeError(
+                f"A {type(self).__name__} of attributions combines those of its support rows and knows nothing before "
+                'it has any: call adapt first, or use values="residuals", which explains zero-shot until then.'
+            )
+        return super().propose(state, evidence)
+
+    def corrected(self, prior: Prior, state: MetricState, evidence: Evidence) -> Prior:
         retrieved = self._retrieved(state, prior, evidence)
         if self.values == "attributions":
             return replace(prior, attributions=torch.where(evidence.players, retrieved, 0.0))
         if self.head is not None:
-            regressed = within(self.head.correct(state, prior, evidence), state["reach"])
-            retrieved = retrieved + regressed * nearness(coordinates(prior, evidence, state), evidence.players, state)
+            assert state.head is not None and state.support is not None and state.head.trust.decay is not None
+            regressed = self.head.correct(state.head, prior, evidence, state.statistics)
+            z = coordinates(prior, evidence, state.statistics)
+            near = state.support.nearness(z, evidence.players, state.head.trust.decay)
+            retrieved = retrieved + state.head.trust.within_reach(regressed) * near
         return replace(prior, attributions=prior.attributions + _bounded(retrieved, evidence))
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
@@ -209,20 +217,16 @@ class MetricLearner(MetaLearner):
         """
         self.require_rows(support)
         _check(support)
-        support = replace(support, evidence=replace(support.evidence, coalitions=None))
+        support = support.without_coalitions()
         learned = self._learn(support)
-        prior, n_players = self.explainer.prior(evidence), evidence.players.shape[-1]
-        weights = self._weights(learned.state, prior, evidence, learned.state["values"].shape[-1])
+        prior, n_players = self.explainer.trained_prior(evidence), evidence.players.shape[-1]
+        weights = self._weights(learned.state, prior, evidence, learned.values.shape[-1])
         weights = self.to_rows(weights, learned.keys, support.evidence.players, support.labels)
-        parts = fit_players(weights, n_players, -3) * fit_players(learned.values * learned.gain, n_players).mT.unsqueeze(-2)
-        if self.head is not None:
-            shared, own = self.head.contributions(support, learned.prior, learned.residual, learned.state)
-            rows = [
-                self.head.correct(
-                    {**learned.state, "shared": shared[..., k, :], "own": own[..., k, :, :]}, prior, evidence
-                ).mT
-                for k in range(len(support))
-            ]
+        parts = fit_players(weights, n_players, -3) * fit_players(learned.values, n_players).mT.unsqueeze(-2)
+        if self.head is not None and learned.parts is not None:
+            shared, own = learned.parts.shared.unbind(-2), learned.parts.own.unbind(-3)
+            alone = (replace(learned.parts, shared=one, own=other) for one, other in zip(shared, own, strict=True))
+            rows = [self.head.correct(part, prior, evidence, learned.state.statistics).mT for part in alone]
             parts = parts + torch.stack(rows, dim=-1)
         sizes = torch.where(evidence.players.mT.unsqueeze(-1), parts, 0.0).abs().sum(-3)
         return sizes / sizes.sum(-1, keepdim=True).clamp(min=torch.finfo(sizes.dtype).tiny)
@@ -231,24 +235,24 @@ class MetricLearner(MetaLearner):
         """How much worse than zero-shot the adapted explanations are: :func:`loss_against_zero_shot`."""
         return loss_against_zero_shot(self, tasks)
 
-    def _retrieved(self, state: State, prior: Prior, evidence: Evidence) -> Tensor:
-        width, n_players = state["values"].shape[-1], evidence.players.shape[-1]
+    def _retrieved(self, state: MetricState, prior: Prior, evidence: Evidence) -> Tensor:
+        width, n_players = state.memory.values.shape[-1], evidence.players.shape[-1]
         if self.values == "attributions" and width != n_players:
             raise ValueError(
                 f"The support rows have {width} players and the query has {n_players}, but attributions can only be "
                 'combined for the same players: adapt on such rows, or use values="residuals".'
             )
         weights = self._weights(state, prior, evidence, width)
-        retrieved = torch.einsum("...mnk,...km->...nm", weights, state["values"])
+        retrieved = torch.einsum("...mnk,...km->...nm", weights, state.memory.values)
         return fit_players(retrieved, n_players)
 
-    def _weights(self, state: State, prior: Prior, evidence: Evidence, width: int) -> Tensor:
+    def _weights(self, state: MetricState, prior: Prior, evidence: Evidence, width: int) -> Tensor:
         """Attention ``(*batch, M, N, C)`` of the rows to what is remembered, for the ``width`` players of the support."""
-        queries, keys = self.project(self.encoder(prior, evidence, state)), state["keys"]
+        queries, keys = self.project(self.encoder(prior, evidence, state.statistics)), state.memory.keys
         if keys.shape[-2] > 1:
             queries = fit_players(queries, width, -2)
         scores = self.similarity(queries.transpose(-3, -2), keys.transpose(-3, -2))
-        return self._softmax(scores, state["players"].bool().mT.unsqueeze(-2))
+        return self._softmax(scores, state.memory.players.mT.unsqueeze(-2))
 
     def _softmax(self, scores: Tensor, known: Tensor) -> Tensor:
         """Weights ``(*batch, M, N, K)``; residuals compete with a threshold, below which a row resembles none."""
@@ -263,21 +267,20 @@ class MetricLearner(MetaLearner):
         return scores.softmax(-1)
 
     def _gain(self, keys: Tensor, values: Tensor, players: Tensor, labels: Tensor | None) -> Tensor:
-        """Least-squares factor of what is retrieved for rows left out one at a time, shrunk; from 0 to 1.5."""
+        """How far what is retrieved is to be trusted, by rows left out one at a time, ``(*batch,)``."""
         count = len(values[..., 0].movedim(-1, 0))
         if count < 2:
             return torch.zeros_like(values[..., 0, 0])
         scores, others, known = self.remember_without(keys, values, players, labels)
         weights = self._softmax(scores, known)
         retrieved = (weights.movedim(-3, -1) * others).sum(-2)
-        agreement, size = (retrieved * values).sum((-2, -1)), retrieved.square().sum((-2, -1))
-        return (agreement / (size * (1 + 2 / count)).clamp(min=torch.finfo(size.dtype).tiny)).clamp(0, 1.5)
+        return factor(retrieved, values)
 
 
 def _bounded(correction: Tensor, evidence: Evidence) -> Tensor:
     """A correction is small against the player's effects, and 0 for a player that has none."""
     bound = _BOUND * effect_sizes(evidence)
-    known = evidence.players & (bound > _DEAD)
+    known = evidence.players & (bound > CONSTANT)
     return torch.where(known, bound * torch.tanh(correction / torch.where(known, bound, 1.0)), 0.0)
 
 
@@ -290,22 +293,3 @@ def _check(support: Explanations) -> None:
         )
     if not bool(support.attributions.isfinite().all()):
         raise ValueError("attributions of the support set are not finite: leave these rows out.")
-
-
-def _describe(part: object) -> dict[str, object]:
-    return {"class": type(part).__name__, **part.arguments()}  # type: ignore[attr-defined]
-
-
-def _build(config: Mapping[str, Any]) -> Any:
-    arguments = dict(config)
-    return getattr(networks, arguments.pop("class"))(**arguments)
-
-
-def _build_head(head: Any, features: int) -> ClosedFormHead:
-    if head is None:
-        return ClosedFormHead(EvidenceEncoder(features))
-    if isinstance(head, Mapping):
-        arguments = dict(head)
-        return ClosedFormHead(EvidenceEncoder(**arguments.pop("encoder")), **arguments)
-    assert isinstance(head, ClosedFormHead)
-    return head

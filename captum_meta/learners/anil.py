@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from captum_meta.learners._told import HypergradientArgument, LossArgument
+from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners.maml import MAML
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer

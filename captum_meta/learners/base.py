@@ -5,20 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from typing import Any, Generic
 
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from captum_meta.losses import relative_squared_error
 from captum_meta.nn import Explainer, Prediction, Prior
-from captum_meta.types import Evidence, Explanations, ExplanationTask, Kind, Reading, State
+from captum_meta.types import Evidence, Explanations, ExplanationTask, Kind, Reading, Record
+
+StateT = TypeVar("StateT", bound=Record, default=Any)
 
 
-class MetaLearner(nn.Module, ABC):
+class MetaLearner(nn.Module, ABC, Generic[StateT]):
     """Adapts an explainer to one explained model: ``adapt(support) -> state``, ``predict(state, evidence)``.
 
     The parameters of this module are the meta-parameters, learned over many explanation tasks and never changed by
-    :meth:`adapt`; what is learned of one explained model is the state, a dictionary of plain tensors. All methods accept
-    leading batch dimensions of tasks. A subclass writes :meth:`adapt`, and :meth:`prior` to say what the state changes.
+    :meth:`adapt`; what is learned of one explained model is the state, a record of tensors that each learner names. All
+    methods accept leading batch dimensions of tasks. A subclass writes :meth:`adapt`, and :meth:`corrected` to say what the
+    state changes.
 
     Args:
         explainer: the network from evidence to attributions.
@@ -34,7 +39,7 @@ class MetaLearner(nn.Module, ABC):
         return self.explainer.kind
 
     def arguments(self) -> Mapping[str, object]:
-        """Constructor arguments besides the explainer, as JSON can hold them."""
+        """Constructor arguments besides the explainer, as JSON can hold them; or ``base``, a learner, in its place."""
         return {}
 
     @property
@@ -42,12 +47,12 @@ class MetaLearner(nn.Module, ABC):
         """What is read of the explained model beside gradients and coalitions of the rows themselves."""
         return Reading()
 
-    def initial_state(self) -> State:
-        """The state before any explanation of the model is known; it explains zero-shot."""
-        return {}
+    def initial_state(self) -> StateT | None:
+        """The state before any explanation of the model is known: None, which explains zero-shot."""
+        return None
 
     @abstractmethod
-    def adapt(self, support: Explanations) -> State:
+    def adapt(self, support: Explanations) -> StateT | None:
         """Learn from the explained rows ``(*batch, K, M)`` of one model."""
 
     def require_rows(self, support: Explanations) -> None:
@@ -62,25 +67,30 @@ class MetaLearner(nn.Module, ABC):
                 "initial_state() to predict. In training, pass support_rows, as in --data.support_rows 16."
             )
 
-    def prior(self, state: State, evidence: Evidence) -> Prior:
-        """What the adapted explainer says of the rows, before the efficiency correction."""
-        return self.explainer.trained_prior(evidence)
+    def corrected(self, prior: Prior, state: StateT, evidence: Evidence) -> Prior:
+        """What the explainer says of the rows, ``prior``, with what the state adds to it."""
+        return prior
 
-    def explain(self, state: State, evidence: Evidence) -> Prediction:
+    def propose(self, state: StateT | None, evidence: Evidence) -> Prior:
+        """What the adapted explainer says of the rows, before the efficiency correction and before coalitions refine it."""
+        prior = self.explainer.trained_prior(evidence)
+        return prior if state is None else self.corrected(prior, state, evidence)
+
+    def explain(self, state: StateT | None, evidence: Evidence) -> Prediction:
         """Attributions ``(*batch, N, M)`` that satisfy efficiency, with the gap that had to be corrected."""
-        return self.explainer.complete(self.prior(state, evidence), evidence)
+        return self.explainer.complete(self.propose(state, evidence), evidence)
 
-    def predict(self, state: State, evidence: Evidence) -> Tensor:
+    def predict(self, state: StateT | None, evidence: Evidence) -> Tensor:
         """Attributions ``(*batch, N, M)`` in units of the output; 0 for padding."""
         return self.explain(state, evidence).attributions
 
-    def estimate_error(self, state: State, evidence: Evidence, attributions: Tensor) -> Tensor:
+    def estimate_error(self, state: StateT | None, evidence: Evidence, attributions: Tensor) -> Tensor:
         """The relative squared error that nine in ten rows stay below, ``(*batch, N)``; NaN if unknown."""
-        return self.explainer.estimate_error(self.prior(state, evidence), evidence, attributions)
+        return self.explainer.estimate_error(self.propose(state, evidence), evidence, attributions)
 
-    def explain_with_error(self, state: State, evidence: Evidence) -> tuple[Prediction, Tensor]:
+    def explain_with_error(self, state: StateT | None, evidence: Evidence) -> tuple[Prediction, Tensor]:
         """What :meth:`explain` and :meth:`estimate_error` say, at little more than the cost of the first."""
-        return self.explainer.complete_with_error(self.prior(state, evidence), evidence)
+        return self.explainer.complete_with_error(self.propose(state, evidence), evidence)
 
     def loss(self, tasks: ExplanationTask) -> Tensor:
         """What meta-training minimises over a batch of tasks: the query loss after adapting on the support set."""
@@ -90,7 +100,7 @@ class MetaLearner(nn.Module, ABC):
     def begin_step(self, number: int) -> None:
         """Told the number of the step of meta-training, counted from 0, before its loss: what is annealed goes by it."""
 
-    def follow(self, tasks: Sequence[Explanations]) -> None:
+    def condition_on(self, tasks: Sequence[Explanations]) -> None:
         """Take over what explained rows ``(1, N, M)`` of earlier models, oldest first, tell of the next without any step
         of gradient descent; most learners take nothing.
         """

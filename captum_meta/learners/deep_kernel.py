@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_meta.learners._harm import loss_against_zero_shot
+from captum_meta.learners._coordinates import COORDINATES
 from captum_meta.learners._kernel import LENGTH, LINEAR, SHARED, Features, KernelRegression
-from captum_meta.learners._places import COORDINATES
+from captum_meta.learners._relative import loss_against_zero_shot
 from captum_meta.nn import EvidenceEncoder, Explainer, Prior
-from captum_meta.types import Evidence, ExplanationTask, State
+from captum_meta.nn.encoders import Statistics
+from captum_meta.types import Evidence, ExplanationTask
 
 _WAVES = 8
 _AMPLITUDE, _NOISE = 2.0, 3.0
@@ -76,8 +77,8 @@ class DeepKernelTransfer(KernelRegression):
         encoder = dict(self.encoder.arguments())
         return {"encoder": encoder, "shared": self.shared, "own": self.own, **super().arguments()}
 
-    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, state: State) -> Features:
-        hidden = self.encoder(prior, evidence, state)
+    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
+        hidden = self.encoder(prior, evidence, statistics)
         scaled = z * self.log_scales.exp()
         waves = self.waves(scaled @ self.frequencies.to(z) + self.wave_map(hidden) @ self.directions.to(z))
         slope = (self.log_linear / 2).exp()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_meta.learners._caution import folds
+from captum_meta.learners._correction import folds
 from captum_meta.learners._kernel import Fit
 from captum_meta.learners.base import MetaLearner
 from captum_meta.learners.deep_kernel import DeepKernelTransfer

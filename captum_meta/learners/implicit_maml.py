@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners._gradient import GradientLearner
-from captum_meta.learners._told import HypergradientArgument, LossArgument
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
 from captum_meta.optim import SGD, Implicit, InnerProblem, Tensors

@@ -8,7 +8,8 @@ from torch import Tensor
 from captum_meta.learners._kernel import LINEAR, SHARED, Features, KernelRegression
 from captum_meta.losses import relative_squared_error
 from captum_meta.nn import Prior
-from captum_meta.types import Evidence, ExplanationTask, State
+from captum_meta.nn.encoders import Statistics
+from captum_meta.types import Evidence, ExplanationTask
 
 
 class KernelRidge(KernelRegression):
@@ -35,7 +36,7 @@ class KernelRidge(KernelRegression):
         features: how many random features stand for the exponential.
     """
 
-    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, state: State) -> Features:
+    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
         waves = self.waves(z @ self.frequencies.to(z))
         features = torch.cat([waves, LINEAR**0.5 * z, torch.full_like(z[..., :1], LINEAR**0.5)], dim=-1)
         return Features(SHARED**0.5 * features, (1 - SHARED) ** 0.5 * features, torch.ones_like(z[..., 0]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners._gradient import GradientLearner
-from captum_meta.learners._told import HypergradientArgument, LossArgument
 from captum_meta.losses import scaled_squared_error
 from captum_meta.nn import Explainer
 from captum_meta.optim import Clipped, ElementwiseSGD

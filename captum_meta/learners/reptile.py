@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_meta.learners._gradient import flatten_tasks, without_coalitions
 from captum_meta.learners.maml import MAML
 from captum_meta.optim import FirstOrder
 from captum_meta.types import Explanations, ExplanationTask
@@ -26,7 +25,7 @@ class Reptile(MAML):
         """Half the squared way of the inner loops, mean over tasks: the gradient of the start is the update's."""
         self.require_rows(tasks.support)
         n_batch = tasks.support.attributions.dim() - 2
-        parts = [flatten_tasks(without_coalitions(rows), n_batch) for rows in (tasks.support, tasks.query)]
+        parts = [rows.without_coalitions().flattened(n_batch) for rows in (tasks.support, tasks.query)]
         start = self.start(len(parts[0].attributions))
         rows = Explanations.concatenate(parts, dim=1)
         with torch.no_grad():

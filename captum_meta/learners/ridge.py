@@ -8,16 +8,31 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_meta.learners._caution import choose, picked, within
+from captum_meta.learners._correction import judge, within
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
 from captum_meta.nn.encoders import fit_players
-from captum_meta.types import Evidence, Explanations, State
+from captum_meta.types import Evidence, Explanations, Record
 
 _STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
-class Ridge(MetaLearner):
+@dataclass(frozen=True)
+class RidgeState(Record):
+    """Coefficients of both regressions.
+
+    Attributes:
+        shared: ``(*batch, F)``, of the players' features.
+        own: ``(*batch, M, C)``, of each player's effects.
+        reach: ``(*batch,)``, length of the longest correction of a support row.
+    """
+
+    shared: Tensor
+    own: Tensor
+    reach: Tensor
+
+
+class Ridge(MetaLearner[RidgeState]):
     r"""Ridge regression of the zero-shot residual, first shared by all players, then for each player alone.
 
     .. math:: \phi_{ni} = \phi^0_{ni} + x_{ni} \cdot w + z_{ni} \cdot u_i
@@ -39,9 +54,9 @@ class Ridge(MetaLearner):
     def arguments(self) -> dict[str, object]:
         return {"caution": self.caution}
 
-    def adapt(self, support: Explanations) -> State:
+    def adapt(self, support: Explanations) -> RidgeState:
         self.require_rows(support)
-        evidence = replace(support.evidence, coalitions=None)
+        evidence = support.evidence.without_coalitions()
         prior = self.explainer.trained_prior(evidence)
         start = self.explainer.complete(prior, evidence).attributions
         residual = torch.where(evidence.players, support.attributions - start, 0.0).double()
@@ -51,20 +66,18 @@ class Ridge(MetaLearner):
         weights, left_out = _choose(shared, residual, spread, self.caution)
         own = _own_regression(_effects(evidence).double(), left_out, trust)
         coefficients, _ = _choose(own, left_out, spread, self.caution)
-        state = {"shared": weights.to(start.dtype), "own": coefficients.to(start.dtype)}
-        return {**state, "reach": _correction(state, prior, evidence).norm(dim=-1).amax(-1)}
+        weights, coefficients = weights.to(start.dtype), coefficients.to(start.dtype)
+        return RidgeState(weights, coefficients, _added(weights, coefficients, prior, evidence).norm(dim=-1).amax(-1))
 
-    def prior(self, state: State, evidence: Evidence) -> Prior:
-        prior = self.explainer.trained_prior(evidence)
-        if not state:
-            return prior
-        correction = _correction(state, prior, evidence)
-        return replace(prior, attributions=prior.attributions + within(correction, state["reach"]))
+    def corrected(self, prior: Prior, state: RidgeState, evidence: Evidence) -> Prior:
+        correction = _added(state.shared, state.own, prior, evidence)
+        return replace(prior, attributions=prior.attributions + within(correction, state.reach))
 
 
-def _correction(state: State, prior: Prior, evidence: Evidence) -> Tensor:
-    own = fit_players(state["own"], evidence.players.shape[-1], dim=-2).unsqueeze(-3)
-    shared = (_shared_features(prior, evidence) * state["shared"][..., None, None, :]).sum(-1)
+def _added(shared: Tensor, own: Tensor, prior: Prior, evidence: Evidence) -> Tensor:
+    """What both regressions add, ``(*batch, N, M)``."""
+    own = fit_players(own, evidence.players.shape[-1], dim=-2).unsqueeze(-3)
+    shared = (_shared_features(prior, evidence) * shared[..., None, None, :]).sum(-1)
     return torch.where(evidence.players, shared + (_effects(evidence) * own).sum(-1), 0.0)
 
 
@@ -145,8 +158,5 @@ def _choose(regression: _Regression, residual: Tensor, spread: Tensor, caution: 
     """The coefficients of the best strength, shrunk to what is sure of them, and what left-out rows still miss."""
     fits = [regression(strength) for strength in _STRENGTHS]
     coefficients = torch.stack([weights for weights, _ in fits])
-    corrections = torch.stack([correction for _, correction in fits])
-    corrections = corrections - spread * corrections.sum(-1, keepdim=True)
-    choice = choose(corrections, residual, caution)
-
-    return picked(coefficients, choice), residual - picked(corrections, choice)
+    trust, applied = judge(torch.stack([correction for _, correction in fits]), residual, caution, spread)
+    return trust.of(coefficients), residual - applied

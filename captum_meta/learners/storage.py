@@ -57,10 +57,18 @@ def configuration(learner: MetaLearner) -> dict[str, Any]:
         "evidence_version": EVIDENCE_VERSION,
         "kind": learner.kind,
         "learner": type(learner).__name__,
-        "arguments": dict(learner.arguments()),
+        "arguments": {name: _form(value) for name, value in learner.arguments().items()},
         "explainer": type(explainer).__name__,
         "explainer_arguments": dict(explainer.arguments()),
     }
+
+
+def _form(value: Any) -> Any:
+    """A learner that another one is made of, as JSON can hold it."""
+    if not isinstance(value, MetaLearner):
+        return value
+    told = configuration(value)
+    return {name: told[name] for name in ("learner", "arguments")}
 
 
 def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley") -> MetaLearner:
@@ -99,7 +107,8 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
 def _read(config: dict[str, Any], path: Path) -> MetaLearner:
     """The learner with its weights; nothing large is allocated before these are known to fit it."""
     file = path.with_name(config["weights"])
-    shapes = _files.read_header(file)
+    parts = {"": file, **({"base.": path.with_name(config["base_weights"])} if "base_weights" in config else {})}
+    shapes = {begin + name: shape for begin, part in parts.items() for name, shape in _files.read_header(part).items()}
     for arguments in (config["arguments"], config["explainer_arguments"]):
         _files.check_sizes(path, arguments, shapes)
     try:
@@ -111,6 +120,8 @@ def _read(config: dict[str, Any], path: Path) -> MetaLearner:
         ) from error
     _files.check_shapes(file, shapes, expected)
     weights = _files.read_weights(file, config.get("sha256"))
+    for name, value in _files.read_weights(parts["base."], None).items() if "base." in parts else ():
+        weights["base." + name] = value
     # initial weights are drawn from the global stream, and overwritten
     with (
         torch.random.fork_rng(devices=[]),
@@ -140,6 +151,9 @@ def shipped_explainer(name: str = "zero-shot", kind: Kind = "shapley") -> Explai
 def list_learners(kind: Kind = "shapley") -> list[str]:
     """Names of the shipped learners that predict ``kind``.
 
+    Of the Shapley kind ``"maml"``, ``"prototypical"`` and ``"learned-optimizer"`` are for research: prefer
+    ``"surrogate-maml"``, ``"matching"`` and ``"surrogate"``.
+
     Raises:
         ValueError: if there is no such kind.
 
@@ -156,8 +170,12 @@ def build(config: dict[str, Any]) -> MetaLearner:
     Raises:
         ValueError: if it names a class that is none of ours.
     """
-    explainer = _class(networks, config["explainer"], Explainer)(**config["explainer_arguments"])
-    learner: MetaLearner = _class(learners, config["learner"], MetaLearner)(explainer, **config["arguments"])
+    arguments = dict(config["arguments"])
+    if "base" in arguments:
+        inner: Any = build({**config, **arguments.pop("base")})
+    else:
+        inner = _class(networks, config["explainer"], Explainer)(**config["explainer_arguments"])
+    learner: MetaLearner = _class(learners, config["learner"], MetaLearner)(inner, **arguments)
     return learner
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_meta.learners._caution import choose, picked, within
+from captum_meta.learners._correction import judge, within
 from captum_meta.learners._kernel import alive
 from captum_meta.learners.base import MetaLearner
 from captum_meta.losses import relative_squared_error
 from captum_meta.nn import Explainer, Prior
 from captum_meta.nn.encoders import fit_players, five_effects
-from captum_meta.types import Evidence, Explanations, ExplanationTask, State
+from captum_meta.types import Evidence, Explanations, ExplanationTask, Record
 
 _NOISES = (0.01, 0.03, 0.1, 0.3)
 _LENGTH, _TAIL = 1.5, 0.5
@@ -27,7 +27,26 @@ _NUMBERS = 8
 _PAST = ("past_numbers", "past_residual", "past_noise", "past_task")
 
 
-class TransferGaussianProcess(MetaLearner):
+@dataclass(frozen=True)
+class ProcessState(Record):
+    """A process fitted to earlier models' rows and this model's support rows, R together.
+
+    Attributes:
+        features: ``(*batch, R, F)``, of all rows.
+        dual: ``(*batch, R, M)``, their coefficients.
+        reach: ``(*batch,)``, length of the longest correction, in units of the output's ``unit``.
+        deviation: ``(*batch, M)``, of the differences from the baseline.
+        unit: ``(*batch,)``, root mean square of the support rows' attributions.
+    """
+
+    features: Tensor
+    dual: Tensor
+    reach: Tensor
+    deviation: Tensor
+    unit: Tensor
+
+
+class TransferGaussianProcess(MetaLearner[ProcessState]):
     r"""The zero-shot residual as a function of the whole row, much of it the same from one model to the next.
 
     .. math:: \phi_{tn} = \phi^0_{tn} + u_t\, g_t(z_{tn}), \qquad
@@ -35,7 +54,7 @@ class TransferGaussianProcess(MetaLearner):
 
     z are, of all players, the input's difference from the baseline, the zero-shot answer and the measured effects; u_t is
     the root mean square of the support rows' attributions. Players share the kernel and nothing else: player i is the same
-    feature in every model, as where a model is retrained every day. With the tasks that :meth:`follow` gave this is
+    feature in every model, as where a model is retrained every day. With the tasks that :meth:`condition_on` gave this is
     transfer by one process over all tasks (Bonilla et al. 2008), in closed form; without any it knows this model's support
     rows alone. Time and memory of :meth:`adapt` grow with the cube and the square of the rows known.
 
@@ -65,7 +84,7 @@ class TransferGaussianProcess(MetaLearner):
         return {"transfer": self.transfer, "caution": self.caution}
 
     @torch.no_grad()
-    def follow(self, tasks: Sequence[Explanations]) -> None:
+    def condition_on(self, tasks: Sequence[Explanations]) -> None:
         width = max(task.attributions.shape[-1] for task in tasks)
         known = []
         for number, task in enumerate(tasks):
@@ -77,7 +96,7 @@ class TransferGaussianProcess(MetaLearner):
         for name, values in zip(_PAST, zip(*known, strict=True), strict=True):
             setattr(self, name, torch.cat([value.flatten(0, 1) for value in values]))
 
-    def adapt(self, support: Explanations) -> State:
+    def adapt(self, support: Explanations) -> ProcessState:
         unit = _unit(support)
         numbers, answer, _ = self._look(support.evidence, unit)
         own, n_past = _residual(support, answer, unit), len(self.past_task)
@@ -91,20 +110,18 @@ class TransferGaussianProcess(MetaLearner):
         known = _kernel(features, features) * self._shared(task.unsqueeze(-1) == task.unsqueeze(-2))
         fits = [_fit(known, residual, level + noise, n_past) for level in _NOISES]
         corrections = torch.stack([left_out for _, left_out in fits]) * alive(support.evidence)
-        choice = choose(corrections, residual[..., n_past:, :], self.caution)
-        dual = picked(torch.stack([dual for dual, _ in fits]), choice) * self._shared(task == 0).unsqueeze(-1)
-        reach = _REACH * picked(corrections, choice).norm(dim=-1).amax(-1)
-        learned = {"features": features, "dual": dual, "reach": reach, "deviation": deviation, "unit": unit}
-        return {name: value.to(answer.dtype) for name, value in learned.items()}
+        trust, _ = judge(corrections, residual[..., n_past:, :], self.caution)
+        dual = trust.of(torch.stack([dual for dual, _ in fits])) * self._shared(task == 0).unsqueeze(-1)
+        return ProcessState(features, dual, _REACH * trust.reach, deviation, unit).to(dtype=answer.dtype)
 
-    def prior(self, state: State, evidence: Evidence) -> Prior:
-        if not state:
+    def propose(self, state: ProcessState | None, evidence: Evidence) -> Prior:
+        if state is None:
             return self.explainer.prior(evidence)
-        numbers, answer, prior = self._look(evidence, state["unit"])
-        width = state["dual"].shape[-1]
-        features = _features(fit_players(numbers, width, dim=-2), state["deviation"])
-        correction = (_kernel(features, state["features"]) @ state["dual"].double()).to(answer)
-        correction = within(fit_players(correction, answer.shape[-1]), state["reach"]) * state["unit"][..., None, None]
+        numbers, answer, prior = self._look(evidence, state.unit)
+        width = state.dual.shape[-1]
+        features = _features(fit_players(numbers, width, dim=-2), state.deviation)
+        correction = (_kernel(features, state.features) @ state.dual.double()).to(answer)
+        correction = within(fit_players(correction, answer.shape[-1]), state.reach) * state.unit[..., None, None]
         return replace(prior, attributions=answer + torch.where(alive(evidence), correction, 0.0))
 
     def loss(self, tasks: ExplanationTask) -> Tensor:
@@ -114,7 +131,7 @@ class TransferGaussianProcess(MetaLearner):
 
     def _look(self, evidence: Evidence, unit: Tensor) -> tuple[Tensor, Tensor, Prior]:
         """Numbers of the rows' players ``(*batch, N, M, 8)``, and the zero-shot answer, not longer than rows may be."""
-        evidence = replace(evidence, coalitions=None)
+        evidence = evidence.without_coalitions()
         prior = self.explainer.prior(evidence)
         n_players = evidence.n_players.clamp(min=1)
         longest = _FARTHEST * unit * n_players.amax(-1).sqrt()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from captum_meta.learners.base import MetaLearner
-from captum_meta.types import Explanations, State
+from captum_meta.types import Explanations, Record
 
 
-class ZeroShot(MetaLearner):
+class ZeroShot(MetaLearner[Record]):
     """Explains every model with the meta-trained explainer as it is; :meth:`adapt` learns nothing."""
 
-    def adapt(self, support: Explanations) -> State:
-        return self.initial_state()
+    def adapt(self, support: Explanations) -> None:
+        return None

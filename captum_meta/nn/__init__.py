@@ -1,6 +1,8 @@
 """Explainer networks: from evidence to attributions, equivariant in the players' order; and what compares rows."""
 
 from captum_meta.nn.blocks import PoolingBlock
+from captum_meta.nn.descent import LearnedDescent
+from captum_meta.nn.distillation import Distillation
 from captum_meta.nn.encoders import EmbeddingEncoder, Encoder, EvidenceEncoder, InputEncoder, RawInputs
 from captum_meta.nn.error_head import ErrorHead
 from captum_meta.nn.evidence import EvidenceExplainer
@@ -20,6 +22,7 @@ __all__ = [
     "AttentionSimilarity",
     "CosineSimilarity",
     "DistanceSimilarity",
+    "Distillation",
     "EmbeddingEncoder",
     "Encoder",
     "ErrorHead",
@@ -28,6 +31,7 @@ __all__ = [
     "EvidenceExplainer",
     "Explainer",
     "InputEncoder",
+    "LearnedDescent",
     "MLPSimilarity",
     "PathExplainer",
     "PoolingBlock",

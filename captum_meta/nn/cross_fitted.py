@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from captum_meta.nn.surrogate import SurrogateGame
+from captum_meta.games import SurrogateGame
 from captum_meta.records import Record, part
 from captum_meta.types import SHAPLEY_POINTS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from math import log
 
 import torch
@@ -10,9 +11,9 @@ from torch import Generator, Tensor, nn
 from captum_meta.nn.distillation import BATCH, DECAY, SLOPES
 from captum_meta.nn.inner_loop import gradients
 from captum_meta.nn.lesson import Lesson, initial
-from captum_meta.types import State
+from captum_meta.nn.surrogate import Networks
 
-_NAMES = ("enter", "enter bias", "inner", "inner bias", "leave")
+_NAMES = tuple(each.name for each in fields(Networks))
 _SCALED = ("enter", "inner", "leave")
 _RATE, _WARM, _MOMENTA = 0.1, 0.25, (0.9, 0.999)
 _LEAST, _TINY = 1e-4, 1e-8
@@ -45,14 +46,18 @@ class LearnedDescent(nn.Module):
         self.momenta = nn.Parameter(torch.tensor(_MOMENTA, dtype=torch.float64).logit().float())
         self.log_slopes = nn.Parameter(torch.tensor(log(SLOPES)))
 
+    def arguments(self) -> dict[str, object]:
+        """Constructor arguments, as JSON can hold them."""
+        return {"steps": self.steps}
+
     @torch.no_grad()
-    def forward(self, lesson: Lesson, n_heads: int) -> State:
-        """Networks of ``n_heads`` outputs: weights ``(*batch, F, ...)`` by name."""
+    def forward(self, lesson: Lesson, n_heads: int) -> Networks:
+        """Networks of ``n_heads`` outputs that have learned the lesson."""
         generator = Generator().manual_seed(0)
         weights = initial(lesson, n_heads, generator)
-        for name, size in zip(_SCALED, self.log_sizes.exp(), strict=True):
-            weights[name] = weights[name] * size.to(weights[name])
-        shapes = {name: weights[name].shape[lesson.known.dim() - 2 :] for name in _NAMES}
+        sizes = dict(zip(_SCALED, self.log_sizes.exp(), strict=True))
+        weights = replace(weights, **{name: getattr(weights, name) * size.to(weights.inner) for name, size in sizes.items()})
+        shapes = {name: value.shape[lesson.known.dim() - 2 :] for name, value in vars(weights).items()}
         rates = torch.cat([r.expand(shape.numel()) for r, shape in zip(self.log_rates.exp(), shapes.values(), strict=True)])
         theta = _flat(weights)
         rates, decay = rates.to(theta), float(self.log_decay.exp())
@@ -76,12 +81,12 @@ class LearnedDescent(nn.Module):
         return ((1 - (torch.pi * torch.minimum(rising, falling)).cos()) / 2).clamp(min=_LEAST) ** self.log_power.exp()
 
 
-def _flat(weights: State) -> Tensor:
+def _flat(weights: Networks) -> Tensor:
     """All of a network's weights in one row."""
-    batch = weights["leave"].shape[:-2]
-    return torch.cat([weights[name].reshape(*batch, -1) for name in _NAMES], dim=-1)
+    batch = weights.leave.shape[:-2]
+    return torch.cat([value.reshape(*batch, -1) for value in vars(weights).values()], dim=-1)
 
 
-def _by_name(flat: Tensor, shapes: dict[str, torch.Size]) -> State:
+def _by_name(flat: Tensor, shapes: dict[str, torch.Size]) -> Networks:
     parts = flat.split([shape.numel() for shape in shapes.values()], dim=-1)
-    return {name: part.unflatten(-1, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    return Networks(*(part.unflatten(-1, shape) for part, shape in zip(parts, shapes.values(), strict=True)))

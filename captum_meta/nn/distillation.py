@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from captum_meta.nn.inner_loop import gradients
 from captum_meta.nn.lesson import Lesson, initial
-from captum_meta.types import State
+from captum_meta.nn.surrogate import Networks
 
 _STEPS, _RATE, DECAY = 150, 0.04, 0.3
 _SQUARES, _EPSILON = 0.999, 1e-8
@@ -19,7 +19,19 @@ SLOPES = 4.0
 """Largest weight of the squared errors of slopes, in units of the elements' deviation."""
 
 
-def learn(lesson: Lesson, n_heads: int) -> State:
+class Distillation(nn.Module):
+    """Networks learn the explained model by some hundred steps of AdamW (Hinton, Vinyals and Dean 2015)."""
+
+    def arguments(self) -> dict[str, object]:
+        """Constructor arguments, as JSON can hold them."""
+        return {}
+
+    def forward(self, lesson: Lesson, n_heads: int) -> Networks:
+        """Networks of ``n_heads`` outputs that have learned the lesson."""
+        return learn(lesson, n_heads)
+
+
+def learn(lesson: Lesson, n_heads: int) -> Networks:
     """Networks of ``n_heads`` outputs: weights ``(*batch, F, ...)`` after some hundred steps of AdamW.
 
     AdamW (Loshchilov and Hutter 2019) with the one-cycle schedule of rates and momenta (Smith and Topin 2019), written out
@@ -28,18 +40,19 @@ def learn(lesson: Lesson, n_heads: int) -> State:
     with torch.inference_mode(False), torch.no_grad():
         lesson = lesson.map(torch.clone)
         generator = Generator().manual_seed(0)
-        weights = initial(lesson, n_heads, generator)
+        networks = initial(lesson, n_heads, generator)
+        weights = vars(networks)
         first, second = ({name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2))
         n_rows, n_points = lesson.worths.shape[-2:]
         weight = slope_weight(lesson)
         for step, (rate, momentum) in enumerate(_schedule(), start=1):
             some = torch.randint(n_points, (-(-BATCH // n_rows),), generator=generator).to(lesson.worths.device)
-            for name, gradient in gradients(weights, lesson, some, weight).items():
+            for name, gradient in vars(gradients(networks, lesson, some, weight)).items():
                 first[name].lerp_(gradient, 1 - momentum)
                 second[name].mul_(_SQUARES).addcmul_(gradient, gradient, value=1 - _SQUARES)
                 size = (second[name] / (1 - _SQUARES**step)).sqrt_().add_(_EPSILON)
                 weights[name].mul_(1 - rate * DECAY).addcdiv_(first[name], size, value=-rate / (1 - momentum**step))
-    return weights
+    return networks
 
 
 @lru_cache(maxsize=1)

@@ -7,15 +7,48 @@ Players' inputs are in units of the support set's own mean and deviation, so tha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from captum_meta.nn.blocks import PoolingBlock, masked_mean, player_sizes
 from captum_meta.nn.explainer import Prior, row_scale
-from captum_meta.types import SHAPLEY_CHANNELS, Evidence, State
+from captum_meta.types import SHAPLEY_CHANNELS, Evidence, Record
 
+CONSTANT = 1e-15
+"""A model whose output changes no more than this is taken for constant."""
 _INPUT_NUMBERS, _EVIDENCE_NUMBERS = 5, 2 * len(SHAPLEY_CHANNELS) + 1
+
+
+@dataclass(frozen=True)
+class Statistics(Record):
+    """In which units rows are read: those of the support rows; None for what these do not have.
+
+    Attributes:
+        unit: ``(*batch,)``, of the output, the root mean square of the rows' scales.
+        input_mean, input_deviation: ``(*batch, M)``, of each player's inputs.
+        embedding_mean, embedding_deviation: ``(*batch, E)``.
+    """
+
+    unit: Tensor
+    input_mean: Tensor | None = None
+    input_deviation: Tensor | None = None
+    embedding_mean: Tensor | None = None
+    embedding_deviation: Tensor | None = None
+
+    @classmethod
+    def of(cls, prior: Prior, evidence: Evidence) -> Statistics:
+        """Those of the rows ``(*batch, K)``, of which the explainer says ``prior``."""
+        typical = prior.scale.square().mean(-1).sqrt()
+        found: dict[str, Tensor] = {}
+        if evidence.inputs is not None:
+            values = evidence.inputs[..., 0].to(evidence.effects)
+            found["input_mean"], found["input_deviation"] = _moments(values, evidence.players)
+        if evidence.embedding is not None:
+            known = torch.ones_like(evidence.embedding, dtype=torch.bool)
+            found["embedding_mean"], found["embedding_deviation"] = _moments(evidence.embedding, known)
+        return cls(torch.where(typical > CONSTANT, typical, 1.0), **found)
 
 
 class Encoder(nn.Module, ABC):
@@ -34,14 +67,14 @@ class Encoder(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def forward(self, prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
+    def forward(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
         """Keys of the rows."""
 
 
 class RawInputs(Encoder):
     """The inputs and baselines of all players side by side, as they are: one key per row, of the width 2M."""
 
-    def forward(self, prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
+    def forward(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
         return standardised(_inputs(evidence), evidence, statistics).flatten(-2).unsqueeze(-2)
 
 
@@ -64,14 +97,15 @@ class EmbeddingEncoder(Encoder):
     def arguments(self) -> dict[str, object]:
         return {"layer": self.layer, "width": self.width}
 
-    def forward(self, prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
+    def forward(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
         embedding = evidence.embedding
         if embedding is None:
             raise ValueError(
                 f"This learner compares outputs of the module {self.layer!r}, which the evidence does not hold: explain "
                 "through a front end whose forward_func is an nn.Module with a module of that name."
             )
-        centred = (embedding - statistics["embedding mean"].unsqueeze(-2)) / statistics["embedding deviation"].unsqueeze(-2)
+        assert statistics.embedding_mean is not None and statistics.embedding_deviation is not None
+        centred = (embedding - statistics.embedding_mean.unsqueeze(-2)) / statistics.embedding_deviation.unsqueeze(-2)
         generator = torch.Generator().manual_seed(embedding.shape[-1])
         projection = torch.randn(embedding.shape[-1], self.width, generator=generator, dtype=torch.float32)
         projection = projection / embedding.shape[-1] ** 0.5
@@ -91,10 +125,10 @@ class _PlayerEncoder(Encoder):
         self.norm = nn.LayerNorm(width)
 
     @abstractmethod
-    def read(self, prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
+    def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
         """Scale-free numbers of each player, ``(*batch, N, M, numbers)``."""
 
-    def forward(self, prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
+    def forward(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
         hidden = self.encode(self.read(prior, evidence, statistics))
         for block in self.blocks:
             hidden = block(hidden, evidence.players)
@@ -115,7 +149,7 @@ class InputEncoder(_PlayerEncoder):
     def arguments(self) -> dict[str, object]:
         return {"width": self.width, "depth": self.depth}
 
-    def read(self, prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
+    def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
         return _input_numbers(_inputs(evidence), evidence, statistics)
 
 
@@ -135,7 +169,7 @@ class EvidenceEncoder(_PlayerEncoder):
     def arguments(self) -> dict[str, object]:
         return {"features": self.features, "width": self.width, "depth": self.depth}
 
-    def read(self, prior: Prior, evidence: Evidence, statistics: State) -> Tensor:
+    def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
         size = effect_sizes(evidence).unsqueeze(-1)
         features = torch.where(size > 0, prior.features / torch.where(size > 0, size, 1.0), 0.0).clamp(-10, 10)
         unit = prior.scale.unsqueeze(-1)
@@ -152,18 +186,6 @@ class EvidenceEncoder(_PlayerEncoder):
 def effect_sizes(evidence: Evidence) -> Tensor:
     """Mean absolute measured effect of each player, ``(*batch, M)``, in units of the output."""
     return player_sizes(evidence.effects, evidence.measured, evidence.players, row_scale(evidence))
-
-
-def input_statistics(evidence: Evidence) -> State:
-    """Mean and deviation of each player's inputs, and of the embedding, over the rows ``(*batch, K)``."""
-    statistics = {}
-    if evidence.inputs is not None:
-        values = evidence.inputs[..., 0].to(evidence.effects)
-        statistics["input mean"], statistics["input deviation"] = _moments(values, evidence.players)
-    if evidence.embedding is not None:
-        known = torch.ones_like(evidence.embedding, dtype=torch.bool)
-        statistics["embedding mean"], statistics["embedding deviation"] = _moments(evidence.embedding, known)
-    return statistics
 
 
 def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,18 +206,18 @@ def _inputs(evidence: Evidence) -> Tensor:
     return evidence.inputs.to(evidence.effects)
 
 
-def standardised(inputs: Tensor, evidence: Evidence, statistics: State) -> Tensor:
+def standardised(inputs: Tensor, evidence: Evidence, statistics: Statistics) -> Tensor:
     """Inputs and baselines ``(*batch, M, 2)`` in units of the support rows' deviation; 0 for players these never had."""
-    if "input mean" not in statistics:
+    if statistics.input_mean is None or statistics.input_deviation is None:
         return torch.zeros_like(inputs)
-    mean = fit_players(statistics["input mean"], inputs.shape[-2])
-    deviation = fit_players(statistics["input deviation"], inputs.shape[-2])
+    mean = fit_players(statistics.input_mean, inputs.shape[-2])
+    deviation = fit_players(statistics.input_deviation, inputs.shape[-2])
     known = (deviation > 0).unsqueeze(-2).unsqueeze(-1) & evidence.players.unsqueeze(-1)
     scaled = (inputs - mean.unsqueeze(-2).unsqueeze(-1)) / torch.where(deviation > 0, deviation, 1.0)[..., None, :, None]
     return torch.where(known, scaled, 0.0)
 
 
-def _input_numbers(inputs: Tensor, evidence: Evidence, statistics: State) -> Tensor:
+def _input_numbers(inputs: Tensor, evidence: Evidence, statistics: Statistics) -> Tensor:
     both = standardised(inputs, evidence, statistics).clamp(-5, 5)
     x, baseline = both.unbind(-1)
     delta = (x - baseline).clamp(-5, 5)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_meta.nn.lesson import Lesson
-from captum_meta.nn.surrogate import SHARPNESS
-from captum_meta.types import State
+from captum_meta.nn.surrogate import SHARPNESS, Networks
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Bend:
         return cls(x * gate, gate + x * opening, opening * (2 + sharp * (closing - gate)))
 
 
-def gradients(weights: State, lesson: Lesson, some: Tensor, slope_weight: float | Tensor | None) -> State:
+def gradients(weights: Networks, lesson: Lesson, some: Tensor, slope_weight: float | Tensor | None) -> Networks:
     """Of what networks miss at the coalitions ``some``, with respect to the weights.
 
     .. math:: \\sum_f \\Big[\\overline{(h_f(S) - h_f(\\emptyset) - v(S))^2}
@@ -42,15 +41,15 @@ def gradients(weights: State, lesson: Lesson, some: Tensor, slope_weight: float 
     backpropagating twice, and steps along it can be backpropagated through in turn. The last point of each row is its
     baseline.
     """
-    enter, inner = weights["enter"].flatten(-3, -2), weights["inner"]
+    enter, inner = weights.enter.flatten(-3, -2), weights.inner
     n_rows, n_points = lesson.worths.shape[-2], len(some) + 1
-    index = lesson.heads[..., None, None, :].expand(*weights["leave"].shape[:-1], n_rows)
-    leave = weights["leave"].gather(-1, index).mT.repeat_interleave(n_points, dim=-2)
+    index = lesson.heads[..., None, None, :].expand(*weights.leave.shape[:-1], n_rows)
+    leave = weights.leave.gather(-1, index).mT.repeat_interleave(n_points, dim=-2)
     points = _points(lesson, some)
     known = torch.nn.functional.pad(lesson.known[..., some].to(points), (0, 1)) * (2 / (n_rows * len(some)))
 
-    first = Bend.of(points @ enter + weights["enter bias"])
-    second = Bend.of(first.value @ inner + weights["inner bias"])
+    first = Bend.of(points @ enter + weights.enter_bias)
+    second = Bend.of(first.value @ inner + weights.inner_bias)
     values = (second.value * leave).sum(-1).unflatten(-1, (n_rows, n_points))
     worths = torch.nn.functional.pad(lesson.worths[..., some], (0, 1)).unsqueeze(-3)
     missed = known * (values - values[..., -1:] - worths)
@@ -76,13 +75,13 @@ def gradients(weights: State, lesson: Lesson, some: Tensor, slope_weight: float 
         by_enter = points.mT @ by_first + missed.mT @ into_first
         by_inner = first.value.mT @ by_second + by_reaching.mT @ into_second
     by_row = by_leave.unflatten(-2, (n_rows, n_points)).sum(-2).mT
-    return {
-        "enter": by_enter.unflatten(-2, weights["enter"].shape[-3:-1]),
-        "enter bias": by_first.sum(-2, keepdim=True),
-        "inner": by_inner,
-        "inner bias": by_second.sum(-2, keepdim=True),
-        "leave": torch.zeros_like(weights["leave"]).scatter_add(-1, index, by_row),
-    }
+    return Networks(
+        enter=by_enter.unflatten(-2, weights.enter.shape[-3:-1]),
+        enter_bias=by_first.sum(-2, keepdim=True),
+        inner=by_inner,
+        inner_bias=by_second.sum(-2, keepdim=True),
+        leave=torch.zeros_like(weights.leave).scatter_add(-1, index, by_row),
+    )
 
 
 def _points(lesson: Lesson, some: Tensor) -> Tensor:

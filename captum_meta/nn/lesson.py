@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from captum_meta.types import Record, State
+from captum_meta.nn.surrogate import Networks
+from captum_meta.types import Record
 
 _WIDTH = 32
 
@@ -36,7 +37,7 @@ class Lesson(Record):
     slopes: Tensor | None = None
 
 
-def initial(lesson: Lesson, n_heads: int, generator: Generator) -> State:
+def initial(lesson: Lesson, n_heads: int, generator: Generator) -> Networks:
     """The same initial weights for all members, tasks and outputs."""
     like, batch, members = lesson.worths, lesson.ranks.shape[:-1], lesson.known.shape[-3]
     n_players, n_elements = lesson.inputs.shape[-2:]
@@ -54,10 +55,10 @@ def initial(lesson: Lesson, n_heads: int, generator: Generator) -> State:
     enter = normal(n_players, n_elements, _WIDTH)[lesson.ranks]
     inner, leave = normal(_WIDTH, _WIDTH), normal(_WIDTH, 1).expand(-1, n_heads)
     nothing = like.new_zeros(*batch, 1, _WIDTH)
-    return {
-        "enter": repeated(enter),
-        "enter bias": repeated(nothing),
-        "inner": repeated(inner.expand(*batch, -1, -1)),
-        "inner bias": repeated(nothing),
-        "leave": repeated(leave.expand(*batch, -1, -1)),
-    }
+    return Networks(
+        enter=repeated(enter),
+        enter_bias=repeated(nothing),
+        inner=repeated(inner.expand(*batch, -1, -1)),
+        inner_bias=repeated(nothing),
+        leave=repeated(leave.expand(*batch, -1, -1)),
+    )

@@ -1,29 +1,38 @@
-"""A small network in place of the explained model: it learns from coalitions of some rows and plays the games of others.
-
-Shapley values are linear in the game: :math:`\\phi(f) = \\phi(h) + \\phi(f - h)`. Those of a network h that has learned f
-cost no evaluation of f.
-"""
+"""Small networks in place of the explained model: they learn from coalitions of some rows and play the games of others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captum_meta.estimators import plan_coalitions, shapley_matrix
-from captum_meta.types import SHAPLEY_POINTS, Evidence, State
+from captum_meta.games import SurrogateGame
+from captum_meta.types import Record
 
 SHARPNESS = 1.702
 """Of the activation x times the sigmoid of 1.702 x, which is nearly GELU and whose derivative is as cheap (Hendrycks and
 Gimpel 2016)."""
-_COALITIONS, _LEAST_COALITIONS = 8, 256
-"""For each player, and for all of them at least."""
-_POINTS = 2**17
-"""Evaluated at once."""
+
+
+@dataclass(frozen=True)
+class Networks(Record):
+    """Weights of F networks for each task, from M players of D elements over two layers of W units to H outputs.
+
+    Attributes:
+        enter: ``(*batch, F, M, D, W)``.
+        enter_bias: ``(*batch, F, 1, W)``.
+        inner: ``(*batch, F, W, W)``.
+        inner_bias: ``(*batch, F, 1, W)``.
+        leave: ``(*batch, F, W, H)``.
+    """
+
+    enter: Tensor
+    enter_bias: Tensor
+    inner: Tensor
+    inner_bias: Tensor
+    leave: Tensor
 
 
 @dataclass(frozen=True)
@@ -31,13 +40,13 @@ class Committee:
     """Networks with two hidden layers; which member has how many votes differs from row to row.
 
     Attributes:
-        weights: by name, ``(*batch, F, ...)``: F members of each task.
+        weights: of the members.
         votes: ``(*batch, F, N)``, by which the members' answers for a row are averaged.
         heads: ``(*batch, N)`` int64, which output of the networks is meant.
         unit: ``(*batch,)``, of their answers.
     """
 
-    weights: State
+    weights: Networks
     votes: Tensor
     heads: Tensor
     unit: Tensor
@@ -51,8 +60,8 @@ class Committee:
             zip(
                 (SHARPNESS * start).unbind(-3),
                 (SHARPNESS * gains).split(width, dim=-1),
-                self.weights["inner"].unbind(-3),
-                (SHARPNESS * self.weights["inner bias"]).unbind(-3),
+                self.weights.inner.unbind(-3),
+                (SHARPNESS * self.weights.inner_bias).unbind(-3),
                 (leave / SHARPNESS).unbind(-4),
                 strict=True,
             )
@@ -70,93 +79,16 @@ class Committee:
         return SurrogateGame(function, inputs[..., 0])
 
 
-@dataclass(frozen=True)
-class SurrogateGame:
-    """The game of rows under a model that is cheap to evaluate.
-
-    Attributes:
-        function: the model at memberships ``(*batch, N, S, M)``, to ``(*batch, N, S)``: with 1 the player has the input's
-            values, with 0 the baseline's, and between them it is as far along the straight line.
-        like: ``(*batch, N, M)``, of what shape, precision and device rows are.
-    """
-
-    function: Callable[[Tensor], Tensor]
-    like: Tensor
-
-    def worths(self, members: Tensor) -> Tensor:
-        """f minus f(baseline) of coalitions ``(*batch, N, S, M)``, ``(*batch, N, S)``."""
-        some = max(1, _POINTS // max(1, self.like[..., 0].numel()))
-        parts = [self.function(part.to(self.like)) for part in members.split(some, dim=-2)]
-        return torch.cat(parts, dim=-1) - self.function(torch.zeros_like(self.like).unsqueeze(-2))
-
-    def shapley_values(self) -> Tensor:
-        """``(*batch, N, M)``, exact up to 8 players, else by :func:`~captum_meta.estimators.shapley_matrix`.
-
-        8 coalitions for each player, and at least 256, tell as much as 32 for each that are drawn for KernelSHAP.
-        """
-        members, solution = (tensor.to(self.like.device) for tensor in _plan(self.like.shape[-1]))
-        total = self._total().unsqueeze(-1)
-        share = total / members.shape[-1]
-        worths = self.worths(members.expand(*self.like.shape[:-1], *members.shape))
-        members, other = members[::2], members[1::2]
-        beyond = (worths[..., ::2] - worths[..., 1::2] - share * (members.sum(-1) - other.sum(-1))) / 2
-        return share + (beyond.to(solution) @ solution.mT).to(share)
-
-    def taken_from(self, evidence: Evidence) -> Evidence:
-        """Evidence of the explained model, without coalitions inside the border, minus that of this one."""
-        effects, curve = self._slopes()
-        n_players = self.like.shape[-1]
-        single = torch.eye(n_players, dtype=torch.bool, device=self.like.device)
-        single = single.expand(*self.like.shape[:-1], n_players, n_players)
-        total = self._total()
-        border = torch.stack([total.unsqueeze(-1) - self.worths(~single), self.worths(single)], dim=-1)
-        effects = torch.where(evidence.measured, torch.cat([effects, border], dim=-1), 0.0)
-        curve = torch.where(evidence.measured[..., :1, 1], curve, 0.0)
-        return replace(
-            evidence,
-            effects=evidence.effects - effects,
-            total=evidence.total - total,
-            curve=evidence.curve - curve,
-            coalitions=None,
-        )
-
-    def _total(self) -> Tensor:
-        return self.worths(torch.ones_like(self.like, dtype=torch.bool).unsqueeze(-2)).squeeze(-1)
-
-    def _slopes(self) -> tuple[Tensor, Tensor]:
-        """Gradients times input minus baseline at the path points, ``(*batch, N, M, 3)``, and f there ``(*batch, N, 3)``."""
-        along = torch.tensor(SHAPLEY_POINTS, dtype=self.like.dtype, device=self.like.device)
-
-        def summed(at: Tensor) -> tuple[Tensor, Tensor]:
-            values = self.function(at)
-            return values.sum(), values
-
-        slopes, values = torch.func.grad(summed, has_aux=True)(
-            torch.ones_like(self.like).unsqueeze(-2) * along.unsqueeze(-1)
-        )
-        return slopes.mT, values - values[..., -1:]
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)
-def _plan(n_players: int) -> tuple[Tensor, Tensor]:
-    """Coalitions ``(S, M)`` of any row, and the matrix ``(M, S / 2)`` of what their pairs have beyond equal shares."""
-    everyone = torch.ones(1, n_players, dtype=torch.bool)
-    count = max(_LEAST_COALITIONS, _COALITIONS * n_players)
-    members = plan_coalitions(everyone, count, 0, torch.zeros(1, dtype=torch.long))[0][0]
-    return members, shapley_matrix(torch.cat([everyone, members[::2]]))[:, 1:]
-
-
-def entering(weights: State, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, Tensor]:
+def entering(weights: Networks, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, Tensor]:
     """Sums into the first layer: at baselines ``(*batch, F, N, W)``, and what players add ``(*batch, N, M, F * W)``."""
-    enter = weights["enter"]
-    start = baselines.flatten(-2).unsqueeze(-3) @ enter.flatten(-3, -2) + weights["enter bias"]
+    enter = weights.enter
+    start = baselines.flatten(-2).unsqueeze(-3) @ enter.flatten(-3, -2) + weights.enter_bias
     by_player = enter.movedim(-4, -2).flatten(-2)
     return start, ((inputs - baselines).transpose(-3, -2) @ by_player).transpose(-3, -2)
 
 
-def leaving(weights: State, heads: Tensor) -> Tensor:
+def leaving(weights: Networks, heads: Tensor) -> Tensor:
     """Weights of each row's output, ``(*batch, F, N, W, 1)``."""
-    leave = weights["leave"].mT
+    leave = weights.leave.mT
     index = heads[..., None, :, None].expand(*leave.shape[:-2], heads.shape[-1], leave.shape[-1])
     return leave.gather(-2, index).unsqueeze(-1)

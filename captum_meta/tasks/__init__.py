@@ -3,10 +3,10 @@
 from captum_meta.tasks.cache import ExplanationCache, TaskFamily
 from captum_meta.tasks.explained_data import ExplainedData
 from captum_meta.tasks.joining import collate_tasks
+from captum_meta.tasks.labelling import LabelError
 from captum_meta.tasks.model_family import ModelTaskFamily
 from captum_meta.tasks.model_stream import ModelStream
 from captum_meta.tasks.synthetic import SyntheticTaskFamily
-from captum_meta.tasks.teaching import LabelError
 from captum_meta.types import ExplanationTask
 
 __all__ = [

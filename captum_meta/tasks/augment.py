@@ -79,7 +79,7 @@ def augment(explanations: Explanations, generator: Generator, inside: float = _I
     if float(torch.rand((), generator=generator)) < inside:
         explanations = explanations[:, :_ROWS_INSIDE]
     else:
-        explanations = replace(explanations, evidence=replace(explanations.evidence, coalitions=None))
+        explanations = explanations.without_coalitions()
     evidence = drop_evidence(explanations.evidence, generator)
     evidence = evidence.reversed() if float(torch.rand((), generator=generator)) < 0.5 else evidence
     return replace(explanations, evidence=evidence)

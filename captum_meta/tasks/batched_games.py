@@ -2,74 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Generator, Tensor
 
-from captum_meta.estimators import all_coalitions, gauss_legendre, path_nodes, plan_coalitions, shapley_values
+from captum_meta.estimators import all_coalitions, path_nodes, plan_coalitions, shapley_values
+from captum_meta.games import BatchedGames
+from captum_meta.games.references import path_mean, permutation_gains
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence, Explanations
 
 MAX_EXACT = 12
 _PERMUTATION_PAIRS = 16
 _IG_POINTS, _IG_PIECES = 8, 12
-
-
-@dataclass(frozen=True)
-class BatchedGames:
-    """Rows to explain of ``T`` models: ``f(x (T, R, M, V), rows (R,)) -> (T, R)``, rows naming the explained row.
-
-    Attributes:
-        function: the selected output of every model.
-        inputs, baselines: ``(T, N, M, V)``.
-        has_gradient: False for step functions.
-    """
-
-    function: Callable[[Tensor, Tensor], Tensor]
-    inputs: Tensor
-    baselines: Tensor
-    has_gradient: bool
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """T models, N rows, M players."""
-        return self.inputs.shape[0], self.inputs.shape[1], self.inputs.shape[2]
-
-    def worths(self, members: Tensor) -> Tensor:
-        """``(T, N, S)``, f minus f(baseline), of the coalitions ``(T, N, S, M)``."""
-        n_tasks, n_rows, _, n_players = members.shape
-        start = self.function(self.baselines, torch.arange(n_rows))
-        chunk = max(1, 200_000 // max(1, n_tasks * n_rows * n_players))
-        parts = []
-        for some in members.split(chunk, dim=2):
-            x = torch.where(some.unsqueeze(-1), self.inputs.unsqueeze(2), self.baselines.unsqueeze(2))
-            rows = torch.arange(n_rows).repeat_interleave(some.shape[2])
-            parts.append(self.function(x.flatten(1, 2), rows).unflatten(1, (n_rows, -1)))
-        return torch.cat(parts, dim=-1) - start.unsqueeze(-1)
-
-    def along(self, points: Tensor) -> Tensor:
-        """Values ``(T, N, G)`` at points ``(G,)`` of the path."""
-        rows = torch.arange(self.inputs.shape[1])
-        on_path = (self.baselines.lerp(self.inputs, point) for point in points.tolist())
-        return torch.stack([self.function(x, rows) for x in on_path], dim=-1)
-
-    def gradients(self, points: Tensor, each_number: bool = False) -> tuple[Tensor, Tensor]:
-        """Effects ``(T, N, M, G)`` (or ``(T, N, M * V, G)`` for each number) and values ``(T, N, G)`` along the path.
-
-        The points are those of all rows, ``(G,)``, or of each, ``(T, N, G)``.
-        """
-        delta, rows = self.inputs - self.baselines, torch.arange(self.inputs.shape[1])
-        effects, values = [], []
-        for point in points.expand(*self.inputs.shape[:2], -1).unbind(-1):
-            x = (self.baselines + point[..., None, None] * delta).requires_grad_(True)
-            with torch.enable_grad():
-                output = self.function(x, rows)
-            gradient = torch.autograd.grad(output.sum(), x)[0] if self.has_gradient else torch.zeros_like(x)
-            effect = gradient * delta
-            effects.append(effect.flatten(2) if each_number else effect.sum(-1))
-            values.append(output.detach())
-        return torch.stack(effects, dim=-1), torch.stack(values, dim=-1)
 
 
 def shapley_explanations(games: BatchedGames, coalitions: int, seed: int) -> Explanations:
@@ -134,16 +77,10 @@ def _permutation_labels(games: BatchedGames, seed: int) -> tuple[Tensor, Tensor]
     total = total_square = torch.zeros(())
     for _ in range(_PERMUTATION_PAIRS):
         order = torch.rand(n_tasks, n_rows, n_players, generator=generator).argsort(-1)
-        pair = (_permutation_effects(games, order) + _permutation_effects(games, order.flip(-1))) / 2
+        pair = (permutation_gains(games.worths, order) + permutation_gains(games.worths, order.flip(-1))) / 2
         total, total_square = total + pair, total_square + pair.square()
     mean = total / _PERMUTATION_PAIRS
     return mean, (total_square / _PERMUTATION_PAIRS - mean.square()) / (_PERMUTATION_PAIRS - 1)
-
-
-def _permutation_effects(games: BatchedGames, order: Tensor) -> Tensor:
-    rank = order.argsort(-1)
-    members = rank.unsqueeze(-2) < torch.arange(rank.shape[-1] + 1).unsqueeze(-1)
-    return games.worths(members).diff(dim=-1).gather(-1, rank)
 
 
 def path_explanations(games: BatchedGames, n_points: int, each_number: bool, reference: Tensor | None) -> Explanations:
@@ -177,9 +114,8 @@ def _player_inputs(games: BatchedGames, each_number: bool) -> Tensor:
 
 def long_integrated_gradients(games: BatchedGames, each_number: bool) -> Tensor:
     """Composite Gauss-Legendre quadrature with 96 gradients, ``(T, N, M)``."""
-    nodes, weights = gauss_legendre(_IG_POINTS)
-    answer = torch.zeros(())
-    for piece in range(_IG_PIECES):
-        effects, _ = games.gradients(((nodes + piece) / _IG_PIECES).float(), each_number)
-        answer = answer + effects @ (weights / _IG_PIECES).float()
-    return answer
+
+    def effects(points: Tensor) -> Tensor:
+        return games.gradients(points.float(), each_number)[0]
+
+    return path_mean(effects, _IG_POINTS, _IG_PIECES).to(games.inputs)

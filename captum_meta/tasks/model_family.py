@@ -14,7 +14,7 @@ from typing_extensions import Self
 from captum_meta.evidence import Game, measure_bent_path, measure_shapley
 from captum_meta.tasks.explained_data import ExplainedData, Model
 from captum_meta.tasks.fingerprint import fingerprint
-from captum_meta.tasks.teaching import LabelError, Teacher, evaluating, path_reference, shapley_reference, taught
+from captum_meta.tasks.labelling import LabelError, Teacher, evaluating, path_reference, shapley_reference, taught
 from captum_meta.types import Evidence, Explanations, Kind
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from captum_meta.games import BatchedGames
 from captum_meta.tasks import encoded_models, random_data, random_models
 from captum_meta.tasks.batched_games import (
-    BatchedGames,
     long_integrated_gradients,
     path_explanations,
     shapley_explanations,

@@ -1,4 +1,4 @@
-"""`python -m captum_meta.training.descent`: learn the descent of :class:`captum_meta.learners.SurrogateMAML`.
+"""`python -m captum_meta.training.descent`: learn the descent of networks that are stacked upon a :class:`FeatureMAML`.
 
 Where it was tried, backpropagating through these steps exploded; a dozen constants are few enough for evolution strategies
 (Salimans et al. 2017): what is minimised is the logarithm of the error that the networks, trained
@@ -10,7 +10,6 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from rich.progress import track
@@ -18,9 +17,11 @@ from torch import Generator, Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from captum_meta.estimators import sample_coalitions
-from captum_meta.learners import SurrogateMAML, load_learner
+from captum_meta.games import BatchedGames
+from captum_meta.learners import FeatureMAML, Stacking, load_learner
+from captum_meta.nn import LearnedDescent
 from captum_meta.tasks import SyntheticTaskFamily
-from captum_meta.tasks.batched_games import BatchedGames, shapley_explanations
+from captum_meta.tasks.batched_games import shapley_explanations
 from captum_meta.types import Coalitions, Explanations, ExplanationTask
 
 _SUPPORT, _ROWS, _EVALUATIONS, _GRADIENT_COST = 16, 28, 16, 3
@@ -29,6 +30,8 @@ _BATCHES, _TESTED, _STEPS = 100, 30, 200
 _PAIRS, _SIGMA, _RATE, _TOGETHER, _AVERAGED = 4, 0.15, 0.06, 4, 0.95
 _WITHOUT_SLOPES, _FEW_ROWS = 0.12, 0.25
 _FLOOR, _WORST = 3e-3, 10.0
+_LENGTH = 60
+"""Steps of the descent."""
 
 
 def tasks(seed: int, batches: int) -> list[ExplanationTask]:
@@ -66,7 +69,7 @@ def _coalitions(games: BatchedGames) -> Coalitions:
     return Coalitions(members, values - values[..., -1:], torch.ones_like(values, dtype=torch.bool), slopes)
 
 
-def log_error(learner: SurrogateMAML, task: ExplanationTask) -> Tensor:
+def log_error(learner: Stacking, task: ExplanationTask) -> Tensor:
     """Logarithms of the relative squared errors of the networks' Shapley values for the query rows, ``(T,)``."""
     found = learner.distilled_values(learner.distil(task.support), task.query.evidence)
     truth = task.query.attributions
@@ -75,10 +78,10 @@ def log_error(learner: SurrogateMAML, task: ExplanationTask) -> Tensor:
 
 
 @torch.no_grad()
-def train(learner: SurrogateMAML, taught: Sequence[ExplanationTask], steps: int = _STEPS, seed: int = 0) -> None:
+def train(learner: Stacking, taught: Sequence[ExplanationTask], steps: int = _STEPS, seed: int = 0) -> None:
     """Follow antithetic estimates of the gradient; the learner is left with the average of its last steps."""
     generator = Generator().manual_seed(seed)
-    parameters = list(learner.descent.parameters())
+    parameters = list(learner.surrogate.parameters())
     here = parameters_to_vector(parameters).requires_grad_(True)
     average = here.detach().clone()
     optimizer = torch.optim.Adam([here], _RATE)
@@ -118,13 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Learn the descent of a learner, and print its error on models of another seed before and after."""
     parser = ArgumentParser(prog="python -m captum_meta.training.descent", description=main.__doc__)
     parser.add_argument("source", help="path of a saved FeatureMAML, as captum-meta fit writes it")
-    parser.add_argument("target", help="path to which the SurrogateMAML is saved")
+    parser.add_argument("target", help="path to which the stacking is saved")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    features = load_learner(options.source)
-    form: dict[str, Any] = dict(features.arguments())
-    learner = SurrogateMAML(features.explainer, **form)
-    learner.load_state_dict({**learner.state_dict(), **features.state_dict()})
+    base = load_learner(options.source)
+    assert isinstance(base, FeatureMAML), f"{options.source} is no FeatureMAML: train one by captum-meta fit."
+    learner = Stacking(base, LearnedDescent(_LENGTH))
     taught, unseen = tasks(131, _BATCHES), tasks(132, _TESTED)
 
     def tested() -> float:

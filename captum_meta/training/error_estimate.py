@@ -101,7 +101,7 @@ def within(evidence: Evidence, multiple: int) -> Evidence | None:
     if multiple * n_players >= 2**n_players - 2:
         return None
     if multiple == 2:
-        return replace(evidence, coalitions=None)
+        return evidence.without_coalitions()
     if coalitions is None or coalitions.members.shape[-2] < multiple * n_players:
         return None
     return replace(evidence, coalitions=coalitions.first(multiple * n_players))

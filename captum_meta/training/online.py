@@ -106,7 +106,7 @@ class FollowTheMetaLeader(MetaLearningModule):
         self.log("round/mean error", torch.tensor(self.errors).nanmean(), prog_bar=True, batch_size=1)
         with self._keyed_random_numbers(number):
             self._follow(number)
-        self.learner.follow([rows.to(self.device, self.dtype) for rows in self.buffer.rows()])
+        self.learner.condition_on([rows.to(self.device, self.dtype) for rows in self.buffer.rows()])
 
     def on_train_start(self) -> None:
         self._go_to_the_round()

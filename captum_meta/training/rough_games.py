@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from captum_meta.games import BatchedGames
 from captum_meta.tasks import random_data, random_models
-from captum_meta.tasks.batched_games import BatchedGames
 from captum_meta.tasks.random_data import normal, pick
 from captum_meta.tasks.random_models import BatchedModel, integer
 

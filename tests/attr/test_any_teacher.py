@@ -9,8 +9,8 @@ from captum.attr import FeatureAblation
 from torch import nn
 
 from captum_meta.attr import MetaAttribution
+from tests.attr.comparing import assert_same, snapshot, structure
 from tests.attr.conftest import CountingModel
-from tests.attr.test_contract import assert_same, snapshot, structure
 
 
 def adapted(model: nn.Module) -> MetaAttribution:

@@ -17,7 +17,8 @@ from captum_meta.attr import (
     MetaNeuronGradientShap,
     MetaNeuronIntegratedGradients,
 )
-from tests.attr.test_contract import FRONT_ENDS, asked, assert_same, make, over, snapshot
+from tests.attr.comparing import assert_same, snapshot
+from tests.attr.front_ends import FRONT_ENDS, asked, make, over
 
 CARRYING = ("IntegratedGradients", "NeuronIntegratedGradients", "NeuronConductance")
 

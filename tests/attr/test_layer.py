@@ -11,17 +11,12 @@ from torch import Tensor, nn
 
 from captum_meta.attr import MetaLayerIntegratedGradients
 from captum_meta.evidence import LayerModel
+from tests.attr.comparing import assert_same, module, snapshot, structure
 from tests.attr.conftest import untrained
-from tests.attr.test_contract import assert_same, snapshot, structure
 
 
 def explain(model: nn.Module, layer: Any, **arguments: Any) -> MetaLayerIntegratedGradients:
     return MetaLayerIntegratedGradients(model, layer, learner=untrained("path"), **arguments)
-
-
-def module(model: nn.Module, name: str | list[str]) -> nn.Module | list[nn.Module]:
-    modules = dict(model.named_modules())
-    return [modules[one] for one in name] if isinstance(name, list) else modules[name]
 
 
 def cases() -> list[Any]:

@@ -25,9 +25,8 @@ from captum_meta.attr import (
     MetaNeuronGradientShap,
     MetaNeuronIntegratedGradients,
 )
+from tests.attr.comparing import module, structure
 from tests.attr.explained_layers import KINDS, Explained, explained
-from tests.attr.test_contract import structure
-from tests.attr.test_layer import module
 
 OURS: dict[type[Attribution], Any] = {
     LayerConductance: MetaLayerConductance,

@@ -198,8 +198,8 @@ def test_rows_until_support_has_paid() -> None:
 
 
 def test_support_costs_its_references_and_its_evidence() -> None:
-    references, evidence, check = 200 * 3, 10 * 3 + 3, 1
-    assert support_cost("path", 7) == 16 * (references + evidence + check) + probe(16)
+    references, evidence = 200 * 3, 10 * 3 + 3  # f of the inputs, by which rows are checked, is part of the evidence
+    assert support_cost("path", 7) == 16 * (references + evidence) + probe(16)
 
 
 def test_the_support_table_names_its_cost() -> None:

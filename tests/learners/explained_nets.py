@@ -1,10 +1,14 @@
 """Explanation tasks of small nets, measured as a front end measures them: elements, slopes, coalitions of support rows."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, measure_shapley, measure_support, with_elements
+from captum_meta.tasks import SyntheticTaskFamily
+from captum_meta.training.steps import split
 from captum_meta.types import Explanations, ExplanationTask
 
 PLAYERS = torch.tensor([[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5]])
@@ -52,3 +56,9 @@ def exact(game: Game) -> Tensor:
 def explained_tasks(query_budget: int, evaluations: int = 16 * N_PLAYERS) -> ExplanationTask:
     """Three models side by side."""
     return ExplanationTask.stack([explained_task(seed, query_budget, evaluations) for seed in range(3)])
+
+
+def synthetic_task() -> ExplanationTask:
+    """Rows of one synthetic model, in double precision, with exact labels."""
+    rows = SyntheticTaskFamily("shapley", tasks_per_batch=1, rows=9, seed=5)[6].to(dtype=torch.float64)
+    return split(replace(rows, evidence=replace(rows.evidence, coalitions=None), variance=None), 6)[0]

@@ -1,226 +1,20 @@
-"""What holds for every meta-learner: a new one is a line in the table."""
+"""The contract of every learner, and what holds for those that model the explained model."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import torch
 
-from captum_meta.learners import (
-    ANIL,
-    MAML,
-    DeepKernelTransfer,
-    FeatureMAML,
-    ImplicitMAML,
-    KernelRidge,
-    LearnedOptimizer,
-    MatchingNetwork,
-    MetaLearner,
-    MetaSGD,
-    MomentumMAML,
-    PrototypicalNetwork,
-    Reptile,
-    Ridge,
-    SurrogateMAML,
-    SurrogateStacking,
-    TransferGaussianProcess,
-    ZeroShot,
-    list_learners,
-    load_learner,
-)
-from captum_meta.nn import (
-    AttentionSimilarity,
-    CosineSimilarity,
-    InputEncoder,
-    MLPSimilarity,
-    PathExplainer,
-    ShapleyExplainer,
-)
-from captum_meta.tasks import SyntheticTaskFamily
-from captum_meta.training.chunks import loss_in_chunks
-from captum_meta.types import ExplanationTask
-from tests.learners.explained_nets import N_PLAYERS, explained_task, explained_tasks
+from captum_meta.learners import list_learners, load_learner
+from tests.learners import contract
+from tests.learners.contract import LEARNERS, Batches, LearnerContract, build, tasks_for, without_elements
+from tests.learners.explained_nets import N_PLAYERS, explained_task
 
-LEARNERS: dict[str, Callable[[], MetaLearner]] = {
-    "zero-shot": lambda: ZeroShot(ShapleyExplainer(16, 1)),
-    "zero-shot path": lambda: ZeroShot(PathExplainer(16, 1)),
-    "ridge": lambda: Ridge(ShapleyExplainer(16, 1)),
-    "ridge path": lambda: Ridge(PathExplainer(16, 1)),
-    "kernel-ridge": lambda: KernelRidge(ShapleyExplainer(16, 1)),
-    "kernel-ridge path": lambda: KernelRidge(PathExplainer(16, 1)),
-    "deep-kernel": lambda: DeepKernelTransfer(ShapleyExplainer(16, 1)),
-    "deep-kernel path": lambda: DeepKernelTransfer(PathExplainer(16, 1)),
-    "surrogate": lambda: SurrogateStacking(ShapleyExplainer(16, 1)),
-    "surrogate path": lambda: SurrogateStacking(PathExplainer(16, 1)),
-    "surrogate-maml": lambda: SurrogateMAML(ShapleyExplainer(16, 1), descent_steps=10),
-    "surrogate-maml path": lambda: SurrogateMAML(PathExplainer(16, 1), descent_steps=10),
-    "transfer-gaussian-process": lambda: TransferGaussianProcess(ShapleyExplainer(16, 1)),
-    "transfer-gaussian-process path": lambda: TransferGaussianProcess(PathExplainer(16, 1)),
-    "maml": lambda: MAML(ShapleyExplainer(16, 1), steps=2),
-    "maml path": lambda: MAML(PathExplainer(16, 1), steps=2),
-    "feature-maml": lambda: FeatureMAML(ShapleyExplainer(16, 1), steps=3),
-    "feature-maml path": lambda: FeatureMAML(PathExplainer(16, 1), steps=3),
-    "anil": lambda: ANIL(ShapleyExplainer(16, 1), steps=2),
-    "meta-sgd": lambda: MetaSGD(ShapleyExplainer(16, 1), steps=2),
-    "reptile": lambda: Reptile(ShapleyExplainer(16, 1), steps=2),
-    "implicit-maml": lambda: ImplicitMAML(ShapleyExplainer(16, 1), steps=2),
-    "momentum-maml": lambda: MomentumMAML(ShapleyExplainer(16, 1), steps=5),
-    "learned-optimizer": lambda: LearnedOptimizer(ShapleyExplainer(16, 1), steps=3),
-    "learned-optimizer lstm": lambda: LearnedOptimizer(PathExplainer(16, 1), ("head.*",), 2, "lstm"),
-    "matching": lambda: MatchingNetwork(ShapleyExplainer(16, 1)),
-    "matching path": lambda: MatchingNetwork(PathExplainer(16, 1), neighbours=4),
-    "matching cosine": lambda: MatchingNetwork(ShapleyExplainer(16, 1), InputEncoder(16), CosineSimilarity()),
-    "matching MLP": lambda: MatchingNetwork(ShapleyExplainer(16, 1), similarity=MLPSimilarity(16)),
-    "matching attention": lambda: MatchingNetwork(ShapleyExplainer(16, 1), similarity=AttentionSimilarity(16), head="none"),
-    "prototypical": lambda: PrototypicalNetwork(ShapleyExplainer(16, 1)),
-    "prototypical path": lambda: PrototypicalNetwork(PathExplainer(16, 1), similarity=CosineSimilarity()),
-    "prototypical MLP": lambda: PrototypicalNetwork(ShapleyExplainer(16, 1), similarity=MLPSimilarity(16)),
-    "prototypical attention": lambda: PrototypicalNetwork(ShapleyExplainer(16, 1), similarity=AttentionSimilarity(16)),
-}
-
-
-Batches = dict[str, ExplanationTask]
-
-
-@pytest.fixture(scope="module")
-def batches() -> Batches:
-    """Three tasks of each kind; Shapley queries have their border, or coalitions inside it."""
-    path = SyntheticTaskFamily("path", tasks_per_batch=3, rows=10, seed=5).variants(5)[2]
-    return {
-        "shapley": explained_tasks(2 * N_PLAYERS),
-        "shapley inside": explained_tasks(30),
-        "path": ExplanationTask(path[:, :6], path[:, 6:]),
-    }
-
-
-def build(name: str) -> MetaLearner:
-    torch.manual_seed(0)
-    return LEARNERS[name]().eval()
-
-
-def tasks_for(learner: MetaLearner, batches: Batches, inside: str = "") -> ExplanationTask:
-    """The tasks of the learner's kind, with what a front end measures for it alone."""
-    tasks = batches[learner.kind + (inside if learner.kind == "shapley" else "")]
-    return tasks if learner.reading.evaluations_of(6) else without_elements(tasks)
-
-
-def every_query(learner: MetaLearner, batches: Batches) -> list[ExplanationTask]:
-    return [tasks_for(learner, batches, inside) for inside in (("", " inside") if learner.kind == "shapley" else ("",))]
-
-
-def without_elements(tasks: ExplanationTask) -> ExplanationTask:
-    support, query = tasks.support.evidence, tasks.query.evidence
-    return ExplanationTask(
-        replace(tasks.support, evidence=replace(support, elements=None, coalitions=None)),
-        replace(tasks.query, evidence=replace(query, elements=None)),
-    )
+batches = contract.batches
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-class TestEveryLearner:
-    def test_predictions_satisfy_efficiency(self, name: str, batches: Batches) -> None:
-        learner = build(name)
-        for tasks in every_query(learner, batches):
-            predicted = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
-            assert predicted.shape == tasks.query.attributions.shape
-            assert torch.allclose(predicted.sum(-1), tasks.query.evidence.total, rtol=1e-4, atol=1e-5)
-
-    def test_a_player_without_any_effect_gets_nothing(self, name: str, batches: Batches) -> None:
-        learner = build(name)
-        tasks = tasks_for(learner, batches)
-        evidence = tasks.query.evidence
-        effects = evidence.effects.clone()
-        effects[..., 1, :] = 0
-        predicted = learner.predict(learner.adapt(tasks.support), replace(evidence, effects=effects))
-        assert (predicted[..., 1] == 0).all() and (predicted != 0).any()
-
-    def test_the_state_is_plain_tensors_and_the_meta_parameters_stay(self, name: str, batches: Batches) -> None:
-        learner = build(name)
-        before = {key: value.clone() for key, value in learner.state_dict().items()}
-        state = learner.adapt(tasks_for(learner, batches).support)
-        assert all(isinstance(value, torch.Tensor) for value in state.values())
-        assert all(torch.equal(value, before[key]) for key, value in learner.state_dict().items())
-
-    def test_a_batch_of_tasks_is_the_tasks_one_by_one(self, name: str, batches: Batches) -> None:
-        learner = build(name).double()
-        for tasks in every_query(learner, batches):
-            tasks = tasks.to(dtype=torch.float64)
-            together = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
-            for index in range(3):
-                task = tasks[index]
-                alone = learner.predict(learner.adapt(task.support), task.query.evidence)
-                assert torch.allclose(alone, together[index], rtol=1e-6, atol=1e-9)
-
-    def test_the_order_of_support_rows_does_not_matter(self, name: str, batches: Batches) -> None:
-        learner = build(name).double()
-        tasks = tasks_for(learner, batches).to(dtype=torch.float64)
-        shuffled = tasks.support[:, torch.tensor([3, 0, 5, 1, 4, 2])]
-        first = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
-        second = learner.predict(learner.adapt(shuffled), tasks.query.evidence)
-        assert torch.allclose(first, second, rtol=1e-6, atol=1e-9)
-
-    def test_a_query_is_explained_alone_as_among_others(self, name: str, batches: Batches) -> None:
-        learner = build(name).double()
-        for tasks in every_query(learner, batches):
-            tasks = tasks.to(dtype=torch.float64)
-            state = learner.adapt(tasks.support)
-            together = learner.predict(state, tasks.query.evidence)
-            for row in range(together.shape[1]):
-                alone = learner.predict(state, tasks.query.evidence[:, row : row + 1])
-                assert torch.allclose(alone[:, 0], together[:, row], rtol=1e-6, atol=1e-9)
-
-    def test_the_initial_state_explains(self, name: str, batches: Batches) -> None:
-        learner = build(name)
-        predicted = learner.predict(learner.initial_state(), tasks_for(learner, batches).query.evidence)
-        assert predicted.isfinite().all()
-
-    def test_the_loss_trains(self, name: str, batches: Batches) -> None:
-        learner = build(name)
-        learner.loss(tasks_for(learner, batches)).backward()
-        gradients = [p.grad for p in learner.parameters() if p.grad is not None]
-        assert gradients and all(gradient.isfinite().all() for gradient in gradients)
-
-    def test_without_support_rows_it_trains_as_zero_shot_or_says_so(self, name: str, batches: Batches) -> None:
-        learner = build(name)
-        tasks = tasks_for(learner, batches)
-        empty = ExplanationTask(tasks.support[:, :0], tasks.query)
-        try:
-            loss = learner.loss(empty)
-        except ValueError as error:
-            assert "support set is empty" in str(error) and "--data.support_rows" in str(error)
-        else:
-            assert torch.equal(loss, ZeroShot(learner.explainer).loss(empty))
-
-    def test_the_gradient_of_chunks_is_that_of_all_tasks(self, name: str, batches: Batches) -> None:
-        learner = build(name).double()
-        tasks = tasks_for(learner, batches).to(dtype=torch.float64)
-        parameters = list(learner.parameters())
-        whole, chunks = learner.loss(tasks), loss_in_chunks(learner, tasks, 2)
-        assert torch.allclose(chunks, whole, rtol=1e-9, atol=1e-9)
-        expected, got = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (whole, chunks))
-        assert [value is None for value in got] == [value is None for value in expected]
-        for value, right in zip(got, expected, strict=True):
-            assert right is None or torch.allclose(value, right, rtol=1e-9, atol=1e-9)
-
-    def test_saved_and_loaded_it_says_the_same(self, name: str, batches: Batches, tmp_path: Path) -> None:
-        learner = build(name)
-        learner.save(tmp_path / "mine")
-        loaded = load_learner(tmp_path / "mine", learner.kind)
-        weights = loaded.state_dict()
-        assert weights.keys() == learner.state_dict().keys()
-        assert all(torch.equal(value, weights[key]) for key, value in learner.state_dict().items())
-        tasks = tasks_for(learner, batches)
-        expected = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
-        found = loaded.predict(loaded.adapt(tasks.support), tasks.query.evidence)
-        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)  # not all memory is added up in the same order
-
-    def test_works_without_gradients_and_in_inference_mode(self, name: str, batches: Batches) -> None:
-        learner = build(name)
-        tasks = tasks_for(learner, batches)
-        for mode in (torch.no_grad, torch.inference_mode):
-            with mode():
-                assert learner.predict(learner.adapt(tasks.support), tasks.query.evidence).isfinite().all()
+class TestEveryLearner(LearnerContract):
+    pass
 
 
 SHAPLEY = [name for name, make in LEARNERS.items() if make().kind == "shapley"]
@@ -244,7 +38,7 @@ class TestNetworksOfTheModel:
         learner = build(name)
         tasks = tasks_for(learner, batches)
         state = learner.adapt(tasks.support)
-        assert (state["shares"][:, 1:].sum(-1) > 0.1).all()
+        assert (state.shares[:, 1:].sum(-1) > 0.1).all()
         blind = learner.adapt(without_elements(tasks).support)
         here, without = (learner.predict(each, tasks.query.evidence) for each in (state, blind))
         assert ((here - without).norm(dim=-1) > 1e-3 * here.norm(dim=-1)).all()

@@ -1,25 +1,16 @@
 """The deep kernel derived again, pair by pair, and its regression with the whole covariance written out."""
 
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import torch
 
 from captum_meta.learners import DeepKernelTransfer
-from captum_meta.learners._kernel import NOISES
-from captum_meta.learners._places import DECAYS, coordinates, isolation, places
+from captum_meta.learners._coordinates import SupportCoordinates, coordinates
 from captum_meta.nn import ShapleyExplainer
-from captum_meta.nn.encoders import input_statistics
-from captum_meta.tasks import SyntheticTaskFamily
-from captum_meta.training.steps import split
-from captum_meta.types import Explanations, ExplanationTask, State
-
-
-def task() -> ExplanationTask:
-    """One model, in double precision, with exact labels."""
-    rows = SyntheticTaskFamily("shapley", tasks_per_batch=1, rows=9, seed=5)[6].to(dtype=torch.float64)
-    return split(replace(rows, evidence=replace(rows.evidence, coalitions=None), variance=None), 6)[0]
+from captum_meta.nn.encoders import Statistics
+from captum_meta.types import Explanations
+from tests.learners.explained_nets import synthetic_task
 
 
 def network() -> DeepKernelTransfer:
@@ -30,13 +21,12 @@ def network() -> DeepKernelTransfer:
     return learner.requires_grad_(False)
 
 
-def statistics(learner: DeepKernelTransfer, support: Explanations) -> State:
-    scale = learner.explainer.prior(support.evidence).scale
-    return {"unit": scale.square().mean().sqrt(), **input_statistics(support.evidence)}
+def statistics(learner: DeepKernelTransfer, support: Explanations) -> Statistics:
+    return Statistics.of(learner.explainer.prior(support.evidence), support.evidence)
 
 
 def test_the_kernel_is_waves_and_lines_in_scaled_and_learned_coordinates() -> None:
-    learner, support = network(), task().support
+    learner, support = network(), synthetic_task().support
     state, prior = statistics(learner, support), learner.explainer.prior(support.evidence)
     z = coordinates(prior, support.evidence, state)
     features = learner.kernel(z, prior, support.evidence, state)
@@ -57,10 +47,10 @@ def test_the_kernel_is_waves_and_lines_in_scaled_and_learned_coordinates() -> No
 
 
 def test_it_is_the_posterior_mean_at_the_noise_that_left_out_rows_advise() -> None:
-    learner, support = network(), task().support
+    learner, support = network(), synthetic_task().support
     state, prior = statistics(learner, support), learner.explainer.prior(support.evidence)
     features = learner.kernel(coordinates(prior, support.evidence, state), prior, support.evidence, state)
-    given_places = places(coordinates(prior, support.evidence, state), support.evidence.players)
+    where = SupportCoordinates.of(coordinates(prior, support.evidence, state), support.evidence.players)
     moves = (support.evidence.effects != 0).any(-1, keepdim=True)
     shared, own, noise = (part.numpy() for part in (features.shared * moves, features.own * moves, features.noise))
     right = (support.attributions - learner.explainer(support.evidence).attributions).numpy()
@@ -68,8 +58,8 @@ def test_it_is_the_posterior_mean_at_the_noise_that_left_out_rows_advise() -> No
     pairs = [(n, i) for n in range(n_rows) for i in range(n_players)]
     kernel = np.array([[shared[a] @ shared[b] + (own[a] @ own[b]) * (a[1] == b[1]) for b in pairs] for a in pairs])
     best_gain, expected = 0.0, np.zeros_like(shared[0, 0])
-    beyond = isolation(given_places).numpy()[:, None]
-    for level, decay in product(NOISES, DECAYS):
+    beyond = where.isolation().numpy()[:, None]
+    for level, decay in product((0.03, 0.1, 0.3, 1.0, 3.0, 10.0), (0.3, 0.1)):
         full = kernel + level * np.diag([noise[place] for place in pairs])
         left_out = np.zeros_like(right)
         for row in range(n_rows):
@@ -88,11 +78,11 @@ def test_it_is_the_posterior_mean_at_the_noise_that_left_out_rows_advise() -> No
             best_gain = gain
             expected = strength * sum(d * shared[place] for d, place in zip(dual, pairs, strict=True))
     assert best_gain > 0
-    assert np.allclose(learner.adapt(support)["shared"].numpy(), expected, atol=1e-6)
+    assert np.allclose(learner.adapt(support).shared.numpy(), expected, atol=1e-6)
 
 
 def test_harm_counts_more_than_use_in_training() -> None:
-    learner, given = network(), task()
+    learner, given = network(), synthetic_task()
     query = given.query
     start = learner.explainer(query.evidence).attributions
     adapted = learner.predict(learner.adapt(given.support), query.evidence)

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from captum_meta.learners import DeepKernelTransfer, FeatureMAML, load_learner
-from captum_meta.learners._caution import choose
-from captum_meta.learners._places import DECAYS, coordinates, faded
+from captum_meta.learners._coordinates import coordinates
+from captum_meta.learners._correction import judge
 from captum_meta.nn import ShapleyExplainer
-from tests.learners.test_deep_kernel import task
+from tests.learners.explained_nets import synthetic_task
 
 
 def network() -> FeatureMAML:
@@ -38,10 +38,12 @@ def descended(learner: FeatureMAML, psi: Tensor, chi: Tensor, residual: Tensor, 
 
 
 def test_adapt_is_the_chosen_step_and_share_of_descent_with_momentum() -> None:
-    learner, support = network(), task().support
+    learner, support = network(), synthetic_task().support
     state = learner.adapt(support)
     prior = learner.explainer.prior(support.evidence)
-    features = learner.kernel(coordinates(prior, support.evidence, state), prior, support.evidence, state)
+    features = learner.kernel(
+        coordinates(prior, support.evidence, state.statistics), prior, support.evidence, state.statistics
+    )
     moves = (support.evidence.effects != 0).any(-1, keepdim=True)
     psi, chi, tau = features.shared * moves, features.own * moves, features.noise * learner.log_level.exp()
     residual = support.attributions - learner.explainer(support.evidence).attributions
@@ -50,16 +52,13 @@ def test_adapt_is_the_chosen_step_and_share_of_descent_with_momentum() -> None:
         rest = torch.tensor([other for other in range(6) if other != row])
         for step, (w, u) in enumerate(descended(learner, psi[rest], chi[rest], residual[rest], tau[rest])):
             corrections[step, row] = psi[row] @ w + (chi[row] * u).sum(-1)
-    corrections = faded(corrections, state)
-    corrections = corrections - prior.spread * corrections.sum(-1, keepdim=True)
-    choice = choose(corrections.unsqueeze(1), residual.unsqueeze(0))
-    decay, step = divmod(int(choice.option), learner.steps)
-    assert choice.strength > 0
-    w, u = descended(learner, psi, chi, residual, tau)[step]
-    assert torch.allclose(state["shared"], choice.strength * w, rtol=1e-7, atol=1e-9)
-    assert torch.allclose(state["own"], choice.strength * u, rtol=1e-7, atol=1e-9)
-    assert float(state["decay"]) == DECAYS[decay]
-    assert torch.allclose(state["reach"], choice.strength[0] * corrections[int(choice.option)].norm(dim=-1).max())
+    trust, applied = judge(corrections, residual, 1.0, prior.spread, state.support)
+    assert trust.strength > 0
+    w, u = descended(learner, psi, chi, residual, tau)[int(trust.option)]
+    assert torch.allclose(state.shared, trust.strength * w, rtol=1e-7, atol=1e-9)
+    assert torch.allclose(state.own, trust.strength * u, rtol=1e-7, atol=1e-9)
+    assert state.trust.decay == trust.decay
+    assert torch.allclose(state.trust.reach, applied.norm(dim=-1).max())
 
 
 def test_only_the_rule_learns_over_the_features_of_a_trained_kernel() -> None:
@@ -68,6 +67,6 @@ def test_only_the_rule_learns_over_the_features_of_a_trained_kernel() -> None:
     learner = FeatureMAML(kernel.explainer, kernel, steps=2)
     theirs = kernel.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in learner.state_dict().items() if name in theirs)
-    learner.loss(task().to(dtype=torch.float32)).backward()
+    learner.loss(synthetic_task().to(dtype=torch.float32)).backward()
     moving = {name for name, parameter in learner.named_parameters() if parameter.grad is not None}
     assert moving == {name for name in learner.state_dict() if name.startswith("rule.")} | {"log_level"}

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from captum_meta.learners import KernelRidge, _kernel
-from captum_meta.learners._kernel import NOISES
 from captum_meta.nn import EvidenceExplainer, ShapleyExplainer
 from captum_meta.types import Evidence, Explanations, ExplanationTask
-from tests.learners.test_ridge import evidence_of
+from tests.learners.measured import evidence_of
+
+NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 def explanations(n_rows: int, n_players: int, seed: int, curved: bool = True) -> Explanations:
@@ -91,7 +92,7 @@ def test_it_is_the_posterior_mean_at_the_noise_and_strength_that_left_out_rows_a
     expected *= np.minimum(1, reach / np.linalg.norm(expected, axis=-1))[:, None]
     state = learner.adapt(support)
     assert best_gain > 0
-    assert np.allclose(learner.prior(state, query.evidence).attributions.numpy(), expected, atol=1e-6)
+    assert np.allclose(learner.propose(state, query.evidence).attributions.numpy(), expected, atol=1e-6)
 
 
 def test_curves_are_learned_and_noise_is_not() -> None:
@@ -105,15 +106,15 @@ def test_curves_are_learned_and_noise_is_not() -> None:
 
 def test_one_row_cannot_judge_itself_so_nothing_is_learned() -> None:
     state = KernelRidge(EvidenceExplainer()).adapt(explanations(1, 4, 0))
-    assert not state["shared"].any() and not state["own"].any()
+    assert not state.shared.any() and not state.own.any()
 
 
 def test_players_that_the_support_set_never_had_get_what_is_shared() -> None:
     learner = KernelRidge(EvidenceExplainer())
     state = learner.adapt(explanations(24, 3, seed=4))
     longer = explanations(5, 6, seed=6).evidence
-    corrections = learner.prior(state, longer).attributions
-    without = learner.prior({**state, "own": torch.zeros_like(state["own"])}, longer).attributions
+    corrections = learner.propose(state, longer).attributions
+    without = learner.propose(replace(state, own=torch.zeros_like(state.own)), longer).attributions
     assert corrections[:, 3:].abs().min() > 0
     assert not torch.allclose(corrections[:, :3], without[:, :3], rtol=1e-3)
 
@@ -131,8 +132,8 @@ def test_of_very_many_players_those_missed_most_are_learned_from(monkeypatch: py
     everyone = learner.adapt(support)
     monkeypatch.setattr(_kernel, "_MAX_PAIRS", 24 * 2)
     some = learner.adapt(support)
-    assert everyone["own"].any(-1).all()
-    assert some["own"].any(-1).tolist() == [False, False, False, True, True]
+    assert everyone.own.any(-1).all()
+    assert some.own.any(-1).tolist() == [False, False, False, True, True]
 
 
 def test_meta_training_sees_the_explainer_alone() -> None:

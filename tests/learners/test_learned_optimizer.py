@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.func import functional_call
 
 from captum_meta.learners import LearnedOptimizer
-from captum_meta.learners._gradient import without_coalitions
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.optim import Backprop, FirstOrder, Hypergradient, PersistentES, Truncated
@@ -17,7 +16,7 @@ from captum_meta.types import ExplanationTask
 
 @pytest.fixture(scope="module")
 def tasks() -> ExplanationTask:
-    batch = without_coalitions(SyntheticTaskFamily("shapley", tasks_per_batch=2, rows=8, seed=5)[6])
+    batch = SyntheticTaskFamily("shapley", tasks_per_batch=2, rows=8, seed=5)[6].without_coalitions()
     return split(batch.to(dtype=torch.float64), 5)
 
 

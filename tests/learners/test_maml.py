@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaSGD, MomentumMAML, Reptile
-from captum_meta.learners._caution import choose
+from captum_meta.learners._correction import judge
 from captum_meta.learners._gradient import GradientLearner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, PathExplainer, Prior, ShapleyExplainer
@@ -305,11 +305,11 @@ def test_adapt_is_the_chosen_iterate_and_the_chosen_share(tasks: dict[str, Expla
                 fast = alone(learner, rest, steps)
                 predicted = functional_call(learner.explainer, fast, (support.evidence[out],)).attributions
                 corrections[steps, out] = predicted - base[out]
-        choice = choose(corrections.unsqueeze(1), (support.attributions - base).unsqueeze(0))
-        assert torch.allclose(state["strength"][index], choice.strength[0], rtol=1e-7, atol=1e-9)
+        choice, _ = judge(corrections, support.attributions - base)
+        assert torch.allclose(state.strength[index], choice.strength, rtol=1e-7, atol=1e-9)
         expected = alone(learner, support, int(choice.option))
-        assert all(torch.allclose(state[name][index], value, rtol=1e-7, atol=1e-9) for name, value in expected.items())
-    assert state["strength"].sum() > 0
+        assert all(torch.allclose(state.fast[name][index], value, rtol=1e-7, atol=1e-9) for name, value in expected.items())
+    assert state.strength.sum() > 0
 
 
 def alone(learner: GradientLearner, rows: Explanations, steps: int) -> dict[str, Tensor]:
@@ -324,7 +324,7 @@ def test_the_choice_is_the_best_cautious_share_on_left_out_rows() -> None:
     residual = torch.randn(2, 9, 4, generator=generator, dtype=torch.float64)
     noise = torch.randn(3, 2, 9, 4, generator=generator, dtype=torch.float64)
     corrections = torch.stack([noise[0], residual + 0.5 * noise[1], 0.3 * residual + noise[2]])
-    choice = choose(corrections, residual, caution=0.0)
+    choice, _ = judge(corrections, residual, 0.0)
     for task in range(2):
         grid = [
             (float((residual[task] - share * corrections[option, task]).square().sum()), option, share)
@@ -334,13 +334,13 @@ def test_the_choice_is_the_best_cautious_share_on_left_out_rows() -> None:
         _, option, share = min(grid)
         assert int(choice.option[task]) == option
         assert float(choice.strength[task]) == pytest.approx(share, abs=1e-3)
-    cautious = choose(corrections, residual, caution=1.0)
+    cautious, _ = judge(corrections, residual, 1.0)
     assert (cautious.strength < choice.strength).all()
-    assert (choose(noise[:1] * 0, residual).strength == 0).all()
+    assert (judge(noise[:1] * 0, residual)[0].strength == 0).all()
 
 
 def test_one_support_row_changes_nothing(tasks: dict[str, ExplanationTask]) -> None:
     batch = without_coalitions(tasks["shapley"])
     learner = LEARNERS["head"](steps=2).double()
     adapted = learner.predict(learner.adapt(batch.support[:, :1]), batch.query.evidence)
-    assert torch.equal(adapted, learner.predict({}, batch.query.evidence))
+    assert torch.equal(adapted, learner.predict(None, batch.query.evidence))

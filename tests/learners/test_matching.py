@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from captum_meta.learners import MatchingNetwork
-from captum_meta.learners._head import _NOISE, ClosedFormHead
-from captum_meta.learners._places import DECAYS, coordinates, isolation, places
+from captum_meta.learners._coordinates import SupportCoordinates, coordinates
+from captum_meta.learners._head import ClosedFormHead
 from captum_meta.nn import CosineSimilarity, EvidenceEncoder, InputEncoder, MLPSimilarity, RawInputs, ShapleyExplainer
-from captum_meta.nn.encoders import effect_sizes, input_statistics
+from captum_meta.nn.encoders import Statistics, effect_sizes
 from captum_meta.tasks import SyntheticTaskFamily
-from captum_meta.types import Explanations, State
+from captum_meta.types import Explanations
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,8 @@ def network(**arguments: object) -> MatchingNetwork:
     return learner.requires_grad_(False)
 
 
-def statistics(learner: MatchingNetwork, support: Explanations) -> State:
-    prior = learner.explainer.prior(support.evidence)
-    state = {"unit": prior.scale.square().mean().sqrt(), **input_statistics(support.evidence)}
-    return {**state, **places(coordinates(prior, support.evidence, state), support.evidence.players)}
+def statistics(learner: MatchingNetwork, support: Explanations) -> Statistics:
+    return Statistics.of(learner.explainer.prior(support.evidence), support.evidence)
 
 
 def softmax(scores: list[float]) -> list[float]:
@@ -86,7 +84,7 @@ def test_the_head_is_bayesian_regression_on_all_players_of_all_rows(explained: E
     stats = statistics(learner, support)
     prior = learner.explainer.prior(support.evidence)
     residual = support.attributions - learner.explainer(support.evidence).attributions
-    unit = float(stats["unit"])
+    unit = float(stats.unit)
     hidden = head.encoder(prior, support.evidence, stats)
     size = (effect_sizes(support.evidence) / unit).unsqueeze(-1)
     psi, chi = head.shared_features(hidden) * size, head.own_features(hidden) * size
@@ -101,7 +99,7 @@ def test_the_head_is_bayesian_regression_on_all_players_of_all_rows(explained: E
 
     signal = torch.stack([torch.stack([covariance(a, b) for b in pairs]) for a in pairs])
     fits, errors, left_out = [], [], []
-    for tau in _NOISE:
+    for tau in (0.1, 1.0, 10.0):
         full = signal + torch.diag(torch.stack([tau * noise[p] for p in pairs]))
         left = torch.zeros(n_rows, n_players).double()
         for row in range(n_rows):
@@ -119,8 +117,9 @@ def test_the_head_is_bayesian_regression_on_all_players_of_all_rows(explained: E
     shares = softmax(logits)[:-1]
     averaged = sum(share * left for share, left in zip(shares, left_out, strict=True))
     strength = gain = 0.0
-    for decay in DECAYS:
-        applied = averaged * torch.exp(-decay * isolation(stats)).unsqueeze(-1)
+    where = SupportCoordinates.of(coordinates(prior, support.evidence, stats), support.evidence.players)
+    for decay in (0.3, 0.1):
+        applied = averaged * torch.exp(-decay * where.isolation()).unsqueeze(-1)
         agreement, size = (applied * residual / unit).sum(-1), float(applied.square().sum())
         sure = float(agreement.sum() - agreement.std() * n_rows**0.5)
         share = min(max(sure / size, 0.0), 1.0)
@@ -130,11 +129,11 @@ def test_the_head_is_bayesian_regression_on_all_players_of_all_rows(explained: E
     shares = [strength * share for share in shares]
     dual = sum(share * fit for share, fit in zip(shares, fits, strict=True))
     w = sum(d * psi[p] for d, p in zip(dual, pairs, strict=True))
-    state, _ = head.fit(support, prior, residual, stats)
-    assert torch.allclose(state["shared"], w, atol=1e-6)
+    state, _, _ = head.fit(support, prior, residual, stats, where)
+    assert torch.allclose(state.shared, w, atol=1e-6)
     for player in range(n_players):
         u = sum(d * chi[p] for d, p in zip(dual, pairs, strict=True) if p[1] == player)
-        assert torch.allclose(state["own"][player], u, atol=1e-6)
+        assert torch.allclose(state.own[player], u, atol=1e-6)
 
 
 def literal() -> MatchingNetwork:
@@ -161,7 +160,7 @@ def test_only_the_nearest_neighbours_are_asked(explained: Explanations) -> None:
     """With one neighbour the literal form repeats the attributions of the most similar row."""
     learner = network(encoder=RawInputs(), similarity=CosineSimilarity(), values="attributions", neighbours=1)
     support = explained[:6]
-    found = learner.prior(learner.adapt(support), support.evidence).attributions
+    found = learner.propose(learner.adapt(support), support.evidence).attributions
     assert torch.allclose(found, support.attributions)
 
 
@@ -170,7 +169,7 @@ def test_a_callable_of_ones_own_compares(explained: Explanations) -> None:
         return queries.new_zeros(*queries.shape[:-1], keys.shape[-2])
 
     learner = network(encoder=RawInputs(), similarity=equally, values="attributions")
-    found = learner.prior(learner.adapt(explained[:6]), explained[6:].evidence).attributions
+    found = learner.propose(learner.adapt(explained[:6]), explained[6:].evidence).attributions
     assert torch.allclose(found, explained[:6].attributions.mean(0).expand(3, -1))
     with pytest.raises(ValueError, match="of your own"):
         learner.arguments()
@@ -201,7 +200,7 @@ def test_a_constant_model_has_nothing_to_explain(explained: Explanations) -> Non
     state = learner.adapt(Explanations(nothing, 0 * explained.attributions))
     assert not learner.predict(state, nothing).any()
     found = learner.predict(state, explained.evidence)
-    assert torch.allclose(found, learner.predict({}, explained.evidence), atol=1e-6)
+    assert torch.allclose(found, learner.predict(None, explained.evidence), atol=1e-6)
 
 
 def test_queries_may_have_other_players(explained: Explanations) -> None:
@@ -287,5 +286,5 @@ def test_which_of_equally_similar_rows_are_nearest_is_not_left_to_rounding(expla
         return 1e-15 * torch.randn(*queries.shape[:-1], keys.shape[-2], dtype=queries.dtype)
 
     learner = network(encoder=RawInputs(), similarity=equally, values="attributions", neighbours=2)
-    found = learner.prior(learner.adapt(explained[:6]), explained[6:].evidence).attributions
+    found = learner.propose(learner.adapt(explained[:6]), explained[6:].evidence).attributions
     assert torch.allclose(found, explained[:6].attributions.mean(0).expand(3, -1))

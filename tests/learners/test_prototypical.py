@@ -7,7 +7,7 @@ import torch
 
 from captum_meta.learners import PrototypicalNetwork
 from captum_meta.nn import EuclideanSimilarity, RawInputs, ShapleyExplainer
-from captum_meta.nn.encoders import input_statistics
+from captum_meta.nn.encoders import Statistics
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.types import Explanations
 
@@ -28,7 +28,8 @@ def network(**arguments: object) -> PrototypicalNetwork:
 
 def keys_of(learner: PrototypicalNetwork, support: Explanations, rows: Explanations) -> torch.Tensor:
     evidence = rows.evidence
-    return learner.project(learner.encoder(learner.explainer.prior(evidence), evidence, input_statistics(support.evidence)))
+    known = Statistics.of(learner.explainer.prior(support.evidence), support.evidence)
+    return learner.project(learner.encoder(learner.explainer.prior(evidence), evidence, known))
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -48,7 +49,7 @@ def test_attributions_of_the_nearest_prototypes(explained: Explanations, labelle
 
     prototypes = [mean(keys, member) for member in classes]
     values = [mean(support.attributions, member) for member in classes]
-    found = learner.prior(learner.adapt(support), query.evidence).attributions
+    found = learner.propose(learner.adapt(support), query.evidence).attributions
     for row in range(3):
         for player in range(found.shape[1]):
             scores = torch.stack([-(asked[row, player] - p[player]).square().sum() for p in prototypes])

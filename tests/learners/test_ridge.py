@@ -7,22 +7,11 @@ import pytest
 import torch
 
 from captum_meta.learners import KernelRidge, Ridge
-from captum_meta.learners.ridge import _STRENGTHS
 from captum_meta.nn import EvidenceExplainer
-from captum_meta.types import SHAPLEY_POINTS, Evidence, Explanations
+from captum_meta.types import Evidence, Explanations
+from tests.learners.measured import evidence_of
 
-
-def evidence_of(effects: torch.Tensor, values: torch.Tensor) -> Evidence:
-    """All channels measured, of rows whose attributions are ``values``."""
-    n_rows = len(values)
-    return Evidence(
-        effects=effects,
-        measured=torch.ones_like(effects, dtype=torch.bool),
-        players=torch.ones_like(values, dtype=torch.bool),
-        total=values.sum(-1),
-        curve=torch.zeros(n_rows, 3, dtype=torch.float64),
-        points=torch.tensor(SHAPLEY_POINTS).expand(n_rows, 3),
-    )
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 def explanations(n_rows: int, n_players: int, seed: int, signal: float) -> Explanations:
@@ -60,11 +49,11 @@ def test_shared_coefficients_are_those_that_left_out_rows_gain_most_by() -> None
     explainer = EvidenceExplainer()
     prior = explainer.prior(support.evidence)
     features = torch.cat([support.evidence.effects, prior.features], dim=-1).numpy()
-    fits = [plain_shared(features, support.attributions.numpy(), strength, 0.5) for strength in _STRENGTHS]
+    fits = [plain_shared(features, support.attributions.numpy(), strength, 0.5) for strength in STRENGTHS]
     expected = max(fits, key=lambda fit: fit[1])[0]
     state = Ridge(explainer, caution=0.5).adapt(support)
     assert np.abs(expected).max() > 0.1
-    assert np.allclose(state["shared"].numpy(), expected, atol=1e-8)
+    assert np.allclose(state.shared.numpy(), expected, atol=1e-8)
 
 
 def test_noise_does_little_harm() -> None:
@@ -81,7 +70,7 @@ def test_noise_does_little_harm() -> None:
 
 def test_one_row_cannot_judge_itself_so_nothing_is_learned() -> None:
     state = Ridge(EvidenceExplainer()).adapt(explanations(1, 4, 0, signal=2.0))
-    assert not state["shared"].any() and not state["own"].any()
+    assert not state.shared.any() and not state.own.any()
 
 
 def test_no_row_is_corrected_by_more_than_the_support_rows() -> None:
@@ -91,7 +80,7 @@ def test_no_row_is_corrected_by_more_than_the_support_rows() -> None:
     far = replace(query, effects=1000 * query.effects)
 
     def sizes(evidence: Evidence) -> torch.Tensor:
-        correction = learner.prior(state, evidence).attributions - learner.explainer.prior(evidence).attributions
+        correction = learner.propose(state, evidence).attributions - learner.explainer.prior(evidence).attributions
         return correction.norm(dim=-1)
 
     largest = sizes(support.evidence).max()
@@ -131,9 +120,9 @@ def test_rows_with_hardly_any_effect_have_a_finite_gradient() -> None:
     """Such as saturated rows of a probability: the bound on corrections divides by their size."""
     support, query = (explanations(12, 4, seed, signal=2.0).to(dtype=torch.float32) for seed in (0, 1))
     learner = Ridge(EvidenceExplainer())
-    state = {name: value.requires_grad_(True) for name, value in learner.adapt(support).items()}
-    assert state["reach"] > 0
+    state = learner.adapt(support).map(lambda value: value.requires_grad_(True))
+    assert state.reach > 0
     effects = query.evidence.effects.clone()
     effects[0] *= 1e-19
     learner.predict(state, replace(query.evidence, effects=effects)).square().sum().backward()
-    assert all(value.grad is not None and value.grad.isfinite().all() for value in state.values())
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in vars(state).values())

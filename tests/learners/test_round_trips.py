@@ -17,12 +17,14 @@ from captum_meta.learners import (
     MAML,
     DeepKernelTransfer,
     FeatureMAML,
+    KernelRidge,
     MetaLearner,
+    Stacking,
     load_learner,
 )
 from captum_meta.learners._gradient import GradientLearner
 from captum_meta.learners.storage import build, configuration
-from captum_meta.nn import CosineSimilarity, EmbeddingEncoder, InputEncoder, PathExplainer, ShapleyExplainer
+from captum_meta.nn import CosineSimilarity, EmbeddingEncoder, InputEncoder, LearnedDescent, PathExplainer, ShapleyExplainer
 from captum_meta.optim import (
     Annealed,
     Backprop,
@@ -60,7 +62,8 @@ OTHER: dict[str, Any] = {
     "encoder": {"features": 16, "width": 24, "depth": 2},
     "shared": 8,
     "own": 4,
-    "descent_steps": 4,
+    "base": "a kernel regression",
+    "surrogate": LearnedDescent(4),
     "transfer": 0.5,
     "similarity": CosineSimilarity(0.5),
     "head": "none",
@@ -83,6 +86,8 @@ def arguments_of(kind: type[MetaLearner]) -> list[str]:
 def value_of(name: str, kind: type[MetaLearner]) -> Any:
     if name == "kernel":
         return DeepKernelTransfer(ShapleyExplainer(16, 1))
+    if name == "base":
+        return KernelRidge(ShapleyExplainer(16, 1), features=16)
     if name == "encoder" and "key_width" in arguments_of(kind):
         return InputEncoder(24)
     return OTHER[name]
@@ -109,6 +114,8 @@ def made(kind: type[MetaLearner], arguments: list[str]) -> MetaLearner:
     torch.manual_seed(0)
     few = {"steps": 5} if issubclass(kind, GradientLearner) else {}
     values = {**few, **{name: value_of(name, kind) for name in arguments}}
+    if kind is Stacking:
+        return Stacking(**{"base": DeepKernelTransfer(ShapleyExplainer(16, 1)), **values}).eval()
     return kind(ShapleyExplainer(16, 1), **values).eval()
 
 
@@ -198,7 +205,7 @@ def test_the_networks_within_tell_all_their_arguments(name: str) -> None:
     if not hasattr(kind, "arguments") or inspect.isabstract(kind):
         return
     taken = [p for p in inspect.signature(kind).parameters if p not in ("args", "kwargs", "temperature")]
-    given = {"width": 24, "depth": 2, "features": 16, "layer": "body", "hidden": 5, "heads": 3}
+    given = {"width": 24, "depth": 2, "features": 16, "layer": "body", "hidden": 5, "heads": 3, "steps": 7}
     part = kind(**{argument: given[argument] for argument in taken})
     assert dict(part.arguments()) == {argument: given[argument] for argument in taken}
 
@@ -228,4 +235,4 @@ def test_configurations_of_earlier_releases_mean_the_defaults() -> None:
 def test_an_encoder_of_a_layer_is_told(tmp_path: Path) -> None:
     learner = learners.MatchingNetwork(ShapleyExplainer(16, 1), EmbeddingEncoder("body.2", 8))
     learner.save(tmp_path / "mine")
-    assert load_learner(tmp_path / "mine").layer == "body.2"
+    assert load_learner(tmp_path / "mine").reading.layer == "body.2"

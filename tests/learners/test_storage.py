@@ -196,7 +196,7 @@ def test_parts_of_ones_own_are_refused_when_they_are_saved(tmp_path: Path) -> No
 def test_what_a_stream_of_models_left_is_saved_too(tmp_path: Path) -> None:
     learner = TransferGaussianProcess(ShapleyExplainer(16, 1))
     explained = SyntheticTaskFamily("shapley", tasks_per_batch=1, rows=8, seed=5)[6]
-    learner.follow([explained[:, :4]])
+    learner.condition_on([explained[:, :4]])
     learner.save(tmp_path / "mine")
     loaded = load_learner(tmp_path / "mine")
     state = learner.adapt(explained[:, :6])

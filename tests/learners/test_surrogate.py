@@ -5,54 +5,19 @@ from itertools import product
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from captum_meta.attr import MetaKernelShap
-from captum_meta.evidence import Game, measure_shapley, measure_support, with_elements
+from captum_meta.evidence import Game, measure_shapley, measure_support
 from captum_meta.functional import attribution_error
-from captum_meta.learners import DeepKernelTransfer, load_learner
-from captum_meta.learners.surrogate import _shares
+from captum_meta.learners import load_learner
+from captum_meta.learners._correction import shares
 from captum_meta.types import Coalitions, Explanations, ExplanationTask
-
-PLAYERS, KNOWN = 6, 12
-
-
-class Trained:
-    """A network that has learned a curved function of six inputs, and the rows that explain it."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.x = torch.randn(300, PLAYERS)
-        wanted = torch.stack([self.x[:, 0] * self.x[:, 1] + self.x[:, 2].sin(), self.x[:, 3].square() - self.x[:, 4]], dim=1)
-        self.net = nn.Sequential(nn.Linear(PLAYERS, 32), nn.GELU(), nn.Linear(32, 2))
-        optimizer = torch.optim.Adam(self.net.parameters(), 0.01)
-        for _ in range(150):
-            optimizer.zero_grad()
-            (self.net(self.x) - wanted).square().mean().backward()
-            optimizer.step()
-        self.net.requires_grad_(False)
-
-    def explanations(self, rows: slice, budget: int, target: int | Tensor = 0) -> Explanations:
-        game = Game(self.net, self.x[rows], target=target)
-        exact = MetaKernelShap(self.net, learner="zero-shot").attribute(
-            self.x[rows], target=target, n_samples=2**PLAYERS - 2
-        )
-        return Explanations(with_elements(measure_support(game, budget, 16 * PLAYERS), game), exact)
-
-    def task(self, budget: int, target: int | Tensor = 0) -> ExplanationTask:
-        support = self.explanations(slice(0, KNOWN), budget, target)
-        query = self.explanations(slice(KNOWN, 2 * KNOWN), budget, target)
-        return ExplanationTask(support, replace(query, evidence=replace(query.evidence, coalitions=None)))
+from tests.learners.trained_net import KNOWN, PLAYERS, Trained, predicted
 
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
     return Trained()
-
-
-def predicted(learner: DeepKernelTransfer, task: ExplanationTask) -> Tensor:
-    with torch.no_grad():
-        return learner.predict(learner.adapt(task.support), task.query.evidence)
 
 
 @pytest.mark.parametrize("budget", [0, 2 * PLAYERS])
@@ -138,7 +103,7 @@ def test_rows_of_much_smaller_effects_are_not_corrected_out_of_proportion(traine
     small = evidence.times(torch.full_like(evidence.total, 1e-4))
     start = surrogate.explainer(small).attributions
     moved = (surrogate.predict(state, small) - start).norm(dim=-1) / surrogate.explainer.prior(small).scale
-    assert (moved <= 2 * state["relative reach"]).all()
+    assert (moved <= 2 * state.reach).all()
 
 
 @pytest.mark.parametrize("caution", [0.0, 1.0])
@@ -151,14 +116,14 @@ def test_shares_leave_least_of_what_was_left_out(caution: float) -> None:
     best, most = (0.0, 0.0, 0.0), -float("inf")
     for a, b in product(range(9), repeat=2):
         if a + b <= 8:
-            shares = (a / 8, b / 8, (8 - a - b) / 8)
-            answer = shares[0] * answers[..., 0] + shares[1] * answers[..., 1] + shares[2] * answers[..., 2]
+            three = (a / 8, b / 8, (8 - a - b) / 8)
+            answer = three[0] * answers[..., 0] + three[1] * answers[..., 1] + three[2] * answers[..., 2]
             gains = kernel - (answer - truth).square().sum(-1)
-            uneven = sum((share - 1 / 3) ** 2 for share in shares)
+            uneven = sum((share - 1 / 3) ** 2 for share in three)
             sure = float(gains.sum() - caution * gains.std() * 5**0.5 - 0.1 * 15 * 0.09 * uneven)
             if sure > most:
-                best, most = shares, sure
-    assert _shares(answers, truth, start, caution).tolist() == pytest.approx(best)
+                best, most = three, sure
+    assert shares(answers, truth, start, caution).tolist() == pytest.approx(best)
 
 
 class TestMeasuring:

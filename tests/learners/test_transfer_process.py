@@ -47,7 +47,7 @@ def error(learner: TransferGaussianProcess, rows: Explanations) -> float:
 
 def test_the_correction_is_the_posterior_mean_of_the_process(days: list[Explanations]) -> None:
     ours = learner()
-    ours.follow(days[:2])
+    ours.condition_on(days[:2])
     today = days[2][0]
     numbers, residuals, tasks = [], [], []
     for number, (rows, known) in enumerate([(days[0][0], 36), (days[1][0], 36), (today, K)]):
@@ -73,9 +73,9 @@ def test_the_correction_is_the_posterior_mean_of_the_process(days: list[Explanat
     for noise in (0.01, 0.03, 0.1, 0.3):
         covariance = kernel[: 72 + K, : 72 + K] + noise * torch.eye(72 + K)
         means.append(kernel[72 + K :, : 72 + K] @ torch.linalg.solve(covariance, r[: 72 + K]))
-    base, unit = numbers[2][K:, :, 1].sinh() / 2, state["unit"]
-    found = ours.prior(state, today[K:].evidence).attributions / unit - base
-    within = found.norm(dim=-1) < 0.999 * state["reach"]
+    base, unit = numbers[2][K:, :, 1].sinh() / 2, state.unit
+    found = ours.propose(state, today[K:].evidence).attributions / unit - base
+    within = found.norm(dim=-1) < 0.999 * state.reach
     assert within.sum() > 20
     shares = [(found * mean)[within].sum() / mean[within].square().sum() for mean in means]
     assert any(
@@ -101,16 +101,16 @@ def test_left_out_rows_are_fitted_without_the_row(days: list[Explanations]) -> N
 
 def test_earlier_versions_of_a_model_explain_the_next(days: list[Explanations]) -> None:
     alone, followed = learner(), learner()
-    followed.follow(days[:6])
+    followed.condition_on(days[:6])
     assert error(followed, days[6]) < 0.75 * error(alone, days[6])
 
 
 def test_models_that_mislead_are_not_believed(days: list[Explanations]) -> None:
     plain, misled = load_learner("zero-shot").double(), learner()
     wrong = [replace(day, attributions=-3 * day.attributions.roll(1, -2)) for day in days[:6]]
-    misled.follow(wrong)
+    misled.condition_on(wrong)
     rows = days[6]
-    zero_shot = relative_errors(plain.predict({}, rows.evidence)[:, K:], rows.attributions[:, K:])
+    zero_shot = relative_errors(plain.predict(None, rows.evidence)[:, K:], rows.attributions[:, K:])
     assert error(misled, rows) < 1.1 * float(zero_shot)
 
 
@@ -121,8 +121,8 @@ def test_the_units_of_the_output_do_not_matter(days: list[Explanations]) -> None
         return replace(rows, attributions=factor * rows.attributions, evidence=e)
 
     one, other = learner(), learner()
-    one.follow(days[:2])
-    other.follow([times(day, 100.0) for day in days[:2]])
+    one.condition_on(days[:2])
+    other.condition_on([times(day, 100.0) for day in days[:2]])
     today = times(days[2], 0.01)
     expected = one.predict(one.adapt(days[2][:, :K]), days[2].evidence)
     assert torch.allclose(100 * other.predict(other.adapt(today[:, :K]), today.evidence), expected, rtol=1e-4, atol=1e-6)
@@ -130,7 +130,7 @@ def test_the_units_of_the_output_do_not_matter(days: list[Explanations]) -> None
 
 def test_what_was_followed_is_saved(days: list[Explanations], tmp_path: Path) -> None:
     ours = learner()
-    ours.follow(days[:2])
+    ours.condition_on(days[:2])
     ours.save(tmp_path / "mine")
     loaded = load_learner(tmp_path / "mine").double()
     assert error(loaded, days[2]) == pytest.approx(error(ours, days[2]), rel=1e-6)  # type: ignore[arg-type]
@@ -138,10 +138,10 @@ def test_what_was_followed_is_saved(days: list[Explanations], tmp_path: Path) ->
 
 def test_another_day_may_have_other_features(days: list[Explanations]) -> None:
     ours = learner()
-    ours.follow(days[:2])
+    ours.condition_on(days[:2])
     narrow = ModelStream(lambda day: (torch.nn.Linear(3, 1).double(), torch.randn(20, 3).double()), 1, rows=12, coalitions=0)
     rows = narrow.variants(0)[0].to(dtype=torch.float64)
-    ours.follow([*days[:2], rows])
+    ours.condition_on([*days[:2], rows])
     for some in (rows, days[2]):
         predicted = ours.predict(ours.adapt(some[:, :K]), some.evidence)
         assert predicted.shape == some.attributions.shape and predicted.isfinite().all()

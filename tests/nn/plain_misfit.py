@@ -4,21 +4,21 @@ import torch
 from torch import Tensor
 
 from captum_meta.nn.lesson import Lesson
-from captum_meta.types import State
+from captum_meta.nn.surrogate import Networks
 
 
-def answers(weights: State, points: Tensor, heads: Tensor) -> Tensor:
+def answers(weights: Networks, points: Tensor, heads: Tensor) -> Tensor:
     """Of networks ``(T, F, ...)`` at ``points (T, K, S, E)``, ``(T, F, K, S)``."""
-    hidden = torch.einsum("tkse,tfew->tfksw", points, weights["enter"].flatten(2, 3)) + weights["enter bias"].unsqueeze(2)
+    hidden = torch.einsum("tkse,tfew->tfksw", points, weights.enter.flatten(2, 3)) + weights.enter_bias.unsqueeze(2)
     hidden = hidden / (1 + torch.exp(-1.702 * hidden))
-    hidden = torch.einsum("tfksw,tfwv->tfksv", hidden, weights["inner"]) + weights["inner bias"].unsqueeze(2)
+    hidden = torch.einsum("tfksw,tfwv->tfksv", hidden, weights.inner) + weights.inner_bias.unsqueeze(2)
     hidden = hidden / (1 + torch.exp(-1.702 * hidden))
-    all_outputs = torch.einsum("tfksv,tfvo->tfkso", hidden, weights["leave"])
+    all_outputs = torch.einsum("tfksv,tfvo->tfkso", hidden, weights.leave)
     index = heads[:, None, :, None, None].expand(*all_outputs.shape[:-1], 1)
     return all_outputs.gather(-1, index).squeeze(-1)
 
 
-def misfit(weights: State, lesson: Lesson, slope_weight: Tensor, some: Tensor) -> Tensor:
+def misfit(weights: Networks, lesson: Lesson, slope_weight: Tensor, some: Tensor) -> Tensor:
     """Mean squared errors of values, and of slopes with ``slope_weight (T, F)``, at the coalitions ``some``, summed."""
     members = lesson.members[:, :, some].unsqueeze(-1)
     points = torch.where(members, lesson.inputs.unsqueeze(2), lesson.baselines.unsqueeze(2)).flatten(3)
@@ -27,7 +27,7 @@ def misfit(weights: State, lesson: Lesson, slope_weight: Tensor, some: Tensor) -
     n_networks = known.shape[1]
     loss = torch.zeros((), dtype=points.dtype)
     for network in range(n_networks):
-        own = {name: value[:, network : network + 1] for name, value in weights.items()}
+        own = weights[:, network : network + 1]
         at = points.clone().requires_grad_()
         values = answers(own, at, lesson.heads)
         missed = values - start[:, network : network + 1] - lesson.worths[:, None, :, some]

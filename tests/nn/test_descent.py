@@ -14,7 +14,7 @@ from captum_meta.nn.lesson import Lesson, initial
 from tests.nn.plain_misfit import misfit
 
 TASKS, NETWORKS, ROWS, COALITIONS, PLAYERS, ELEMENTS, HEADS = 2, 3, 5, 9, 4, 3, 2
-NAMES = ["enter", "enter bias", "inner", "inner bias", "leave"]
+NAMES = ["enter", "enter_bias", "inner", "inner_bias", "leave"]
 
 
 def lesson(with_slopes: bool = True) -> Lesson:
@@ -40,12 +40,12 @@ def test_the_written_out_gradient_is_autograd_s(with_slopes: bool) -> None:
     taught, some = lesson(with_slopes), torch.tensor([0, 3, 7, 3])
     generator = torch.Generator().manual_seed(1)
     weights = initial(taught, HEADS, generator)
-    weights = {n: w + 0.2 * torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()}
+    weights = weights.map(lambda w: w + 0.2 * torch.randn(w.shape, generator=generator, dtype=w.dtype))
     written = gradients(weights, taught, some, SLOPES)
-    parameters = {name: value.clone().requires_grad_(True) for name, value in weights.items()}
+    parameters = weights.map(lambda value: value.clone().requires_grad_(True))
     misfit(parameters, taught, torch.full((TASKS, NETWORKS), SLOPES), some).backward()
-    for name, parameter in parameters.items():
-        assert torch.allclose(written[name], parameter.grad, rtol=1e-9, atol=1e-12), name
+    for name, parameter in vars(parameters).items():
+        assert torch.allclose(getattr(written, name), parameter.grad, rtol=1e-9, atol=1e-12), name
 
 
 @pytest.mark.parametrize("with_slopes", [True, False])
@@ -56,8 +56,8 @@ def test_networks_learn_by_adamw_and_one_cycle(with_slopes: bool) -> None:
     taught = replace(taught, known=taught.known[..., :8], **pairs)
     found = learn(taught, HEADS)
     generator = torch.Generator().manual_seed(0)
-    parameters = {name: value.requires_grad_() for name, value in initial(taught, HEADS, generator).items()}
-    optimizer = torch.optim.AdamW(list(parameters.values()), 0.04, weight_decay=0.3)
+    parameters = initial(taught, HEADS, generator).map(lambda value: value.requires_grad_())
+    optimizer = torch.optim.AdamW(list(vars(parameters).values()), 0.04, weight_decay=0.3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.04, 150, pct_start=0.2)
     weight = slope_weight(taught) if with_slopes else torch.zeros(TASKS, NETWORKS).double()
     for _ in range(150):
@@ -67,7 +67,7 @@ def test_networks_learn_by_adamw_and_one_cycle(with_slopes: bool) -> None:
         optimizer.step()
         schedule.step()
     for name in NAMES:
-        assert torch.allclose(found[name], parameters[name], rtol=1e-4, atol=1e-4), name
+        assert torch.allclose(getattr(found, name), getattr(parameters, name), rtol=1e-4, atol=1e-4), name
 
 
 def test_it_is_adamw_with_a_rate_for_each_tensor_at_each_step() -> None:
@@ -81,10 +81,10 @@ def test_it_is_adamw_with_a_rate_for_each_tensor_at_each_step() -> None:
     generator = torch.Generator().manual_seed(0)
     weights = initial(taught, HEADS, generator)
     for name, size in zip(["enter", "inner", "leave"], descent.log_sizes.tolist(), strict=True):
-        weights[name] = weights[name] * exp(size)
-    parameters = {name: value.clone().requires_grad_(True) for name, value in weights.items()}
+        weights = replace(weights, **{name: getattr(weights, name) * exp(size)})
+    parameters = weights.map(lambda value: value.clone().requires_grad_(True))
     optimizer = torch.optim.AdamW(
-        [{"params": [parameters[name]]} for name in NAMES],
+        [{"params": [getattr(parameters, name)]} for name in NAMES],
         betas=tuple(descent.momenta.sigmoid().tolist()),
         weight_decay=float(descent.log_decay.exp()),
     )
@@ -99,10 +99,10 @@ def test_it_is_adamw_with_a_rate_for_each_tensor_at_each_step() -> None:
         misfit(parameters, taught, torch.full((TASKS, NETWORKS), SLOPES), some).backward()
         optimizer.step()
     for name in NAMES:
-        assert torch.allclose(found[name], parameters[name], rtol=1e-8, atol=1e-10), name
+        assert torch.allclose(getattr(found, name), getattr(parameters, name), rtol=1e-8, atol=1e-10), name
 
 
 def test_it_runs_in_inference_mode() -> None:
     with torch.inference_mode():
         weights = LearnedDescent(2)(lesson(), HEADS)
-    assert all(value.isfinite().all() for value in weights.values())
+    assert all(value.isfinite().all() for value in vars(weights).values())

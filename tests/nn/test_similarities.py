@@ -21,7 +21,7 @@ from captum_meta.nn import (
     ShapleyExplainer,
     Similarity,
 )
-from captum_meta.nn.encoders import input_statistics
+from captum_meta.nn.encoders import Statistics
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.types import Evidence
 
@@ -131,7 +131,8 @@ def test_keys_do_not_depend_on_units(name: str, evidence: Evidence) -> None:
         inputs=3 * evidence.inputs + 2,
         embedding=3 * evidence.embedding - 1,
     )
-    keys = [encoder(explainer.prior(e), e, input_statistics(e)) for e in (evidence, other)]
+    priors = [explainer.prior(e) for e in (evidence, other)]
+    keys = [encoder(prior, e, Statistics.of(prior, e)) for prior, e in zip(priors, (evidence, other), strict=True)]
     assert torch.allclose(*keys, atol=1e-6)
     assert keys[0].std() > 0.01
 
@@ -139,7 +140,8 @@ def test_keys_do_not_depend_on_units(name: str, evidence: Evidence) -> None:
 def test_raw_inputs_are_standardised_by_the_support_rows(evidence: Evidence) -> None:
     x = evidence.inputs
     assert x is not None
-    keys = RawInputs()(ShapleyExplainer(16, 1).prior(evidence), evidence, input_statistics(evidence))
+    prior = ShapleyExplainer(16, 1).prior(evidence)
+    keys = RawInputs()(prior, evidence, Statistics.of(prior, evidence))
     task, player = 1, 2
     column = x[task, :, player, 0]
     variances = x[task, :, :, 0].var(0, correction=0)
@@ -154,7 +156,8 @@ def test_projected_embeddings_keep_their_distances() -> None:
     base = SyntheticTaskFamily("shapley", tasks_per_batch=1, rows=40, seed=5)[6].evidence[0]
     evidence = replace(base, coalitions=None, embedding=embedding)
     encoder = EmbeddingEncoder("layer", 128)
-    keys = encoder(ShapleyExplainer(16, 1).prior(evidence), evidence, input_statistics(evidence))[:, 0]
+    prior = ShapleyExplainer(16, 1).prior(evidence)
+    keys = encoder(prior, evidence, Statistics.of(prior, evidence))[:, 0]
     ratio = torch.pdist(keys) / torch.pdist(embedding)
     assert ratio.std() / ratio.mean() < 0.15
 
@@ -164,8 +167,8 @@ def test_what_an_encoder_cannot_read_it_names(evidence: Evidence) -> None:
     blind = replace(evidence, inputs=None, embedding=None)
     for encoder, words in ((RawInputs(), "use an EvidenceEncoder"), (EmbeddingEncoder("head"), "module 'head'")):
         with pytest.raises(ValueError, match=words):
-            encoder(prior, blind, input_statistics(blind))
-    assert EvidenceEncoder(16)(prior, blind, input_statistics(blind)).isfinite().all()
+            encoder(prior, blind, Statistics.of(prior, blind))
+    assert EvidenceEncoder(16)(prior, blind, Statistics.of(prior, blind)).isfinite().all()
 
 
 def test_the_distance_to_oneself_has_a_finite_gradient() -> None:

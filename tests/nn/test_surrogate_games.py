@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, measure_shapley
+from captum_meta.games import SurrogateGame
 from captum_meta.nn.distillation import learn, slope_weight
 from captum_meta.nn.lesson import Lesson
-from captum_meta.nn.surrogate import Committee, SurrogateGame
-from captum_meta.types import State
+from captum_meta.nn.surrogate import Committee, Networks
 
 ROWS, PLAYERS, ELEMENTS = 5, 4, 2
 
@@ -43,30 +43,30 @@ def activation(x: Tensor) -> Tensor:
 
 class TestCommittee:
     @pytest.fixture
-    def drawn(self) -> tuple[State, Tensor, Tensor, Tensor]:
+    def drawn(self) -> tuple[Networks, Tensor, Tensor, Tensor]:
         """Three members' weights, elements of rows and baselines, and memberships."""
         generator = torch.Generator().manual_seed(0)
         shapes = {
             "enter": (3, PLAYERS, ELEMENTS, 6),
-            "enter bias": (3, 1, 6),
+            "enter_bias": (3, 1, 6),
             "inner": (3, 6, 6),
-            "inner bias": (3, 1, 6),
+            "inner_bias": (3, 1, 6),
             "leave": (3, 6, 2),
         }
-        weights = {name: torch.randn(shape, generator=generator).double() for name, shape in shapes.items()}
+        weights = Networks(**{name: torch.randn(shape, generator=generator).double() for name, shape in shapes.items()})
         x, b = torch.randn(2, ROWS, PLAYERS, ELEMENTS, generator=generator).double().unbind()
         return weights, x, b, torch.rand(ROWS, 7, PLAYERS, generator=generator).double()
 
     @staticmethod
-    def value(weights: State, member: int, head: int, point: Tensor) -> Tensor:
-        hidden = weights["enter bias"][member, 0]
+    def value(weights: Networks, member: int, head: int, point: Tensor) -> Tensor:
+        hidden = weights.enter_bias[member, 0]
         for player in range(PLAYERS):
             for element in range(ELEMENTS):
-                hidden = hidden + point[player, element] * weights["enter"][member, player, element]
-        hidden = activation(activation(hidden) @ weights["inner"][member] + weights["inner bias"][member, 0])
-        return hidden @ weights["leave"][member][:, head]
+                hidden = hidden + point[player, element] * weights.enter[member, player, element]
+        hidden = activation(activation(hidden) @ weights.inner[member] + weights.inner_bias[member, 0])
+        return hidden @ weights.leave[member][:, head]
 
-    def test_members_vote_on_each_row(self, drawn: tuple[State, Tensor, Tensor, Tensor]) -> None:
+    def test_members_vote_on_each_row(self, drawn: tuple[Networks, Tensor, Tensor, Tensor]) -> None:
         weights, x, b, memberships = drawn
         votes, heads = torch.randn(3, ROWS).double(), torch.tensor([0, 1, 1, 0, 1])
         found = Committee(weights, votes, heads, torch.tensor(2.5).double()).game(x, b).function(memberships)
@@ -127,7 +127,7 @@ class TestLearning:
         )
 
     @staticmethod
-    def game(weights: State, lesson: Lesson, votes: Tensor) -> SurrogateGame:
+    def game(weights: Networks, lesson: Lesson, votes: Tensor) -> SurrogateGame:
         unit = torch.ones(()).double()
         return Committee(weights, votes.double(), lesson.heads, unit).game(lesson.inputs, lesson.baselines)
 
@@ -184,8 +184,8 @@ class TestLearning:
             slopes=None if lesson.slopes is None else lesson.slopes.index_fill(0, first, 9.0),
         )
         weights, changed = learn(lesson, n_heads=1), learn(strange, n_heads=1)
-        assert torch.equal(weights["inner"][0], changed["inner"][0])
-        assert not torch.equal(weights["inner"][1], changed["inner"][1])
+        assert torch.equal(weights.inner[0], changed.inner[0])
+        assert not torch.equal(weights.inner[1], changed.inner[1])
 
     def test_outputs_do_not_mix_where_they_differ(self, rows: tuple[Tensor, Tensor]) -> None:
         lesson = self.lesson(rows, random_net(2))
@@ -211,12 +211,12 @@ class TestLearning:
             slopes=lesson.slopes[order][:, :, players],
         )
         other = learn(shuffled, n_heads=1)
-        assert torch.allclose(other["enter"], weights["enter"][:, players], atol=1e-6)
-        assert torch.allclose(other["leave"], weights["leave"], atol=1e-6)
+        assert torch.allclose(other.enter, weights.enter[:, players], atol=1e-6)
+        assert torch.allclose(other.leave, weights.leave, atol=1e-6)
 
     def test_it_learns_in_inference_mode(self, rows: tuple[Tensor, Tensor]) -> None:
         lesson = self.lesson(rows, random_net(2))
         expected = learn(lesson, n_heads=1)
         with torch.inference_mode():
             found = learn(lesson.map(torch.clone), n_heads=1)
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        assert all(torch.equal(*pair) for pair in zip(vars(found).values(), vars(expected).values(), strict=True))

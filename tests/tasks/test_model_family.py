@@ -16,7 +16,7 @@ from captum_meta.tasks import ExplainedData, ModelTaskFamily
 from captum_meta.tasks.cache import ExplanationCache, describe, key_of, make
 from captum_meta.tasks.fingerprint import fingerprint
 from captum_meta.tasks.joining import join
-from captum_meta.tasks.teaching import LabelError, _by_shared_plan, _composite, _plan, path_reference
+from captum_meta.tasks.labelling import LabelError, _by_shared_plan, _composite, _plan, path_reference
 
 
 def rows(width: int = 4, count: int = 12, seed: int = 0) -> Tensor:

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from captum_meta.estimators import all_coalitions, path_nodes
+from captum_meta.games import BatchedGames
 from captum_meta.tasks import SyntheticTaskFamily, encoded_models, random_models
 from captum_meta.tasks.augment import augment, drop_evidence
 from captum_meta.tasks.batched_games import (
-    BatchedGames,
     long_integrated_gradients,
     path_explanations,
     shapley_explanations,

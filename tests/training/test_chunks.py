@@ -14,8 +14,8 @@ from captum_meta.nn import ShapleyExplainer
 from captum_meta.training import MetaLearningModule
 from captum_meta.training.chunks import loss_in_chunks, loss_of_shares
 from captum_meta.types import ExplanationTask
-from tests.learners import test_contract as contract
-from tests.learners.test_contract import LEARNERS, Batches, build, tasks_for
+from tests.learners import contract
+from tests.learners.contract import LEARNERS, Batches, build, tasks_for
 
 batches = contract.batches
 

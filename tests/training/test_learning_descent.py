@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from captum_meta.learners import SurrogateMAML
-from captum_meta.nn import ShapleyExplainer
+from captum_meta.learners import FeatureMAML, Stacking
+from captum_meta.nn import LearnedDescent, ShapleyExplainer
 from captum_meta.training.descent import log_error, tasks, train
 from captum_meta.types import ExplanationTask
 
@@ -14,9 +14,9 @@ def taught() -> list[ExplanationTask]:
     return tasks(seed=3, batches=4)
 
 
-def network() -> SurrogateMAML:
+def network() -> Stacking:
     torch.manual_seed(0)
-    return SurrogateMAML(ShapleyExplainer(16, 1), descent_steps=10).requires_grad_(False)
+    return Stacking(FeatureMAML(ShapleyExplainer(16, 1)), LearnedDescent(10)).requires_grad_(False)
 
 
 def test_coalitions_end_with_all_players_and_none_and_worths_follow_from_slopes(taught: list[ExplanationTask]) -> None:
@@ -38,5 +38,5 @@ def test_training_lowers_the_error_and_is_the_same_each_time(taught: list[Explan
         train(learner, taught, steps=6)
     after = torch.cat([log_error(first, task) for task in taught]).mean()
     assert after < before
-    for one, other in zip(first.descent.parameters(), second.descent.parameters(), strict=True):
+    for one, other in zip(first.surrogate.parameters(), second.surrogate.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -159,7 +159,7 @@ def test_what_is_followed_in_closed_form_is_resumed_too(tmp_path: Path) -> None:
 def test_a_round_knows_what_the_buffer_holds() -> None:
     module, plain, earlier = online(TransferGaussianProcess, steps=0, memory=2), learner(TransferGaussianProcess), tasks()
     trainer().fit(module, stream())
-    plain.follow([Explanations.concatenate([task.support, task.query], dim=1) for task in earlier[2:4]])
+    plain.condition_on([Explanations.concatenate([task.support, task.query], dim=1) for task in earlier[2:4]])
     assert stream_errors(plain, earlier)[4] == pytest.approx(module.errors[4], rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Losses and hypergradients as the JSON of a learner tells them."""
+"""Losses, hypergradients and networks as the JSON of a learner tells them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+import captum_meta.nn as networks
 import captum_meta.optim as optim
 from captum_meta import losses
 from captum_meta.optim import Hypergradient
@@ -83,6 +84,30 @@ def told_hypergradient(hypergradient: Hypergradient) -> dict[str, Any] | None:
         if isinstance(value, Hypergradient) and told[name] is None:
             return None
     return told
+
+
+def part_of(told: Mapping[str, Any]) -> Any:
+    """The network that :func:`told_part` told of, with fresh weights.
+
+    >>> part_of({"class": "LearnedDescent", "steps": 7}).steps
+    7
+    """
+    arguments = dict(told)
+    return getattr(networks, arguments.pop("class"))(**arguments)
+
+
+def told_part(name: str, part: Any) -> dict[str, Any]:
+    """The class and the arguments of a network of :mod:`captum_meta.nn`.
+
+    Raises:
+        ValueError: if it is of another class, which a file could not name.
+    """
+    if getattr(networks, type(part).__name__, None) is not type(part):
+        raise ValueError(
+            f"The {name} is a {type(part).__name__} of your own, which a file of weights cannot name: "
+            "save learner.state_dict() and build the learner in your own code."
+        )
+    return {"class": type(part).__name__, **part.arguments()}
 
 
 def _names() -> list[str]:

@@ -2,7 +2,8 @@
 
 import torch
 
-from captum_meta.learners._places import DECAYS, faded, isolation, nearness, places
+from captum_meta.learners._coordinates import SupportCoordinates
+from captum_meta.learners._correction import judge
 
 
 def test_corrections_fade_with_the_distance_from_the_nearest_support_row() -> None:
@@ -18,20 +19,22 @@ def test_corrections_fade_with_the_distance_from_the_nearest_support_row() -> No
 
     nearest = [min(distance(z[a], z[b], players[a] & players[b]) for b in range(5) if b != a) for a in range(5)]
     spacing = sum(nearest) / 5
-    state = {**places(z, players), "decay": torch.tensor(0.2)}
-    found = nearness(asked, known, state)
+    support, decay = SupportCoordinates.of(z, players), torch.tensor(0.2)
+    found = support.nearness(asked, known, decay)
     for row in range(4):
         away = min(distance(asked[row], z[b, :2], known[row] & players[b, :2]) for b in range(5))
         expected = torch.exp(torch.tensor(-0.2 * max(0.0, away / (spacing + 1e-3) - 1)))
         assert torch.allclose(found[row], expected.double().reshape(1))
-    assert (nearness(z, players, state) == 1).all()
+    assert (support.nearness(z, players, decay) == 1).all()
     alone = torch.tensor([max(0.0, d / (spacing + 1e-3) - 1) for d in nearest]).double()
-    assert torch.allclose(isolation(state), alone, atol=1e-6)
-    both = faded(torch.ones(1, 5, 3, dtype=torch.float64), state)
-    assert torch.allclose(both[..., 0], torch.stack([(-decay * alone).exp() for decay in DECAYS]), atol=1e-6)
+    assert torch.allclose(support.isolation(), alone, atol=1e-6)
+    for rate, other in ((0.3, 0.1), (0.1, 0.3)):  # the decay by which corrections are right is chosen
+        right = torch.ones(5, 3, dtype=torch.float64) * (-rate * alone).exp().unsqueeze(-1)
+        trust, applied = judge(torch.ones(1, 5, 3, dtype=torch.float64), right, 0.0, support=support)
+        assert trust.decay == rate != other and torch.allclose(applied, right, atol=1e-6)
 
 
 def test_rows_without_a_common_player_get_no_correction() -> None:
     z = torch.zeros(2, 2, 8)
-    state = {**places(z, torch.tensor([[True, False], [True, False]])), "decay": torch.tensor(0.2)}
-    assert nearness(z[:1], torch.tensor([[False, True]]), state) == 0
+    support = SupportCoordinates.of(z, torch.tensor([[True, False], [True, False]]))
+    assert support.nearness(z[:1], torch.tensor([[False, True]]), torch.tensor(0.2)) == 0

@@ -14,16 +14,10 @@ from captum.attr import LimeBase
 from torch import Tensor, nn
 
 from captum_meta._model import untouched
-from captum_meta.estimators import (
-    all_coalitions,
-    gauss_legendre,
-    kernel_matrix,
-    kernel_shapley_values,
-    sample_coalitions,
-    shapley_values,
-)
+from captum_meta.estimators import kernel_matrix, kernel_shapley_values, sample_coalitions
 from captum_meta.evidence import Game
 from captum_meta.evidence.rows import row_keys
+from captum_meta.games.references import exact_shapley_values, path_mean
 
 _EXACT_PLAYERS = 12
 _COALITIONS = 32
@@ -71,8 +65,10 @@ def shapley_reference(game: Game, seed: int) -> Tensor:
 
 
 def _exact(game: Game) -> Tensor:
-    everything = all_coalitions(game.players.count, game.device).expand(game.n_rows, -1, -1)
-    return shapley_values(_one_output(game.values(everything)))
+    def values(members: Tensor) -> Tensor:
+        return _one_output(game.values(members.expand(game.n_rows, -1, -1)))
+
+    return exact_shapley_values(values, game.players.count, game.device)
 
 
 def _paired(game: Game, seed: int) -> Tensor:
@@ -129,15 +125,14 @@ def path_reference(game: Game, seed: int) -> Tensor:
 
 
 def _composite(game: Game, pieces: int) -> Tensor:
-    nodes, weights = gauss_legendre(_IG_POINTS)
-    delta = game.difference
-    mean = torch.zeros((), dtype=torch.float64, device=game.device)
-    for piece in range(pieces):
-        slopes = game.slopes((nodes + piece) / pieces)
+    def gradients(points: Tensor) -> Tensor:
+        slopes = game.slopes(points)
         if slopes is None:
             raise LabelError("The model has no gradient, which path integrals are made of: choose kind='shapley'.")
-        mean = mean + _one_output(slopes[0]).double() @ (weights / pieces).to(game.device)
-    return (mean * delta).to(delta.dtype)
+        return _one_output(slopes[0])
+
+    delta = game.difference
+    return (path_mean(gradients, _IG_POINTS, pieces) * delta).to(delta.dtype)
 
 
 def taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> Tensor:

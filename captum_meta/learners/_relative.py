@@ -13,7 +13,7 @@ _FLOOR = 5e-4
 
 
 def loss_against_zero_shot(learner: MetaLearner, tasks: ExplanationTask) -> Tensor:
-    r"""How much worse than zero-shot the adapted explanations are, harm counted more than use.
+    r"""How much worse than zero-shot the adapted explanations are, losses counted more than gains.
 
     .. math:: \frac1T \sum_t d_t + \tfrac12 \max(0, d_t), \qquad
         d_t = \log \frac{\epsilon + E_t(\text{adapted})}{\epsilon + E_t(\text{zero-shot})}

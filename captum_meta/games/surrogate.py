@@ -1,0 +1,99 @@
+"""The game of a model that is cheap to evaluate, in place of the explained one.
+
+Shapley values are linear in the game: :math:`\\phi(f) = \\phi(h) + \\phi(f - h)`. Those of a network h that has learned f
+cost no evaluation of f.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from captum_meta.estimators import plan_coalitions, shapley_matrix
+from captum_meta.types import SHAPLEY_POINTS, Evidence
+
+_COALITIONS, _LEAST_COALITIONS = 8, 256
+"""For each player, and for all of them at least."""
+_POINTS = 2**17
+"""Evaluated at once."""
+
+
+@dataclass(frozen=True)
+class SurrogateGame:
+    """The game of rows under a model that is cheap to evaluate.
+
+    Attributes:
+        function: the model at memberships ``(*batch, N, S, M)``, to ``(*batch, N, S)``: with 1 the player has the input's
+            values, with 0 the baseline's, and between them it is as far along the straight line.
+        like: ``(*batch, N, M)``, of what shape, precision and device rows are.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    like: Tensor
+
+    def worths(self, members: Tensor) -> Tensor:
+        """f minus f(baseline) of coalitions ``(*batch, N, S, M)``, ``(*batch, N, S)``."""
+        some = max(1, _POINTS // max(1, self.like[..., 0].numel()))
+        parts = [self.function(part.to(self.like)) for part in members.split(some, dim=-2)]
+        return torch.cat(parts, dim=-1) - self.function(torch.zeros_like(self.like).unsqueeze(-2))
+
+    def shapley_values(self) -> Tensor:
+        """``(*batch, N, M)``, exact up to 8 players, else by :func:`~captum_meta.estimators.shapley_matrix`.
+
+        8 coalitions for each player, and at least 256, tell as much as 32 for each that are drawn for KernelSHAP.
+        """
+        members, solution = (tensor.to(self.like.device) for tensor in _plan(self.like.shape[-1]))
+        total = self._total().unsqueeze(-1)
+        share = total / members.shape[-1]
+        worths = self.worths(members.expand(*self.like.shape[:-1], *members.shape))
+        members, other = members[::2], members[1::2]
+        beyond = (worths[..., ::2] - worths[..., 1::2] - share * (members.sum(-1) - other.sum(-1))) / 2
+        return share + (beyond.to(solution) @ solution.mT).to(share)
+
+    def taken_from(self, evidence: Evidence) -> Evidence:
+        """Evidence of the explained model, without coalitions inside the border, minus that of this one."""
+        effects, curve = self._slopes()
+        n_players = self.like.shape[-1]
+        single = torch.eye(n_players, dtype=torch.bool, device=self.like.device)
+        single = single.expand(*self.like.shape[:-1], n_players, n_players)
+        total = self._total()
+        border = torch.stack([total.unsqueeze(-1) - self.worths(~single), self.worths(single)], dim=-1)
+        effects = torch.where(evidence.measured, torch.cat([effects, border], dim=-1), 0.0)
+        curve = torch.where(evidence.measured[..., :1, 1], curve, 0.0)
+        return replace(
+            evidence,
+            effects=evidence.effects - effects,
+            total=evidence.total - total,
+            curve=evidence.curve - curve,
+            coalitions=None,
+        )
+
+    def _total(self) -> Tensor:
+        return self.worths(torch.ones_like(self.like, dtype=torch.bool).unsqueeze(-2)).squeeze(-1)
+
+    def _slopes(self) -> tuple[Tensor, Tensor]:
+        """Gradients times input minus baseline at the path points, ``(*batch, N, M, 3)``, and f there ``(*batch, N, 3)``."""
+        along = torch.tensor(SHAPLEY_POINTS, dtype=self.like.dtype, device=self.like.device)
+
+        def summed(at: Tensor) -> tuple[Tensor, Tensor]:
+            values = self.function(at)
+            return values.sum(), values
+
+        slopes, values = torch.func.grad(summed, has_aux=True)(
+            torch.ones_like(self.like).unsqueeze(-2) * along.unsqueeze(-1)
+        )
+        return slopes.mT, values - values[..., -1:]
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _plan(n_players: int) -> tuple[Tensor, Tensor]:
+    """Coalitions ``(S, M)`` of any row, and the matrix ``(M, S / 2)`` of what their pairs have beyond equal shares."""
+    everyone = torch.ones(1, n_players, dtype=torch.bool)
+    count = max(_LEAST_COALITIONS, _COALITIONS * n_players)
+    members = plan_coalitions(everyone, count, 0, torch.zeros(1, dtype=torch.long))[0][0]
+    return members, shapley_matrix(torch.cat([everyone, members[::2]]))[:, 1:]

@@ -1,0 +1,88 @@
+"""Where the players of a row stand, and how far a row is from the support rows.
+
+A regression says nothing of rows unlike those it was fitted to: random waves and lines do not fade far away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_meta.nn import Prior
+from captum_meta.nn.encoders import Statistics, five_effects, standardised
+from captum_meta.types import Evidence, Record
+
+COORDINATES = 8
+_SAME = 1e-3
+"""Rows at a smaller mean squared distance are taken for the same."""
+
+
+def coordinates(prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
+    """Where each player stands, z, ``(*batch, N, M, 8)``, without units; 0 for what is not known."""
+    unit = statistics.unit[..., None, None]
+    delta = torch.zeros_like(prior.attributions)
+    if evidence.inputs is not None:
+        both = standardised(evidence.inputs.to(delta), evidence, statistics).clamp(-5, 5)
+        delta = (both[..., 0] - both[..., 1]).clamp(-5, 5)
+    total = torch.asinh(evidence.total.unsqueeze(-1) / unit).expand_as(delta)
+    effects, _ = five_effects(evidence)
+    sizes = torch.asinh(3 * torch.cat([prior.attributions.unsqueeze(-1), effects], dim=-1) / unit.unsqueeze(-1))
+    return torch.cat([torch.stack([delta, total], dim=-1), sizes], dim=-1)
+
+
+@dataclass(frozen=True)
+class SupportCoordinates(Record):
+    """Where the players of the support rows stand.
+
+    Attributes:
+        z: ``(*batch, K, M, 8)``.
+        players: ``(*batch, K, M)`` bool.
+        spacing: ``(*batch,)``, mean squared distance of a row from its nearest fellow; infinite for a single row.
+    """
+
+    z: Tensor
+    players: Tensor
+    spacing: Tensor
+
+    @classmethod
+    def of(cls, z: Tensor, players: Tensor) -> SupportCoordinates:
+        """Support rows whose players stand at z."""
+        return cls(z.detach(), players, _nearest_fellow(z.detach(), players).mean(-1))
+
+    def isolation(self) -> Tensor:
+        """How far each support row is from its nearest fellow, beyond what is usual among them, ``(*batch, K)``."""
+        return self._beyond(_nearest_fellow(self.z, self.players))
+
+    def nearness(self, z: Tensor, players: Tensor, decay: Tensor) -> Tensor:
+        r"""How much of its correction a row deserves, ``(*batch, N, 1)``.
+
+        .. math:: e^{-\lambda \max(0,\, d / d_0 - 1)}
+
+        with d the squared distance in z from the nearest support row, mean over players, :math:`d_0` the mean of the same
+        over the support rows, each among its fellows, and lambda the ``decay`` ``(*batch,)``.
+        """
+        both = min(z.shape[-2], self.z.shape[-2])
+        mine, theirs = players[..., :both], self.players[..., :both]
+        distances = _distances(z.detach()[..., :both, :], self.z[..., :both, :], mine, theirs)
+        return torch.exp(-decay[..., None] * self._beyond(distances.amin(-1))).unsqueeze(-1)
+
+    def _beyond(self, nearest: Tensor) -> Tensor:
+        spacing = self.spacing.unsqueeze(-1)
+        return torch.where(spacing.isfinite(), (nearest / (spacing + _SAME) - 1).clamp(min=0), 0.0)
+
+
+def _nearest_fellow(z: Tensor, players: Tensor) -> Tensor:
+    distances = _distances(z, z, players, players)
+    itself = torch.eye(distances.shape[-1], dtype=torch.bool, device=z.device)
+    return distances.masked_fill(itself, torch.inf).amin(-1)
+
+
+def _distances(left: Tensor, right: Tensor, players: Tensor, others: Tensor) -> Tensor:
+    """Squared distances in z, mean over the players of both rows: ``(*batch, N, K)``; infinite where there are none."""
+    mine, theirs = players.to(left), others.to(left)
+    squares = (left.square().sum(-1) * mine) @ theirs.mT + mine @ (right.square().sum(-1) * theirs).mT
+    products = (left * mine.unsqueeze(-1)).flatten(-2) @ (right * theirs.unsqueeze(-1)).flatten(-2).mT
+    count = mine @ theirs.mT
+    return torch.where(count > 0, (squares - 2 * products).clamp(min=0) / count.clamp(min=1), torch.inf)
