@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tests.attr.comparing import assert_same, snapshot, structure
 from tests.attr.conftest import CountingModel, untrained
-from tests.attr.front_ends import ADAPTED, DISTRIBUTIONS, LEARNED, PEERS, asked, make, over
+from tests.attr.front_ends import ADAPTED, DISTRIBUTIONS, FRONT_ENDS, LEARNED, PEERS, asked, make, over
 
 
 def entries() -> list[Any]:
