@@ -41,3 +41,15 @@ def assert_same(now: Any, before: Any) -> None:
             assert_same(one, other)
     else:
         assert now == before
+
+
+class Fails(nn.Module):
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.fails = fails
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fails:
+            torch.rand(3)
+            raise RuntimeError("on purpose")
+        return x

@@ -19,7 +19,7 @@ from captum.attr import (
 from captum.testing.attr.helpers.test_config import config
 from torch import Tensor, nn
 
-from tests.attr.comparing import assert_same, snapshot, structure
+from tests.attr.comparing import Fails, assert_same, snapshot, structure
 from tests.attr.conftest import CountingModel, untrained
 from tests.attr.front_ends import ADAPTED, DISTRIBUTIONS, FRONT_ENDS, LEARNED, PEERS, asked, make, over
 
@@ -128,7 +128,7 @@ class TestEveryFrontEnd:
     def test_the_explained_model_is_left_as_it_was(
         self, method: type[Attribution], front_end: type[Attribution], raises: bool
     ) -> None:
-        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(), _Fails(raises), nn.Linear(8, 2)).train()
+        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(), Fails(raises), nn.Linear(8, 2)).train()
         model[0].weight.requires_grad_(False)
         model[4].weight.grad = torch.ones_like(model[4].weight)
         x = torch.randn(4, 6, requires_grad=True)
@@ -198,15 +198,3 @@ def test_a_learner_of_another_kind_is_refused(front_end: type[Attribution]) -> N
 def test_what_cannot_adapt_says_so(front_end: type[Attribution]) -> None:
     with pytest.raises(NotImplementedError, match="does not adapt"):
         make(front_end, CountingModel()).adapt(torch.randn(2, 6))
-
-
-class _Fails(nn.Module):
-    def __init__(self, fails: bool) -> None:
-        super().__init__()
-        self.fails = fails
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.fails:
-            torch.rand(3)
-            raise RuntimeError("on purpose")
-        return x

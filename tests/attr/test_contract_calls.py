@@ -10,8 +10,9 @@ import torch
 from captum.attr import Attribution, IntegratedGradients, KernelShap, ShapleyValueSampling
 from torch import Tensor, nn
 
+from tests.attr.comparing import Fails, assert_same, snapshot
 from tests.attr.conftest import CountingModel
-from tests.attr.test_contract import PEERS, _Fails, assert_same, make, snapshot
+from tests.attr.front_ends import PEERS, make
 
 Call = Callable[..., Tensor]
 ROWS = torch.linspace(-1, 1, 18).reshape(3, 6).sin()
@@ -82,7 +83,7 @@ class TestEveryCall:
 
     @pytest.mark.parametrize("raises", [False, True])
     def test_the_explained_model_is_left_as_it_was(self, call: Call, front_end: type[Attribution], raises: bool) -> None:
-        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), _Fails(raises), nn.Linear(8, 2)).eval()
+        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), Fails(raises), nn.Linear(8, 2)).eval()
         model[0].weight.requires_grad_(False)
         model[3].weight.grad = torch.ones_like(model[3].weight)
         x = torch.randn(4, 6, requires_grad=True)
