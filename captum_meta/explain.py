@@ -157,20 +157,23 @@ class _Rows(Callback):
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
         self.bar = Progress(TextColumn("rows"), *columns, disable=not trainer.is_global_zero, console=Console(stderr=True))
         self.task = self.bar.add_task("rows", total=self.rows, speed="")
+        self.explained = 0
         self.began = perf_counter()
         self.bar.start()
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        self.explained += outputs.count if outputs.values else 0
         done = min(self.rows, (batch_idx + 1) * self.batch_size * trainer.world_size)
         self.bar.update(self.task, completed=done, speed=f"{done / (perf_counter() - self.began):,.0f} rows/s")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar.stop()
-        counted = trainer.strategy.reduce(torch.tensor(float(self.model.evaluations)), reduce_op="sum")
+        own = torch.tensor([self.explained, self.model.evaluations], dtype=torch.float64)
+        explained, evaluations = trainer.strategy.reduce(own, reduce_op="sum").tolist()
         if trainer.is_global_zero:
-            content = {"rows": self.rows, "evaluations": int(counted)}
+            content = {"rows": int(explained), "evaluations": int(evaluations)}
             write_whole(self.folder / SUMMARY, (json.dumps(content) + "\n").encode())
 
 
@@ -182,26 +185,28 @@ def _summarise(console: Console, folder: Path, form: Format, table: NumberTable,
         whole = part[part.isfinite().all(1)].double()
         sizes, known = sizes + whole.abs().sum(0), known + len(whole)
     sizes = sizes / max(1, known)
-    told = Table(title=f"mean size of attributions, the {min(_SHOWN, len(sizes))} largest", show_header=False)
+    largest = Table(title=f"mean size of attributions, the {min(_SHOWN, len(sizes))} largest", show_header=False)
     for index in sizes.argsort(descending=True)[:_SHOWN].tolist():
-        told.add_row(table.columns[index], f"{sizes[index]:.4g}")
-    console.print(told)
+        largest.add_row(table.columns[index], f"{sizes[index]:.4g}")
+    console.print(largest)
     errors, estimate = manifest.get("errors", []), _mean_estimate(folder, form)
-    console.print(
-        f"{known:,} rows explained, {len(errors):,} raised; {counts['evaluations']:,} evaluations of the model in this run "
-        f"({counts['evaluations'] / max(1, counts['rows']):.1f} per row), {seconds:.1f} s, {counts['rows'] / seconds:,.0f} "
-        "rows/s" + ("" if estimate is None else f"; mean error estimate {estimate:.2g}")
+    rows, evaluations = counts["rows"], counts["evaluations"]
+    told = f"{known:,} rows explained, {len(errors):,} raised" + (
+        "" if estimate is None else f"; mean error estimate {estimate:.2g}"
     )
+    told += f"\nIn this run {rows:,} rows in {seconds:.1f} s, {evaluations:,} evaluations of the model"
+    told += f", {evaluations / rows:.1f} per row" if rows else ""
+    console.print(told, highlight=False)
     for error in errors[:3]:
-        console.print(f"row {error['row']}: {error['error']}", markup=False)
+        console.print(f"row {error['row']}: {error['error']}", markup=False, highlight=False)
     with suppress(ImportError):
         from captum_meta.visualization import bars
 
         figure = bars(sizes, table.columns, top=_SHOWN)
         figure.axes[0].set_xlabel("mean size of attributions")
         figure.savefig(folder / "importance.png", bbox_inches="tight", dpi=150)
-        console.print(f"Picture: {folder / 'importance.png'}")
-    console.print(f"Files and manifest: {folder}")
+        console.print(f"Picture: {folder / 'importance.png'}", highlight=False)
+    console.print(f"Files and manifest: {folder}", highlight=False)
 
 
 def _mean_estimate(folder: Path, form: Format) -> float | None:

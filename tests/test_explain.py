@@ -59,7 +59,14 @@ def test_rows_of_a_function(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     told = capsys.readouterr().out
     assert "5 rows explained, 0 raised" in told and "mean error estimate" in told
     assert told.index("debt") < told.index("income")
+    assert "In this run 5 rows" in told and "per row" in told
     assert Path("out/importance.png").is_file()
+
+
+def test_a_run_that_is_repeated_explains_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        explain("linear", "--target", "0", "--n-samples", "4")
+    assert "In this run 0 rows" in capsys.readouterr().out
 
 
 def test_targets_of_a_column_and_a_model_that_is_made(folder: Path) -> None:

@@ -28,7 +28,7 @@ class WholeBatch(NamedTuple):
     content: Any
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning refuses to collect such
 class ExplainedBatch:
     """What was found for a batch.
 
@@ -63,13 +63,13 @@ class AttributionPredictor(LightningModule):
         **arguments: of ``method.attribute``, the same for all batches, such as ``n_samples=100`` or
             ``return_error_estimate=True``.
 
-    >>> from lightning import Trainer
     >>> from captum.attr import InputXGradient
+    >>> from lightning import Trainer
+    >>> predictor = AttributionPredictor(InputXGradient(lambda x: x[:, 0] ** 2))
     >>> loader = DataLoader(torch.tensor([[1.0], [2.0]]), batch_size=2)
-    >>> trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-    >>> trainer.predict(AttributionPredictor(InputXGradient(lambda x: x[:, 0] ** 2)), loader)[0].values
-    {'attributions': tensor([[2.],
-            [8.]])}
+    >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    >>> trainer.predict(predictor, loader)[0].values["attributions"].tolist()
+    [[2.0], [8.0]]
     """
 
     def __init__(self, method: Attribution, **arguments: Any) -> None:

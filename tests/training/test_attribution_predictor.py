@@ -77,6 +77,14 @@ class TestWhatIsWritten:
         assert written["error"].isna().all()
 
 
+def test_without_a_writer_predictions_are_returned() -> None:
+    loader = DataLoader(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), batch_size=1)  # type: ignore[arg-type]
+    found = trainer().predict(AttributionPredictor(InputXGradient(lambda x: x.square().sum(1))), loader)
+    assert found is not None
+    assert [batch.values["attributions"].tolist() for batch in found] == [[[2.0, 8.0]], [[18.0, 32.0]]]
+    assert [batch.number for batch in found] == [0, 1] and not found[0].errors
+
+
 class TestErrors:
     @staticmethod
     def fussy(x: Tensor) -> Tensor:
