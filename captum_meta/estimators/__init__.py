@@ -24,6 +24,7 @@ from captum_meta.estimators.path_nodes import is_bent, path_nodes
 from captum_meta.estimators.path_sample import PathSample
 from captum_meta.estimators.permutations import permutation_variance
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
+from captum_meta.estimators.rate_likelihood import likely_rates
 
 __all__ = [
     "INDICES",
@@ -47,6 +48,7 @@ __all__ = [
     "is_bent",
     "kernel_matrix",
     "kernel_shapley_values",
+    "likely_rates",
     "ordered_scales",
     "path_nodes",
     "permutation_variance",

@@ -23,7 +23,12 @@ _MOST_OF_ALL = 512
 
 
 def plan_coalitions(
-    players: Tensor, budget: int | Tensor, seed: int, keys: Tensor, priority: Tensor | None = None
+    players: Tensor,
+    budget: int | Tensor,
+    seed: int,
+    keys: Tensor,
+    priority: Tensor | None = None,
+    freely: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Choose the coalitions to evaluate for each row.
 
@@ -34,6 +39,7 @@ def plan_coalitions(
         seed: together with ``keys`` it determines what is sampled.
         keys: ``(N,)`` int64, one number per row; rows of equal keys and players get equal coalitions.
         priority: ``(N, M)``, which players come first where the budget does not cover the border; by default random.
+        freely: ``(N,)`` bool, rows whose pairs are all chosen by what they tell, no border before them; by default none.
 
     Returns:
         ``members (N, S, M)`` bool and ``measured (N, S)`` bool, the latter False for padding; S <= budget. Coalitions come
@@ -44,7 +50,7 @@ def plan_coalitions(
     >>> members.sum(-1).tolist()
     [[2, 1]]
     """
-    return _of_each_row(players, budget, MAX_TELLING, seed, keys, priority)
+    return _of_each_row(players, budget, MAX_TELLING, seed, keys, priority, freely)
 
 
 def sample_coalitions(players: Tensor, budget: int | Tensor, seed: int, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,21 +62,31 @@ def sample_coalitions(players: Tensor, budget: int | Tensor, seed: int, keys: Te
 
 
 def _of_each_row(
-    players: Tensor, budget: int | Tensor, most_telling: int, seed: int, keys: Tensor, priority: Tensor | None
+    players: Tensor,
+    budget: int | Tensor,
+    most_telling: int,
+    seed: int,
+    keys: Tensor,
+    priority: Tensor | None,
+    freely: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Plans of rows, whose players and budgets may differ."""
     n_rows, width = players.shape
     budgets = torch.as_tensor(budget, device=players.device).expand(n_rows)
     if bool((budgets < 0).any()):
         raise ValueError(f"The budget of coalitions must not be negative, got {int(budgets.min())}: pass 0 for none.")
-    kinds, kind = torch.stack([players.sum(-1), budgets], dim=1).unique(dim=0, return_inverse=True)
+    free = torch.zeros_like(budgets) if freely is None else freely.to(budgets)
+    kinds, kind = torch.stack([players.sum(-1), budgets, free], dim=1).unique(dim=0, return_inverse=True)
     if priority is None:
         priority = uniform(keys, (width,), seed + 1)
     chosen = []
-    for place, (size, count) in enumerate(kinds.tolist()):
+    for place, (size, count, is_free) in enumerate(kinds.tolist()):
         rows = (kind == place).nonzero().squeeze(-1)
         seats = players[rows].to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :size]
-        dense = _plan(size, count, most_telling, seed, keys[rows], priority[rows].gather(1, seats))
+        if is_free:
+            dense = _free_plan(size, count, seed, keys[rows])
+        else:
+            dense = _plan(size, count, most_telling, seed, keys[rows], priority[rows].gather(1, seats))
         members = torch.zeros(len(rows), dense.shape[1], width, dtype=torch.bool, device=players.device)
         members.scatter_(2, seats.unsqueeze(1).expand(dense.shape), dense)
         chosen.append((rows, members))
@@ -98,10 +114,20 @@ def _plan(n_players: int, budget: int, most_telling: int, seed: int, keys: Tenso
         rest = other_pairs(n_players, telling, seed, keys)
     else:
         rest = sampled_pairs(n_players, inside - len(telling), telling, seed, keys)
-    mixed = torch.cat([telling.expand(len(keys), -1, -1), rest], dim=1)
-    seats = uniform(keys, (n_players,), seed + 2).argsort(dim=-1).unsqueeze(1)
-    mixed = mixed.gather(2, seats.expand(mixed.shape))
+    mixed = _in_own_order(torch.cat([telling.expand(len(keys), -1, -1), rest], dim=1), seed, keys)
     return _with_complements(torch.cat([singles.expand(len(keys), -1, -1), mixed], dim=1))
+
+
+def _free_plan(n_players: int, budget: int, seed: int, keys: Tensor) -> Tensor:
+    """The same, the border not before other pairs."""
+    telling = telling_coalitions(n_players, budget // 2, border=False).to(keys.device)
+    return _with_complements(_in_own_order(telling.expand(len(keys), -1, -1), seed, keys))
+
+
+def _in_own_order(members: Tensor, seed: int, keys: Tensor) -> Tensor:
+    """Coalitions ``(N, P, M)`` with the players of each row in an order of its own."""
+    seats = uniform(keys, (members.shape[-1],), seed + 2).argsort(dim=-1).unsqueeze(1)
+    return members.gather(2, seats.expand(members.shape))
 
 
 def _partial_border(budget: int, priority: Tensor) -> Tensor:

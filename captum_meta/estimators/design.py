@@ -37,8 +37,10 @@ _TIES = 1e-4
 """Alike players make many candidates equal: a random factor so close to 1 decides, on every machine alike."""
 
 
-def telling_coalitions(n_players: int, count: int) -> Tensor:
-    """The first ``count`` coalitions inside the border, ``(count, n_players)`` bool; one of each pair with its complement.
+def telling_coalitions(n_players: int, count: int, border: bool = True) -> Tensor:
+    """The first ``count`` coalitions that are to follow the border, ``(count, n_players)`` bool; one of each pair.
+
+    Without ``border`` they are to come first, and coalitions of the border are among them where these tell most.
 
     The smaller one of the pair is given, and of two of equal size that with the first player. A shorter list is the
     beginning of a longer one. There are fewer where no more exist. Beyond 128 players they are coin flips.
@@ -49,7 +51,7 @@ def telling_coalitions(n_players: int, count: int) -> Tensor:
     if n_players > _MOST_PLAYERS:
         return _coin_flips(n_players, count)
     longer = max(_SHORTEST, 1 << max(count - 1, 0).bit_length())  # one list serves many numbers
-    return _greedy(n_players, longer)[:count]
+    return _greedy(n_players, longer, border)[:count]
 
 
 @dataclass
@@ -104,16 +106,17 @@ class _Candidates:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _greedy(n_players: int, count: int) -> Tensor:
+def _greedy(n_players: int, count: int, border: bool) -> Tensor:
     if n_players < 4:
         return torch.zeros(0, n_players, dtype=torch.bool)
     pool = _pool(n_players)
+    pool = pool if border else torch.cat([torch.eye(n_players, dtype=torch.bool), pool])
     count = min(count, len(pool))
     ones = torch.ones(n_players, dtype=torch.float64)
     alike = alike_kernel(ones.unsqueeze(0))
     by_distance = alike.with_pairs(1 - 2 * torch.ones(n_players + 1, n_players).double().tril(-1)).squeeze(-1)
     least = _LEAST_VARIANCE * by_distance[0]
-    chosen = _border(alike, count)
+    chosen = _start(alike, count, border)
     generator = Generator().manual_seed(1)
     n_parts = min(_PARTS, max(1, len(pool) // _FEWEST))
     parts = [_part(some, alike, by_distance[0], len(chosen.signs), generator) for some in pool.tensor_split(n_parts)]
@@ -128,14 +131,15 @@ def _greedy(n_players: int, count: int) -> Tensor:
     return torch.stack(found)
 
 
-def _border(alike: HypercubeKernel, count: int) -> _Chosen:
-    """Everyone and each player alone, with room for ``count`` more."""
-    signs = torch.cat([alike.signs, 2 * torch.eye(alike.signs.shape[-1], dtype=torch.float64) - 1])
-    border = replace(alike, signs=signs)
-    among = border.with_pairs(signs)
+def _start(alike: HypercubeKernel, count: int, border: bool) -> _Chosen:
+    """Everyone, and with ``border`` each player alone, with room for ``count`` more."""
+    singles = 2 * torch.eye(alike.signs.shape[-1], dtype=torch.float64) - 1
+    signs = torch.cat([alike.signs, singles]) if border else alike.signs
+    first = replace(alike, signs=signs)
+    among = first.with_pairs(signs)
     among.diagonal().mul_(1 + _JITTER)
     factor = torch.linalg.cholesky(among)
-    values = torch.linalg.solve_triangular(factor, border.with_shapley_values(), upper=False)
+    values = torch.linalg.solve_triangular(factor, first.with_shapley_values(), upper=False)
     pad = torch.nn.functional.pad
     return _Chosen(
         pad(signs, (0, 0, 0, count)), pad(factor, (0, count, 0, count)), pad(values, (0, 0, 0, count)), len(signs)

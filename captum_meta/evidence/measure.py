@@ -18,7 +18,7 @@ _GRADIENT_COST = 3
 """Evaluations that a gradient counts as."""
 
 
-def measure_shapley(game: Game, n_samples: int | Tensor | None = None, seed: int = 0) -> Evidence:
+def measure_shapley(game: Game, n_samples: int | Tensor | None = None, seed: int = 0, border: bool = True) -> Evidence:
     """Gradients at baseline, midway and input, and coalitions, of every row of a game.
 
     Args:
@@ -26,23 +26,26 @@ def measure_shapley(game: Game, n_samples: int | Tensor | None = None, seed: int
         n_samples: coalitions of each row, a number or ``(N,)``. None: the border (2M) where there are at most 256 players,
             else none. With 0, players whose gradient vanishes get their border all the same, with a warning.
         seed: of the coalitions sampled inside the border.
+        border: whether it comes first in any case (see :class:`~captum_meta.evidence.shapley.ShapleyMeasurement`).
 
     Returns:
         Evidence ``(N * K, M, 5)``, with the K outputs of each row side by side. Three gradients, or two forwards where there
         is no gradient, and ``n_samples`` forwards per row.
     """
-    measurement = ShapleyMeasurement(game, n_samples, seed)
+    measurement = ShapleyMeasurement(game, n_samples, seed, border)
     measurement.evaluate()
     return measurement.evidence()
 
 
-def measure_support(game: Game, n_samples: int | Tensor | None, evaluations: int, seed: int = 0) -> Evidence:
+def measure_support(
+    game: Game, n_samples: int | Tensor | None, evaluations: int, seed: int = 0, border: bool = True
+) -> Evidence:
     """Evidence of support rows as a query of ``n_samples`` coalitions has it, for learners that model f.
 
     Beside it each row has coalitions for so many ``evaluations``, among them all players and none: a third as many with f's
     gradient where every row has one, whose elements are known one by one, else with f alone.
     """
-    evidence = measure_shapley(game, n_samples, seed)
+    evidence = measure_shapley(game, n_samples, seed, border)
     if not evaluations:
         return evidence
     evidence = with_elements(evidence, game)

@@ -59,6 +59,8 @@ class ShapleyPlan(EvidencePlan):
         per_player: whether they are counted for each of a row's players.
         seed: of the coalitions that follow those of one player and of all but one.
         support: also spend the evaluations that the learner asks for on coalitions of each row.
+        border: whether coalitions of one player and of all but one come first in every row. Learners compare rows by these;
+            with none to compare, a row may do without (see :class:`~captum_meta.evidence.shapley.ShapleyMeasurement`).
 
     >>> ShapleyPlan(100).of_support(20) == ShapleyPlan(3, per_player=True, seed=7).of_support(20)
     True
@@ -68,10 +70,11 @@ class ShapleyPlan(EvidencePlan):
     per_player: bool = False
     seed: int = 0
     support: bool = False
+    border: bool = True
 
     def begin(self, game: Game) -> ShapleyMeasurement:
         """The gradients, and coalitions that are evaluated when they are asked for."""
-        return ShapleyMeasurement(game, self.budgets(game), self.seed)
+        return ShapleyMeasurement(game, self.budgets(game), self.seed, self.border)
 
     def budgets(self, game: Game) -> int | Tensor | None:
         """Coalitions of each row, a number or ``(N,)``."""
@@ -81,11 +84,11 @@ class ShapleyPlan(EvidencePlan):
 
     def measure(self, game: Game) -> Evidence:
         evaluations = self.reading.evaluations_of(game.players.count) if self.support else 0
-        return self.read_beside(measure_support(game, self.budgets(game), evaluations, self.seed), game)
+        return self.read_beside(measure_support(game, self.budgets(game), evaluations, self.seed, self.border), game)
 
     def of_support(self, n_players: int) -> ShapleyPlan:
         """Learners read no more than the coalitions of one player and of all but one, so larger budgets have one plan."""
-        plan = replace(self, seed=0, support=True)
+        plan = replace(self, seed=0, support=True, border=True)
         if self.coalitions is None and n_players > BORDER_PLAYERS:
             return replace(plan, coalitions=0)
         if self.coalitions is None or self.coalitions >= (2 if self.per_player else 2 * n_players):

@@ -14,6 +14,10 @@ from captum_meta.evidence.rows import outputs_first, per_output, player_inputs, 
 from captum_meta.games import Game
 from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Evidence
 
+_CHOSEN_PLAYERS = (13, 128)
+"""Players of rows whose border need not come first; of fewer, what tells most is the border."""
+_FEW_DIRECTIONS = 0.4
+"""Largest ratio of the second singular value to the first one of the gradients at the three points."""
 BORDER_PLAYERS = 256
 """Up to this many players the border is measured when no budget is given, and that of players whose gradient is flat."""
 
@@ -30,19 +34,22 @@ class ShapleyMeasurement:
         budgets: coalitions of each row, a number or ``(N,)``; None: the border (2M) where there are at most 256 players,
             else none, with a warning.
         seed: of the coalitions sampled inside the border.
+        border: whether it comes first in any case. Otherwise rows of 13 to 128 players whose gradients all speak, and lie
+            along few directions, have coalitions chosen by what they tell alone, where the budget is that of the border or
+            up to half as much again: of such rows, those of saturated nets, the border shows least.
 
     Attributes:
         length: coalitions of the longest plan.
     """
 
-    def __init__(self, game: Game, budgets: int | Tensor | None = None, seed: int = 0) -> None:
+    def __init__(self, game: Game, budgets: int | Tensor | None = None, seed: int = 0, border: bool = True) -> None:
         self.game = game
         self._measure_gradients(torch.tensor(SHAPLEY_POINTS))
         self.mask, self.changed = game.mask, game.changed & game.mask
         self.flat = self.changed.unsqueeze(-1) & ~self.known[:, :, :LEAVE_ONE_OUT].any(2)
-        self.members, self.planned = plan_coalitions(
-            self.mask, self._budgets(budgets), seed, row_keys(game), self._priority()
-        )
+        counts = self._budgets(budgets)
+        freely = None if border else self._along_few(counts)
+        self.members, self.planned = plan_coalitions(self.mask, counts, seed, row_keys(game), self._priority(), freely)
         self.asked = torch.zeros_like(self.planned)
         self.worths = self.total.new_zeros(*self.planned.shape, self.total.shape[-1])
         self.inputs = player_inputs(game)
@@ -106,6 +113,20 @@ class ShapleyMeasurement:
         size = self.channels[:, :, :LEAVE_ONE_OUT].abs().sum((2, 3))
         priority = torch.where(self.flat.any(-1), torch.inf, torch.where(self.changed, size, -1.0))
         return priority.sum(0, keepdim=True).expand_as(priority) if self.game.together else priority
+
+    def _along_few(self, counts: Tensor) -> Tensor:
+        """Rows ``(N,)`` whose coalitions are chosen freely: those of the class's ``border``."""
+        sizes = self.mask.sum(1)
+        least, most = _CHOSEN_PLAYERS
+        few = (sizes >= least) & (sizes <= most) & (2 * sizes <= counts) & (counts < 3 * sizes)
+        few &= ~self.flat.any(-1).any(1)
+        if not bool(few.any()):
+            return few
+        slopes = self.channels[:, :, :LEAVE_ONE_OUT].double().permute(0, 3, 2, 1)
+        slopes = slopes / slopes.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(slopes.dtype).tiny)
+        squares = torch.linalg.eigvalsh(slopes @ slopes.mT)
+        few &= (squares[..., 1] < _FEW_DIRECTIONS**2 * squares[..., 2]).all(1)
+        return few.all().expand_as(few) if self.game.together else few
 
     def evaluate(self, counts: int | Tensor | None = None, rows: Tensor | None = None) -> None:
         """Evaluate the first ``counts`` coalitions, a number or ``(N,)``, by default all, of the ``rows (N,)`` bool."""

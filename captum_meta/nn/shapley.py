@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from captum_meta.estimators import HypercubePosterior, kernel_shapley_values, shapley_values
+from captum_meta.estimators import HypercubePosterior, kernel_shapley_values, likely_rates, shapley_values
 from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean, player_sizes
 from captum_meta.nn.error_head import numbers_of, shipped_error_head
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
@@ -272,18 +272,15 @@ def _posterior(prior: Prior, mean: Tensor, evidence: Evidence, dtype: torch.dtyp
     slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
     directions = torch.cat([slopes, mean.unsqueeze(-1)], dim=-1).mT / unit.unsqueeze(-1)
     worths, measured = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2))
-    return HypercubePosterior(
+    seen = (
         coalitions.members[..., ::2, :],
         (worths[..., 0] - worths[..., 1]) / unit,
         measured.all(-1),
         evidence.players,
         evidence.total / prior.scale,
         mean / unit,
-        prior.additive,
-        prior.rates,
-        directions,
-        dtype,
     )
+    return HypercubePosterior(*seen, *likely_rates(*seen, prior.additive, prior.rates, directions), directions, dtype)
 
 
 def _precision(coalitions: Coalitions, evidence: Evidence) -> torch.dtype:

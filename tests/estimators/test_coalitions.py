@@ -51,6 +51,20 @@ def test_ragged_rows_use_only_their_players() -> None:
     assert len(members[1, measured[1]].unique(dim=0)) == 6
 
 
+def test_freely_chosen_coalitions_are_different_pairs_of_each_rows_own_players() -> None:
+    players = torch.ones(3, 20, dtype=torch.bool)
+    players[2, [0, 7, 9]] = False
+    keys, freely = torch.tensor([3, 4, 3]), torch.tensor([True, False, True])
+    members, measured = plan_coalitions(players, 41, 0, keys, freely=freely)
+    assert measured.all() and members.shape == (3, 40, 20)
+    assert torch.equal(members[0, ::2], ~members[0, 1::2]) and not (members & ~players.unsqueeze(1)).any()
+    assert all(len(row.unique(dim=0)) == 40 for row in members)
+    border = ((members.sum(-1) == 1) | (members.sum(-1) == players.sum(1, keepdim=True) - 1)).sum(1)
+    assert border[1] == 40 and border[0] < 20 and border[2] < 20
+    alone, _ = plan_coalitions(players[2:], 41, 0, keys[2:], freely=freely[2:])
+    assert torch.equal(alone[0], members[2])
+
+
 def test_small_budget_measures_the_players_of_highest_priority() -> None:
     players = torch.ones(1, 6, dtype=torch.bool)
     priority = torch.tensor([[0.0, 5.0, 1.0, 3.0, 0.5, 2.0]])

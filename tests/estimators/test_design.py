@@ -8,11 +8,11 @@ from captum_meta.estimators.design import telling_coalitions
 from captum_meta.estimators.hypercube import HypercubeKernel
 
 
-def left(n_players: int, members: torch.Tensor) -> float:
-    """Summed variance of the Shapley values that the border and these pairs leave."""
+def left(n_players: int, members: torch.Tensor, border: bool = True) -> float:
+    """Summed variance of the Shapley values that everyone, the border and these pairs leave."""
     ones = torch.ones(n_players).double()
-    border = torch.cat([torch.ones(1, n_players), 2 * torch.eye(n_players) - 1])
-    signs = torch.cat([border, members * 2.0 - 1]).double()
+    first = torch.cat([torch.ones(1, n_players), 2 * torch.eye(n_players) - 1])[: None if border else 1]
+    signs = torch.cat([first, members * 2.0 - 1]).double()
     kernel = HypercubeKernel(signs, 0.3 * ones, 4 / (n_players + 4) * ones)
     cross, among = kernel.with_shapley_values(), kernel.with_pairs(signs)
     among = among + 1e-8 * among[0, 0] * torch.eye(len(signs))
@@ -27,6 +27,15 @@ def test_each_is_the_best_next_one(n_players: int) -> None:
     for number in range(len(found)):
         others = [left(n_players, torch.cat([found[:number], one[None]])) for one in inside]
         assert left(n_players, found[: number + 1]) <= min(others) * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("n_players", [4, 5, 7])
+def test_without_the_border_each_is_the_best_of_all(n_players: int) -> None:
+    every = all_coalitions(n_players)[1 : 2 ** (n_players - 1)]
+    found = telling_coalitions(n_players, 7, border=False)
+    for number in range(len(found)):
+        others = [left(n_players, torch.cat([found[:number], one[None]]), border=False) for one in every]
+        assert left(n_players, found[: number + 1], border=False) <= min(others) * (1 + 1e-3)
 
 
 @pytest.mark.parametrize(
