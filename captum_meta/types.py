@@ -119,6 +119,11 @@ class Evidence(Record):
         """``(*batch,)``, the number of real players of each row."""
         return self.players.sum(-1)
 
+    @property
+    def acting(self) -> Tensor:
+        """``(*batch, M)`` bool, real players but those of whom all that was measured is zero."""
+        return self.players & ~(self.measured.any(-1) & (self.effects == 0).all(-1))
+
     def reversed(self) -> Evidence:
         """Evidence of -f on the way from the input to the baseline.
 

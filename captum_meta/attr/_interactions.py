@@ -64,14 +64,8 @@ def expected_interactions(evidence: Evidence, shapley: Tensor | None, index: str
     with plain_arithmetic(evidence.total.device):
         found = torch.cat([_of_rows(part, index) for part in chunks(evidence)])
     found = found if shapley is None else with_shapley_values(found, shapley, index)
-    acting = _acting(evidence)
+    acting = evidence.acting
     return torch.where(acting.unsqueeze(1) & acting.unsqueeze(2), found, 0.0).to(evidence.total)
-
-
-def _acting(evidence: Evidence) -> Tensor:
-    """Players of whom something measured tells an effect, or of whom nothing was measured, ``(R, M)``."""
-    still = evidence.measured.any(-1) & (evidence.effects == 0).all(-1)
-    return evidence.players & ~still
 
 
 def with_shapley_values(found: Tensor, shapley: Tensor, index: str) -> Tensor:
@@ -110,7 +104,7 @@ def _table(members: Tensor, worths: Tensor, known: Tensor, expected: Tensor | No
 
 
 def _from_process(evidence: Evidence, members: Tensor, worths: Tensor, known: Tensor, index: str) -> Tensor:
-    acting = _acting(evidence)
+    acting = evidence.acting
     slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
     read = slice(0, MAX_POSTERIOR + 2)
     process = InteractionProcess(members[:, read], worths[:, read], known[:, read], acting, slopes.mT.double())

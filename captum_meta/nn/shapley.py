@@ -89,7 +89,7 @@ class ShapleyExplainer(Explainer):
         if coalitions is None:
             return before
         if _is_complete(coalitions, evidence):
-            return Prediction(_exact(coalitions, evidence.total), before.gap)
+            return Prediction(torch.where(evidence.acting, _exact(coalitions, evidence.total), 0.0), before.gap)
         posterior = _posterior(prior, before.attributions, evidence, _precision(coalitions, evidence))
         return Prediction(_refine(posterior, prior, before, evidence), before.gap)
 

@@ -1,4 +1,4 @@
-"""The contract of calls that Captum does not have: background rows, several outputs, interactions; from one table."""
+"""The contract of calls that Captum does not have, or seldom: background rows, outputs, interactions; from one table."""
 
 import copy
 import pickle
@@ -42,10 +42,16 @@ def interactions_behind(attr: Any, x: Tensor, target: int = 0) -> Tensor:
     return values
 
 
+def all_coalitions(attr: Any, x: Tensor, target: int = 0) -> Tensor:
+    values: Tensor = attr.attribute(x, target=target, n_samples=64)
+    return values
+
+
 SHAPLEY = (KernelShap, ShapleyValueSampling)
 CALLS: dict[Call, tuple[type[Attribution], ...]] = {
     background: (*SHAPLEY, IntegratedGradients),
     outputs: (*SHAPLEY, IntegratedGradients),
+    all_coalitions: SHAPLEY,
     interactions: SHAPLEY,
     interactions_behind: SHAPLEY,
 }
