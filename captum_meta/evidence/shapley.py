@@ -14,8 +14,8 @@ from captum_meta.evidence.rows import outputs_first, per_output, player_inputs, 
 from captum_meta.games import Game
 from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Evidence
 
-_CHOSEN_PLAYERS = (13, 128)
-"""Players of rows whose border need not come first; of fewer, what tells most is the border."""
+_CHOSEN_PLAYERS = (16, 128)
+"""Players of rows whose border need not come first; of fewer, what tells most is nearly the border."""
 _FEW_DIRECTIONS = 0.4
 """Largest ratio of the second singular value to the first one of the gradients at the three points."""
 BORDER_PLAYERS = 256
@@ -34,7 +34,7 @@ class ShapleyMeasurement:
         budgets: coalitions of each row, a number or ``(N,)``; None: the border (2M) where there are at most 256 players,
             else none, with a warning.
         seed: of the coalitions sampled inside the border.
-        border: whether it comes first in any case. Otherwise rows of 13 to 128 players whose gradients all speak, and lie
+        border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients all speak, and lie
             along few directions, have coalitions chosen by what they tell alone, where the budget is that of the border or
             up to half as much again: of such rows, those of saturated nets, the border shows least.
 
