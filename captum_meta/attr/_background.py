@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captum_meta.attr._frontend import plain_arithmetic
+from captum_meta.attr._arithmetic import plain_arithmetic
 from captum_meta.estimators import InputProcess, kernel_shapley_values, plan_coalitions, shapley_values, value_distances
 from captum_meta.evidence import PairMeasurement
 from captum_meta.games import MeanGame

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from os import PathLike
-from threading import RLock
 from typing import Any
 
 import torch
@@ -20,23 +17,15 @@ from captum_meta import _captum
 from captum_meta._model import wide
 from captum_meta.attr._adaptation import Adaptation, Counting
 from captum_meta.attr._arguments import check_model, checked
+from captum_meta.attr._arithmetic import chunks, plain_arithmetic, working_dtype
 from captum_meta.attr._support import Support, player_attributions
 from captum_meta.attr._units import InUnits, UnitState
 from captum_meta.evidence import EvidencePlan, Game, Players
 from captum_meta.games import MeanGame, RememberedGame
 from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.nn import Prediction
-from captum_meta.nn.path_regression import suffices
 from captum_meta.types import Evidence, Explanations, Kind
 
-_MAX_PLACES = 2**13
-"""Players, at each interval of their paths, that our networks read at once: what they know of these stays in the cache."""
-_MAX_NUMBERS = 2**22
-"""The same where no network reads them."""
-_MAX_PAIRS = 2**22
-_LOCK = RLock()
-if hasattr(os, "register_at_fork"):  # a child starts with the lock free, and no module has another task's weights
-    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 Learner = MetaLearner | str | PathLike[str] | None
 
 
@@ -192,7 +181,7 @@ class Frontend:
         plan = self._plan().of_support(game.players.count)
         evidence = plan.measure(game)
         support = self._explanations(self._support, plan)
-        support = support.to(evidence.total.device, _working_dtype(evidence.total))
+        support = support.to(evidence.total.device, working_dtype(evidence.total))
         learner = self._learner_for(evidence.total)
         with plain_arithmetic(evidence.total.device):
             return torch.cat([learner.support_weights(support, part) for part in chunks(evidence)])
@@ -228,7 +217,7 @@ class Frontend:
             raise ValueError(
                 f"The model's output is not finite at the support rows {broken}, or at their baselines: leave these out."
             )
-        return explanations.to(dtype=_working_dtype(explanations.attributions))
+        return explanations.to(dtype=working_dtype(explanations.attributions))
 
     @torch.inference_mode(False)
     def _adapted(self, support: Support, plan: EvidencePlan) -> UnitState:
@@ -249,39 +238,15 @@ class Frontend:
         if not self._support.empty and plan not in self._states:
             self._states[plan] = self._adapted(self._support, plan)
         state = self._states.get(plan)
-        return state and state.to(evidence.total.device, _working_dtype(evidence.total))
+        return state and state.to(evidence.total.device, working_dtype(evidence.total))
 
     def _learner_for(self, values: Tensor) -> InUnits:
         """The learner on the device and in the precision of ``values``; the user's own object stays where it is."""
-        key = (str(values.device), _working_dtype(values))
+        key = (str(values.device), working_dtype(values))
         if key not in self._copies:
             with torch.inference_mode(False):
                 self._copies[key] = deepcopy(self.learner).to(values.device, key[1]).eval()
         return InUnits(self._copies[key])
-
-
-@contextmanager
-def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """For our own networks: without gradients, one thread at a time, as some learners put adapted weights into a module
-    and take them out again, and in the tensors' precision where the explained model runs under autocast.
-    """
-    known = torch.amp.is_autocast_available(device.type)
-    with _LOCK, torch.no_grad(), torch.autocast(device.type, enabled=False) if known else nullcontext():
-        yield
-
-
-def chunks(evidence: Evidence) -> list[Evidence]:
-    """Rows that fit into memory together, and our networks' hidden units of them into the cache, in parts of equal sizes."""
-    evidence = evidence.to(dtype=_working_dtype(evidence.total))
-    pairs = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2] ** 2
-    n_points = evidence.points.shape[-1]
-    intervals = n_points + 1 if evidence.effects.shape[-1] == n_points else 1
-    places = intervals * max(1, evidence.players.shape[-1])
-    most = (_MAX_NUMBERS if suffices(evidence) else _MAX_PLACES) // places
-    most = max(1, min(most, _MAX_PAIRS // max(1, pairs)))
-    n_rows = max(1, len(evidence.total))
-    rows = -(-n_rows // -(-n_rows // most))
-    return [evidence[start : start + rows] for start in range(0, n_rows, rows)]
 
 
 def count_examples(inputs: Any, empty: type[Exception] = IndexError) -> int:
@@ -292,10 +257,6 @@ def count_examples(inputs: Any, empty: type[Exception] = IndexError) -> int:
     if len(first) == 0:
         raise empty("inputs have no rows: pass at least one example.")
     return len(first)
-
-
-def _working_dtype(values: Tensor) -> torch.dtype:
-    return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
 def of_inputs(values: Tensor, game: Game | MeanGame, players: Players | None = None) -> tuple[Tensor, ...]:

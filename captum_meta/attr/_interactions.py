@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from captum_meta._warnings import warn
+from captum_meta.attr._arithmetic import chunks, plain_arithmetic
 from captum_meta.attr._background import MAX_POINTS, by_output, completed, inert, process_of, table_of
-from captum_meta.attr._frontend import chunks, plain_arithmetic
 from captum_meta.estimators import InteractionProcess, InteractionRule, all_coalitions, interactions
 from captum_meta.estimators.interactions import EFFICIENT
 from captum_meta.evidence import PairMeasurement

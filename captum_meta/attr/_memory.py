@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._warnings import warn
-from captum_meta.attr._frontend import chunks, plain_arithmetic
+from captum_meta.attr._arithmetic import chunks, plain_arithmetic
 from captum_meta.attr._known_rows import Rows, keys_of, known_rows, layout
 from captum_meta.attr._units import InUnits, UnitState
 from captum_meta.estimators import kernel_matrix, sample_coalitions

@@ -13,8 +13,9 @@ from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta._random import uniform
 from captum_meta.attr._arguments import checked
+from captum_meta.attr._arithmetic import chunks, plain_arithmetic
 from captum_meta.attr._background import default_pairs, explain_mean_game
-from captum_meta.attr._frontend import Frontend, chunks, count_examples, of_inputs, plain_arithmetic
+from captum_meta.attr._frontend import Frontend, count_examples, of_inputs
 from captum_meta.attr._interactions import (
     SHAPLEY_INDICES,
     check_interactions,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from captum_meta.attr import MetaKernelShap
-from captum_meta.attr._frontend import plain_arithmetic
+from captum_meta.attr._arithmetic import plain_arithmetic
 from tests.attr.conftest import CountingModel, untrained
 
 

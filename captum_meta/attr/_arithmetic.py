@@ -1,0 +1,52 @@
+"""How our own networks are run: in what precision, one thread at a time, and so many rows at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from threading import RLock
+
+import torch
+from torch import Tensor
+
+from captum_meta.nn.path_regression import suffices
+from captum_meta.types import Evidence
+
+_MAX_PLACES = 2**13
+"""Players, at each interval of their paths, that our networks read at once: what they know of these stays in the cache."""
+_MAX_NUMBERS = 2**22
+"""The same where no network reads them."""
+_MAX_PAIRS = 2**22
+_LOCK = RLock()
+if hasattr(os, "register_at_fork"):  # a child starts with the lock free, and no module has another task's weights
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """For our own networks: without gradients, one thread at a time, as some learners put adapted weights into a module
+    and take them out again, and in the tensors' precision where the explained model runs under autocast.
+    """
+    known = torch.amp.is_autocast_available(device.type)
+    with _LOCK, torch.no_grad(), torch.autocast(device.type, enabled=False) if known else nullcontext():
+        yield
+
+
+def chunks(evidence: Evidence) -> list[Evidence]:
+    """Rows that fit into memory together, and our networks' hidden units of them into the cache, in parts of equal sizes."""
+    evidence = evidence.to(dtype=working_dtype(evidence.total))
+    pairs = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2] ** 2
+    n_points = evidence.points.shape[-1]
+    intervals = n_points + 1 if evidence.effects.shape[-1] == n_points else 1
+    places = intervals * max(1, evidence.players.shape[-1])
+    most = (_MAX_NUMBERS if suffices(evidence) else _MAX_PLACES) // places
+    most = max(1, min(most, _MAX_PAIRS // max(1, pairs)))
+    n_rows = max(1, len(evidence.total))
+    rows = -(-n_rows // -(-n_rows // most))
+    return [evidence[start : start + rows] for start in range(0, n_rows, rows)]
+
+
+def working_dtype(values: Tensor) -> torch.dtype:
+    """Double precision where the values have it, else single."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
