@@ -14,7 +14,7 @@ from captum_meta.estimators import InteractionProcess, InteractionRule, all_coal
 from captum_meta.estimators.interactions import EFFICIENT
 from captum_meta.evidence import PairMeasurement
 from captum_meta.games import Game, MeanGame
-from captum_meta.nn.shapley import MAX_POSTERIOR, border_coalitions
+from captum_meta.nn.refinement import MAX_POSTERIOR, border_coalitions
 from captum_meta.types import LEAVE_ONE_OUT, Evidence
 
 SHAPLEY_INDICES = ("SII", "k-SII")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from captum_meta import _random
 from captum_meta.evidence import Game, row_keys
 from captum_meta.nn.cross_fitted import FOLDS, KnownRows
-from captum_meta.nn.shapley import border_coalitions
+from captum_meta.nn.refinement import border_coalitions
 from captum_meta.types import LEAVE_ONE_OUT, Evidence
 
 _MOST_COALITIONS = 512

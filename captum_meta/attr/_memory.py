@@ -21,7 +21,8 @@ from captum_meta.games.references import exact_shapley_values
 from captum_meta.learners import ZeroShot
 from captum_meta.nn.cross_fitted import CrossFitted
 from captum_meta.nn.encoders import effect_sizes
-from captum_meta.nn.shapley import ShapleyExplainer, border_coalitions
+from captum_meta.nn.refinement import border_coalitions
+from captum_meta.nn.shapley import ShapleyExplainer
 from captum_meta.records import Record
 from captum_meta.types import Evidence
 

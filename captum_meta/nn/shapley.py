@@ -7,17 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from captum_meta.estimators import HypercubePosterior, kernel_shapley_values, likely_rates, shapley_values
+from captum_meta.estimators import HypercubePosterior
 from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean, player_sizes
 from captum_meta.nn.error_head import numbers_of, shipped_error_head
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
-from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
+from captum_meta.nn.refinement import MAX_POSTERIOR, border_coalitions, exact, is_complete, posterior_of, precision, refine
+from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Evidence
 
-MAX_POSTERIOR = 2048
-"""Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
-_LEAST_STRENGTH = 1e-6
-_FEW_OF_ALL = 8
-_MAX_EXACT = 20
 _FEWEST_LATE = 4
 """Pairs that a prediction is judged by."""
 
@@ -88,10 +84,10 @@ class ShapleyExplainer(Explainer):
         before, coalitions = super().complete(prior, evidence), evidence.coalitions
         if coalitions is None:
             return before
-        if _is_complete(coalitions, evidence):
-            return Prediction(torch.where(evidence.acting, _exact(coalitions, evidence.total), 0.0), before.gap)
-        posterior = _posterior(prior, before.attributions, evidence, _precision(coalitions, evidence))
-        return Prediction(_refine(posterior, prior, before, evidence), before.gap)
+        if is_complete(coalitions, evidence):
+            return Prediction(torch.where(evidence.acting, exact(coalitions, evidence.total), 0.0), before.gap)
+        posterior = posterior_of(prior, before.attributions, evidence, precision(coalitions, evidence))
+        return Prediction(refine(posterior, prior, before, evidence), before.gap)
 
     def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor]:
         if _known_error(evidence) is not None:
@@ -110,15 +106,15 @@ class ShapleyExplainer(Explainer):
         if known is not None:
             return torch.full_like(evidence.total, known)
         mean = super().complete(prior, evidence).attributions
-        numbers = self.error_numbers(prior, evidence, attributions, mean, _posterior(prior, mean, evidence))
+        numbers = self.error_numbers(prior, evidence, attributions, mean, posterior_of(prior, mean, evidence))
         return _estimate(*numbers, evidence, attributions)
 
     def numbered(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor, Tensor]:
         """The answer, and :meth:`error_numbers` of it from the same posterior."""
         before = super().complete(prior, evidence)
-        posterior, answer = _posterior(prior, before.attributions, evidence), before
+        posterior, answer = posterior_of(prior, before.attributions, evidence), before
         if evidence.coalitions is not None:
-            answer = Prediction(_refine(posterior, prior, before, evidence), before.gap)
+            answer = Prediction(refine(posterior, prior, before, evidence), before.gap)
         numbers = self.error_numbers(prior, evidence, answer.attributions, before.attributions, posterior)
         return answer, *numbers
 
@@ -142,7 +138,7 @@ class ShapleyExplainer(Explainer):
         else:
             mean = super().complete(prior, evidence).attributions
             earlier = replace(evidence, coalitions=coalitions.first(2 * first))
-            expected = _posterior(prior, mean, earlier).differences(members[..., first:, :])
+            expected = posterior_of(prior, mean, earlier).differences(members[..., first:, :])
             expected = expected.to(worths) * prior.scale.unsqueeze(-1)
         missed = torch.where(known, differences, 0.0)[..., first:] - torch.where(known[..., first:], expected, 0.0)
         return missed.double().square().sum(-1) / known[..., first:].sum(-1).clamp(min=1)
@@ -217,7 +213,7 @@ def _known_error(evidence: Evidence) -> float | None:
     """0 where all coalitions were evaluated, NaN where only a border is known that is too large, else None."""
     if evidence.coalitions is None and 2 * evidence.players.shape[-1] > MAX_POSTERIOR:
         return torch.nan
-    return 0.0 if _is_complete(evidence.coalitions or border_coalitions(evidence), evidence) else None
+    return 0.0 if is_complete(evidence.coalitions or border_coalitions(evidence), evidence) else None
 
 
 def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: Tensor) -> Tensor:
@@ -233,79 +229,3 @@ def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: T
 def _all_pairs(evidence: Evidence) -> Tensor:
     """How many each row has."""
     return 2.0 ** (evidence.n_players - 1) - 1
-
-
-def _refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evidence: Evidence) -> Tensor:
-    """Shapley values given all coalitions evaluated, but not all there are; as ``before`` where only a border is known.
-
-    What coalitions beyond the first 2,048 say differently from what these let expect is a game of its own, whose Shapley
-    values KernelSHAP adds.
-    """
-    unit, coalitions = prior.scale.unsqueeze(-1), evidence.coalitions
-    assert coalitions is not None
-    more = coalitions.beyond_border(evidence.players).unsqueeze(-1)
-    values = torch.where(more, posterior.shapley_values() * unit, before.attributions)
-    if coalitions.members.shape[-2] <= MAX_POSTERIOR:
-        return values
-    halves = coalitions.members[..., ::2, :].split(MAX_POSTERIOR // 2, dim=-2)
-    expected = torch.cat([posterior.differences(members) for members in halves], dim=-1) * unit
-    seen = coalitions.worths[..., ::2] - coalitions.worths[..., 1::2]
-    missed = (seen - expected).to(seen.dtype).unsqueeze(-1) / 2
-    worths = torch.cat([missed, -missed], dim=-1).flatten(-2)
-    nothing = torch.zeros_like(values)
-    known = (coalitions.members, worths, coalitions.measured, evidence.players, torch.zeros_like(evidence.total))
-    return values + kernel_shapley_values(*known, nothing, nothing + _LEAST_STRENGTH)
-
-
-def _is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
-    n_players = evidence.players.shape[-1]
-    if n_players > _MAX_EXACT or coalitions.members.shape[-2] != 2**n_players - 2:
-        return False
-    return bool(evidence.players.all() and coalitions.measured.all())
-
-
-def _posterior(prior: Prior, mean: Tensor, evidence: Evidence, dtype: torch.dtype = torch.float64) -> HypercubePosterior:
-    """The posterior in units of the row's scale, from the first pairs of coalitions; its variance wants double precision."""
-    coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
-    assert prior.additive is not None and prior.rates is not None
-    unit = prior.scale.unsqueeze(-1)
-    slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
-    directions = torch.cat([slopes, mean.unsqueeze(-1)], dim=-1).mT / unit.unsqueeze(-1)
-    worths, measured = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2))
-    seen = (
-        coalitions.members[..., ::2, :],
-        (worths[..., 0] - worths[..., 1]) / unit,
-        measured.all(-1),
-        evidence.players,
-        evidence.total / prior.scale,
-        mean / unit,
-    )
-    return HypercubePosterior(*seen, *likely_rates(*seen, prior.additive, prior.rates, directions), directions, dtype)
-
-
-def _precision(coalitions: Coalitions, evidence: Evidence) -> torch.dtype:
-    """Double where an eighth of all coalitions of a row may be known, and more: little is then left open but rounding."""
-    few = bool((_FEW_OF_ALL * coalitions.members.shape[-2] <= evidence.n_players.double().exp2()).all())
-    return evidence.total.dtype if few else torch.float64
-
-
-def border_coalitions(evidence: Evidence) -> Coalitions:
-    """Pairs of the coalitions of one player and of all others, read back from their effects."""
-    everyone = evidence.players.unsqueeze(-2)
-    singles = torch.eye(evidence.players.shape[-1], dtype=torch.bool, device=everyone.device) & everyone
-    without = evidence.total.unsqueeze(-1) - evidence.effects[..., LEAVE_ONE_OUT]
-    known = evidence.measured & evidence.players.unsqueeze(-1)
-    return Coalitions(
-        torch.stack([singles, everyone & ~singles], dim=-2).flatten(-3, -2),
-        torch.stack([evidence.effects[..., ADD_ONE_IN], without], dim=-1).flatten(-2),
-        known[..., [ADD_ONE_IN, LEAVE_ONE_OUT]].flatten(-2),
-    )
-
-
-def _exact(coalitions: Coalitions, total: Tensor) -> Tensor:
-    n_players = coalitions.members.shape[-1]
-    codes = (coalitions.members * 2 ** torch.arange(n_players, device=total.device)).sum(-1)
-    worths = torch.zeros(*codes.shape[:-1], 2**n_players, dtype=torch.float64, device=total.device)
-    worths = worths.scatter(-1, codes, coalitions.worths.double())
-    worths[..., -1] = total
-    return shapley_values(worths).to(total.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_meta.estimators import gauss_legendre, plan_coalitions
 from captum_meta.nn import EvidenceExplainer, Explainer, PathExplainer, ShapleyExplainer
-from captum_meta.nn.shapley import _posterior
+from captum_meta.nn.refinement import posterior_of
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence
 
 
@@ -271,7 +271,7 @@ def test_error_numbers_are_distances_from_other_answers() -> None:
     gradients = torch.tensor([True, True, True, False, False]).expand_as(evidence.measured)
     alone = network(replace(evidence, measured=gradients, coalitions=None)).attributions
     before = Explainer.complete(network, prior, evidence).attributions
-    posterior = _posterior(prior, before, evidence)
+    posterior = posterior_of(prior, before, evidence)
     unit = prior.scale.unsqueeze(-1)
     half = posterior.shapley_values_of_half() * unit
     negative = replace(evidence, effects=-evidence.effects, total=-evidence.total, curve=-evidence.curve, coalitions=None)
@@ -335,11 +335,11 @@ def test_what_further_coalitions_say_differently_is_explained_by_kernelshap(monk
     assert coalitions is not None and coalitions.members.shape[-2] == 28
     first = Coalitions(coalitions.members[:, :20], coalitions.worths[:, :20], coalitions.measured[:, :20])
     before = explain(network, replace(evidence, coalitions=first))
-    monkeypatch.setattr("captum_meta.nn.shapley.MAX_POSTERIOR", 20)
+    monkeypatch.setattr("captum_meta.nn.refinement.MAX_POSTERIOR", 20)
     after = explain(network, evidence)
     with torch.no_grad():
         prior = network.prior(evidence)
-        posterior = _posterior(
+        posterior = posterior_of(
             prior, Explainer.complete(network, prior, evidence).attributions, replace(evidence, coalitions=first)
         )
         expected = posterior.differences(coalitions.members) * prior.scale.unsqueeze(-1)

@@ -1,0 +1,94 @@
+"""What coalitions of a row make of an explanation: exact values, or those that the posterior expects."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_meta.estimators import HypercubePosterior, kernel_shapley_values, likely_rates, shapley_values
+from captum_meta.nn.explainer import Prediction, Prior
+from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Coalitions, Evidence
+
+MAX_POSTERIOR = 2048
+"""Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
+_LEAST_STRENGTH = 1e-6
+_FEW_OF_ALL = 8
+_MAX_EXACT = 20
+
+
+def refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evidence: Evidence) -> Tensor:
+    """Shapley values given all coalitions evaluated, but not all there are; as ``before`` where only a border is known.
+
+    What coalitions beyond the first 2,048 say differently from what these let expect is a game of its own, whose Shapley
+    values KernelSHAP adds.
+    """
+    unit, coalitions = prior.scale.unsqueeze(-1), evidence.coalitions
+    assert coalitions is not None
+    more = coalitions.beyond_border(evidence.players).unsqueeze(-1)
+    values = torch.where(more, posterior.shapley_values() * unit, before.attributions)
+    if coalitions.members.shape[-2] <= MAX_POSTERIOR:
+        return values
+    halves = coalitions.members[..., ::2, :].split(MAX_POSTERIOR // 2, dim=-2)
+    expected = torch.cat([posterior.differences(members) for members in halves], dim=-1) * unit
+    seen = coalitions.worths[..., ::2] - coalitions.worths[..., 1::2]
+    missed = (seen - expected).to(seen.dtype).unsqueeze(-1) / 2
+    worths = torch.cat([missed, -missed], dim=-1).flatten(-2)
+    nothing = torch.zeros_like(values)
+    known = (coalitions.members, worths, coalitions.measured, evidence.players, torch.zeros_like(evidence.total))
+    return values + kernel_shapley_values(*known, nothing, nothing + _LEAST_STRENGTH)
+
+
+def is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
+    """Whether all coalitions of all rows are known."""
+    n_players = evidence.players.shape[-1]
+    if n_players > _MAX_EXACT or coalitions.members.shape[-2] != 2**n_players - 2:
+        return False
+    return bool(evidence.players.all() and coalitions.measured.all())
+
+
+def posterior_of(prior: Prior, mean: Tensor, evidence: Evidence, dtype: torch.dtype = torch.float64) -> HypercubePosterior:
+    """The posterior in units of the row's scale, from the first pairs of coalitions; its variance wants double precision."""
+    coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
+    assert prior.additive is not None and prior.rates is not None
+    unit = prior.scale.unsqueeze(-1)
+    slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
+    directions = torch.cat([slopes, mean.unsqueeze(-1)], dim=-1).mT / unit.unsqueeze(-1)
+    worths, measured = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2))
+    seen = (
+        coalitions.members[..., ::2, :],
+        (worths[..., 0] - worths[..., 1]) / unit,
+        measured.all(-1),
+        evidence.players,
+        evidence.total / prior.scale,
+        mean / unit,
+    )
+    return HypercubePosterior(*seen, *likely_rates(*seen, prior.additive, prior.rates, directions), directions, dtype)
+
+
+def precision(coalitions: Coalitions, evidence: Evidence) -> torch.dtype:
+    """Double where an eighth of all coalitions of a row may be known, and more: little is then left open but rounding."""
+    few = bool((_FEW_OF_ALL * coalitions.members.shape[-2] <= evidence.n_players.double().exp2()).all())
+    return evidence.total.dtype if few else torch.float64
+
+
+def border_coalitions(evidence: Evidence) -> Coalitions:
+    """Pairs of the coalitions of one player and of all others, read back from their effects."""
+    everyone = evidence.players.unsqueeze(-2)
+    singles = torch.eye(evidence.players.shape[-1], dtype=torch.bool, device=everyone.device) & everyone
+    without = evidence.total.unsqueeze(-1) - evidence.effects[..., LEAVE_ONE_OUT]
+    known = evidence.measured & evidence.players.unsqueeze(-1)
+    return Coalitions(
+        torch.stack([singles, everyone & ~singles], dim=-2).flatten(-3, -2),
+        torch.stack([evidence.effects[..., ADD_ONE_IN], without], dim=-1).flatten(-2),
+        known[..., [ADD_ONE_IN, LEAVE_ONE_OUT]].flatten(-2),
+    )
+
+
+def exact(coalitions: Coalitions, total: Tensor) -> Tensor:
+    """Shapley values ``(*batch, M)`` from all coalitions."""
+    n_players = coalitions.members.shape[-1]
+    codes = (coalitions.members * 2 ** torch.arange(n_players, device=total.device)).sum(-1)
+    worths = torch.zeros(*codes.shape[:-1], 2**n_players, dtype=torch.float64, device=total.device)
+    worths = worths.scatter(-1, codes, coalitions.worths.double())
+    worths[..., -1] = total
+    return shapley_values(worths).to(total.dtype)
