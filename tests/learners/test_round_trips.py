@@ -104,7 +104,7 @@ CASES += [pytest.param(kind, [], id=f"{name}-defaults") for name, kind in CLASSE
 @pytest.fixture(scope="module")
 def explained() -> Explanations:
     """Rows whose attributions are easily learned: the mean effect, times a factor of each player's own."""
-    rows = SyntheticTaskFamily("shapley", tasks_per_batch=2, rows=16, seed=5)[1]
+    rows = SyntheticTaskFamily("shapley", tasks_per_batch=2, rows=16, seed=5)[2]
     attributions = rows.evidence.effects.mean(-1) * torch.linspace(0.5, 1.5, rows.attributions.shape[-1])
     evidence = replace(rows.evidence, total=attributions.sum(-1), coalitions=None)
     return replace(rows, attributions=attributions, evidence=evidence, variance=None)
