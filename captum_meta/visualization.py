@@ -13,6 +13,7 @@ from itertools import cycle
 from math import log
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor
 
 try:
@@ -150,14 +151,13 @@ def tokens(values: Tensor, words: Sequence[str], errors: Tensor | None = None) -
     >>> tokens(torch.tensor([1.0, -0.5]), ["not", "bad"]).count("<span")
     2
     """
-    widths = values.new_zeros(values.shape) if errors is None else errors
+    widths = torch.zeros_like(values) if errors is None else errors
     if not values.shape == widths.shape == (len(words),):
         raise ValueError(f"There are {len(words)} tokens for values of shape {tuple(values.shape)}: pass one for each.")
     limit = float(values.abs().max()) or 1.0
-    colours = plt.get_cmap(_SIGNS)
     spans = []
     for value, error, word in zip(values.tolist(), widths.tolist(), words, strict=True):
-        red, green, blue, _ = colours(0.5 + 0.35 * value / limit)
+        red, green, blue, _ = plt.get_cmap(_SIGNS)(0.5 + 0.35 * value / limit)
         shade = f"rgb({255 * red:.0f},{255 * green:.0f},{255 * blue:.0f})"
         style = f"background:{shade};color:black;padding:2px 3px;border-radius:3px;white-space:pre-wrap"
         style += ";outline:1px dashed" if errors is not None and abs(value) <= error else ""
