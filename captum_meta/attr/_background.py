@@ -27,6 +27,8 @@ _LEAST_STRENGTH = 1e-6
 Link = Callable[[Tensor], Tensor]
 _NINE_IN_TEN = 5.0
 """Of a row's error, over what two halves of its pairs say differently."""
+_FEW_PAIRS = 12.0
+"""For each player: the halves of so few say half of what they miss, as they miss it alike."""
 
 
 def explain_mean_game(
@@ -202,7 +204,10 @@ def _of_output(
             for half in _halves(measurement.game.count, min(MAX_POINTS, seats.shape[1]), rows.device)
         ]
         apart = (answers[0] - answers[1]).square().sum(1) / 4
-        bounds = _NINE_IN_TEN * apart / values.square().sum(1).clamp(min=torch.finfo(values.dtype).tiny)
+        each = measurement.asked[rows].sum(1) / measurement.game.mask[rows].sum(1)
+        few = 1 + (_FEW_PAIRS / each).square()
+        size = values.square().sum(1).clamp(min=torch.finfo(values.dtype).tiny)
+        bounds = _NINE_IN_TEN * few * apart / size
     return values, bounds
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from captum_meta.attr import MetaKernelShap, MetaShapleyValueSampling
+from captum_meta.benchmark.background_models import background_problems
 from captum_meta.estimators import all_coalitions, shapley_values
 
 METHODS = [MetaKernelShap, MetaShapleyValueSampling]
@@ -245,3 +246,12 @@ def test_outputs_that_do_not_exist(outputs, target, kind, says, problem) -> None
     net, x, _ = problem
     with pytest.raises(kind, match=says):
         MetaKernelShap(net).attribute(x, target=target, outputs=outputs)
+
+
+def test_bounds_of_few_pairs_hold() -> None:
+    problem = background_problems()["MLP, logit, M=8, K=50"]()
+    values, bounds = MetaKernelShap(problem.model, learner="zero-shot").attribute(
+        problem.inputs, background=problem.background, n_samples=64, return_error_estimate=True
+    )
+    errors = (values - problem.values).square().sum(1) / problem.values.square().sum(1)
+    assert int((errors <= bounds).sum()) >= 7

@@ -52,7 +52,7 @@ def test_a_python_without_shapiq_is_named_as_the_cause() -> None:
 
 def test_without_an_interpreter_they_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(modern_peers.PYTHON, raising=False)
-    modern_peers._process.cache_clear()
+    modern_peers.process.cache_clear()
     assert not any(map(installed, MODERN))
     with pytest.raises(RuntimeError, match=r"name a Python 3.12"):
         MODERN["shapiq OddSHAP"](small_problem(M, n_rows=1), 30)
