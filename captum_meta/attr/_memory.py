@@ -22,7 +22,6 @@ from captum_meta.learners import ZeroShot
 from captum_meta.nn.cross_fitted import CrossFitted
 from captum_meta.nn.encoders import effect_sizes
 from captum_meta.nn.refinement import border_coalitions
-from captum_meta.nn.shapley import ShapleyExplainer
 from captum_meta.records import Record
 from captum_meta.types import Evidence
 
@@ -124,13 +123,14 @@ class _Known:
         alone = explain_alone(learner, state, evidence, with_bounds)
         if not self.networks.weights:
             return alone
-        parts, first = [], 0
+        parts, left, first = [], [], 0
         for part in chunks(evidence):
             rows = slice(first, first + len(part.total))
             game = self._game(part, start[rows], keys[rows])
             parts.append(_options(part, game, learner, with_bounds))
+            left.append(learner.late_error(part, part))
             first = rows.stop
-        first_option = _Options(alone[0], alone[1], _unexplained(learner, evidence)).map(lambda value: value.unsqueeze(1))
+        first_option = _Options(alone[0], alone[1], torch.cat(left)).map(lambda value: value.unsqueeze(1))
         options = _Options.concatenate([first_option, _Options.concatenate(parts)], dim=1)
         return options.chosen(self._judged(options, evidence))
 
@@ -190,7 +190,7 @@ def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bou
         answer = share * values + rest
         size = answer.square().sum(-1)
         bound = careful * bound * rest.square().sum(-1) / torch.where(size > 0, size, 1.0)
-        found.append(_Options(answer, bound, _unexplained(learner, left)))
+        found.append(_Options(answer, bound, learner.late_error(left, evidence)))
     return _Options(*(torch.stack([getattr(part, f.name) for part in found], dim=1) for f in fields(_Options)))
 
 
@@ -234,13 +234,6 @@ def _mixed(before: Evidence, after: Evidence, share: float) -> Evidence:
         curve=torch.lerp(before.curve, after.curve, share),
         coalitions=one,
     )
-
-
-def _unexplained(learner: InUnits, evidence: Evidence) -> Tensor:
-    """How far coalitions are from what is expected of them, ``(N,)`` float64; NaN where none is known."""
-    explainer = learner.learner.explainer
-    assert isinstance(explainer, ShapleyExplainer)
-    return torch.cat([explainer.late_error(part) for part in chunks(evidence)])
 
 
 def _complete(evidence: Evidence) -> Tensor:

@@ -67,6 +67,12 @@ class InUnits:
             return evidence.total.new_zeros(len(evidence.total), ROW_NUMBERS)
         return explainer.numbered(explainer.prior(evidence), evidence)[2]
 
+    def late_error(self, evidence: Evidence, like: Evidence) -> Tensor:
+        """How well the learner's explainer understands rows ``(N, M)``, ``(N,)``, in squared units of ``like``'s outputs."""
+        explainer = self.learner.explainer
+        assert isinstance(explainer, ShapleyExplainer)
+        return explainer.late_error(evidence.times(1 / _of_rows(like)))
+
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
         """Which of the support rows ``(K, M)`` the explanations lean on, ``(N, K)``."""
         unit = _of_support(support)

@@ -79,8 +79,8 @@ class CrossFitted:
 
     def fit(self, known: KnownRows, shown: Callable[[range], Iterable[int]] = iter) -> None:
         """Learn from rows; ``shown`` may show how far the steps have come."""
-        known = known.to(dtype=torch.float32)
         begun = self._prepare(known)
+        known = known.to(dtype=torch.float64).times(1 / self.unit.expand(len(known))).to(dtype=torch.float32)
         generator = Generator().manual_seed(self.seed + self.fits)
         steps = min(_MOST, _FIRST + len(known)) // (2 if begun else 1)
         self.fits += 1
@@ -98,20 +98,20 @@ class CrossFitted:
 
     def _prepare(self, known: KnownRows) -> bool:
         """Units, link and heads for these rows; whether the networks' weights still serve them."""
-        values = known.values[known.measured]
+        values = known.values[known.measured].double()
         logistic = bool((values >= 0).all() & (values <= 1).all())
         if self.weights and logistic >= self.logistic:
             self._add_heads(known.outputs)
             return True
         self.logistic = logistic
         self.outputs = known.outputs.unique()
-        self.centre = values.new_zeros(()) if logistic else values.mean()
-        spread = (values - values.mean()).square().mean().sqrt()
-        self.unit = values.new_ones(()) if logistic else torch.where(spread > 0, spread, 1.0)
-        both = torch.cat([known.inputs, known.baselines])
+        spread = (values / _largest(values)).std(unbiased=False) * _largest(values)
+        self.unit = torch.ones_like(spread) if logistic else _positive(spread)
+        self.centre = torch.zeros_like(spread) if logistic else values.mean() / self.unit
+        both = torch.cat([known.inputs, known.baselines]).float()
         self.mean, deviation = both.mean(0), both.std(0)
         self.deviation = torch.where(deviation > 0, deviation, 1.0)
-        self.weights = _initial(self.mean.numel(), len(self.outputs), self.seed, values)
+        self.weights = _initial(self.mean.numel(), len(self.outputs), self.seed, self.mean)
         return False
 
     def _add_heads(self, outputs: Tensor) -> None:
@@ -148,13 +148,13 @@ class CrossFitted:
                 index = heads[rows].repeat_interleave(memberships.shape[1]).unsqueeze(1)
                 chosen = self.link(found.gather(1, index).squeeze(1)).unflatten(0, (len(rows), -1))
                 answers = answers.index_put((rows,), chosen.to(answers))
-            return answers
+            return answers * self.unit.to(answers)
 
         return SurrogateGame(function, inputs[..., 0])
 
     def link(self, found: Tensor) -> Tensor:
-        """What the networks gave, in units of f."""
-        return found.sigmoid() if self.logistic else self.centre + self.unit * found
+        """What the networks gave, in units of the spread of f's values, or of f where all are within 0 and 1."""
+        return found.sigmoid() if self.logistic else self.centre.to(found) + found
 
 
 class _Loss:
@@ -234,3 +234,8 @@ def _initial(n_elements: int, n_outputs: int, seed: int, like: Tensor) -> list[T
 
 def _positive(size: Tensor) -> Tensor:
     return torch.where(size > 0, size, 1.0)
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest absolute value; 1 where all are 0."""
+    return _positive(values.abs().amax())

@@ -136,6 +136,15 @@ class TestManyRows:
         values = MetaKernelShap(Wavy(), memory=1000).attribute(rows(40).double(), target=0, feature_mask=mask)
         assert values.dtype == torch.float64 and torch.equal(values[:, 0], values[:, 1])
 
+    @pytest.mark.parametrize("power", [-100, 100])
+    def test_outputs_of_any_size(self, power: int) -> None:
+        plain, scaled = Wavy(), Wavy()
+        found = [
+            MetaKernelShap(model, memory=1000).attribute(rows(40), target=0, n_samples=4 * PLAYERS)
+            for model in (plain, lambda x: scaled(x) * 2.0**power)
+        ]
+        torch.testing.assert_close(found[1] / 2.0**power, found[0], atol=1e-4, rtol=1e-3)
+
     def test_progress_is_shown(self, capsys: pytest.CaptureFixture[str]) -> None:
         MetaKernelShap(Wavy(), memory=1000).attribute(rows(40), target=0, show_progress=True)
         assert "memory" in capsys.readouterr().err

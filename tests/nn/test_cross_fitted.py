@@ -87,8 +87,9 @@ def test_a_further_output_has_a_head_of_its_own() -> None:
 
 
 def test_the_loss_is_that_of_the_formula() -> None:
-    """With all points and slopes drawn once, against loops over rows and networks."""
+    """With all points and slopes drawn once, against loops over rows and networks, of values whose spread is 1."""
     known = known_rows(6, 3)
+    known = known.times(1 / known.values.std(unbiased=False).expand(6))
     networks = CrossFitted()
     networks._prepare(known)
     loss = cross_fitted._Loss(networks, known, torch.Generator())
