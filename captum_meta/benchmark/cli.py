@@ -29,6 +29,7 @@ _FURTHER = {
     "optimizers": "optimizers",
     "online": "online",
     "overhead": "overhead",
+    "players": "many_players",
     "real": "real",
     "speed": "speed",
     "rows": "table_memory",
