@@ -91,6 +91,7 @@ class ShapleyFrontend(Frontend):
             ValueError: for another index, ``n_samples=0``, or more than 256 players.
             AssertionError: if the model has several outputs and no target selects one.
 
+        >>> from captum_meta.attr import MetaKernelShap
         >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]
         >>> MetaKernelShap(model).interactions(torch.tensor([[2.0, 3.0, 1.0]])).round(decimals=3).tolist()
         [[[0.0, 6.0, 0.0], [6.0, 0.0, 0.0], [0.0, 0.0, 1.0]]]

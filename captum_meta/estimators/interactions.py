@@ -11,7 +11,7 @@ where only the weights differ:
 index     w(t)                u(t)
 ========  ==================  ==============  =================================================
 SII       1                   1               Grabisch and Roubens 1999; Shapley values alone
-k-SII     1                   1               less half of the player's pairs; Bord and Luxburg 2023
+k-SII     1                   1               less half of the player's pairs; Bordt and von Luxburg 2023
 STII      2 (1 - t)           at t = 0 alone  Sundararajan, Dhamdhere and Agarwal 2020
 FSII      6 t (1 - t)         4 - 6 t         Tsai, Yeh and Ravikumar 2023
 BII       at t = 1/2 alone    at t = 1/2      Banzhaf interactions and values; Grabisch and Roubens 1999
