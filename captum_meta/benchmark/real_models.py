@@ -21,7 +21,7 @@ from captum_meta._model import unmoved_random_state
 from captum_meta.benchmark.problem import Problem
 
 _ROWS, _STEPS, _BATCH = 8, 400, 128
-_CHUNK, _CHUNKS, _RATE = 512, 14, 16000
+_CHUNK, _CHUNKS, _RATE = 512, 10, 16000
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _lightgbm() -> Problem:
 
 
 def _voice_activity() -> Problem:
-    """silero-vad on a vowel that comes and goes: 14 windows as players, silence as baseline, its mean answer."""
+    """silero-vad on a vowel that comes and goes: 10 windows as players, silence as baseline, its mean answer."""
     net = torch.jit.load(str(resources.files("silero_vad") / "data" / "silero_vad.jit")).eval()
 
     def model(x: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def _voice_activity() -> Problem:
 
 
 def _vowel(pitch: float) -> Tensor:
-    """Harmonics under three formants, with a little noise, ``(14 * 512,)``."""
+    """Harmonics under three formants, with a little noise, ``(10 * 512,)``."""
     time = torch.arange(_CHUNK * _CHUNKS) / _RATE
     harmonics = pitch * torch.arange(1, 30)
     formants = torch.tensor([700.0, 1220.0, 2600.0])
@@ -196,6 +196,6 @@ REAL = {
     "rtdl FT-Transformer, wine": RealModel(lambda: _tabular(load_wine, _transformer), "rtdl_revisiting_models"),
     "rtdl PLE, diabetes": RealModel(lambda: _tabular(load_diabetes, _piecewise_linear), "rtdl_num_embeddings"),
     "LightGBM, breast cancer": RealModel(_lightgbm, "lightgbm"),
-    "silero-vad, 14 windows": RealModel(_voice_activity, "silero_vad"),
+    "silero-vad, 10 windows": RealModel(_voice_activity, "silero_vad"),
 }
 """Models by name."""
