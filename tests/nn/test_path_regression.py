@@ -45,11 +45,11 @@ def test_trained_weights_are_not_asked_where_they_add_little() -> None:
     explainer = PathExplainer(8, 1)
     nn.init.normal_(explainer.head.weight)
     learner = ZeroShot(explainer).eval()
-    prior = learner.prior({}, evidence)
+    prior = learner.propose(None, evidence)
     assert torch.equal(prior.attributions, regressed(evidence, 8).attributions) and prior.features.shape[-1] == 8
     assert not torch.allclose(explainer.prior(evidence).attributions, prior.attributions)
-    assert torch.allclose(learner.train().prior({}, evidence).attributions, explainer.prior(evidence).attributions)
-    values = learner.eval().predict({}, evidence)
+    assert torch.allclose(learner.train().propose(None, evidence).attributions, explainer.prior(evidence).attributions)
+    values = learner.eval().predict(None, evidence)
     assert torch.allclose(values.sum(-1), evidence.total, rtol=1e-4)
 
 
