@@ -33,7 +33,7 @@ def network(kind: type[MetricLearner]) -> MetricLearner:
 def moved(learner: MetricLearner, support: Explanations) -> Tensor:
     """What the support adds to the explanation of its first row, before it is completed."""
     row = support.evidence[:1]
-    return (learner.prior(learner.adapt(support), row).attributions - learner.explainer.prior(row).attributions)[0]
+    return (learner.propose(learner.adapt(support), row).attributions - learner.explainer.prior(row).attributions)[0]
 
 
 def of_one_row(explained: Explanations, residual: Tensor, learner: MetricLearner, count: int) -> Explanations:
