@@ -29,13 +29,18 @@ class PathResult:
 
     Attributes:
         parts: in the shapes of the game's inputs.
-        delta: ``(N,)``, their sum minus f(input) - f(baseline).
+        change: ``(N,)``, f(input) - f(baseline).
         error: ``(N,)``, relative squared error that nine in ten rows stay below; NaN where it was not asked for.
     """
 
     parts: tuple[Tensor, ...]
-    delta: Tensor
+    change: Tensor
     error: Tensor
+
+    @property
+    def delta(self) -> Tensor:
+        """What the attributions' sum exceeds the change by, added up as ``compute_convergence_delta`` does."""
+        return sum(part.reshape(*self.change.shape, -1).sum(-1) for part in self.parts) - self.change
 
     @classmethod
     def side_by_side(cls, results: list[PathResult], shape: tuple[int, ...]) -> PathResult:
@@ -45,13 +50,12 @@ class PathResult:
             return torch.stack(list(tensors), dim=1).unflatten(1, shape)
 
         parts = tuple(joined(some) for some in zip(*(result.parts for result in results), strict=True))
-        return cls(parts, joined([result.delta for result in results]), joined([result.error for result in results]))
+        return cls(parts, joined([result.change for result in results]), joined([result.error for result in results]))
 
     def times(self, differences: tuple[Tensor, ...]) -> PathResult:
         """Of multipliers: their products with (input - baseline), which may carry a gradient."""
         parts = tuple(part * difference for part, difference in zip(self.parts, differences, strict=True))
-        sums = [sum(part.unsqueeze(-1).flatten(1).sum(1) for part in some) for some in (parts, self.parts)]
-        return PathResult(parts, self.delta + (sums[0] - sums[1]), self.error)
+        return PathResult(parts, self.change, self.error)
 
     def returned(self, attributions: Any, with_delta: bool, with_error: bool) -> Any:
         """The attributions, with what was asked for behind them."""
@@ -85,7 +89,7 @@ class PathFrontend(Frontend):
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
             values = multipliers(values, (slopes * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
-        return PathResult(of_inputs(values, game), values.sum(1) - evidence.total, error)
+        return PathResult(of_inputs(values, game), evidence.total, error)
 
     def _as_captum(self, game: Game, n_steps: int, method: str, total: Tensor, multiply: bool) -> PathResult:
         """Captum's own quadrature, where all rows must be at the same point of their paths, and may act on each other."""
@@ -95,7 +99,7 @@ class PathFrontend(Frontend):
         average = path_slopes(game, points.clamp(1e-6, 1 - 1e-6))[0]
         average = average @ weights.to(average)
         values = average * game.difference if multiply else average
-        return PathResult(of_inputs(values, game), values.sum(1) - total, torch.full_like(total, torch.nan))
+        return PathResult(of_inputs(values, game), total, torch.full_like(total, torch.nan))
 
     def _in_rounds(self, game: Game, limit: int, tolerance: float | None, multiply: bool) -> PathResult:
         # The input comes first: rows that act on each other are found where they differ.
@@ -120,7 +124,7 @@ class PathFrontend(Frontend):
         values = values + gap_shares(weights, game.mask) * gap.unsqueeze(1)
         if not multiply:
             values = values / difference
-        return PathResult(of_inputs(values, game), values.sum(1) - total.to(values), found.error.to(values))
+        return PathResult(of_inputs(values, game), total.to(values), found.error.to(values))
 
     def _game(self, inputs: Any, *others: Any) -> Game:
         return super()._game(real(inputs), *others)

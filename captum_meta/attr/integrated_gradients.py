@@ -168,7 +168,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
             return self._explain(evidence, self._plan(evidence.points.shape[1], "gausslegendre")).attributions
 
         values, delta, error = expected_gradients(game, n_steps, self.multiplies_by_inputs, seed, explain)
-        return PathResult(of_inputs(values, game), delta, error)
+        return PathResult(of_inputs(values, game), values.sum(1) - delta, error)
 
     def _targets(self, inputs: Any, extra: Any, chosen: Outputs) -> tuple[list[Any], tuple[int, ...]]:
         """What selects each of several outputs alone, and the shape that they have together."""

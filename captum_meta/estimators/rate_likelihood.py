@@ -64,10 +64,7 @@ def likely_rates(
 
 @dataclass(frozen=True)
 class _Pairs:
-    """The first pairs of a row, that of everyone and no one before them.
-
-    Covariances are multiplied out in single precision, which is enough to tell rates, and inverted in double.
-    """
+    """The first pairs of a row, that of everyone and no one before them, in double precision: steps amplify rounding."""
 
     signs: Tensor  # (*batch, P, M) of -1 and 1, 0 where not known
     residual: Tensor  # (*batch, P), beyond the prior mean
@@ -92,7 +89,7 @@ class _Pairs:
         seen = torch.cat([total.unsqueeze(-1), torch.where(measured, differences, 0.0)], dim=-1).double()
         expected = (signs @ torch.where(players, prior.double(), 0.0).unsqueeze(-1)).squeeze(-1)
         waves = MultiIndexWaves(torch.where(everyone, directions.double(), 0.0)).at(signs)
-        return _Pairs(signs.float(), (seen - expected) / 2, known, (waves @ waves.mT).float())
+        return _Pairs(signs, (seen - expected) / 2, known, waves @ waves.mT)
 
 
 def _changed(additive: Tensor, rates: Tensor, changes: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,18 +111,18 @@ def _changes(pairs: _Pairs, additive: Tensor, rates: Tensor) -> Tensor:
 
 def _slopes(pairs: _Pairs, additive: Tensor, rates: Tensor) -> Tensor:
     """Of minus the log likelihood, along logarithms of tau and logits of rho, ``(2, *batch, M)``."""
-    signs, single = pairs.signs, pairs.signs.dtype
+    signs = pairs.signs
     shrink = torch.exp(-rates.log1p().sum(-1, keepdim=True))  # 1 / prod (1 + rho)
-    level = (0.5 * torch.log1p(-rates.square()).sum(-1, keepdim=True)).exp() * shrink / 2
-    alike = (signs * rates.atanh().to(single).unsqueeze(-2)) @ signs.mT
-    up, down = torch.exp(alike) * level.to(single).unsqueeze(-1), torch.exp(-alike) * level.to(single).unsqueeze(-1)
+    level = (0.5 * torch.log1p(-rates.square()).sum(-1, keepdim=True)).exp().unsqueeze(-1) * shrink.unsqueeze(-1) / 2
+    alike = (signs * rates.atanh().unsqueeze(-2)) @ signs.mT
+    up, down = torch.exp(alike) * level, torch.exp(-alike) * level
     odd = up - down
-    covariance = odd + (signs * (additive - shrink * rates).to(single).unsqueeze(-2)) @ signs.mT
+    covariance = odd + (signs * (additive - shrink * rates).unsqueeze(-2)) @ signs.mT
     covariance = covariance + _SHARE * covariance[..., :1, :1] * pairs.waves
-    slope = _along_covariance(covariance.double(), pairs.residual, pairs.known).to(single)
-    forms = ((slope @ signs) * signs).sum(-2).double()
-    mixed = (((slope * (up + down)) @ signs) * signs).sum(-2).double()
-    of_odd = (slope * odd).sum((-2, -1)).double().unsqueeze(-1)
+    slope = _along_covariance(covariance, pairs.residual, pairs.known)
+    forms = ((slope @ signs) * signs).sum(-2)
+    mixed = (((slope * (up + down)) @ signs) * signs).sum(-2)
+    of_odd = (slope * odd).sum((-2, -1)).unsqueeze(-1)
     of_level = -rates / (1 - rates.square()) - 1 / (1 + rates)
     of_linear = shrink * (rates * forms).sum(-1, keepdim=True) / (1 + rates)
     of_rates = mixed / (1 - rates.square()) + of_level * of_odd - shrink * forms + of_linear

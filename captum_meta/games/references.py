@@ -22,8 +22,9 @@ def exact_shapley_values(values: Values, n_players: int, device: torch.device | 
     >>> exact_shapley_values(lambda members: members.float().prod(-1) * 6, 3).tolist()
     [2.0, 2.0, 2.0]
     """
-    worths = values(all_coalitions(n_players, device))
-    return shapley_values(worths.double()).to(worths)
+    found = values(all_coalitions(n_players, device))
+    worths = found.double() - found[..., :1].double()  # what is added to all values is not to be summed up
+    return shapley_values(worths).to(found)
 
 
 def permutation_gains(values: Values, order: Tensor) -> Tensor:

@@ -105,3 +105,12 @@ def test_the_guess_is_differentiable_and_nothing_remains_nothing() -> None:
 def test_a_row_that_is_as_expected_stays_finite() -> None:
     arguments = seen(torch.zeros(2**M, dtype=torch.float64))
     assert all(part.isfinite().all() for part in likely_rates(*arguments))
+
+
+def test_a_row_has_the_rates_that_it_has_alone() -> None:
+    """Rounding that differs with the batch stays rounding: single precision became 1e-4 of an attribution's size."""
+    rows = [seen(game(seed), SOMEWHERE) for seed in range(6)]
+    together = likely_rates(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+    for number, row in enumerate(rows):
+        for many, one in zip(together, likely_rates(*row), strict=True):
+            assert torch.allclose(many[number], one, rtol=1e-9)

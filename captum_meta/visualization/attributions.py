@@ -1,51 +1,25 @@
-"""Pictures of attributions, and of comparisons: colour-blind safe, each a matplotlib ``Figure``.
-
-A notebook shows the figure that a function returns; a script saves it (``figure.savefig``). With ``axes=`` a function draws
-into axes of yours and returns their figure. Green speaks for the explained output and purple against it. In comparisons our
-methods are blue and orange, and all others grey.
-"""
+"""Attributions of rows, images and texts, and interactions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import cycle
-from math import log
 from typing import TYPE_CHECKING, Any, cast
 
+import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
-try:
-    import matplotlib.pyplot as plt
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
-except ImportError as error:
-    raise ImportError("captum_meta.visualization needs matplotlib: pip install 'captum-meta[plots]'.") from error
+from captum_meta.visualization._canvas import PEER, figure_of, method_colour, new_axes
 
 if TYPE_CHECKING:
     import shap
 
-ZERO_SHOT, ADAPTED, PEER = "#0072B2", "#D55E00", "#8C8C8C"
-"""Blue, vermilion and grey of Okabe and Ito's palette, which people of all colour visions tell apart."""
 _SIGNS = "PRGn"
 _BAR = "#4D4D4D"
-_ROUNDING = 1e-7
-"""Relative squared errors below this are rounding of float32; axes end there."""
-
-Curves = Mapping[str, Sequence[tuple[float, float]]]
-
-
-def method_colour(name: str) -> str:
-    """Blue for our methods, vermilion where they are adapted, grey for all others.
-
-    >>> method_colour("Captum KernelShap") == PEER, method_colour("MetaKernelShap, zero-shot") == ZERO_SHOT
-    (True, True)
-    """
-    if not name.startswith("Meta"):
-        return PEER
-    return ADAPTED if "rows" in name or "adapted" in name else ZERO_SHOT
 
 
 def bars(
@@ -80,7 +54,7 @@ def bars(
         if length != n_players:
             raise ValueError(f"There are {length} {what} for {n_players} players: pass one for each.")
     order = next(iter(methods.values())).abs().argsort(descending=True)[:top].flip(0)
-    axes = axes or _new_axes(height=1 + 0.35 * len(order) * max(1.0, 0.6 * len(methods)))
+    axes = axes or new_axes(height=1 + 0.35 * len(order) * max(1.0, 0.6 * len(methods)))
     height = 0.8 / len(methods)
     colours = _bar_colours(list(methods))
     for index, (name, row) in enumerate(methods.items()):
@@ -94,7 +68,7 @@ def bars(
     axes.spines[["top", "right", "left"]].set_visible(False)
     if len(methods) > 1:
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(methods))
-    return _figure_of(axes)
+    return figure_of(axes)
 
 
 def image(attributions: Tensor, picture: Tensor, feature_mask: Tensor | None = None, *, axes: Axes | None = None) -> Figure:
@@ -118,14 +92,14 @@ def image(attributions: Tensor, picture: Tensor, feature_mask: Tensor | None = N
         raise ValueError(
             f"attributions are {tuple(total.shape)} pixels and the picture {tuple(grey.shape)}: pass both of one size."
         )
-    axes = axes or _new_axes(5.5, 4.5)
+    axes = axes or new_axes(5.5, 4.5)
     axes.imshow(grey, cmap="gray")
     limit = float(total.abs().max()) or 1.0
     shades = axes.imshow(total, cmap=_SIGNS, vmin=-limit, vmax=limit, alpha=0.65)
     if feature_mask is not None:
         _contours(feature_mask.detach().cpu().reshape(-1, *grey.shape)[0], axes)
     axes.set_axis_off()
-    figure = _figure_of(axes)
+    figure = figure_of(axes)
     figure.colorbar(shades, ax=axes, label="attribution", shrink=0.8)
     return figure
 
@@ -174,9 +148,9 @@ def beeswarm(explanation: shap.Explanation, *, top: int = 10, axes: Axes | None 
         top: how many features to show.
         axes: where to draw; a new figure by default.
     """
-    axes = axes or _new_axes(height=1.5 + 0.4 * top)
+    axes = axes or new_axes(height=1.5 + 0.4 * top)
     _shap_plots().beeswarm(explanation, max_display=top, ax=axes, plot_size=None, show=False)
-    return _figure_of(axes)
+    return figure_of(axes)
 
 
 def waterfall(explanation: shap.Explanation, *, top: int = 10, axes: Axes | None = None) -> Figure:
@@ -187,10 +161,10 @@ def waterfall(explanation: shap.Explanation, *, top: int = 10, axes: Axes | None
         top: how many features to show.
         axes: where to draw; a new figure by default.
     """
-    axes = axes or _new_axes(height=1.5 + 0.4 * top)
+    axes = axes or new_axes(height=1.5 + 0.4 * top)
     plt.sca(axes)
     _shap_plots().waterfall(explanation, max_display=top, show=False)
-    figure = _figure_of(axes)
+    figure = figure_of(axes)
     plt.close(figure)
     return figure
 
@@ -211,76 +185,6 @@ def interaction_network(interactions: Tensor, names: Sequence[str] | None = None
     return cast(Figure, figure)
 
 
-def error_against_cost(
-    curves: Curves, title: str = "", *, intervals: Curves | None = None, axes: Axes | None = None
-) -> Figure:
-    """Error against model evaluations per row, one line per method, both logarithmic, with its name at its end.
-
-    Args:
-        curves: by method, pairs of evaluations per row (a gradient counts as 3) and relative squared error. Names that begin
-            with "Meta" are ours: blue, or orange where they say "rows" or "adapted".
-        title: of the axes.
-        intervals: by method, the low and high end of each point's error: drawn as vertical lines.
-        axes: where to draw; a new figure by default.
-
-    >>> figure = error_against_cost({"MetaKernelShap": [(9, 0.2), (40, 0.01)], "Captum KernelShap": [(40, 0.3)]})
-    """
-    axes = axes or _new_axes(8, 4.8)
-    markers = cycle("^vs<>DPX")
-    axes.set(xscale="log", yscale="log", title=title, ylabel="relative squared error")
-    axes.set_xlabel("model evaluations per row (a gradient counts as 3)")
-    for name, points in curves.items():
-        cost, error = zip(*points, strict=True)
-        ours = method_colour(name) != PEER
-        style: dict[str, Any] = (
-            {"linewidth": 2.8, "marker": "o", "zorder": 3} if ours else {"linewidth": 1.1, "marker": next(markers)}
-        )
-        axes.plot(cost, error, color=method_colour(name), markersize=5, **style)
-        if intervals is not None:
-            axes.vlines(cost, *zip(*intervals[name], strict=True), color=method_colour(name), linewidth=1, alpha=0.6)
-    if axes.get_ylim()[0] < _ROUNDING:
-        axes.set_ylim(bottom=_ROUNDING)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    _names_at_the_ends(curves, axes)
-    return _figure_of(axes)
-
-
-def _names_at_the_ends(curves: Curves, axes: Axes) -> None:
-    """The methods' names right of the axes, beside their last points, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
-    ends = {name: (points[-1][0], max(points[-1][1], low)) for name, points in curves.items()}
-    names = sorted(ends, key=lambda name: ends[name][1], reverse=True)
-    wanted = [log(ends[name][1] / low) / log(high / low) for name in names]
-    for name, height in zip(names, _apart(wanted, 0.06), strict=True):
-        ours = method_colour(name) != PEER
-        line = {"arrowstyle": "-", "color": PEER, "linewidth": 0.5, "relpos": (0, 0.5), "shrinkA": 2}
-        style: dict[str, Any] = {"color": method_colour(name), "weight": "bold" if ours else "normal", "arrowprops": line}
-        place: dict[str, Any] = {
-            "xytext": (1.03, height),
-            "textcoords": "axes fraction",
-            "va": "center",
-            "annotation_clip": False,
-        }
-        axes.annotate(name, ends[name], **place, **style)
-
-
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Falling heights, moved so that neighbours are ``gap`` apart and none is below 0.
-
-    >>> _apart([0.5, 0.5, 0.01], 0.25)
-    [0.5, 0.25, 0.0]
-    """
-    placed: list[float] = []
-    for index, height in enumerate(heights):
-        lowest = gap * (len(heights) - 1 - index)
-        placed.append(max(lowest, min([height, *(above - gap for above in placed[-1:])])))
-    return placed
-
-
 def _by_method(values: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     methods = dict(values) if isinstance(values, Mapping) else {"": values}
     return {name: row.detach().double().cpu().flatten() for name, row in methods.items()}
@@ -297,17 +201,6 @@ def _contours(mask: Tensor, axes: Axes) -> None:
     style: dict[str, Any] = {"color": "black", "linewidth": 0.6, "alpha": 0.6}
     axes.hlines(below[:, 0] + 0.5, below[:, 1] - 0.5, below[:, 1] + 0.5, **style)
     axes.vlines(right[:, 1] + 0.5, right[:, 0] - 0.5, right[:, 0] + 0.5, **style)
-
-
-def _new_axes(width: float = 7, height: float = 4) -> Axes:
-    """Axes of a figure that pyplot does not keep: a notebook shows it once, where it is returned."""
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    plt.close(figure)
-    return axes
-
-
-def _figure_of(axes: Axes) -> Figure:
-    return cast(Figure, axes.get_figure())
 
 
 def _shap_plots() -> Any:
