@@ -85,9 +85,7 @@ class ShapleyExplainer(Explainer):
         if coalitions is None:
             return before
         if is_complete(coalitions, evidence):
-            values = exact(coalitions, evidence.total)
-            # Nothing of the network is in them. Training reaches it all the same, with gradients of zero.
-            return Prediction(torch.where(evidence.acting, values, 0 * before.attributions), before.gap)
+            return Prediction(torch.where(evidence.acting, exact(coalitions, evidence.total), 0.0), before.gap)
         posterior = posterior_of(prior, before.attributions, evidence, precision(coalitions, evidence))
         return Prediction(refine(posterior, prior, before, evidence), before.gap)
 

@@ -30,9 +30,12 @@ class InnerProblem:
     steps: int
 
     def gradient(self, parameters: Tensors, create_graph: bool) -> Tensors:
-        """Gradient of each task's loss; with ``create_graph``, to be differentiated again."""
+        """Of each task's loss, 0 where no parameter acts on it; with ``create_graph``, to be differentiated again."""
         values = {name: v if v.requires_grad else v.detach().requires_grad_() for name, v in parameters.items()}
-        gradients = torch.autograd.grad(self.loss(values), list(values.values()), create_graph=create_graph)
+        loss = self.loss(values)
+        if not loss.requires_grad:
+            return {name: torch.zeros_like(value) for name, value in values.items()}
+        gradients = torch.autograd.grad(loss, list(values.values()), create_graph=create_graph)
         return dict(zip(values, gradients, strict=True))
 
     def closed_over(self, parameters: Tensors) -> list[Tensor]:

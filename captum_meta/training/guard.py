@@ -48,6 +48,13 @@ class FiniteSteps:
             value.grad = None
 
 
+def reaching(loss: Tensor, module: nn.Module) -> Tensor:
+    """The same loss; where no parameter acts on it, as all answers are exact, with gradients of zero."""
+    if loss.requires_grad:
+        return loss
+    return loss + sum(0 * value.sum() for value in module.parameters() if value.requires_grad)
+
+
 def told(loss: Tensor) -> Tensor:
     """The same loss; where it is not finite, its gradients are not either.
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from captum_meta.estimators import gauss_legendre, plan_coalitions
 from captum_meta.nn import EvidenceExplainer, Explainer, PathExplainer, ShapleyExplainer
 from captum_meta.nn.refinement import posterior_of
-from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence
 
 
@@ -362,13 +361,3 @@ def test_what_further_coalitions_say_differently_is_explained_by_kernelshap(monk
 def test_an_explainer_without_hidden_units_says_so() -> None:
     with pytest.raises(NotImplementedError, match="EvidenceExplainer does not tell"):
         EvidenceExplainer().hidden(shapley_evidence())
-
-
-def test_exact_answers_reach_the_network_with_gradients_of_zero() -> None:
-    """So that a step of training whose tasks are all of few players has gradients."""
-    explainer = ShapleyExplainer(8, 1)
-    game = SyntheticTaskFamily("shapley", tasks_per_batch=3, rows=6, seed=5)[6]
-    assert game.evidence.n_players.max() == 4
-    explainer(game.evidence).attributions.sum().backward()
-    gradients = [parameter.grad for parameter in explainer.parameters() if parameter.grad is not None]
-    assert gradients and all(gradient.eq(0).all() for gradient in gradients)
