@@ -52,6 +52,14 @@ class Frontend:
         self._states: dict[EvidencePlan, UnitState] = {}
         self._copies: dict[tuple[str, torch.dtype], MetaLearner] = {}
 
+    def __repr__(self) -> str:
+        model = getattr(self.forward_func, "__name__", type(self.forward_func).__name__)
+        told = f"{type(self).__name__}({model}, learner={type(self.learner).__name__}"
+        if self._support.empty:
+            return f"{told})"
+        spent = sum(counting.evaluations for counting in self._counts)
+        return f"{told}, adapted to {len(self._support.keys)} rows for {spent:,} evaluations)"
+
     def reset(self) -> Self:
         """Forget the support set: explain zero-shot again."""
         self._support = Support()

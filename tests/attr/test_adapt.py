@@ -18,6 +18,16 @@ def shapley(model: object = None) -> MetaKernelShap:
     return MetaKernelShap(model or CountingModel(), learner=Ridge(ShapleyExplainer(16, 1)).eval())  # type: ignore[arg-type]
 
 
+def test_what_it_is_and_what_it_cost_can_be_read() -> None:
+    model = torch.nn.Linear(4, 1)
+    attr = MetaKernelShap(model, learner="zero-shot")
+    assert repr(attr) == "MetaKernelShap(Linear, learner=ZeroShot)"
+    attr.adapt(torch.randn(3, 4), target=0)
+    spent = attr.adaptation.evaluations
+    assert repr(attr) == f"MetaKernelShap(Linear, learner=ZeroShot, adapted to 3 rows for {spent:,} evaluations)"
+    assert repr(attr.reset()) == "MetaKernelShap(Linear, learner=ZeroShot)"
+
+
 def test_exact_references_are_computed_and_help() -> None:
     weights = torch.randn(5, 5)
     attr = shapley(lambda x: torch.tanh(x @ weights).prod(1) + x[:, 0] * x[:, 1] * x[:, 2])
