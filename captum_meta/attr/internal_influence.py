@@ -67,7 +67,7 @@ class MetaInternalInfluence(OfLayers, InternalInfluence):
         Args:
             inputs, baselines, target, additional_forward_args, method: as in Captum.
             n_steps: gradients per row; 50 by default, as in Captum.
-            internal_batch_size: rows of the model differentiated at once, at most. None lets us choose.
+            internal_batch_size: rows of the model differentiated at once, at most. None: a number is chosen.
             attribute_to_layer_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: activations that the output does not depend on get 0.
 

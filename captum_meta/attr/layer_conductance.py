@@ -79,7 +79,7 @@ class MetaLayerConductance(Unadapted, LayerConductance):
         Args:
             inputs, baselines, target, additional_forward_args, method: as in Captum.
             n_steps: gradients per row; 32 by default, more exact than Captum's 51. Up to 32 are placed for each row.
-            internal_batch_size: rows of the model differentiated at once, at most. None lets us choose.
+            internal_batch_size: rows of the model differentiated at once, at most. None: a number is chosen.
             return_convergence_delta: also return, for each row, the sum of the attributions minus f(input) - f(baseline).
             attribute_to_layer_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: activations that the output does not depend on get 0.

@@ -83,7 +83,7 @@ class MetaNeuronConductance(Unadapted, NeuronConductance):
             inputs, neuron_selector, baselines, target, additional_forward_args: as in Captum.
             n_steps: gradients per row; 32 by default, more exact than Captum's 50. Up to 32 are placed for each row.
             method: as in Captum, whose default here is another one, ``"riemann_trapezoid"``.
-            internal_batch_size: rows of the model differentiated at once, at most. None lets us choose.
+            internal_batch_size: rows of the model differentiated at once, at most. None: a number is chosen.
             attribute_to_neuron_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: inputs that the neuron does not depend on get 0.
 

@@ -24,6 +24,7 @@ from captum_meta.optim import (
     iterates,
 )
 from captum_meta.optim.compiled import CompiledFunction, CompiledProblem
+from captum_meta.optim.per_task import fast_names, same_for_all
 from captum_meta.types import Evidence, Explanations, ExplanationTask, Record
 
 
@@ -81,7 +82,7 @@ class GradientLearner(MetaLearner[GradientState]):
     ) -> None:
         super().__init__(explainer)
         self.fast, self.steps = tuple(fast), steps
-        self.names = _matching([name for name, _ in explainer.named_parameters()], self.fast)
+        self.names = fast_names(explainer, self.fast, called="explainer")
         self.rule = make_rule({name: explainer.get_parameter(name) for name in self.names})
         self.hypergradient = _config.hypergradient_of(hypergradient) or Backprop()
         self.inner_loss, self.zero_shot = _config.loss_of(inner_loss), zero_shot
@@ -123,8 +124,7 @@ class GradientLearner(MetaLearner[GradientState]):
 
     def start(self, n_tasks: int) -> Tensors:
         """The fast parameters before the first step, ``(n_tasks, *shape)``."""
-        values = {name: self.explainer.get_parameter(name) for name in self.names}
-        return {name: value.expand(n_tasks, *value.shape) for name, value in values.items()}
+        return same_for_all(self.explainer, self.names, n_tasks)
 
     def problem(
         self, support: Explanations, start: Tensors, used: Tensor | None = None, hidden: Tensor | None = None
@@ -289,10 +289,3 @@ def _picked(trajectory: Sequence[Tensors], chosen: Tensor, stride: int) -> dict[
 def _ordinary(value: Tensor) -> Tensor:
     """A tensor that autograd may record, also where it was made in inference mode."""
     return value.clone() if value.is_inference() else value
-
-
-def _matching(names: list[str], patterns: Sequence[str]) -> list[str]:
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"No parameter of the explainer fits fast={pattern!r}: pass patterns of {names}.")
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
 from captum_meta.optim.hypergradients import Backprop, Hypergradient, iterates
-from captum_meta.optim.per_task import call_per_task
+from captum_meta.optim.per_task import call_per_task, fast_names, same_for_all
 from captum_meta.optim.problem import InnerProblem, Tensors
 from captum_meta.optim.rules import UpdateRule
 
@@ -60,16 +59,11 @@ class InnerLoop(nn.Module):
         super().__init__()
         self.module, self.loss, self.rule, self.steps = module, loss, rule, steps
         self.hypergradient = hypergradient or Backprop()
-        self.names = [n for n, _ in module.named_parameters() if any(fnmatchcase(n, pattern) for pattern in fast)]
-        for pattern in fast:
-            if not any(fnmatchcase(name, pattern) for name in self.names):
-                known = [name for name, _ in module.named_parameters()]
-                raise ValueError(f"No parameter of the module fits fast={pattern!r}: pass patterns of {known}.")
+        self.names = fast_names(module, fast)
 
     def start(self, n_tasks: int) -> Tensors:
         """The fast parameters before the first step, ``(T, *shape)`` by name: the same for all tasks."""
-        values = {name: self.module.get_parameter(name) for name in self.names}
-        return {name: value.expand(n_tasks, *value.shape) for name, value in values.items()}
+        return same_for_all(self.module, self.names, n_tasks)
 
     def adapt(self, support: Rows, steps: int | None = None) -> Tensors:
         """The fast parameters of each task after ``steps`` on its support rows, as plain tensors ``(T, *shape)``.

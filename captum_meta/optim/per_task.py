@@ -7,6 +7,7 @@ every operation twice. Where only linear maps and normalisations read weights, o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import torch
@@ -39,6 +40,28 @@ def call_per_task(module: nn.Module, method: str, parameters: Mapping[str, Tenso
         with _PerTask():
             return functional_call(calling, replaced, arguments)
     return _mapped(calling, replaced, arguments)
+
+
+def fast_names(module: nn.Module, patterns: Sequence[str], called: str = "module") -> list[str]:
+    """Names of the module's parameters that fit one of the patterns.
+
+    Raises:
+        ValueError: if a pattern fits none; the message calls the module ``called``.
+
+    >>> fast_names(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), ["1.*"])
+    ['1.weight', '1.bias']
+    """
+    names = [name for name, _ in module.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"No parameter of the {called} fits fast={pattern!r}: pass patterns of {names}.")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def same_for_all(module: nn.Module, names: Sequence[str], n_tasks: int) -> dict[str, Tensor]:
+    """Parameters of the module as each task's own, ``(n_tasks, *shape)`` by name."""
+    values = {name: module.get_parameter(name) for name in names}
+    return {name: value.expand(n_tasks, *value.shape) for name, value in values.items()}
 
 
 def batched_by_hand(module: nn.Module) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from captum_meta.optim.problem import Tensors
 from captum_meta.optim.rules import UpdateRule
-
-Tensors = dict[str, Tensor]
 
 _UNDER_THE_ROOT = 1e-30
 """Added under square roots, whose slope at 0 is infinite; the values of float32 do not change."""
@@ -19,7 +19,6 @@ class GradientDescent(UpdateRule):
         rate: alpha; a tensor that requires a gradient receives one.
         momentum: mu, of :class:`torch.optim.SGD`; 0 is plain gradient descent, the inner loop of MAML.
 
-    >>> import torch
     >>> rule = GradientDescent(0.1)
     >>> theta = {"w": torch.ones(1, 2)}  # one task
     >>> rule.update(0, theta, {"w": torch.full((1, 2), 2.0)}, rule.initial_memory(theta))[0]["w"]
@@ -31,7 +30,7 @@ class GradientDescent(UpdateRule):
         self.rate, self.momentum = rate, momentum
 
     def initial_memory(self, parameters: Tensors) -> Tensors:
-        return {name: value.new_zeros(value.shape) for name, value in parameters.items()}
+        return _zeros(parameters)
 
     def update(self, step: int, parameters: Tensors, gradients: Tensors, memory: Tensors) -> tuple[Tensors, Tensors]:
         velocity = {name: self.momentum * memory[name] + gradient for name, gradient in gradients.items()}
@@ -55,7 +54,7 @@ class RMSProp(UpdateRule):
         self.rate, self.decay, self.eps = rate, decay, eps
 
     def initial_memory(self, parameters: Tensors) -> Tensors:
-        return {name: value.new_zeros(value.shape) for name, value in parameters.items()}
+        return _zeros(parameters)
 
     def update(self, step: int, parameters: Tensors, gradients: Tensors, memory: Tensors) -> tuple[Tensors, Tensors]:
         squares = {n: self.decay * memory[n] + (1 - self.decay) * gradients[n].square() for n in parameters}
@@ -79,8 +78,7 @@ class Adam(UpdateRule):
         self.rate, self.betas, self.eps = rate, betas, eps
 
     def initial_memory(self, parameters: Tensors) -> Tensors:
-        zeros = {name: value.new_zeros(value.shape) for name, value in parameters.items()}
-        return {f"{moment} {name}": value for moment in ("mean", "square") for name, value in zeros.items()}
+        return {f"{moment} {name}": value for moment in ("mean", "square") for name, value in _zeros(parameters).items()}
 
     def update(self, step: int, parameters: Tensors, gradients: Tensors, memory: Tensors) -> tuple[Tensors, Tensors]:
         first, second = self.betas
@@ -90,6 +88,10 @@ class Adam(UpdateRule):
         rate = self.rate / (1 - first ** (step + 1))
         moved = {n: value - rate * mean[n] / length[n] for n, value in parameters.items()}
         return moved, {f"mean {n}": v for n, v in mean.items()} | {f"square {n}": v for n, v in square.items()}
+
+
+def _zeros(parameters: Tensors) -> Tensors:
+    return {name: torch.zeros_like(value) for name, value in parameters.items()}
 
 
 def _root(squares: Tensor, eps: float) -> Tensor:
