@@ -59,7 +59,7 @@ def comparisons(rows: int, judged: int) -> Iterator[Compared]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the table."""
+    """Compare rows of one model that are explained each by itself with rows that teach each other (``memory=``)."""
     parser = ArgumentParser("captum-meta benchmark rows", description=main.__doc__)
     parser.add_argument("--rows", type=int, default=1000, help="explained in one call (default: 1000)")
     parser.add_argument("--judged", type=int, default=100, help="of them, against all coalitions (default: 100)")
