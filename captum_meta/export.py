@@ -29,6 +29,7 @@ def to_shap(
     base_values: Tensor | float | Callable[..., Tensor],
     feature_names: Sequence[str] | None = None,
     feature_mask: Tensors | None = None,
+    errors: Tensors | None = None,
 ) -> shap.Explanation:
     """Attributions as a ``shap.Explanation``, for shap's beeswarm, waterfall, bar, scatter and force plots.
 
@@ -40,6 +41,9 @@ def to_shap(
             function of the inputs, which gives ``(N,)``: the base values are then what the attributions leave of it.
         feature_names: M names, in the order of the features (of the groups' ids, with a mask).
         feature_mask: as it was given to ``attribute``; the same for all rows.
+        errors: half-widths of intervals around the attributions, in their shapes, as
+            ``CalibratedAttribution.attribute(..., return_error_bound="players")`` returns them: the explanation's
+            ``lower_bounds`` and ``upper_bounds``, which shap's waterfall draws.
 
     Raises:
         ImportError: if shap is not installed.
@@ -61,8 +65,12 @@ def to_shap(
         raise ValueError(
             f"base_values has {len(base)} entries for {len(values)} rows: pass one number, or one for each row."
         )
+    ends = {}
+    if errors is not None:
+        widths, _ = _columns(errors, inputs, feature_names, feature_mask)
+        ends = {"lower_bounds": (values - widths).numpy(), "upper_bounds": (values + widths).numpy()}
     return shap.Explanation(
-        values=values.numpy(), base_values=base.expand(len(values)).numpy(), data=data.numpy(), feature_names=names
+        values=values.numpy(), base_values=base.expand(len(values)).numpy(), data=data.numpy(), feature_names=names, **ends
     )
 
 

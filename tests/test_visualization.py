@@ -4,7 +4,8 @@ import matplotlib
 import pytest
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 
 from captum_meta import visualization
 from captum_meta.export import to_shap
@@ -49,6 +50,31 @@ def test_an_image_shows_its_attributions_and_the_borders_of_superpixels() -> Non
     assert torch.as_tensor(summed.axes[0].images[1].get_array()).eq(3).all()
 
 
+def hatched(figure: Figure) -> Path:
+    (patch,) = (patch for patch in figure.axes[0].patches if isinstance(patch, PathPatch))
+    assert patch.get_hatch() and [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "hatched: the interval contains 0"
+    ]
+    return patch.get_path()
+
+
+def test_pixels_of_an_image_are_hatched_where_their_interval_contains_zero() -> None:
+    mask = torch.tensor([[0, 0, 1], [2, 0, 2]])
+    values, errors = torch.tensor([0.5, -2.0, 0.1]), torch.tensor([0.4, 2.5, 0.2])
+    figure = visualization.image(values[mask], torch.rand(3, 2, 3), mask, errors[mask])
+    pixels = [(row, column) for row in range(2) for column in range(3)]
+    inside = [pixel for pixel in pixels if hatched(figure).contains_point((pixel[1], pixel[0]))]
+    assert inside == [(0, 2), (1, 0), (1, 2)]
+    sure = visualization.image(values[mask], torch.rand(3, 2, 3), mask, torch.zeros(2, 3))
+    assert sure.axes[0].get_legend() is None
+
+
+def test_intervals_of_a_pixels_channels_add_up_as_the_attributions_do() -> None:
+    values = torch.tensor([[[1.0, 1.0]], [[1.0, -0.5]], [[1.0, 0.5]]])
+    figure = visualization.image(values, torch.rand(3, 1, 2), errors=torch.full((3, 1, 2), 0.5))
+    assert hatched(figure).contains_point((1, 0)) and not hatched(figure).contains_point((0, 0))  # 1 and 1.5, 3 and 1.5
+
+
 def test_tokens_are_escaped_and_tell_their_numbers() -> None:
     html = visualization.tokens(torch.tensor([1.0, -0.25]), ["<b>", "bad"])._repr_html_()
     assert "&lt;b&gt;" in html and 'title="+1"' in html and 'title="-0.25"' in html
@@ -59,6 +85,8 @@ def test_tokens_tell_how_far_their_numbers_may_be_off() -> None:
     certain, open_sign = shown.split("<span")[1:]
     assert 'title="+1 ± 0.25"' in certain and "outline" not in certain
     assert 'title="-0.5 ± 0.75"' in open_sign and "outline" in open_sign
+    assert "dashed: the interval contains 0" in shown
+    assert "dashed" not in visualization.tokens(torch.tensor([1.0, -0.5]), ["not", "bad"], errors=torch.zeros(2))
     with pytest.raises(ValueError, match="2 tokens"):
         visualization.tokens(torch.tensor([1.0, -0.5]), ["not", "bad"], errors=torch.ones(3))
 
@@ -83,6 +111,22 @@ def test_shaps_plots_are_returned_as_figures() -> None:
     assert {label.get_text() for label in swarm.axes[0].get_yticklabels()} == set(NAMES)
     fall = visualization.waterfall(explanation[0])
     assert any("income" in label.get_text() for axes in fall.axes for label in axes.get_yticklabels())
+
+
+def test_shaps_plots_draw_intervals() -> None:
+    x = torch.tensor([[1.0, 2.0, 3.0, 1.0], [2.0, 1.0, 0.0, 3.0], [0.0, 1.0, 1.0, 2.0]])
+    errors = torch.tensor([0.1, 0.2, 0.3, 0.05]) * torch.tensor([1.0, 2.0, 4.0])[:, None]
+    explanation = to_shap(x * VALUES, x, 0.5, NAMES, errors=errors)
+    fall = visualization.waterfall(explanation[0])
+    ends = {
+        row: [line[:, 0].tolist() for line in lines.get_segments()] for row, lines in enumerate(fall.axes[0].collections)
+    }
+    spans = sorted(high - low for row in ends.values() for low, high in row)
+    assert spans == pytest.approx([0.1, 0.2, 0.4, 0.6])
+    swarm = visualization.beeswarm(explanation)
+    names = [label.get_text() for label in swarm.axes[0].get_yticklabels()]
+    bands = {names[round(bar.get_y() + 0.4)]: (bar.get_x(), bar.get_width()) for bar in swarm.axes[0].patches}
+    assert bands == {name: pytest.approx((-2 * e, 4 * e)) for name, e in zip(NAMES, (0.1, 0.2, 0.3, 0.05), strict=True)}
 
 
 def test_a_network_names_all_players() -> None:
@@ -111,6 +155,7 @@ def test_all_draw_into_axes_that_are_given() -> None:
         (lambda: visualization.bars(VALUES, errors=torch.ones(3)), "3 values"),
         (lambda: visualization.tokens(VALUES, ["a"]), "1 tokens"),
         (lambda: visualization.image(torch.ones(2, 2), torch.ones(3, 3)), "of one size"),
+        (lambda: visualization.image(torch.ones(2, 2), torch.ones(2, 2), errors=torch.ones(2)), "of one shape"),
     ],
 )
 def test_what_does_not_fit_together_is_told(call, message) -> None:  # type: ignore[no-untyped-def]

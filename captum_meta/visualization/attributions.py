@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_meta.visualization._canvas import PEER, figure_of, method_colour, new_axes
+from captum_meta.visualization._intervals import OPEN_SIGN, band_typical_widths, hatch_open_signs, open_signs
 
 if TYPE_CHECKING:
     import shap
@@ -71,13 +72,21 @@ def bars(
     return figure_of(axes)
 
 
-def image(attributions: Tensor, picture: Tensor, feature_mask: Tensor | None = None, *, axes: Axes | None = None) -> Figure:
+def image(
+    attributions: Tensor,
+    picture: Tensor,
+    feature_mask: Tensor | None = None,
+    errors: Tensor | None = None,
+    *,
+    axes: Axes | None = None,
+) -> Figure:
     """An image in grey under its attributions, with the contours of its superpixels.
 
     Args:
         attributions: ``(C, H, W)``, summed over the channels, or ``(H, W)``; with a mask each pixel has its superpixel's.
         picture: ``(C, H, W)`` or ``(H, W)``, of any range.
         feature_mask: the superpixels, ``(H, W)`` or ``(1, H, W)``: their borders are drawn.
+        errors: how far each value may be off, of the attributions' shape: pixels whose sign is open are hatched.
         axes: where to draw; a new figure by default.
 
     Raises:
@@ -85,9 +94,12 @@ def image(attributions: Tensor, picture: Tensor, feature_mask: Tensor | None = N
 
     >>> figure = image(torch.randn(3, 8, 8), torch.rand(3, 8, 8), torch.arange(64).reshape(8, 8) // 16)
     """
-    total = attributions.detach().double().cpu()
-    total = total.sum(0) if total.ndim == 3 and feature_mask is None else total.reshape(-1, *total.shape[-2:]).mean(0)
+    total = _by_pixel(attributions, feature_mask is not None)
     grey = picture.detach().double().cpu().reshape(-1, *picture.shape[-2:]).mean(0)
+    if errors is not None and errors.shape != attributions.shape:
+        raise ValueError(
+            f"errors have shape {tuple(errors.shape)} and attributions {tuple(attributions.shape)}: pass both of one shape."
+        )
     if total.shape != grey.shape:
         raise ValueError(
             f"attributions are {tuple(total.shape)} pixels and the picture {tuple(grey.shape)}: pass both of one size."
@@ -98,6 +110,8 @@ def image(attributions: Tensor, picture: Tensor, feature_mask: Tensor | None = N
     shades = axes.imshow(total, cmap=_SIGNS, vmin=-limit, vmax=limit, alpha=0.65)
     if feature_mask is not None:
         _contours(feature_mask.detach().cpu().reshape(-1, *grey.shape)[0], axes)
+    if errors is not None:
+        hatch_open_signs(total, _by_pixel(errors, feature_mask is not None), axes)
     axes.set_axis_off()
     figure = figure_of(axes)
     figure.colorbar(shades, ax=axes, label="attribution", shrink=0.8)
@@ -129,27 +143,31 @@ def tokens(values: Tensor, words: Sequence[str], errors: Tensor | None = None) -
     if not values.shape == widths.shape == (len(words),):
         raise ValueError(f"There are {len(words)} tokens for values of shape {tuple(values.shape)}: pass one for each.")
     limit = float(values.abs().max()) or 1.0
-    spans = []
-    for value, error, word in zip(values.tolist(), widths.tolist(), words, strict=True):
+    unsure, spans = open_signs(values, widths), []
+    for value, error, word, is_open in zip(values.tolist(), widths.tolist(), words, unsure.tolist(), strict=True):
         red, green, blue, _ = plt.get_cmap(_SIGNS)(0.5 + 0.35 * value / limit)
         shade = f"rgb({255 * red:.0f},{255 * green:.0f},{255 * blue:.0f})"
         style = f"background:{shade};color:black;padding:2px 3px;border-radius:3px;white-space:pre-wrap"
-        style += ";outline:1px dashed" if errors is not None and abs(value) <= error else ""
+        style += ";outline:1px dashed" if is_open else ""
         told = f"{value:+.3g}" + (f" ± {error:.2g}" if errors is not None else "")
         spans.append(f'<span style="{style}" title="{told}">{escape(word)}</span>')
-    return TokenHeatMap(f'<div style="line-height:2">{" ".join(spans)}</div>')
+    legend = f"<br><small>dashed: {OPEN_SIGN}</small>" if bool(unsure.any()) else ""
+    return TokenHeatMap(f'<div style="line-height:2">{" ".join(spans)}{legend}</div>')
 
 
 def beeswarm(explanation: shap.Explanation, *, top: int = 10, axes: Axes | None = None) -> Figure:
     """shap's beeswarm of many rows: one dot per row and feature, coloured by the feature's value.
 
     Args:
-        explanation: of :func:`captum_meta.export.to_shap` or of ``MetaShapExplainer``.
+        explanation: of :func:`captum_meta.export.to_shap` or of ``MetaShapExplainer``. With ``errors=`` of the former, a
+            grey band behind each feature tells how far from zero a dot must be for its sign to be sure.
         top: how many features to show.
         axes: where to draw; a new figure by default.
     """
     axes = axes or new_axes(height=1.5 + 0.4 * top)
     _shap_plots().beeswarm(explanation, max_display=top, ax=axes, plot_size=None, show=False)
+    if explanation.upper_bounds is not None:
+        band_typical_widths(explanation, axes)
     return figure_of(axes)
 
 
@@ -157,13 +175,16 @@ def waterfall(explanation: shap.Explanation, *, top: int = 10, axes: Axes | None
     """shap's waterfall of one row: from the base value to the model's output, one feature after the other.
 
     Args:
-        explanation: one row of an explanation, such as ``to_shap(...)[0]``.
+        explanation: one row of an explanation, such as ``to_shap(...)[0]``. The intervals of ``to_shap(..., errors=)`` are
+            lines around the ends of the arrows.
         top: how many features to show.
         axes: where to draw; a new figure by default.
     """
     axes = axes or new_axes(height=1.5 + 0.4 * top)
     plt.sca(axes)
     _shap_plots().waterfall(explanation, max_display=top, show=False)
+    if explanation.upper_bounds is not None:
+        axes.set_xlabel("lines: the attribution's interval", labelpad=18)
     figure = figure_of(axes)
     plt.close(figure)
     return figure
@@ -183,6 +204,14 @@ def interaction_network(interactions: Tensor, names: Sequence[str] | None = None
     figure, _ = to_shapiq(interactions, 0.0).plot_network(show=False, feature_names=None if names is None else list(names))
     plt.close(figure)
     return cast(Figure, figure)
+
+
+def _by_pixel(values: Tensor, grouped: bool) -> Tensor:
+    """``(H, W)``: sums over the channels, or of superpixels, whose value stands in each channel, the value."""
+    values = values.detach().double().cpu()
+    if values.ndim == 3 and not grouped:
+        return values.sum(0)
+    return values.reshape(-1, *values.shape[-2:]).mean(0)
 
 
 def _by_method(values: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
