@@ -10,14 +10,15 @@ from captum_meta import __version__
 _USAGE = """\
 usage: captum-meta COMMAND ...
 
-  demo                  explain a classifier with the shipped explainers, beside Captum's own methods: a minute
-  explain               explain the rows of a csv or parquet file by any model, into a folder
-  benchmark             compare methods at equal cost on the held-out models: --quick in minutes, all in an hour
-  benchmark COMPARISON  a further comparison, such as `training`: `captum-meta benchmark --help` names them
-  fit, validate, test, predict
-                        meta-train a learner on synthetic models, or on your own; measure it; explain (LightningCLI)
+  demo             explain a classifier with this package and with Captum, and compare: seconds
+  explain          explain all rows of a .csv or .parquet file, with a model of yours
+  benchmark        compare methods at equal cost: --quick takes 3 minutes, the whole an hour
+  benchmark NAME   a further comparison; `captum-meta benchmark --help` names them all
+  fit              meta-train a learner on synthetic models or on your own (LightningCLI)
+  validate, test   measure a learner
+  predict          write a learner's attributions into a file
 
-Every command has its own --help. captum-meta --version tells the version.
+Every command has its own --help. captum-meta --version prints the version.
 """
 
 

@@ -237,25 +237,39 @@ def _has_parquet() -> bool:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        "captum-meta explain", description="Explain all rows of a table. A run that was stopped goes on when it is repeated."
+        "captum-meta explain", description="Explain all rows of a table. The same command continues a run that was stopped."
     )
-    parser.add_argument("--model", required=True, help="package.module:callable, the model or a function that makes it")
-    parser.add_argument("--data", required=True, type=Path, help="the rows, a .csv or .parquet file")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the explanations")
-    parser.add_argument("--columns", type=lambda text: text.split(","), help="features, separated by commas; default: all")
-    parser.add_argument("--id", help="column that names the rows and is no feature; default: their numbers")
-    parser.add_argument("--target", help="output to explain: its index, or a column that has one for each row")
-    parser.add_argument("--method", default="MetaKernelShap", help="of captum_meta.attr or captum.attr")
-    parser.add_argument("--n-samples", type=int, help="budget of sampling methods per row")
-    parser.add_argument("--n-steps", type=int, help="budget of path methods per row")
-    parser.add_argument("--tolerance", type=float, help="relative squared error that is accepted per row")
-    parser.add_argument("--baselines", help="a number, 'mean' of the rows, or a file with one row; default: 0")
-    parser.add_argument("--background", type=Path, help="file of background rows, in place of --baselines")
-    parser.add_argument("--learner", help="name of a shipped learner, or the path of one")
-    parser.add_argument("--memory", type=int, help="rows kept to learn from, for MetaKernelShap")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="package.module:callable: the model, or a function that makes it"
+    )
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="FILE", help="the rows: a .csv or .parquet file of numbers"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder for the explanations")
+    parser.add_argument(
+        "--columns", type=lambda text: text.split(","), metavar="A,B", help="the features, separated by commas; default: all"
+    )
+    parser.add_argument(
+        "--id", metavar="COLUMN", help="column that names the rows and is no feature; default: their numbers"
+    )
+    parser.add_argument("--target", help="output to explain: its index, or the name of a column with one index for each row")
+    parser.add_argument(
+        "--method", default="MetaKernelShap", help="a class of captum_meta.attr or captum.attr (default: MetaKernelShap)"
+    )
+    parser.add_argument("--n-samples", type=int, metavar="N", help="budget per row of sampling methods")
+    parser.add_argument("--n-steps", type=int, metavar="N", help="budget per row of path methods")
+    parser.add_argument("--tolerance", type=float, metavar="E", help="relative squared error that is accepted for each row")
+    parser.add_argument("--baselines", help="a number, 'mean' for the mean of the rows, or a file with one row; default: 0")
+    parser.add_argument("--background", type=Path, metavar="FILE", help="file of background rows, in place of --baselines")
+    parser.add_argument("--learner", help="name of a shipped learner, or path of a saved one")
+    parser.add_argument("--memory", type=int, metavar="N", help="how many rows MetaKernelShap keeps to learn from")
     parser.add_argument("--error-estimates", action="store_true", help="also write an error estimate of each row")
-    parser.add_argument("--batch-size", type=int, default=1024, help="rows per file (default: 1024)")
-    parser.add_argument("--format", choices=("safetensors", "parquet"), help="default: parquet where it can be written")
+    parser.add_argument("--batch-size", type=int, default=1024, metavar="N", help="rows per file (default: 1024)")
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "parquet"),
+        help="of the files; default: parquet where pandas and pyarrow are installed",
+    )
     parser.add_argument("--accelerator", default="cpu", help="as for Lightning's Trainer (default: cpu)")
-    parser.add_argument("--devices", type=int, default=1, help="processes, or GPUs (default: 1)")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="number of processes, or of GPUs (default: 1)")
     return parser

@@ -18,6 +18,7 @@ from torch import Tensor
 from captum_meta.benchmark.explained_rows import query_rows, support_rows
 from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out, quick_names
 from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.options import add_output, add_references
 from captum_meta.benchmark.summary import family_group
 from captum_meta.functional import attribution_error
 from captum_meta.learners import MatchingNetwork, MetaLearner, list_learners, load_learner
@@ -202,10 +203,11 @@ def table(results: Sequence[Adapted], budget: str) -> Table:
 def main(arguments: Sequence[str]) -> None:
     """Adapt learners to 4, 16 and 64 explained rows of the held-out models, with 2M coalitions per row and with none."""
     parser = ArgumentParser(prog="captum-meta benchmark adaptation", description=main.__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few problems of every family")
-    parser.add_argument("--learners", nargs="*", default=(), help="all shipped ones and the peers by default")
-    parser.add_argument("--output", type=Path, default=Path("runs/adaptation.jsonl"), help="JSON lines, taken up again")
-    parser.add_argument("--references", type=Path, default=None, help="folder of references; beside the output by default")
+    parser.add_argument("--quick", action="store_true", help="only a few models of every family")
+    learners = "names of shipped learners, or paths given to save(); default: all shipped ones, and methods to compare with"
+    parser.add_argument("--learners", nargs="*", metavar="LEARNER", default=(), help=learners)
+    add_output(parser, Path("runs/adaptation.jsonl"))
+    add_references(parser)
     options = parser.parse_args(arguments)
     try:
         chosen = learners(options.learners)

@@ -123,7 +123,7 @@ def shap_evaluations(problem: BackgroundProblem, error: float) -> int:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Background rows: errors at 16M, 64M and 256M evaluations, and the evaluations shap.KernelExplainer needs."""
+    """Errors against background rows at 16M, 64M and 256M evaluations, and what shap.KernelExplainer needs for the same."""
     ArgumentParser(prog="captum-meta benchmark background", description=main.__doc__).parse_args(arguments)
     torch.set_num_threads(1)
     console = Console(width=200)

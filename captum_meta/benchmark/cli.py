@@ -43,7 +43,7 @@ _UNITS = {"shapley": "coalitions beside 3 gradients, in multiples of M", "path":
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compare methods on the held-out problems, by family of models and by number of players."""
+    """Compare methods at equal cost on models and data that took no part in training."""
     if arguments and arguments[0] in _FURTHER:
         return import_module(f"captum_meta.benchmark.{_FURTHER[arguments[0]]}").main(arguments[1:])
     parser = _parser()
@@ -85,20 +85,20 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="captum-meta benchmark",
         description=main.__doc__,
-        epilog=f"Further comparisons, each with its own --help: captum-meta benchmark {' | '.join(_FURTHER)}",
+        epilog=f"Further comparisons, each with a --help: captum-meta benchmark NAME. The names: {', '.join(_FURTHER)}.",
     )
-    parser.add_argument("--kind", choices=("shapley", "path"), default="shapley", help="what is explained")
-    parser.add_argument("--quick", action="store_true", help="a few problems of every family, in 3 minutes on 2 cores")
+    kinds = "Shapley values (default), or path integrals such as Integrated Gradients"
+    methods = "such as 'Captum KernelShap'; default: all. A name that does not exist lists those that do"
+    learners = "further learners to adapt to 16 rows: names of shipped ones, or paths given to save()"
+    output = "file of results, as JSON lines; the same command continues a run that stopped (default: in runs/)"
+    figures = "folder for pictures of error against cost, one per family of models"
+    parser.add_argument("--kind", choices=("shapley", "path"), default="shapley", help=kinds)
+    parser.add_argument("--quick", action="store_true", help="only a few models of every family: 3 minutes on 2 cores")
+    parser.add_argument("--methods", nargs="*", metavar="METHOD", default=(), help=methods)
+    parser.add_argument("--learners", nargs="*", metavar="LEARNER", default=[], help=learners)
+    parser.add_argument("--output", type=Path, metavar="FILE", default=None, help=output)
     parser.add_argument(
-        "--methods", nargs="*", default=(), help="such as 'Captum KernelShap'; all by default, and a wrong name lists them"
+        "--export", type=Path, nargs="*", metavar="FILE", default=[], help="summaries as .csv or .json files"
     )
-    parser.add_argument(
-        "--learners",
-        nargs="*",
-        default=[],
-        help="further learners, each adapted to 16 rows: shipped names, or paths given to save()",
-    )
-    parser.add_argument("--output", type=Path, default=None, help="JSON lines; a run is taken up where it stopped")
-    parser.add_argument("--export", type=Path, nargs="*", default=[], help="summaries as .csv or .json files")
-    parser.add_argument("--figures", type=Path, default=None, help="a folder: error against cost, a picture per family")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", default=None, help=figures)
     return parser

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
 from captum_meta.benchmark.default_nets import NETS, Trained, trained
+from captum_meta.benchmark.options import add_choices
 from captum_meta.benchmark.peers import seeded
 from captum_meta.benchmark.problem import Counted
 from captum_meta.estimators import all_coalitions, shapley_values
@@ -140,10 +141,10 @@ def _answer(call: Any, arguments: dict[str, Any], seed: int) -> Tensor:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Errors, evaluations and seconds of default calls on six nets, logits and probabilities, ours beside Captum's."""
+    """Compare default calls of our methods and Captum's: errors, evaluations and seconds on six small nets."""
     parser = ArgumentParser(prog="captum-meta benchmark defaults", description=main.__doc__)
-    parser.add_argument("--methods", nargs="*", choices=list(DEFAULTS), default=list(DEFAULTS), help="by default all")
-    parser.add_argument("--nets", nargs="*", choices=list(NETS), default=list(NETS), help="by default all")
+    add_choices(parser, "--methods", DEFAULTS, "METHOD")
+    add_choices(parser, "--nets", NETS, "NET")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     console = Console(width=150)

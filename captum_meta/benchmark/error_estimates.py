@@ -45,7 +45,13 @@ def _row_errors(values: Tensor, right: Tensor) -> Tensor:
 def main(arguments: Sequence[str]) -> None:
     """Error estimates of MetaKernelShap on the held-out problems with exact references."""
     parser = ArgumentParser(prog="captum-meta benchmark estimates", description=main.__doc__)
-    parser.add_argument("--references", type=Path, default=Path("runs/references"), help="where exact values are kept")
+    parser.add_argument(
+        "--references",
+        type=Path,
+        default=Path("runs/references"),
+        metavar="FOLDER",
+        help="folder of exact values (default: runs/references)",
+    )
     folder = parser.parse_args(arguments).references
     ranks: dict[int, list[Tensor]] = {multiple: [] for multiple in _MULTIPLES}
     claims: dict[float, list[Tensor]] = {tolerance: [] for tolerance in _TOLERANCES}

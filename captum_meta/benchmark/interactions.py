@@ -150,10 +150,12 @@ def compare(given: InteractionProblem, methods: dict[str, Method]) -> dict[int, 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Interactions: errors at 4M, 8M, 16M and 64M evaluations beside shapiq's KernelSHAPIQ, SVARMIQ, PermutationSamplingSII
-    and, where CAPTUM_META_SHAPIQ names a Python with shapiq 1.8, ProxySHAP."""
+    """Compare interactions of pairs with shapiq's estimators at 4M, 8M, 16M and 64M evaluations.
+
+    Where CAPTUM_META_SHAPIQ names a Python with shapiq 1.8, its ProxySHAP is one of them.
+    """
     parser = ArgumentParser(prog="captum-meta benchmark interactions", description=main.__doc__)
-    parser.add_argument("--held-out", action="store_true", help="held-out models in place of synthetic ones")
+    parser.add_argument("--held-out", action="store_true", help="on held-out models, not on synthetic ones")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     peers = {name: method for name, method in PEERS.items() if name != "ProxySHAP" or modern_peers.available()}

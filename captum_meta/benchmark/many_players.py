@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from captum_meta import attr
 from captum_meta.benchmark.journal import append_line
 from captum_meta.benchmark.memory import peak_megabytes
+from captum_meta.benchmark.options import add_choices
 
 
 class Residual(nn.Module):
@@ -165,10 +166,10 @@ def table(calls: Sequence[Call]) -> Table:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Evaluations, peak memory and time of default calls: patches, windows of a sound, tokens and single pixels."""
+    """Measure default calls with many players (patches, windows of a sound, tokens, pixels): evaluations, memory, time."""
     parser = ArgumentParser(prog="captum-meta benchmark players", description=main.__doc__)
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="players")
-    parser.add_argument("--output", type=Path, default=None, help="JSON lines")
+    add_choices(parser, "--cases", CASES, "CASE")
+    parser.add_argument("--output", type=Path, metavar="FILE", default=None, help="file for the results, as JSON lines")
     options = parser.parse_args(arguments)
     calls = []
     with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:

@@ -74,10 +74,12 @@ def table(peaks: Sequence[Peak]) -> Table:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Peak memory of one meta-training step by the length of its inner loop: unrolled, in segments, and reversible."""
+    """Measure peak memory of a meta-training step by the length of its inner loop: unrolled, in segments, reversible."""
     parser = ArgumentParser(prog="captum-meta benchmark memory", description=main.__doc__)
-    parser.add_argument("--steps", type=int, nargs="+", default=[20, 50, 100, 200, 500], help="inner steps")
-    parser.add_argument("--output", type=Path, default=None, help="JSON lines")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[20, 50, 100, 200, 500], metavar="N", help="numbers of inner steps"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", default=None, help="file for the results, as JSON lines")
     options = parser.parse_args(arguments)
     peaks = []
     with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:

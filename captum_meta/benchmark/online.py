@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from captum_meta.benchmark.adaptation import FineTuning
 from captum_meta.benchmark.drift import DAYS, Drift
 from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.options import add_output
 from captum_meta.learners import TransferGaussianProcess, ZeroShot, load_learner
 from captum_meta.learners.storage import shipped_explainer
 from captum_meta.nn import ShapleyExplainer
@@ -135,10 +136,10 @@ def table(results: Sequence[Stream]) -> Table:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Follow the meta-leader through streams of drifting models, beside the frozen explainer and training from scratch."""
+    """Compare ways to follow a model that drifts: the meta-leader, the unchanged explainer, and training from scratch."""
     parser = ArgumentParser(prog="captum-meta benchmark online", description=main.__doc__)
-    parser.add_argument("--quick", action="store_true", help="one stream")
-    parser.add_argument("--output", type=Path, default=Path("runs/online.jsonl"), help="JSON lines, taken up again")
+    parser.add_argument("--quick", action="store_true", help="only one stream of models")
+    add_output(parser, Path("runs/online.jsonl"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results = [Stream(**entry) for entry in read_lines(options.output)]

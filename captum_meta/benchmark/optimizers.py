@@ -23,6 +23,7 @@ from captum_meta.benchmark.adaptation import BUDGETS
 from captum_meta.benchmark.explained_rows import query_rows, support_rows
 from captum_meta.benchmark.heldout import held_out_names, load_held_out, quick_names
 from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.options import add_output, add_references
 from captum_meta.learners import LearnedOptimizer, load_learner
 from captum_meta.learners._gradient import GradientState
 from captum_meta.losses import relative_errors
@@ -225,12 +226,12 @@ def small_tables() -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Errors against steps of the learned optimizer and of SGD and Adam, whose rates are searched on its training tasks."""
+    """Compare the learned optimizer with SGD and Adam, step by step. Their rates are searched on its training tasks."""
     parser = ArgumentParser(prog="captum-meta benchmark optimizers", description=main.__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few problems of every family")
-    parser.add_argument("--learner", default="learned-optimizer", help="shipped name or path of a LearnedOptimizer")
-    parser.add_argument("--output", type=Path, default=Path("runs/optimizers.jsonl"), help="JSON lines, taken up again")
-    parser.add_argument("--references", type=Path, default=None, help="folder of references; beside the output by default")
+    parser.add_argument("--quick", action="store_true", help="only a few models of every family")
+    parser.add_argument("--learner", default="learned-optimizer", help="name of a shipped LearnedOptimizer, or a path")
+    add_output(parser, Path("runs/optimizers.jsonl"))
+    add_references(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:

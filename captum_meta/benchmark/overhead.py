@@ -72,7 +72,7 @@ def measure(n_players: int, n_samples: int) -> tuple[float, float, float]:
 def main(arguments: Sequence[str]) -> None:
     """Time MetaKernelShap beside Captum's KernelShap: 64 rows of a three-layer MLP, equal numbers of coalitions."""
     parser = ArgumentParser(prog="captum-meta benchmark overhead", description=main.__doc__)
-    parser.add_argument("--players", type=int, default=16, help="features of the model")
+    parser.add_argument("--players", type=int, default=16, help="number of features of the model (default: 16)")
     n_players = parser.parse_args(arguments).players
     table = Table(title=f"64 rows, {n_players} players, medians of {_REPEATS} runs; seconds")
     for column in ("coalitions", "MetaKernelShap", "of it the model", "Captum KernelShap", "our overhead / Captum"):

@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from captum_meta.benchmark.methods import PATH, PATH_ZERO_SHOT, SHAPLEY, ZERO_SHOT, Method
+from captum_meta.benchmark.options import add_choices
 from captum_meta.benchmark.problem import Problem, player_sums
 from captum_meta.benchmark.real_models import REAL
 from captum_meta.benchmark.references import exact_shapley, long_path, sampled_shapley
@@ -30,9 +31,9 @@ _PATH = {"ours": PATH_ZERO_SHOT, "Captum, one more, completed": "Captum, one mor
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compare errors on models that others built, at equal cost, zero-shot."""
+    """Compare methods at equal cost on models that others built. Nothing is adapted to them."""
     parser = ArgumentParser(prog="captum-meta benchmark real", description=main.__doc__)
-    parser.add_argument("--models", nargs="*", choices=list(REAL), default=list(REAL), help="all by default")
+    add_choices(parser, "--models", REAL, "MODEL")
     names = parser.parse_args(arguments).models
     torch.set_num_threads(1)
     console = Console(width=150)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from captum_meta.benchmark.memory import peak_megabytes
+from captum_meta.benchmark.options import add_choices
 from captum_meta.benchmark.speed_cases import SECTIONS, STEPS, path_calls
 from captum_meta.benchmark.speed_nets import PATHS, path_case
 from captum_meta.benchmark.timing import Timing
@@ -40,10 +41,10 @@ def table(title: str, unit: str, timings: Iterable[Timing]) -> Table:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """CPU seconds of our calls beside others: one thread, medians of calls in turn."""
+    """Compare CPU seconds of our calls with Captum's: one thread, medians over calls made in turn."""
     parser = ArgumentParser(prog="captum-meta benchmark speed", description=main.__doc__)
-    parser.add_argument("--sections", nargs="*", choices=list(SECTIONS), default=list(SECTIONS), help="by default all")
-    parser.add_argument("--runs", type=int, default=5, help="of each call")
+    add_choices(parser, "--sections", SECTIONS, "SECTION")
+    parser.add_argument("--runs", type=int, default=5, help="how often each call is timed (default: 5)")
     parser.add_argument("--memory", action="store_true", help="also peak memory of Integrated Gradients, a process for each")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -207,15 +207,17 @@ def table(timings: Sequence[Timing]) -> Table:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Time one meta-training step of the shipped explainer beside a loop over tasks and the floor below both.
+    """Time one meta-training step of the shipped explainer, a plain loop over tasks, and the least that both must compute.
 
     Times are those of one core's work, so that a busy machine changes them little.
     """
     parser = ArgumentParser(prog="captum-meta benchmark step", description=main.__doc__)
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 5, 20], help="inner steps")
-    parser.add_argument("--repeats", type=int, default=5, help="of which the median is shown")
-    parser.add_argument("--compile", action="store_true", help="compiled graphs too: some minutes more at the first time")
-    parser.add_argument("--output", type=Path, default=None, help="JSON lines")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 5, 20], metavar="N", help="numbers of inner steps")
+    parser.add_argument("--repeats", type=int, default=5, help="how often each is timed; the median is shown (default: 5)")
+    parser.add_argument(
+        "--compile", action="store_true", help="also with compiled graphs: the first time takes minutes more"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", default=None, help="file for the results, as JSON lines")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     timings = []

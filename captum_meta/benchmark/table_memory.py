@@ -59,10 +59,12 @@ def comparisons(rows: int, judged: int) -> Iterator[Compared]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compare rows of one model that are explained each by itself with rows that teach each other (``memory=``)."""
+    """Compare rows explained one by one with rows that teach each other (memory=), on three models."""
     parser = ArgumentParser("captum-meta benchmark rows", description=main.__doc__)
-    parser.add_argument("--rows", type=int, default=1000, help="explained in one call (default: 1000)")
-    parser.add_argument("--judged", type=int, default=100, help="of them, against all coalitions (default: 100)")
+    parser.add_argument("--rows", type=int, default=1000, help="how many rows are explained in one call (default: 1000)")
+    parser.add_argument(
+        "--judged", type=int, default=100, help="how many of them are compared with exact values (default: 100)"
+    )
     options = parser.parse_args(arguments)
     table = Table(title=f"{options.rows:,} rows of one model: relative squared error, each by itself and with memory")
     for column in ("model", "coalitions", "by itself", "with memory", "ratio", "evaluations", "seconds"):

@@ -115,13 +115,17 @@ def errors(learners: dict[str, MetaLearner], models: Sequence[Version], x: Tenso
 def main(arguments: Sequence[str]) -> None:
     """Train the shipped explainer further on versions of a classifier, and compare on versions that it has not seen."""
     parser = ArgumentParser(prog="captum-meta benchmark training", description=main.__doc__)
-    parser.add_argument("--models", type=int, default=40, help="versions to learn from")
-    parser.add_argument("--held-out", type=int, default=10, help="versions to compare on")
-    parser.add_argument("--width", type=int, default=384, help="hidden width of the classifiers, give or take a quarter")
-    parser.add_argument("--rows", type=int, default=64, help="explained rows of each version to learn from")
-    parser.add_argument("--steps", type=int, default=1200, help="training steps of 8 tasks")
-    parser.add_argument("--pairs", type=int, default=500, help="pairs of permutations of the reference compared with")
-    parser.add_argument("--output", type=Path, default=None, help="JSON lines, to which the results are added")
+    parser.add_argument("--models", type=int, default=40, help="how many versions to learn from (default: 40)")
+    parser.add_argument("--held-out", type=int, default=10, help="how many versions to compare on (default: 10)")
+    parser.add_argument(
+        "--width", type=int, default=384, help="hidden width of the classifiers, which varies by a quarter (default: 384)"
+    )
+    parser.add_argument("--rows", type=int, default=64, help="explained rows of each version to learn from (default: 64)")
+    parser.add_argument("--steps", type=int, default=1200, help="training steps, of 8 models each (default: 1200)")
+    parser.add_argument("--pairs", type=int, default=500, help="pairs of permutations for the reference (default: 500)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", default=None, help="file to which results are added, as JSON lines"
+    )
     options = parser.parse_args(arguments)
     start = perf_counter()
     x, y = _breast_cancer()

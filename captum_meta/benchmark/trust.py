@@ -28,6 +28,7 @@ from captum_meta.attr._compared import Compared
 from captum_meta.attr._runs import compared
 from captum_meta.benchmark.heldout import load_held_out, whole_table
 from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.options import add_choices, add_output
 from captum_meta.benchmark.peers import seeded
 from captum_meta.estimators.conformal import stopping_levels
 from captum_meta.functional import rank_correlation
@@ -207,10 +208,10 @@ def _middle(values: Any) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Calibrated bounds of MetaKernelShap on twenty held-out models: coverage, tightness, and what a tolerance costs."""
+    """Test calibrated bounds on twenty held-out models: how many hold, how tight they are, and what a tolerance costs."""
     parser = ArgumentParser(prog="captum-meta benchmark trust", description=main.__doc__)
-    parser.add_argument("--output", type=Path, default=Path("runs/trust.jsonl"), help="a run is taken up where it stopped")
-    parser.add_argument("--models", nargs="*", default=problem_names(), help="some of the held-out models")
+    add_output(parser, Path("runs/trust.jsonl"))
+    add_choices(parser, "--models", problem_names(), "MODEL")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     known = {entry["name"] for entry in read_lines(options.output)}

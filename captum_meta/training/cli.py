@@ -12,23 +12,32 @@ from pathlib import Path
 from typing import Any
 
 _DESCRIPTION = """\
-Meta-train an explainer, or measure one: a learner (--model) on explanation tasks (--data) by Lightning (--trainer).
+Meta-train an explainer, or measure one. A learner (--model) learns explanation tasks (--data)
+by Lightning (--trainer).
 
-  captum-meta fit --config shapley-zero-shot                              the shipped explainer, from nothing
+  captum-meta fit --config shapley-zero-shot                     train the shipped explainer anew
   captum-meta fit --config my.yaml --trainer.devices 2 --trainer.strategy ddp
-  captum-meta fit --config my.yaml --ckpt_path last                       go on with a run that was stopped
-  captum-meta validate --config my.yaml --ckpt_path runs/my.ckpt          errors of a checkpoint
-  captum-meta predict --config my.yaml --ckpt_path runs/my.ckpt           its attributions, to runs/predictions.safetensors
+  captum-meta fit --config my.yaml --ckpt_path last              continue a run that was stopped
+  captum-meta validate --config my.yaml --ckpt_path runs/my.ckpt         errors of a checkpoint
+  captum-meta predict --config my.yaml --ckpt_path runs/my.ckpt          its attributions, written
+                                                                 to runs/predictions.safetensors
 
 --config is a YAML file, or the name of one that ships with the package:
 {names}.
---data.train and --data.validation are task families: captum_meta.tasks.SyntheticTaskFamily, or the dotted name of a
-function of yours, annotated `-> ModelTaskFamily`, that returns a captum_meta.tasks.ModelTaskFamily over your own models.
---model.learner is a class of captum_meta.learners, or captum_meta.learners.load_learner with a shipped name to start from
-its weights. Every argument can stand in the YAML file of --config; --print_config writes one, --model.learner.help CLASS
-and --data.train.help CLASS tell more, and the shipped configurations show every learner.
-Metrics go to a CSV file in runs/; --trainer.logger takes any other logger of Lightning's, such as TensorBoardLogger (pip
-install 'captum-meta[tensorboard]').
+
+--data.train and --data.validation are task families: captum_meta.tasks.SyntheticTaskFamily, or the
+dotted name of a function of yours. The function is annotated `-> ModelTaskFamily` and returns a
+captum_meta.tasks.ModelTaskFamily over your own models.
+
+--model.learner is a class of captum_meta.learners. To start from shipped weights, pass
+captum_meta.learners.load_learner and a shipped name.
+
+Every argument can stand in the YAML file of --config. --print_config writes such a file.
+--model.learner.help CLASS and --data.train.help CLASS describe the arguments of a class. Shipped
+configurations show every learner.
+
+Metrics go to a CSV file in runs/. --trainer.logger takes any other logger of Lightning, such as
+TensorBoardLogger (pip install 'captum-meta[tensorboard]').
 """
 
 
@@ -96,7 +105,7 @@ def main(arguments: Sequence[str]) -> None:
         """Keeps the lines of the description."""
 
     def described(command: str) -> dict[str, Any]:
-        names = textwrap.fill(", ".join(shipped_configurations()), 120)
+        names = textwrap.fill(", ".join(shipped_configurations()), 98, break_on_hyphens=False)
         return {
             "description": _DESCRIPTION.replace("{names}", names),
             "usage": f"captum-meta {command} --config FILE [options]",

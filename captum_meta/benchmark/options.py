@@ -1,0 +1,32 @@
+"""Options that several comparisons have."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def add_choices(parser: ArgumentParser, name: str, choices: Iterable[str], metavar: str) -> None:
+    """An option that takes some of the choices, all by default; its help lists them.
+
+    >>> parser = ArgumentParser()
+    >>> add_choices(parser, "--nets", ["CNN", "GRU"], "NET")
+    >>> parser.parse_args(["--nets", "GRU"]).nets, parser.parse_args([]).nets
+    (['GRU'], ['CNN', 'GRU'])
+    """
+    names = list(choices)
+    told = f"one or more of: {'; '.join(names)} (default: all)".replace("%", "%%")
+    parser.add_argument(name, nargs="+", choices=names, default=names, metavar=metavar, help=told)
+
+
+def add_output(parser: ArgumentParser, default: Path) -> None:
+    """`--output`, the file of results."""
+    told = f"file of results, as JSON lines; the same command continues a run that stopped (default: {default})"
+    parser.add_argument("--output", type=Path, metavar="FILE", default=default, help=told)
+
+
+def add_references(parser: ArgumentParser) -> None:
+    """`--references`, the folder of right answers, which several comparisons share."""
+    told = "folder of exact attributions, which are computed once (default: beside the output)"
+    parser.add_argument("--references", type=Path, metavar="FOLDER", default=None, help=told)
