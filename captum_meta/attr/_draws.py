@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_meta._model import wide
 from captum_meta._random import row_keys, uniform
 from captum_meta.evidence import Game
-from captum_meta.evidence.path import own_slopes
+from captum_meta.evidence.path import own_output_slopes
 from captum_meta.games import Batch
 from captum_meta.games.players import join
 from captum_meta.types import Evidence
@@ -96,21 +96,22 @@ class Draws:
     @classmethod
     def made(
         cls, game: Game, distribution: tuple[Tensor, ...], stdevs: tuple[float, ...], n_samples: int, seed: int
-    ) -> Draws:
-        """Draws of each example that depend on the seed and the example alone."""
+    ) -> tuple[Draws, ...]:
+        """Draws of each example that depend on the seed and the example alone; for each output of the game its own."""
         paths = DrawnPaths.of(game, distribution, stdevs, n_samples, seed)
         expected = expected_difference(game, distribution)
-        slopes, _ = own_slopes(game.of(paths.standing(game, paths.middles)))
+        slopes, _ = own_output_slopes(game.of(paths.standing(game, paths.middles)))
         each = torch.arange(len(paths.rows), device=game.device).reshape(-1, n_samples)
         after = (paths.ends, each) if any(stdevs) else (game.inputs, game.batch.everyone.unsqueeze(1))
         few = len(distribution) == 1 and len(distribution[0]) <= len(paths.rows)
         before = (distribution, paths.chosen[0]) if few else (paths.starts, each)
-        change = _changes(game, *after, *before).flatten()
-        delta = join(paths.differences)
-        return cls(game, distribution, stdevs, n_samples, expected, delta, change, measured(slopes, n_samples))
+        changes = _changes(game, *after, *before).flatten(0, 1)
+        delta, slopes = join(paths.differences), measured(slopes, n_samples)
+        shared = (game, distribution, stdevs, n_samples, expected, delta)
+        return tuple(cls(*shared, *one) for one in zip(changes.unbind(-1), slopes.unbind(-1), strict=True))
 
-    def again(self, n_samples: int, seed: int) -> Draws:
-        """Other draws of the same examples."""
+    def again(self, n_samples: int, seed: int) -> tuple[Draws, ...]:
+        """Other draws of the same examples, for each output."""
         return Draws.made(self.game, self.distribution, self.stdevs, n_samples, seed)
 
     def joined(self, other: Draws) -> Draws:
@@ -195,7 +196,7 @@ def expected_difference(game: Game, distribution: Parts) -> Tensor:
 
 
 def measured(slopes: Tensor, n_samples: int) -> Tensor:
-    """Slopes ``(B * n, M)``, those that are not finite replaced by the mean of the row's others."""
+    """Slopes ``(B * n, M, *)``, those that are not finite replaced by the mean of the row's others."""
     finite = slopes.isfinite()
     if bool(finite.all()):
         return slopes
@@ -237,7 +238,7 @@ def _noisy(x: Tensor, stdev: float, keys: Tensor, seed: int) -> Tensor:
 
 
 def _changes(game: Game, ends: Parts, end: Tensor, starts: Parts, start: Tensor) -> Tensor:
-    """f of each row's ``end (B, n or 1)`` among ``ends`` minus that of its ``start (B, n)`` among ``starts``, ``(B, n)``."""
+    """f of each row's ``end (B, n or 1)`` among ``ends`` minus that of its ``start (B, n)`` among ``starts``."""
     together = tuple(torch.cat(pair) for pair in zip(ends, starts, strict=True))
     values = game.in_place(together, torch.cat([end, start + len(ends[0])], dim=1))
     return values[:, : end.shape[1]] - values[:, end.shape[1] :]

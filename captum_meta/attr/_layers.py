@@ -89,15 +89,15 @@ def beside_zeros(
     return Game(model, inputs, baselines, target, (*(whole.batch.extra or ()), *further) or None, None, max_rows)
 
 
-def output_of(game: Game) -> Tensor:
-    """f of the inputs, ``(N,)``.
+def outputs_of(game: Game) -> Tensor:
+    """f of the inputs, ``(N, K)``, one output or those that were asked for.
 
     Raises:
-        AssertionError: if there is not one number for each example.
+        AssertionError: if there is not one number for each example, and several were not asked for.
     """
     values = game.at(torch.ones(1))
     check_output(game, values)
-    return values.flatten()
+    return values[:, 0]
 
 
 def path_points(game: Game, n_steps: int, method: str) -> Tensor | None:

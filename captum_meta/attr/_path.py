@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta.attr._frontend import Frontend, of_inputs
+from captum_meta.attr._selection import of_outputs, side_by_side
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_slopes
 from captum_meta.evidence.path import check_output
 from captum_meta.evidence.path_rounds import MOST, error_of
@@ -44,13 +44,11 @@ class PathResult:
 
     @classmethod
     def side_by_side(cls, results: list[PathResult], shape: tuple[int, ...]) -> PathResult:
-        """Results of several outputs, which have this shape together, ``(N, *shape, ...)``."""
+        """Results of several outputs, which have this shape together, ``(N, *shape, ...)``; of one, ``()``, itself."""
 
-        def joined(tensors: Sequence[Tensor]) -> Tensor:
-            return torch.stack(list(tensors), dim=1).unflatten(1, shape)
-
-        parts = tuple(joined(some) for some in zip(*(result.parts for result in results), strict=True))
-        return cls(parts, joined([result.change for result in results]), joined([result.error for result in results]))
+        parts = side_by_side([result.parts for result in results], shape)
+        change, error = (of_outputs([getattr(result, name) for result in results], shape) for name in ("change", "error"))
+        return cls(parts, change, error)
 
     def times(self, differences: tuple[Tensor, ...]) -> PathResult:
         """Of multipliers: their products with (input - baseline), which may carry a gradient."""

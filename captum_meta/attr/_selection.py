@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from captum_meta.games.arguments import Outputs
 
@@ -13,6 +17,17 @@ def selection(target: Any, outputs: Any) -> Any:
         return target
     assert target is None, "target and outputs were both passed: pass target= for one output, or outputs= for several."
     return Outputs(None if outputs == "all" else tuple(outputs))
+
+
+def of_outputs(tensors: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Tensors ``(N, *)`` of several outputs, which have this shape together, as ``(N, *shape, *)``; ``()`` for a single."""
+    stacked = torch.stack(list(tensors), dim=1)
+    return stacked.reshape(len(stacked), *shape, *stacked.shape[2:])
+
+
+def side_by_side(parts: Sequence[tuple[Tensor, ...]], shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """The same of the parts of each of several outputs."""
+    return tuple(of_outputs(some, shape) for some in zip(*parts, strict=True))
 
 
 def check_background_alone(baselines: Any, background: Any) -> Any:

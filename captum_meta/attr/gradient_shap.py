@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from captum.attr import GradientShap
@@ -17,6 +17,7 @@ from captum_meta.attr._draws import Draws, samples_of
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._graph import drawn, refuse_with_graph
 from captum_meta.attr._path import real
+from captum_meta.attr._selection import selection
 from captum_meta.evidence import Game, PathPlan
 from captum_meta.nn.explainer import gap_shares
 
@@ -68,6 +69,7 @@ class MetaGradientShap(Frontend, GradientShap):
         additional_forward_args: Any = None,
         return_convergence_delta: bool = False,
         *,
+        outputs: Literal["all"] | Sequence[int] | None = None,
         tolerance: float | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
@@ -84,6 +86,8 @@ class MetaGradientShap(Frontend, GradientShap):
                 function that gives one.
             n_samples: draws per row, each a gradient; 5 by default, as in Captum.
             return_convergence_delta: also return, for each draw, the sum of its attributions minus the change of f.
+            outputs: "all", or a list of indices, in place of ``target``: several outputs from the same draws and forwards,
+                each with gradients of its own.
             tolerance: draws are made in rounds, each as large as all before, and a row stops as soon as its error estimate
                 is at most this; ``n_samples`` (by default 320) is then the most draws of a row.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below,
@@ -94,14 +98,20 @@ class MetaGradientShap(Frontend, GradientShap):
         Returns:
             Attributions in the shapes of the inputs, then, if asked for, the deltas ``(B * n,)`` of the n draws of each row
             (with a tolerance n is the largest number, and NaN stands for draws that were not made), and the estimates
-            ``(B,)``.
+            ``(B,)``. With ``outputs`` each has a dimension of them behind the first; a row's draws then end when all of its
+            outputs are within the tolerance.
+
+        Raises:
+            AssertionError: for arguments that Captum refuses, and for ``target`` beside ``outputs``.
+            ValueError: for ``n_samples=0``, and for what cannot be had with ``create_graph``.
         """
         is_tuple = _captum.is_tuple(inputs)
         if n_samples == 0:
             raise ValueError("n_samples must be positive, got 0: each draw of a row is one of its gradients.")
-        given = (inputs, baselines, stdevs, target, additional_forward_args)
+        given = (inputs, baselines, stdevs, selection(target, outputs), additional_forward_args)
         if create_graph:
             refuse_with_graph(
+                outputs=outputs,
                 tolerance=tolerance,
                 return_error_estimate=return_error_estimate,
                 return_convergence_delta=return_convergence_delta,
@@ -109,38 +119,48 @@ class MetaGradientShap(Frontend, GradientShap):
             drawn_from = distribution_of(self.forward_func, *given)
             values = drawn(*drawn_from, n_samples or _DRAWS, seed, self.multiplies_by_inputs)
             return _captum.format_output(is_tuple, of_inputs(values, drawn_from[0]))
+        game, distribution, noise = distribution_of(self.forward_func, *given)
+        most = n_samples or (_DRAWS if tolerance is None else _MOST_DRAWS)
+        draws = Draws.made(game, distribution, noise, most if tolerance is None else min(_DRAWS, most), seed)
         if tolerance is None:
-            draws = self._draws(*given, n_samples or _DRAWS, seed)
-            game, values = draws.game, self._answer(draws)
-            deltas = draws.deltas(self.multiplies_by_inputs) if return_convergence_delta else None
-            estimates = draws.error(values, self.multiplies_by_inputs) if return_error_estimate else None
+            values, deltas, estimates = self._of_outputs(draws)
         else:
-            limit = n_samples or _MOST_DRAWS
-            draws = self._draws(*given, min(_DRAWS, limit), seed)
-            game = draws.game
-            values, deltas, estimates = self._in_rounds(draws, limit, tolerance, seed)
-        attributions = _captum.format_output(is_tuple, of_inputs(values, game))
-        asked = [deltas.flatten()] if return_convergence_delta and deltas is not None else []
-        asked += [estimates] if return_error_estimate and estimates is not None else []
+            values, deltas, estimates = self._in_rounds(draws, most, tolerance, seed)
+        shape = () if outputs is None else tuple(game.output_shape)
+        parts = of_inputs(values.flatten(0, 1), game)
+        shaped = tuple(part.reshape(game.n_examples, *shape, *part.shape[1:]) for part in parts)
+        attributions = _captum.format_output(is_tuple, shaped)
+        asked = [deltas.mT.reshape(-1, *shape)] if return_convergence_delta else []
+        asked += [estimates.reshape(-1, *shape)] if return_error_estimate else []
         return (attributions, *asked) if asked else attributions
 
-    def _in_rounds(self, draws: Draws, limit: int, tolerance: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Attributions ``(B, M)``, deltas ``(B, n)`` and estimates ``(B,)``; each round draws as much as all before."""
-        game, count, multiply = draws.game, draws.game.n_examples, self.multiplies_by_inputs
+    def _of_outputs(self, draws: tuple[Draws, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Attributions ``(R, O, M)``, deltas ``(R, O, n)`` and estimates ``(R, O)``, from the draws of each output."""
+        multiply, values = self.multiplies_by_inputs, [self._answer(one) for one in draws]
+        estimates = [one.error(found, multiply) for one, found in zip(draws, values, strict=True)]
+        deltas = [one.deltas(multiply) for one in draws]
+        return torch.stack(values, dim=1), torch.stack(deltas, dim=1), torch.stack(estimates, dim=1)
+
+    def _in_rounds(self, draws: tuple[Draws, ...], limit: int, tolerance: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of all B rows; each round draws as much as all before."""
+        game, count, n_outputs = draws[0].game, draws[0].game.n_examples, len(draws)
         game.at(torch.ones(1))  # which finds out whether rows may stop one by one
-        values, rows, turn = torch.zeros_like(draws.expected), torch.arange(count, device=game.device), 0
-        estimates, deltas = values.new_zeros(count), values.new_full((count, limit), torch.nan)
+        values = draws[0].expected.new_zeros(count, n_outputs, draws[0].expected.shape[1])
+        estimates, deltas = values.new_zeros(count, n_outputs), values.new_full((count, n_outputs, limit), torch.nan)
+        rows, turn = torch.arange(count, device=game.device), 0
         while True:
-            found = self._answer(draws)
-            values[rows], estimates[rows] = found.to(values), draws.error(found, multiply).to(estimates)
-            deltas[rows, : draws.n_samples] = draws.deltas(multiply).to(deltas)
-            going = ~(estimates[rows] <= tolerance) & (draws.n_samples < limit)
+            made = draws[0].n_samples
+            found = self._of_outputs(draws)
+            values[rows], estimates[rows] = found[0].to(values), found[2].to(estimates)
+            deltas[rows, :, :made] = found[1].to(deltas)
+            going = ~(estimates[rows] <= tolerance).all(1) & (made < limit)
             if not bool(going.any()):
-                return values, deltas[:, : int(deltas.isfinite().any(0).sum())], estimates
+                return values, deltas[..., : int(deltas.isfinite().flatten(0, 1).any(0).sum())], estimates
             if not game.together:
-                rows, draws = rows[going], draws.of_rows(going.nonzero().flatten())
+                rows, draws = rows[going], tuple(one.of_rows(going.nonzero().flatten()) for one in draws)
             turn += 1
-            draws = draws.joined(draws.again(min(draws.n_samples, limit - draws.n_samples), seed + _NEXT * turn))
+            further = draws[0].again(min(made, limit - made), seed + _NEXT * turn)
+            draws = tuple(one.joined(other) for one, other in zip(draws, further, strict=True))
 
     def _answer(self, draws: Draws) -> Tensor:
         """Attributions ``(R, M)``."""
@@ -150,10 +170,6 @@ class MetaGradientShap(Frontend, GradientShap):
             return self._explain(draws.evidence(), PathPlan(draws.n_samples)).attributions
         values, total = draws.expected_gradients()
         return values + (total - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), draws.game.mask)
-
-    def _draws(self, inputs: Any, baselines: Any, stdevs: Any, target: Any, extra: Any, n_samples: int, seed: int) -> Draws:
-        game, distribution, noise = distribution_of(self.forward_func, inputs, baselines, stdevs, target, extra)
-        return Draws.made(game, distribution, noise, n_samples, seed)
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
         raise NotImplementedError(

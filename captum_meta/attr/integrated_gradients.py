@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import torch
 from captum.attr import IntegratedGradients
 from captum.log import log_usage
 from torch import Tensor
@@ -27,8 +26,7 @@ from captum_meta.attr._graph import (
 from captum_meta.attr._path import PathFrontend, PathResult, real
 from captum_meta.attr._selection import check_background_alone, selection
 from captum_meta.evidence.path_rounds import MOST
-from captum_meta.games import MeanGame
-from captum_meta.games.arguments import Outputs
+from captum_meta.games import Game, MeanGame, each_output
 from captum_meta.types import Evidence
 
 
@@ -98,7 +96,9 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
                 these rows of Integrated Gradients from each of them. ``n_steps`` (50 by default) counts the gradients of an
                 input, whatever K is; each of the inputs and background rows costs one evaluation besides. Attributions sum
                 to f(input) less the mean of f over the background.
-            outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own.
+            outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own,
+                from the same forwards where all of them are differentiated at the same points of the path: with background
+                rows, in the first of the rounds, and with one step or more than 32.
             tolerance: a row stops as soon as its error estimate is at most this; ``n_steps`` (by default 50) is then the
                 most gradients that it may cost. Not with several background rows.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
@@ -141,41 +141,30 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
                 "instead of tolerance= or method=."
             )
 
-        def explained(target: Any) -> PathResult:
-            if rows is not None:
-                arguments = (target, additional_forward_args, None, internal_batch_size)
-                mean = MeanGame(self.forward_func, real(inputs), rows, *arguments)
-                return self._of_background(mean, n_steps or MOST, seed)
-            game = self._game(inputs, baselines, target, additional_forward_args, None, internal_batch_size)
+        arguments = (selection(target, outputs), additional_forward_args, None, internal_batch_size)
+        game: Game | MeanGame
+        if rows is not None:
+            game = MeanGame(self.forward_func, real(inputs), rows, *arguments)
+            results = self._of_background(game, n_steps or MOST, seed)
+        else:
+            game = self._game(inputs, baselines, *arguments)
             begins = _captum.format_input_baseline(inputs, baselines)[1]
             attached = multiply and carry_gradient(*formatted, *begins)
-            found = self._integrate(game, n_steps, method, tolerance, return_error_estimate, multiply and not attached)
-            return found.times(differences(formatted, begins)) if attached else found
-
-        chosen = selection(target, outputs)
-        if isinstance(chosen, Outputs):
-            targets, shape = self._targets(inputs, additional_forward_args, chosen)
-            found = PathResult.side_by_side([explained(one) for one in targets], shape)
-        else:
-            found = explained(target)
+            asked = (n_steps, method, tolerance, return_error_estimate, multiply and not attached)
+            results = [self._integrate(one, *asked) for one in each_output(game)]
+            if attached:
+                apart = differences(formatted, begins)
+                results = [found.times(apart) for found in results]
+        found = PathResult.side_by_side(results, () if outputs is None else tuple(game.output_shape))
         attributions = _captum.format_output(is_tuple, found.parts)
         return found.returned(attributions, return_convergence_delta, return_error_estimate)
 
-    def _of_background(self, game: MeanGame, n_steps: int, seed: int) -> PathResult:
-        """Expected gradients over several background rows."""
+    def _of_background(self, game: MeanGame, n_steps: int, seed: int) -> list[PathResult]:
+        """Expected gradients over several background rows, of each output."""
 
         def explain(evidence: Evidence) -> Tensor:
             return self._explain(evidence, self._plan(evidence.points.shape[1], "gausslegendre")).attributions
 
-        values, delta, error = expected_gradients(game, n_steps, self.multiplies_by_inputs, seed, explain)
-        return PathResult(of_inputs(values, game), values.sum(1) - delta, error)
-
-    def _targets(self, inputs: Any, extra: Any, chosen: Outputs) -> tuple[list[Any], tuple[int, ...]]:
-        """What selects each of several outputs alone, and the shape that they have together."""
-        game = self._game(inputs, None, chosen, extra)
-        game.at(torch.ones(1))
-        shape = tuple(game.output_shape)
-        if chosen.indices is not None:
-            return list(chosen.indices), shape
-        places = [tuple(place) for place in torch.ones(shape).nonzero().tolist()]
-        return ([None] if len(places) == 1 else [place[0] if len(place) == 1 else place for place in places]), shape
+        found = expected_gradients(game, n_steps, self.multiplies_by_inputs, seed, explain)
+        each = zip(*(part.unbind(1) for part in found), strict=True)
+        return [PathResult(of_inputs(values, game), values.sum(1) - delta, error) for values, delta, error in each]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from captum.attr import InternalInfluence
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, check_model, checked
-from captum_meta.attr._layers import OfLayers, Values, beside_zeros, output_of, parts_like, path_points, path_weights
+from captum_meta.attr._layers import OfLayers, Values, beside_zeros, outputs_of, parts_like, path_points, path_weights
 from captum_meta.attr._path import real
+from captum_meta.attr._selection import selection, side_by_side
 from captum_meta.evidence import Game, measure_bent_path, measure_path
 from captum_meta.evidence.layer_path import ShiftedLayers
 from captum_meta.evidence.path_rounds import MOST
+from captum_meta.games import each_output
 
 
 class MetaInternalInfluence(OfLayers, InternalInfluence):
@@ -61,6 +63,8 @@ class MetaInternalInfluence(OfLayers, InternalInfluence):
         internal_batch_size: int | None = None,
         attribute_to_layer_input: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
+        *,
+        outputs: Literal["all"] | Sequence[int] | None = None,
     ) -> Values:
         """Explain rows; arguments as in ``captum.attr.InternalInfluence.attribute`` but for these.
 
@@ -70,22 +74,26 @@ class MetaInternalInfluence(OfLayers, InternalInfluence):
             internal_batch_size: rows of the model differentiated at once, at most. None: a number is chosen.
             attribute_to_layer_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: activations that the output does not depend on get 0.
+            outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own,
+                from the same forwards where all of them are differentiated at the same points of the path.
 
         Returns:
-            Average gradients in the shapes of the activations.
+            Average gradients in the shapes of the activations; with ``outputs`` a dimension of them is the second.
         """
-        given = (real(inputs), baselines, target, additional_forward_args)
+        given = (real(inputs), baselines, selection(target, outputs), additional_forward_args)
         whole = self._whole_game(*given, internal_batch_size, n_steps, method)
         model = ShiftedLayers(self._model, self._layers, attribute_to_layer_input)
         end = model.activations(whole.inputs, whole.batch.extra or (), internal_batch_size)
         game = beside_zeros(model, whole, end, internal_batch_size, whole.batch.target)
         count = sum(part[0].numel() for part in end)
-        return self._shaped(model, parts_like(end, _average(game, n_steps or MOST, method)[:, :count]))
+        averages = [_average(one, n_steps or MOST, method)[:, :count] for one in each_output(game)]
+        shape = () if outputs is None else tuple(game.output_shape)
+        return self._shaped(model, side_by_side([parts_like(end, average) for average in averages], shape))
 
 
 def _average(game: Game, n_steps: int, method: str) -> Tensor:
     """Averages of all gradients, ``(N, elements)``."""
-    output_of(game)
+    outputs_of(game)
     points = path_points(game, n_steps, method)
     evidence, slopes = measure_bent_path(game, n_steps) if points is None else measure_path(game, points)
     average = (slopes * path_weights(evidence, n_steps, method).unsqueeze(-2)).sum(-1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from captum.attr import LayerConductance
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
-from captum_meta.attr._layers import Unadapted, Values, beside_zeros, output_of, parts_like, path_points
+from captum_meta.attr._layers import Unadapted, Values, beside_zeros, outputs_of, parts_like, path_points
 from captum_meta.attr._path import real
+from captum_meta.attr._selection import of_outputs, selection, side_by_side
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import Game, LayerModel, PathPlan
 from captum_meta.evidence.conductance import completed, measure_layer, same
 from captum_meta.evidence.layer_path import ReadLayers
+from captum_meta.games import each_output
 from captum_meta.games.players import Tensors, join
 
 
@@ -73,6 +75,8 @@ class MetaLayerConductance(Unadapted, LayerConductance):
         return_convergence_delta: bool = False,
         attribute_to_layer_input: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
+        *,
+        outputs: Literal["all"] | Sequence[int] | None = None,
     ) -> Values | tuple[Values, Tensor]:
         """Explain rows; arguments as in ``captum.attr.LayerConductance.attribute`` but for these.
 
@@ -83,31 +87,40 @@ class MetaLayerConductance(Unadapted, LayerConductance):
             return_convergence_delta: also return, for each row, the sum of the attributions minus f(input) - f(baseline).
             attribute_to_layer_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: activations that the output does not depend on get 0.
+            outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own,
+                from the same forwards where all of them are differentiated at the same points of the path.
 
         Returns:
-            Attributions in the shapes of the activations, then the delta ``(B,)`` if asked for.
+            Attributions in the shapes of the activations, then the delta ``(B,)`` if asked for. With ``outputs`` each has a
+            dimension of them behind the first.
         """
         n_steps = n_steps or MAX_INTERPOLATED
-        given = (real(inputs), baselines, target, additional_forward_args)
+        given = (real(inputs), baselines, selection(target, outputs), additional_forward_args)
         whole = self._whole_game(*given, internal_batch_size, n_steps, method)
-        value = output_of(whole)
+        last = outputs_of(whole)
         model = ReadLayers(self._model, self._layers, attribute_to_layer_input)
         extra = whole.batch.extra or ()
         start, end = (model.activations(side, extra, internal_batch_size) for side in (whole.baselines, whole.inputs))
         game = beside_zeros(model, whole, (*end, *end), internal_batch_size, whole.batch.target)
-        ends = torch.stack([join(start), join(end)], dim=-1)
-        evidence, values = measure_layer(game, ends, path_points(whole, n_steps, method), n_steps)
-        total = evidence.total
-        if evidence.points.shape[1] <= MAX_INTERPOLATED:
-            passes = same(self._passing(model, end, whole), value, total)
-            values = self._explain(completed(evidence, where=~passes), PathPlan(n_steps, method)).attributions
-        values = torch.where(total.isfinite().unsqueeze(1), values, torch.nan)
-        attributions = self._shaped(model, parts_like(end, values))
-        return (attributions, values.sum(1) - total) if return_convergence_delta else attributions
+        ends, points = torch.stack([join(start), join(end)], dim=-1), path_points(whole, n_steps, method)
+        explained, deltas = [], []
+        passing = self._passing(model, end, whole) if n_steps <= MAX_INTERPOLATED else last
+        for one, through, value in zip(each_output(game), passing.unbind(1), last.unbind(1), strict=True):
+            evidence, values = measure_layer(one, ends, points, n_steps)
+            total = evidence.total
+            if evidence.points.shape[1] <= MAX_INTERPOLATED:
+                passes = same(through, value, total)
+                values = self._explain(completed(evidence, where=~passes), PathPlan(n_steps, method)).attributions
+            values = torch.where(total.isfinite().unsqueeze(1), values, torch.nan)
+            explained.append(parts_like(end, values))
+            deltas.append(values.sum(1) - total)
+        shape = () if outputs is None else tuple(whole.output_shape)
+        attributions = self._shaped(model, side_by_side(explained, shape))
+        return (attributions, of_outputs(deltas, shape)) if return_convergence_delta else attributions
 
     def _passing(self, model: LayerModel, end: Tensors, whole: Game) -> Tensor:
-        """f ``(N,)`` of the baselines with the layer as at the inputs: f of the inputs where all of it passes through."""
+        """f ``(N, K)`` of the baselines with the layer as at the inputs: f of the inputs where all of it passes through."""
         rest = LayerModel(self._model, self._layers, model.of_inputs)
         rest.counts = model.counts
         extra = (*whole.baselines, *(whole.batch.extra or ()))
-        return output_of(Game(rest, end, None, whole.batch.target, extra))
+        return outputs_of(Game(rest, end, None, whole.batch.target, extra))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from captum.attr import LayerGradientShap
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from captum_meta._captum import TargetType
 from captum_meta.attr._arguments import check_layers, check_model, checked
 from captum_meta.attr._draws import DrawnPaths, Draws, measured
-from captum_meta.attr._layers import OfLayers, Values, output_of, parts_like
+from captum_meta.attr._layers import OfLayers, Values, outputs_of, parts_like
+from captum_meta.attr._selection import of_outputs, selection, side_by_side
 from captum_meta.attr.gradient_shap import distribution_of
 from captum_meta.evidence import Game
 from captum_meta.evidence.layer_path import ShiftedLayers
-from captum_meta.evidence.path import own_slopes
+from captum_meta.evidence.path import own_output_slopes
 from captum_meta.games.players import Tensors, join
 
 _DRAWS = 5
@@ -71,6 +72,7 @@ class MetaLayerGradientShap(OfLayers, LayerGradientShap):
         return_convergence_delta: bool = False,
         attribute_to_layer_input: bool = False,
         *,
+        outputs: Literal["all"] | Sequence[int] | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
     ) -> Values | tuple[Values, Tensor] | tuple[Values, Tensor, Tensor]:
@@ -80,29 +82,31 @@ class MetaLayerGradientShap(OfLayers, LayerGradientShap):
             inputs, baselines, stdevs, target, additional_forward_args, attribute_to_layer_input: as in Captum.
             n_samples: draws per row, each a gradient; 5 by default, as in Captum.
             return_convergence_delta: also return, for each draw, the sum of its attributions minus the change of f.
+            outputs: "all", or a list of indices, in place of ``target``: several outputs from the same draws and forwards,
+                each with gradients of its own.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below,
                 from the spread of its draws; NaN for one draw.
             seed: of the draws; a row's draws depend on it and on the row alone.
 
         Returns:
             Attributions in the shapes of the activations, then, if asked for, the deltas ``(B * n,)`` and the estimates
-            ``(B,)``.
+            ``(B,)``. With ``outputs`` each has a dimension of them behind the first.
         """
         if n_samples == 0:
             raise ValueError("n_samples must be positive, got 0: each draw of a row is one of its gradients.")
-        given = self._moved((inputs, baselines, stdevs, target, additional_forward_args))
+        given = self._moved((inputs, baselines, stdevs, selection(target, outputs), additional_forward_args))
         game, distribution, noise = distribution_of(self._model, *given)
-        output_of(game)
+        outputs_of(game)
         model = ShiftedLayers(self._model, self._layers, attribute_to_layer_input)
         paths = DrawnPaths.of(game, distribution, noise, n_samples or _DRAWS, seed)
         draws, end = _draws(model, paths, game, distribution, noise, n_samples or _DRAWS, return_convergence_delta)
-        values = draws.expected_gradients()[0] if self.multiplies_by_inputs else draws.average_gradient()
-        further = (
-            (draws.deltas(self.multiplies_by_inputs).flatten(), return_convergence_delta),
-            (draws.error(values, self.multiplies_by_inputs), return_error_estimate),
-        )
-        attributions: Any = self._shaped(model, parts_like(end, values))
-        asked = [value for value, wanted in further if wanted]
+        multiply, shape = self.multiplies_by_inputs, () if outputs is None else tuple(game.output_shape)
+        each = [one.expected_gradients()[0] if multiply else one.average_gradient() for one in draws]
+        deltas = [one.deltas(multiply).flatten() for one in draws] if return_convergence_delta else []
+        pairs = zip(draws, each, strict=True)
+        errors = [one.error(found, multiply) for one, found in pairs] if return_error_estimate else []
+        attributions: Any = self._shaped(model, side_by_side([parts_like(end, found) for found in each], shape))
+        asked = [of_outputs(part, shape) for part in (deltas, errors) if part]
         return (attributions, *asked) if asked else attributions
 
 
@@ -114,20 +118,23 @@ def _draws(
     noise: tuple[float, ...],
     n_samples: int,
     with_change: bool,
-) -> tuple[Draws, Tensors]:
-    """The draws as those of a game whose players are the elements of the layer, and what it gives at the paths' ends."""
+) -> tuple[list[Draws], Tensors]:
+    """Each output's draws as of a game whose players are the layer's elements, and what it gives at the paths' ends."""
     last = paths.standing(game, paths.ends)
     extra, most = last.extra or (), game.evaluation.max_rows
     start, end = (model.activations(side, extra, most) for side in (paths.starts, paths.ends))
     nothing = tuple(torch.zeros_like(part) for part in end)
     shifted = Game(model, (*nothing, *paths.middles), None, last.target, last.extra)
-    slopes = own_slopes(shifted)[0][:, : sum(part[0].numel() for part in end)]
+    slopes = measured(own_output_slopes(shifted)[0][:, : sum(part[0].numel() for part in end)], n_samples)
     delta = (join(end) - join(start)).to(slopes)
     expected = delta.unflatten(0, (-1, n_samples)).mean(1)
     if len(distribution) == 1 and not extra and len(distribution[0]) <= len(delta):
         everything = join(model.activations(distribution, (), most)).to(slopes).mean(0)
         expected = join(end).to(slopes).unflatten(0, (-1, n_samples)).mean(1) - everything
-    change = torch.zeros_like(delta[:, 0])
+    change = torch.zeros_like(slopes[:, 0])
     if with_change:
-        change = output_of(game.of(last)) - output_of(game.of(paths.standing(game, paths.starts)))
-    return Draws(game, distribution, noise, n_samples, expected, delta, change, measured(slopes, n_samples)), end
+        sides = (game.of(last), game.of(paths.standing(game, paths.starts)))
+        after, before = (side.at(torch.ones(1))[:, 0] for side in sides)
+        change = after - before
+    shared = (game, distribution, noise, n_samples, expected, delta)
+    return [Draws(*shared, *one) for one in zip(change.unbind(-1), slopes.unbind(-1), strict=True)], end

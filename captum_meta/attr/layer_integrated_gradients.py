@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from captum.attr import LayerIntegratedGradients
 from captum.log import log_usage
@@ -14,8 +14,10 @@ from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
 from captum_meta.attr._graph import STEPS, Differentiated, activations, integrated, refuse_with_graph
 from captum_meta.attr._layers import OfLayers, Values
-from captum_meta.attr._path import PathFrontend
+from captum_meta.attr._path import PathFrontend, PathResult
+from captum_meta.attr._selection import selection
 from captum_meta.evidence import Game, LayerModel
+from captum_meta.games import each_output
 
 
 class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradients):
@@ -68,6 +70,7 @@ class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradie
         attribute_to_layer_input: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
         *,
+        outputs: Literal["all"] | Sequence[int] | None = None,
         tolerance: float | None = None,
         return_error_estimate: bool = False,
         create_graph: bool = False,
@@ -80,16 +83,19 @@ class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradie
                 :meth:`MetaIntegratedGradients.attribute`.
             attribute_to_layer_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: activations that the output does not depend on get 0.
+            outputs: as in :meth:`MetaIntegratedGradients.attribute`.
 
         Returns:
             Attributions in the shapes of the activations: a tensor, a tuple where the layer gives several, a list where
-            there are several layers; then the delta ``(B,)`` and the estimates ``(B,)``, if asked for.
+            there are several layers; then the delta ``(B,)`` and the estimates ``(B,)``, if asked for. With ``outputs`` each
+            has a dimension of them behind the first.
         """
-        whole = self._whole_game(inputs, baselines, target, additional_forward_args, internal_batch_size, n_steps, method)
+        chosen = selection(target, outputs)
+        whole = self._whole_game(inputs, baselines, chosen, additional_forward_args, internal_batch_size, n_steps, method)
         model = LayerModel(self._model, self._layers, attribute_to_layer_input)
         multiply = self.multiplies_by_inputs
         if create_graph:
-            refuse_with_graph(tolerance=tolerance, return_error_estimate=return_error_estimate)
+            refuse_with_graph(outputs=outputs, tolerance=tolerance, return_error_estimate=return_error_estimate)
             arguments = (*whole.inputs, *(whole.batch.extra or ()))
             end = activations(model, arguments)
             start = activations(model, (*whole.baselines, *(whole.batch.extra or ())))
@@ -97,7 +103,9 @@ class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradie
             parts, delta = integrated(rest, end, start, n_steps or STEPS, method, multiply)
             return (self._shaped(model, parts), delta) if return_convergence_delta else self._shaped(model, parts)
         game = _rest_of(model, whole, internal_batch_size)
-        found = self._integrate(game, n_steps, method, tolerance, return_error_estimate, multiply)
+        asked = (n_steps, method, tolerance, return_error_estimate, multiply)
+        results = [self._integrate(one, *asked) for one in each_output(game)]
+        found = PathResult.side_by_side(results, () if outputs is None else tuple(game.output_shape))
         return found.returned(self._shaped(model, found.parts), return_convergence_delta, return_error_estimate)
 
     def _game(self, inputs: Any, baselines: Any, target: Any, additional_forward_args: Any, *others: Any) -> Game:

@@ -15,7 +15,7 @@ from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensors
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner, of_inputs
 from captum_meta.attr._graph import carry_gradient, differences
-from captum_meta.attr._layers import Unadapted, beside_zeros, output_of, path_points, path_weights
+from captum_meta.attr._layers import Unadapted, beside_zeros, outputs_of, path_points, path_weights
 from captum_meta.attr._path import multipliers, real
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import Game, PathPlan
@@ -95,7 +95,7 @@ class MetaNeuronConductance(Unadapted, NeuronConductance):
         formatted, starts = _captum.format_input_baseline(inputs, baselines)
         given = (real(inputs), baselines, target, additional_forward_args)
         whole = self._whole_game(*given, internal_batch_size, n_steps, method)
-        output_of(whole)
+        outputs_of(whole)
         neuron = (self._model, self._layers[0], neuron_selector, attribute_to_neuron_input)
         extra = whole.batch.extra
         ends = Game(NeuronModel(*neuron), whole.inputs, whole.baselines, None, extra, None, internal_batch_size).at(

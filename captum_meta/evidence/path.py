@@ -8,6 +8,7 @@ from torch import Tensor
 from captum_meta.estimators import gauss_legendre, is_bent, path_nodes
 from captum_meta.evidence.rows import player_inputs
 from captum_meta.games import Game
+from captum_meta.games.arguments import Outputs
 from captum_meta.types import Evidence
 
 
@@ -71,7 +72,7 @@ def path_slopes(game: Game, points: Tensor) -> tuple[Tensor, Tensor]:
         AssertionError: if the model has several outputs and no target selects one, or one output for a whole batch.
         RuntimeError: if the model has no gradient.
     """
-    slopes, values = _of_one_output(game, game.slopes(points))
+    slopes, values = measured_slopes(game, game.slopes(points))
     return slopes.squeeze(-1), values.squeeze(-1)
 
 
@@ -81,11 +82,26 @@ def own_slopes(game: Game) -> tuple[Tensor, Tensor]:
     Raises:
         AssertionError, RuntimeError: as :func:`path_slopes`.
     """
-    slopes, values = _of_one_output(game, game.own_slopes())
-    return slopes[..., 0, 0], values[:, 0, 0]
+    slopes, values = own_output_slopes(game)
+    return slopes[..., 0], values[:, 0]
 
 
-def _of_one_output(game: Game, measured: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+def own_output_slopes(game: Game) -> tuple[Tensor, Tensor]:
+    """Gradients of each of the outputs asked for at the inputs themselves ``(N, elements, K)``, and f there ``(N, K)``.
+
+    Raises:
+        AssertionError, RuntimeError: as :func:`path_slopes`.
+    """
+    slopes, values = measured_slopes(game, game.own_slopes())
+    return slopes[..., 0, :], values[:, 0]
+
+
+def measured_slopes(game: Game, measured: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Gradients of a game ``(N, elements, G, K)`` and f ``(N, G, K)``, where there are any.
+
+    Raises:
+        AssertionError, RuntimeError: as :func:`path_slopes`.
+    """
     if measured is None:
         raise RuntimeError(
             "The explained model has no gradient with respect to its inputs, which path integrals are made of: "
@@ -96,8 +112,8 @@ def _of_one_output(game: Game, measured: tuple[Tensor, Tensor] | None) -> tuple[
 
 
 def check_output(game: Game, values: Tensor) -> None:
-    """That the model gives one number ``values (N, G, 1)`` for each example."""
-    assert values.shape[-1] == 1, (
+    """That the model gives one number for each example, or the outputs asked for, among its ``values (N, G, K)``."""
+    assert values.shape[-1] == 1 or isinstance(game.batch.target, Outputs), (
         "Target not provided when necessary, cannot take gradient with respect to multiple outputs: pass target=."
     )
     assert game.n_rows == game.n_examples, (

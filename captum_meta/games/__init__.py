@@ -5,8 +5,20 @@ from captum_meta.games.batched import BatchedGames
 from captum_meta.games.evaluation import Evaluation
 from captum_meta.games.game import Game
 from captum_meta.games.mean import MeanGame
+from captum_meta.games.outputs import OutputGame, each_output
 from captum_meta.games.players import Players
 from captum_meta.games.remembered import RememberedGame
 from captum_meta.games.surrogate import SurrogateGame
 
-__all__ = ["Batch", "BatchedGames", "Evaluation", "Game", "MeanGame", "Players", "RememberedGame", "SurrogateGame"]
+__all__ = [
+    "Batch",
+    "BatchedGames",
+    "Evaluation",
+    "Game",
+    "MeanGame",
+    "OutputGame",
+    "Players",
+    "RememberedGame",
+    "SurrogateGame",
+    "each_output",
+]

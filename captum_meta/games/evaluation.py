@@ -172,7 +172,7 @@ class Evaluation:
         return (reduced.sum(0, keepdim=True) if self.aggregated else reduced), output.detach()
 
     def in_place(self, x: Tensors, which: Tensor) -> Tensor:
-        """f of each row at those ``which (B, n)`` of other inputs ``x`` ``(R, *features)``, as ``(B, n)``."""
+        """f of each row at those ``which (B, n)`` of other inputs ``x`` ``(R, *features)``, as ``(B, n, K)``."""
         batch, index, step = self.batch, which.flatten(), self.max_rows
         rows = batch.everyone.repeat_interleave(which.shape[1])
         with torch.no_grad(), untouched(batch.forward_func, batch.device):
@@ -183,7 +183,8 @@ class Evaluation:
             else:
                 pairs = zip(index.split(step), rows.split(step), strict=True)
                 found = torch.cat([batch.forward(tuple(part[some] for part in x), own) for some, own in pairs])
-        return wide(found).reshape(which.shape)
+        self.output_shape = found.shape[1:]
+        return wide(found).reshape(*which.shape, -1)
 
     def _value(self, x: Tensors, rows: Tensor) -> tuple[Tensor, ...]:
         return (self._forward(x, rows),)

@@ -214,7 +214,7 @@ class Game:
         return self.of(self.batch.standing_for(rows, inputs, inputs))
 
     def in_place(self, x: Tensors, which: Tensor) -> Tensor:
-        """f of each row at those ``which (B, n)`` of other inputs ``x`` ``(R, *features)``, in place of its own, ``(B, n)``.
+        """f of each row at those ``which (B, n)`` of other inputs ``x`` ``(R, *features)``, as ``(B, n, K)``.
 
         An input is evaluated once, however many rows it is for, where no row has arguments of its own.
         """

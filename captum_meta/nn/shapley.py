@@ -12,7 +12,7 @@ from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean, pl
 from captum_meta.nn.error_head import numbers_of, shipped_error_head
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
 from captum_meta.nn.refinement import MAX_POSTERIOR, border_coalitions, exact, is_complete, posterior_of, precision, refine
-from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Evidence
+from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
 
 _FEWEST_LATE = 4
 """Pairs that a prediction is judged by."""
@@ -210,10 +210,13 @@ def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor
 
 
 def _known_error(evidence: Evidence) -> float | None:
-    """0 where all coalitions were evaluated, NaN where only a border is known that is too large, else None."""
+    """0 where all coalitions were evaluated, NaN where no row's border was, or it is too large to be read, else None."""
     if evidence.coalitions is None and 2 * evidence.players.shape[-1] > MAX_POSTERIOR:
         return torch.nan
-    return 0.0 if is_complete(evidence.coalitions or border_coalitions(evidence), evidence) else None
+    coalitions = evidence.coalitions or border_coalitions(evidence)
+    if is_complete(coalitions, evidence):
+        return 0.0
+    return None if bool(_tells(coalitions, evidence).any()) else torch.nan
 
 
 def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: Tensor) -> Tensor:
@@ -221,9 +224,14 @@ def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: T
     head = shipped_error_head(attributions.device, attributions.dtype)
     estimate = head.log_bound(players, rows, evidence.players).exp()
     estimate = torch.where(attributions.any(-1), estimate, torch.inf)
-    pairs = (evidence.coalitions or border_coalitions(evidence)).pairs()
-    estimate = torch.where(pairs >= torch.minimum(evidence.n_players, _all_pairs(evidence)), estimate, torch.nan)
-    return torch.where(pairs >= _all_pairs(evidence), 0.0, estimate)
+    coalitions = evidence.coalitions or border_coalitions(evidence)
+    estimate = torch.where(_tells(coalitions, evidence), estimate, torch.nan)
+    return torch.where(coalitions.pairs() >= _all_pairs(evidence), 0.0, estimate)
+
+
+def _tells(coalitions: Coalitions, evidence: Evidence) -> Tensor:
+    """Whether as many pairs as the border's were evaluated of a row, ``(*batch,)`` bool."""
+    return coalitions.pairs() >= torch.minimum(evidence.n_players, _all_pairs(evidence))
 
 
 def _all_pairs(evidence: Evidence) -> Tensor:

@@ -1,7 +1,9 @@
 """The network behind error estimates."""
 
+import pytest
 import torch
 
+import captum_meta.nn.shapley
 from captum_meta.attr import MetaKernelShap
 from captum_meta.nn import ErrorHead
 from captum_meta.nn.error_head import PLAYER_NUMBERS, ROW_NUMBERS, shipped_error_head
@@ -45,3 +47,16 @@ def test_a_game_of_one_player_is_known_beyond_doubt() -> None:
         one = torch.zeros(1, 2, dtype=torch.long)
         values, estimate = attr.attribute(x, feature_mask=one, n_samples=0, return_error_estimate=True)
         assert torch.allclose(values, x.float().prod(1, keepdim=True).expand(2, 2)) and (estimate == 0).all()
+
+
+@pytest.mark.parametrize("n_samples", [0, 60])
+def test_where_no_border_is_known_nothing_is_computed_for_an_estimate(
+    n_samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A posterior of 1,024 pairs for each row took 4.8 GB, to tell nothing."""
+    monkeypatch.setattr(captum_meta.nn.shapley, "numbers_of", lambda *_: pytest.fail("an estimate was made"))
+    x = torch.randn(3, 40)
+    _, bounds = MetaKernelShap(lambda x: x.tanh().prod(1), learner="zero-shot").attribute(
+        x, n_samples=n_samples, return_error_estimate=True
+    )
+    assert bool(bounds.isnan().all())
