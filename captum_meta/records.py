@@ -67,7 +67,7 @@ class Record:
 
         def scaled(value: Tensor, about: Mapping[str, Any]) -> Tensor:
             for _ in range(about.get("scale", 0)):
-                value = value * factor.reshape(*factor.shape, *[1] * (value.dim() - factor.dim())).to(value)
+                value = value * factor[(..., *[None] * (value.dim() - factor.dim()))].to(value)
             return value
 
         return self._changed(lambda inner: inner.times(factor), scaled)

@@ -19,6 +19,7 @@ from captum_meta.estimators.input_process import InputProcess, value_distances
 from captum_meta.estimators.interaction_process import InteractionProcess
 from captum_meta.estimators.interactions import INDICES, InteractionRule, interactions
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
+from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 from captum_meta.estimators.path_intervals import PathIntervals, further_points
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
 from captum_meta.estimators.path_sample import PathSample
@@ -28,7 +29,9 @@ from captum_meta.estimators.rate_likelihood import likely_rates
 
 __all__ = [
     "INDICES",
+    "CoalitionPairs",
     "HypercubePosterior",
+    "HypercubePrior",
     "InputProcess",
     "InteractionProcess",
     "InteractionRule",

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from captum_meta.estimators.conditioning import SHARES, conditioned
 from captum_meta.estimators.multi_index import MultiIndexWaves
+from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 from captum_meta.estimators.quadrature import gauss_legendre
 
 _MAX_NODES = 12
@@ -96,57 +97,31 @@ class HypercubePosterior:
     """The game expected from the worths seen, and how sure that is; differentiable in all but the coalitions.
 
     Args:
-        members: ``(*batch, P, M)`` bool, which players one coalition of each pair has; its complement has the others.
-        differences: ``(*batch, P)``, f of this coalition minus f of its complement.
-        measured: ``(*batch, P)`` bool, False for padding.
-        players: ``(*batch, M)`` bool, False for padding.
-        total: ``(*batch,)``, f(input) - f(baseline): the pair of everyone and no one.
-        prior: ``(*batch, M)``, Shapley values expected before any worth was seen, in the units of ``differences``.
-        additive: ``(*batch, M)``, tau of the module's formula, at least 0.
-        rates: ``(*batch, M)``, rho of the module's formula, in [0, 1).
-        directions: ``(*batch, D, M)``, along which the worths are expected to change; zeros where nothing is.
-        precision: of all that is computed; by default that of ``differences``, which the answers have in any case.
+        pairs: the coalitions seen; of P pairs and M players.
+        prior: what was expected before.
+        precision: of all that is computed; by default that of the differences, which the answers have in any case.
     """
 
-    def __init__(
-        self,
-        members: Tensor,
-        differences: Tensor,
-        measured: Tensor,
-        players: Tensor,
-        total: Tensor,
-        prior: Tensor,
-        additive: Tensor,
-        rates: Tensor,
-        directions: Tensor,
-        precision: torch.dtype | None = None,
-    ) -> None:
-        self._players, self._dtype = players, differences.dtype
-        numbers = (differences, total, prior, additive, rates, directions)
-        differences, total, prior, additive, rates, directions = (part.to(precision or self._dtype) for part in numbers)
-        everyone = players.unsqueeze(-2)
-        known = torch.cat([torch.ones_like(measured[..., :1]), measured], dim=-1)
-        signs = torch.cat([everyone, members & everyone], dim=-2).to(differences) * 2 - 1
-        rows = known.unsqueeze(-1)
-        self._known, self._signs = known, torch.where(rows, signs, 0.0)
-        seen = torch.cat([total.unsqueeze(-1), torch.where(measured, differences, 0.0)], dim=-1) / 2
-        self._prior = torch.where(players, prior, 0.0)
-        residual = seen - (self._signs @ self._prior.unsqueeze(-1)).squeeze(-1) / 2
-        kernel = HypercubeKernel(self._signs, torch.where(players, additive, 0.0), torch.where(players, rates, 0.0))
-        self._kernel, self._waves = kernel, MultiIndexWaves(torch.where(everyone, directions, 0.0))
+    def __init__(self, pairs: CoalitionPairs, prior: HypercubePrior, precision: torch.dtype | None = None) -> None:
+        self._players, self._dtype = pairs.players, pairs.differences.dtype
+        precision = precision or self._dtype
+        pairs, prior = pairs.to(dtype=precision).with_everyone(), prior.to(dtype=precision).among(pairs.players)
+        self._known, self._signs, self._prior = pairs.measured, pairs.signs(), prior.mean
+        rows, residual = pairs.measured.unsqueeze(-1), pairs.residual(self._signs, prior.mean)
+        self._kernel = kernel = HypercubeKernel(self._signs, prior.additive, prior.rates)
+        self._waves = MultiIndexWaves(prior.directions)
         among = kernel.with_pairs(self._signs)
         self._size = among[..., :1, :1].sqrt()
         self._at_pairs = self._size * self._waves.at(self._signs)
         self._of_waves = self._size * self._waves.shapley_values()
-        among = among + torch.diag_embed((~known).to(among))
+        among = among + torch.diag_embed((~pairs.measured).to(among))
         values = torch.where(rows, kernel.with_shapley_values(), 0.0)
         self._given = conditioned(among, residual.unsqueeze(-1), values, self._at_pairs, self._of_waves)
-        n_pairs = known.sum(-1, keepdim=True)
+        n_pairs = pairs.measured.sum(-1, keepdim=True)
         self._amplitudes = torch.stack([given.surprise for given in self._given], dim=-1) / n_pairs
         volumes = torch.stack([given.log_volume() for given in self._given], dim=-1)
         evidence = -0.5 * n_pairs * self._amplitudes.clamp(min=_TINY).log() - volumes
-        prior = torch.tensor(_LOG_PRIOR, dtype=evidence.dtype, device=evidence.device)
-        self._weights = (_TEMPER * evidence + prior).softmax(-1)
+        self._weights = (_TEMPER * evidence + evidence.new_tensor(_LOG_PRIOR)).softmax(-1)
 
     def shapley_values(self) -> Tensor:
         """``(*batch, M)`` in the units and dtype of ``differences``; they sum to ``total`` up to rounding; 0 for padding."""

@@ -13,12 +13,13 @@ by a few steps of Adam; its slope along K is :math:`\tfrac12 (K^{-1} - P a a^T /
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from captum_meta.estimators.multi_index import MultiIndexWaves
+from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 
 _STEPS, _STEP = 5, 0.55
 _PRECISION = 2.0
@@ -33,37 +34,25 @@ _SMALL = 0.02
 _JITTER, _FLOOR, _TINY = 2e-6, 1e-14, 1e-30
 
 
-def likely_rates(
-    members: Tensor,
-    differences: Tensor,
-    measured: Tensor,
-    players: Tensor,
-    total: Tensor,
-    prior: Tensor,
-    additive: Tensor,
-    rates: Tensor,
-    directions: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Tau and rho of greatest likelihood, both ``(*batch, M)`` float64.
+def likely_rates(pairs: CoalitionPairs, prior: HypercubePrior) -> HypercubePrior:
+    """The prior with tau and rho of greatest likelihood, both float64.
 
-    Arguments are those of :class:`~captum_meta.estimators.HypercubePosterior`, to which the answers are to be given in place
-    of ``additive`` and ``rates``; they are differentiable in these two, the changes taken as given. What is 0 remains 0.
+    They are differentiable in those of ``prior``, the changes taken as given. What is 0 remains 0.
 
-    >>> pairs = torch.eye(3, dtype=torch.bool)
-    >>> worths, whole, ones = torch.tensor([0.9, 1.0, 1.1]), torch.tensor(3.0), torch.ones(3)
-    >>> known = (pairs, worths, pairs.any(0), pairs.any(0), whole, ones, 0.3 * ones, 0.3 * ones, 0 * ones.unsqueeze(0))
-    >>> [part.shape for part in likely_rates(*known)]
-    [torch.Size([3]), torch.Size([3])]
+    >>> everyone, ones = torch.ones(3, dtype=torch.bool), torch.ones(3)
+    >>> pairs = CoalitionPairs(torch.eye(3).bool(), torch.tensor([0.9, 1.0, 1.1]), everyone, everyone, torch.tensor(3.0))
+    >>> likely_rates(pairs, HypercubePrior(ones, 0.3 * ones, 0.3 * ones, torch.zeros(1, 3))).rates.shape
+    torch.Size([3])
     """
-    additive, rates = (torch.where(players, part.double(), 0.0) for part in (additive, rates))
+    double = prior.to(dtype=torch.float64).among(pairs.players)
     with torch.no_grad():
-        pairs = _Pairs.read(members, differences, measured, players, total, prior, directions)
-        changes = _changes(pairs, additive.detach(), rates.detach())
-    return _changed(additive, rates, changes)
+        changes = _changes(_Seen.read(pairs, double), double.additive.detach(), double.rates.detach())
+    additive, rates = _changed(double.additive, double.rates, changes)
+    return replace(prior, additive=additive, rates=rates)
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class _Seen:
     """The first pairs of a row, that of everyone and no one before them, in double precision: steps amplify rounding."""
 
     signs: Tensor  # (*batch, P, M) of -1 and 1, 0 where not known
@@ -72,24 +61,11 @@ class _Pairs:
     waves: Tensor  # (*batch, P, P), covariance of the few directions, in units of the first pair's variance
 
     @staticmethod
-    def read(
-        members: Tensor,
-        differences: Tensor,
-        measured: Tensor,
-        players: Tensor,
-        total: Tensor,
-        prior: Tensor,
-        directions: Tensor,
-    ) -> _Pairs:
-        members, differences, measured = (part[..., : _MOST_PAIRS - 1] for part in (members.mT, differences, measured))
-        everyone = players.unsqueeze(-2)
-        known = torch.cat([torch.ones_like(total, dtype=torch.bool).unsqueeze(-1), measured], dim=-1)
-        signs = torch.cat([everyone, members.mT & everyone], dim=-2).double() * 2 - 1
-        signs = torch.where(known.unsqueeze(-1), signs, 0.0)
-        seen = torch.cat([total.unsqueeze(-1), torch.where(measured, differences, 0.0)], dim=-1).double()
-        expected = (signs @ torch.where(players, prior.double(), 0.0).unsqueeze(-1)).squeeze(-1)
-        waves = MultiIndexWaves(torch.where(everyone, directions.double(), 0.0)).at(signs)
-        return _Pairs(signs, (seen - expected) / 2, known, waves @ waves.mT)
+    def read(pairs: CoalitionPairs, prior: HypercubePrior) -> _Seen:
+        pairs = pairs.shortened(P=_MOST_PAIRS - 1).to(dtype=torch.float64).with_everyone()
+        signs = pairs.signs()
+        waves = MultiIndexWaves(prior.directions).at(signs)
+        return _Seen(signs, pairs.residual(signs, prior.mean), pairs.measured, waves @ waves.mT)
 
 
 def _changed(additive: Tensor, rates: Tensor, changes: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,28 +74,28 @@ def _changed(additive: Tensor, rates: Tensor, changes: Tensor) -> tuple[Tensor, 
     return additive * torch.exp(changes[0]), (rates * odds / (1 - rates + rates * odds)).clamp(max=_MOST)
 
 
-def _changes(pairs: _Pairs, additive: Tensor, rates: Tensor) -> Tensor:
+def _changes(seen: _Seen, additive: Tensor, rates: Tensor) -> Tensor:
     changes = torch.zeros(2, *rates.shape, dtype=rates.dtype, device=rates.device)
     mean, square = torch.zeros_like(changes), torch.zeros_like(changes)
     for step in range(1, _STEPS + 1):
-        slope = _slopes(pairs, *_changed(additive, rates, changes)) + _PRECISION * changes
+        slope = _slopes(seen, *_changed(additive, rates, changes)) + _PRECISION * changes
         mean, square = 0.9 * mean + 0.1 * slope, 0.99 * square + 0.01 * slope.square()
         direction = mean / (1 - 0.9**step) / ((square / (1 - 0.99**step)).sqrt() + _SMALL)
         changes = (changes - _STEP * direction).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
     return changes
 
 
-def _slopes(pairs: _Pairs, additive: Tensor, rates: Tensor) -> Tensor:
+def _slopes(seen: _Seen, additive: Tensor, rates: Tensor) -> Tensor:
     """Of minus the log likelihood, along logarithms of tau and logits of rho, ``(2, *batch, M)``."""
-    signs = pairs.signs
+    signs = seen.signs
     shrink = torch.exp(-rates.log1p().sum(-1, keepdim=True))  # 1 / prod (1 + rho)
     level = (0.5 * torch.log1p(-rates.square()).sum(-1, keepdim=True)).exp().unsqueeze(-1) * shrink.unsqueeze(-1) / 2
     alike = (signs * rates.atanh().unsqueeze(-2)) @ signs.mT
     up, down = torch.exp(alike) * level, torch.exp(-alike) * level
     odd = up - down
     covariance = odd + (signs * (additive - shrink * rates).unsqueeze(-2)) @ signs.mT
-    covariance = covariance + _SHARE * covariance[..., :1, :1] * pairs.waves
-    slope = _along_covariance(covariance, pairs.residual, pairs.known)
+    covariance = covariance + _SHARE * covariance[..., :1, :1] * seen.waves
+    slope = _along_covariance(covariance, seen.residual, seen.known)
     forms = ((slope @ signs) * signs).sum(-2)
     mixed = (((slope * (up + down)) @ signs) * signs).sum(-2)
     of_odd = (slope * odd).sum((-2, -1)).unsqueeze(-1)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_meta.estimators import HypercubePosterior, kernel_shapley_values, likely_rates, shapley_values
+from captum_meta.estimators import (
+    CoalitionPairs,
+    HypercubePosterior,
+    HypercubePrior,
+    kernel_shapley_values,
+    likely_rates,
+    shapley_values,
+)
 from captum_meta.nn.explainer import Prediction, Prior
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Coalitions, Evidence
 
@@ -54,15 +61,15 @@ def posterior_of(prior: Prior, mean: Tensor, evidence: Evidence, dtype: torch.dt
     slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
     directions = torch.cat([slopes, mean.unsqueeze(-1)], dim=-1).mT / unit.unsqueeze(-1)
     worths, measured = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2))
-    seen = (
+    pairs = CoalitionPairs(
         coalitions.members[..., ::2, :],
         (worths[..., 0] - worths[..., 1]) / unit,
         measured.all(-1),
         evidence.players,
         evidence.total / prior.scale,
-        mean / unit,
     )
-    return HypercubePosterior(*seen, *likely_rates(*seen, prior.additive, prior.rates, directions), directions, dtype)
+    expected = HypercubePrior(mean / unit, prior.additive, prior.rates, directions)
+    return HypercubePosterior(pairs, likely_rates(pairs, expected), dtype)
 
 
 def precision(coalitions: Coalitions, evidence: Evidence) -> torch.dtype:

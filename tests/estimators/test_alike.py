@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from captum_meta.estimators import HypercubePosterior, all_coalitions, plan_coalitions, shapley_matrix, shapley_values
+from captum_meta.estimators import (
+    CoalitionPairs,
+    HypercubePosterior,
+    HypercubePrior,
+    all_coalitions,
+    plan_coalitions,
+    shapley_matrix,
+    shapley_values,
+)
 
 
 def game(n_players: int) -> torch.Tensor:
@@ -20,12 +28,10 @@ def test_it_is_the_posterior_with_all_players_alike(budget: int) -> None:
     members = plan_coalitions(everyone, budget, 0, torch.tensor([1]))[0][0, ::2]
     codes = (members * 2 ** torch.arange(n_players)).sum(1)
     differences = worths[codes] - worths[2**n_players - 1 - codes]
+    pairs = CoalitionPairs(members, differences, torch.ones(len(members)).bool(), everyone[0], worths[-1])
     ones = torch.ones(n_players).double()
-    nowhere = torch.zeros(1, n_players).double()
-    posterior = HypercubePosterior(
-        members, differences, ones[:1].bool().expand(len(members)), everyone[0], worths[-1], 0 * ones, 0.3 * ones,
-        4 / (n_players + 4) * ones, nowhere,
-    )  # fmt: skip
+    prior = HypercubePrior(0 * ones, 0.3 * ones, 4 / (n_players + 4) * ones, torch.zeros(1, n_players))
+    posterior = HypercubePosterior(pairs, prior)
     seen = torch.cat([worths[-1:], differences]) / 2
     found = shapley_matrix(torch.cat([everyone, members])) @ seen
     assert torch.allclose(found, posterior.shapley_values(), atol=1e-7)

@@ -3,7 +3,14 @@ from math import prod
 import pytest
 import torch
 
-from captum_meta.estimators import HypercubePosterior, all_coalitions, plan_coalitions, shapley_values
+from captum_meta.estimators import (
+    CoalitionPairs,
+    HypercubePosterior,
+    HypercubePrior,
+    all_coalitions,
+    plan_coalitions,
+    shapley_values,
+)
 from captum_meta.estimators.conditioning import conditioned
 from captum_meta.estimators.kernel_sampling import sampled_pairs
 from captum_meta.estimators.multi_index import MultiIndexWaves
@@ -49,22 +56,19 @@ def tempered_weights(among: list[torch.Tensor], values: torch.Tensor) -> torch.T
     return torch.stack(logs).softmax(0)
 
 
+def pairs(worths: torch.Tensor, codes: list[int]) -> CoalitionPairs:
+    """The coalitions of ``codes``, and their complements."""
+    n_players = len(worths).bit_length() - 1
+    known, players = torch.ones(len(codes), dtype=torch.bool), torch.ones(n_players, dtype=torch.bool)
+    differences = worths[codes] - worths.flip(0)[codes]
+    return CoalitionPairs(all_coalitions(n_players)[codes], differences, known, players, worths[-1])
+
+
 def posterior(
     worths: torch.Tensor, codes: list[int], prior: torch.Tensor, directions: torch.Tensor = NOWHERE
 ) -> HypercubePosterior:
-    """From the coalitions of ``codes`` and their complements."""
-    complements = [31 - code for code in codes]
-    return HypercubePosterior(
-        all_coalitions(N_PLAYERS)[codes],
-        worths[codes] - worths[complements],
-        torch.ones(len(codes), dtype=torch.bool),
-        torch.ones(N_PLAYERS, dtype=torch.bool),
-        worths[-1],
-        prior,
-        torch.tensor(TAU, dtype=torch.float64),
-        torch.tensor(RHO, dtype=torch.float64),
-        directions,
-    )
+    tau, rho = torch.tensor(TAU, dtype=torch.float64), torch.tensor(RHO, dtype=torch.float64)
+    return HypercubePosterior(pairs(worths, codes), HypercubePrior(prior, tau, rho, directions))
 
 
 def estimate(worths: torch.Tensor, codes: list[int], prior: torch.Tensor) -> torch.Tensor:
@@ -117,14 +121,12 @@ def test_a_bent_line_along_a_direction_is_seen_through() -> None:
     worths = worths - worths[0]
     border = torch.eye(n_players, dtype=torch.bool)
     members = torch.cat([border, sampled_pairs(n_players, n_players, border[:0], 0, torch.zeros(1).long())[0]])
-    codes = (members.long() * 2 ** torch.arange(n_players)).sum(-1)
-    differences = worths[codes] - worths[2**n_players - 1 - codes]
-    known, players = torch.ones(len(codes), dtype=torch.bool), torch.ones(n_players, dtype=torch.bool)
+    seen = pairs(worths, (members.long() * 2 ** torch.arange(n_players)).sum(-1).tolist())
     exact, even = shapley_values(worths), torch.full((n_players,), float(worths[-1]) / n_players).double()
     errors = []
     for along in (torch.zeros_like(weights), weights):
         tau, rho = torch.full((n_players,), 0.1).double(), torch.full((n_players,), 0.1).double()
-        found = HypercubePosterior(members, differences, known, players, worths[-1], even, tau, rho, along[None])
+        found = HypercubePosterior(seen, HypercubePrior(even, tau, rho, along[None]))
         errors.append(float((found.shapley_values() - exact).square().sum()))
     assert errors[1] < 0.1 * errors[0]
 
@@ -150,10 +152,11 @@ def test_efficiency_padding_and_scale() -> None:
     rates = torch.rand(2, 6, generator=generator) * 0.8
     noise = torch.where(measured, worths, torch.nan)
     along = torch.randn(2, 3, 6, generator=generator)
-    values = HypercubePosterior(members, noise, measured, players, total, rates * 0, rates, rates, along).shapley_values()
+    seen, prior = CoalitionPairs(members, noise, measured, players, total), HypercubePrior(0 * rates, rates, rates, along)
+    values = HypercubePosterior(seen, prior).shapley_values()
     assert torch.allclose(values.sum(-1), total, atol=1e-6)
     assert (values[~players] == 0).all()
-    double = HypercubePosterior(members, 2 * noise, measured, players, 2 * total, rates * 0, rates, rates, along)
+    double = HypercubePosterior(seen.times(torch.tensor(2.0)), prior)
     assert torch.allclose(double.shapley_values(), 2 * values, atol=1e-9)
     variance = double.shapley_variance()
     assert (variance[players] > 0).all() and (variance[~players] == 0).all()
@@ -161,18 +164,13 @@ def test_efficiency_padding_and_scale() -> None:
 
 def test_the_prior_covariance_is_differentiable() -> None:
     worths, codes = game(1), [1, 2, 4, 8, 16, 7]
-    differences = worths[codes] - worths.flip(0)[codes]
     additive = torch.tensor(TAU, dtype=torch.float64).requires_grad_()
     rates = torch.tensor(RHO, dtype=torch.float64).requires_grad_()
-    players = torch.ones(N_PLAYERS, dtype=torch.bool)
-    known = torch.ones(len(codes), dtype=torch.bool)
-    members = all_coalitions(N_PLAYERS)[codes]
-
     along = SOMEWHERE.clone().requires_grad_()
 
     def function(tau: torch.Tensor, rho: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        prior = torch.zeros(N_PLAYERS).double()
-        return HypercubePosterior(members, differences, known, players, worths[-1], prior, tau, rho, g).shapley_values()
+        prior = HypercubePrior(torch.zeros(N_PLAYERS).double(), tau, rho, g)
+        return HypercubePosterior(pairs(worths, codes), prior).shapley_values()
 
     assert torch.autograd.gradcheck(function, (additive, rates, along), eps=1e-5, atol=1e-4)
 
@@ -181,10 +179,7 @@ def test_where_nothing_is_expected_the_prior_stands() -> None:
     worths, codes = game(2), [1, 2, 6]
     nothing = torch.zeros(N_PLAYERS, dtype=torch.float64)
     prior = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]).double()
-    differences = worths[codes] - worths.flip(0)[codes]
-    known, players = torch.ones(3, dtype=torch.bool), torch.ones(N_PLAYERS, dtype=torch.bool)
-    members = all_coalitions(N_PLAYERS)[codes]
-    found = HypercubePosterior(members, differences, known, players, worths[-1], prior, nothing, nothing, NOWHERE)
+    found = HypercubePosterior(pairs(worths, codes), HypercubePrior(prior, nothing, nothing, NOWHERE))
     assert torch.allclose(found.shapley_values(), prior)
 
 
