@@ -23,6 +23,11 @@ _RIDGE = 5
 _SURE = 3.0
 """An estimate is so many times the squared error that the spread of the draws says."""
 
+_FEWEST = 5
+"""Draws that can tell whether gradients are those of f."""
+_ALIKE, _NOTICEABLE = 4.0, 0.25
+"""Of what the draws miss, the mean in standard errors; and next to what their gradients say, and this next to the change."""
+
 
 @dataclass(frozen=True)
 class DrawnPaths:
@@ -146,6 +151,25 @@ class Draws:
         size = attributions.abs().amax(1, keepdim=True).clamp(min=torch.finfo(parts.dtype).tiny)
         spread = (parts / size.unsqueeze(1)).var(1).sum(1) / self.n_samples
         return _SURE * spread / (attributions / size).square().sum(1).clamp(min=torch.finfo(parts.dtype).tiny)
+
+    @property
+    def unknown(self) -> Tensor:
+        """Whether f is not finite at the ends of one of the paths, ``(B,)``."""
+        return ~self._each(self.change).isfinite().all(1)
+
+    @property
+    def inconsistent(self) -> Tensor:
+        """Whether all draws miss the change of f by about the same, ``(B,)``: then their gradients are not those of f.
+
+        Gradients of f miss it by 0 in the mean over the path. False for fewer than five draws.
+        """
+        if self.n_samples < _FEWEST:
+            return torch.zeros_like(self.expected[:, 0], dtype=torch.bool)
+        effects, change = self.slopes * self.delta, self._each(self.change)
+        missed, size = change - self._each(effects.sum(1)), self._each(effects.abs().sum(1)).mean(1)
+        mean = missed.mean(1).abs()
+        alike = mean > _ALIKE * missed.std(1) / self.n_samples**0.5
+        return alike & (mean > _NOTICEABLE * size) & (size > _NOTICEABLE * change.abs().mean(1))
 
     def _each(self, values: Tensor) -> Tensor:
         """What there is of each draw, as ``(B, n, ...)``."""

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_meta import _captum
 from captum_meta.attr._frontend import Frontend, of_inputs
+from captum_meta.attr._incomplete import captums_values, with_captums
 from captum_meta.attr._selection import of_outputs, side_by_side
+from captum_meta.estimators import inconsistent_gradients
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_slopes
 from captum_meta.evidence.path import check_output
 from captum_meta.evidence.path_rounds import MOST, error_of
@@ -87,16 +88,13 @@ class PathFrontend(Frontend):
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
             values = multipliers(values, (slopes * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
+        inconsistent = inconsistent_gradients(evidence.points, evidence.effects.sum(-2), evidence.curve, evidence.total)
+        values, error = with_captums(values, error, inconsistent, evidence.total, game, n_steps, method, multiply)
         return PathResult(of_inputs(values, game), evidence.total, error)
 
     def _as_captum(self, game: Game, n_steps: int, method: str, total: Tensor, multiply: bool) -> PathResult:
         """Captum's own quadrature, where all rows must be at the same point of their paths, and may act on each other."""
-        points, weights = (
-            torch.tensor(part(n_steps), dtype=torch.float64) for part in _captum.approximation_parameters(method)[::-1]
-        )
-        average = path_slopes(game, points.clamp(1e-6, 1 - 1e-6))[0]
-        average = average @ weights.to(average)
-        values = average * game.difference if multiply else average
+        values = captums_values(game, n_steps, method, multiply)
         return PathResult(of_inputs(values, game), total, torch.full_like(total, torch.nan))
 
     def _in_rounds(self, game: Game, limit: int, tolerance: float | None, multiply: bool) -> PathResult:
@@ -122,7 +120,9 @@ class PathFrontend(Frontend):
         values = values + gap_shares(weights, game.mask) * gap.unsqueeze(1)
         if not multiply:
             values = values / difference
-        return PathResult(of_inputs(values, game), total.to(values), found.error.to(values))
+        given = (values, found.error.to(values), found.inconsistent.to(game.device), total)
+        values, error = with_captums(*given, game, min(limit, MOST), "gausslegendre", multiply)
+        return PathResult(of_inputs(values, game), total.to(values), error)
 
     def _game(self, inputs: Any, *others: Any) -> Game:
         return super()._game(real(inputs), *others)

@@ -16,6 +16,7 @@ from captum_meta.attr._arguments import checked
 from captum_meta.attr._draws import Draws, samples_of
 from captum_meta.attr._frontend import Frontend, Learner, count_examples, of_inputs
 from captum_meta.attr._graph import drawn, refuse_with_graph
+from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
 from captum_meta.attr._path import real
 from captum_meta.attr._selection import selection
 from captum_meta.evidence import Game, PathPlan
@@ -122,6 +123,8 @@ class MetaGradientShap(Frontend, GradientShap):
         game, distribution, noise = distribution_of(self.forward_func, *given)
         most = n_samples or (_DRAWS if tolerance is None else _MOST_DRAWS)
         draws = Draws.made(game, distribution, noise, most if tolerance is None else min(_DRAWS, most), seed)
+        if self.multiplies_by_inputs:
+            _warn_of(draws)
         if tolerance is None:
             values, deltas, estimates = self._of_outputs(draws)
         else:
@@ -166,16 +169,24 @@ class MetaGradientShap(Frontend, GradientShap):
         """Attributions ``(R, M)``."""
         if not self.multiplies_by_inputs:
             return draws.average_gradient()
-        if self._learned:
-            return self._explain(draws.evidence(), PathPlan(draws.n_samples)).attributions
         values, total = draws.expected_gradients()
-        return values + (total - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), draws.game.mask)
+        if self._learned:
+            completed = self._explain(draws.evidence(), PathPlan(draws.n_samples)).attributions
+        else:
+            completed = values + (total - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), draws.game.mask)
+        return torch.where((draws.unknown | draws.inconsistent).unsqueeze(1), values, completed)
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
         raise NotImplementedError(
             "MetaGradientShap does not adapt: its evidence depends on the baselines drawn. "
             "Adapt MetaIntegratedGradients instead."
         )
+
+
+def _warn_of(draws: tuple[Draws, ...]) -> None:
+    for one in draws:
+        warn_of_rows(one.unknown, UNKNOWN)
+        warn_of_rows(one.inconsistent & ~one.unknown, INCONSISTENT)
 
 
 def distribution_of(

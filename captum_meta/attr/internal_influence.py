@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, check_model, checked
+from captum_meta.attr._incomplete import with_captums
 from captum_meta.attr._layers import OfLayers, Values, beside_zeros, outputs_of, parts_like, path_points, path_weights
 from captum_meta.attr._path import real
 from captum_meta.attr._selection import selection, side_by_side
@@ -97,4 +98,7 @@ def _average(game: Game, n_steps: int, method: str) -> Tensor:
     points = path_points(game, n_steps, method)
     evidence, slopes = measure_bent_path(game, n_steps) if points is None else measure_path(game, points)
     average = (slopes * path_weights(evidence, n_steps, method).unsqueeze(-2)).sum(-1)
-    return torch.where(evidence.total.isfinite().unsqueeze(1), average, torch.nan)
+    nothing = torch.zeros_like(evidence.total, dtype=torch.bool)
+    average, _ = with_captums(average, evidence.total, nothing, evidence.total, game, n_steps, method, multiply=False)
+    missing = ~game.difference.isfinite().all(1)
+    return torch.where((missing & ~evidence.total.isfinite()).unsqueeze(1), torch.nan, average)

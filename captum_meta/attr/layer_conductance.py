@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
+from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
 from captum_meta.attr._layers import Unadapted, Values, beside_zeros, outputs_of, parts_like, path_points
 from captum_meta.attr._path import real
 from captum_meta.attr._selection import of_outputs, selection, side_by_side
+from captum_meta.estimators import inconsistent_gradients
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import Game, LayerModel, PathPlan
 from captum_meta.evidence.conductance import completed, measure_layer, same
@@ -106,12 +108,16 @@ class MetaLayerConductance(Unadapted, LayerConductance):
         explained, deltas = [], []
         passing = self._passing(model, end, whole) if n_steps <= MAX_INTERPOLATED else last
         for one, through, value in zip(each_output(game), passing.unbind(1), last.unbind(1), strict=True):
-            evidence, values = measure_layer(one, ends, points, n_steps)
-            total = evidence.total
+            evidence, trapezia = measure_layer(one, ends, points, n_steps)
+            total, values = evidence.total, trapezia
             if evidence.points.shape[1] <= MAX_INTERPOLATED:
                 passes = same(through, value, total)
+                strange = passes & inconsistent_gradients(evidence.points, evidence.effects.sum(1), evidence.curve, total)
+                warn_of_rows(strange, INCONSISTENT)
+                passes = passes & ~strange
                 values = self._explain(completed(evidence, where=~passes), PathPlan(n_steps, method)).attributions
-            values = torch.where(total.isfinite().unsqueeze(1), values, torch.nan)
+            values = torch.where(total.isfinite().unsqueeze(1), values, trapezia)
+            warn_of_rows(~total.isfinite(), UNKNOWN)
             explained.append(parts_like(end, values))
             deltas.append(values.sum(1) - total)
         shape = () if outputs is None else tuple(whole.output_shape)

@@ -20,6 +20,7 @@ from captum_meta.estimators.interaction_process import InteractionProcess
 from captum_meta.estimators.interactions import INDICES, InteractionRule, interactions
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
+from captum_meta.estimators.path_consistency import inconsistent_gradients
 from captum_meta.estimators.path_intervals import PathIntervals, further_points
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
 from captum_meta.estimators.path_sample import PathSample
@@ -46,6 +47,7 @@ __all__ = [
     "exceedance_tail",
     "further_points",
     "gauss_legendre",
+    "inconsistent_gradients",
     "interactions",
     "interval_weights",
     "is_bent",

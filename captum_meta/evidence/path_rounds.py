@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_meta._units import power_of_two
-from captum_meta.estimators import PathIntervals, PathSample, further_points, gauss_legendre, interval_weights
+from captum_meta.estimators import (
+    PathIntervals,
+    PathSample,
+    further_points,
+    gauss_legendre,
+    inconsistent_gradients,
+    interval_weights,
+)
 from captum_meta.estimators.path_sample import Floats, Indices
 from captum_meta.evidence.path import own_slopes, path_slopes
 from captum_meta.games import Game
@@ -47,11 +54,14 @@ class Integrals:
         attributions: ``(N, M)``.
         error: ``(N,)``, relative squared error of the attributions that nine in ten rows stay below.
         counts: ``(N,)``, gradients that were taken.
+        inconsistent: ``(N,)``, whether they do not explain how f changes
+            (:func:`~captum_meta.estimators.inconsistent_gradients`).
     """
 
     attributions: Tensor
     error: Tensor
     counts: Tensor
+    inconsistent: Tensor
 
 
 def integrate_in_rounds(
@@ -78,12 +88,14 @@ def integrate_in_rounds(
 
 
 def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, tolerance: float | None) -> Integrals:
-    path, sample = _first_round(game, difference, ends, min(FIRST, limit))
+    finite = ends.isfinite().all(1)
+    path, sample = _first_round(game, difference, torch.where(finite.unsqueeze(1), ends, 0.0), min(FIRST, limit))
+    inconsistent = _inconsistent(sample)
     intervals = PathIntervals(sample)
     weights, error = _polynomial(intervals)
     size = sample.squares(weights)
     attributions, rows = torch.zeros_like(difference), np.arange(len(size))
-    broken = np.logical_not(np.isfinite(sample.ends).all(1).reshape(-1))
+    broken = np.logical_not(finite.cpu().numpy())
     estimates, counts = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
     for turn, most in enumerate((min(_SECOND, limit), limit, limit, None)):
         sure = _LESS_SURE if turn == 0 else _SURE
@@ -104,7 +116,8 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
         sample, rows = path.extended(sample, at, points, rows, ~stops)
         intervals = PathIntervals(sample)
         weights, error = intervals.weights, intervals.error
-    return Integrals(attributions * path.unit.unsqueeze(1), torch.from_numpy(estimates), torch.from_numpy(counts))
+    found = attributions * path.unit.unsqueeze(1)
+    return Integrals(found, torch.from_numpy(estimates), torch.from_numpy(counts), inconsistent)
 
 
 def error_of(evidence: Evidence) -> Tensor:
@@ -135,6 +148,15 @@ def _first_round(game: Game, difference: Tensor, ends: Tensor, count: int) -> tu
     effects = (slopes.mT * path.difference.unsqueeze(1)).flatten(0, 1)
     values, ends = values.double() / unit.double().unsqueeze(1), ends / unit.double().unsqueeze(1)
     return path, PathSample.of(rows, points, values.flatten(), effects, ends.cpu().numpy())
+
+
+def _inconsistent(sample: PathSample) -> Tensor:
+    """Of the first round, in which all rows have as many points, ``(N,)``."""
+    starts = sample.ends[:, :1]
+    parts = (sample.points, sample.sums, sample.values)
+    points, sums, values = (part.reshape(len(starts), -1) for part in parts)
+    told = (points, sums, values - starts, (sample.ends[:, 1:] - starts)[:, 0])
+    return inconsistent_gradients(*(torch.from_numpy(part) for part in told))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,141 @@
+"""Rows whose gap nobody can share out get Captum's own answer, and a warning: no swap is wrong in silence."""
+
+import warnings
+
+import pytest
+import torch
+from captum.attr import IntegratedGradients, InternalInfluence, LayerIntegratedGradients
+from torch import nn
+
+from captum_meta.attr import (
+    MetaGradientShap,
+    MetaIntegratedGradients,
+    MetaInternalInfluence,
+    MetaLayerConductance,
+    MetaLayerIntegratedGradients,
+)
+
+X = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)) + 0.5
+WEIGHTS = torch.tensor([1.0, -2.0, 3.0, 0.5, -1.0, 2.0])
+
+
+class Behind(nn.Module):
+    """A function behind a layer that gives its input on."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.layer = nn.Identity()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.layer(x))
+
+
+def straight_through(x):
+    hidden = x @ torch.eye(6)[:, :3] * WEIGHTS[:3]
+    return (hidden + (hidden.sign() - hidden).detach()).sum(1)
+
+
+def detached(x):
+    return x @ WEIGHTS + 3 * x.detach().sum(1)
+
+
+def over_its_length(x):
+    return x @ WEIGHTS / x.norm(dim=1)
+
+
+def logarithm(x):
+    return x.log().sum(1)
+
+
+@pytest.mark.parametrize("steps", [None, 10, 32, 50])
+@pytest.mark.parametrize("function", [straight_through, detached])
+def test_gradients_that_are_not_those_of_f(function, steps):
+    model = Behind(function)
+    expected = IntegratedGradients(model).attribute(X, n_steps=50)
+    for method in (MetaIntegratedGradients(model), MetaLayerIntegratedGradients(model, model.layer)):
+        with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
+            values, delta = method.attribute(X, n_steps=steps, return_convergence_delta=True)
+        torch.testing.assert_close(values, expected, rtol=1e-3, atol=1e-4)
+        change = model(X) - model(torch.zeros_like(X))
+        torch.testing.assert_close(delta, values.sum(1) - change, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [None, 10, 50])
+@pytest.mark.parametrize("function", [over_its_length, logarithm])
+def test_f_that_is_not_finite_at_the_baseline(function, steps):
+    model = Behind(function)
+    pairs = [
+        (MetaIntegratedGradients(model), IntegratedGradients(model)),
+        (MetaLayerIntegratedGradients(model, model.layer), LayerIntegratedGradients(model, model.layer)),
+        (MetaInternalInfluence(model, model.layer), InternalInfluence(model, model.layer)),
+    ]
+    for method, captums in pairs:
+        with pytest.warns(UserWarning, match=r"not finite at the inputs or baselines of the rows 0, 1, 2, 3\."):
+            values = method.attribute(X, n_steps=steps)
+        torch.testing.assert_close(values, captums.attribute(X, n_steps=steps or 50), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("function", [over_its_length, logarithm])
+def test_draws_and_conductance_stay_finite(function):
+    model = Behind(function)
+    calls = (
+        lambda: MetaGradientShap(model).attribute(X, torch.zeros(3, 6)),
+        lambda: MetaLayerConductance(model, model.layer).attribute(X, n_steps=10),
+    )
+    for call in calls:
+        with pytest.warns(UserWarning, match="not finite"):
+            assert call().isfinite().all()
+
+
+@pytest.mark.parametrize("draws", [5, 20])
+def test_draws_of_gradients_that_are_not_those_of_f(draws):
+    with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
+        values = MetaGradientShap(detached).attribute(X, torch.zeros(3, 6), n_samples=draws)
+    torch.testing.assert_close(values, X * WEIGHTS, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [None, 10])
+def test_conductance_of_gradients_that_are_not_those_of_f(steps):
+    model = Behind(detached)
+    with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
+        values = MetaLayerConductance(model, model.layer).attribute(X, n_steps=steps)
+    torch.testing.assert_close(values, X * WEIGHTS, rtol=1e-3, atol=1e-3)
+
+
+def test_only_the_rows_concerned():
+    def model(x):
+        return torch.where(x[:, 0] > 1, detached(x), x @ WEIGHTS)
+
+    x = torch.cat([X, X])
+    x[:, 0] = torch.tensor([2.0, 0.5]).repeat(4)
+    with pytest.warns(UserWarning, match="do not explain"):
+        together = MetaIntegratedGradients(model).attribute(x, torch.tensor([[1.5, 0, 0, 0, 0, 0]]), n_steps=10)
+    alone = MetaIntegratedGradients(model).attribute(x[1:2], torch.tensor([[1.5, 0, 0, 0, 0, 0]]), n_steps=10)
+    torch.testing.assert_close(together[1:2], alone)
+
+
+def test_a_missing_row_stays_missing():
+    x = X.clone()
+    x[1, 2] = torch.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = MetaInternalInfluence(model := Behind(logarithm), model.layer).attribute(x, torch.ones(1, 6))
+    assert values[1].isnan().any() and values[[0, 2, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 30.0])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU, nn.Hardtanh])
+def test_other_models_are_not_warned_of(activation, sharpness):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 32), activation(), nn.Linear(32, 32), activation(), nn.Linear(32, 3))
+
+    def model(x):
+        return (sharpness * net(x)).softmax(1)[:, 0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for steps in (None, 10, 50):
+            MetaIntegratedGradients(model).attribute(X, n_steps=steps)
+        for draws in (5, 20):
+            MetaGradientShap(model).attribute(X, torch.zeros(3, 6), n_samples=draws)
