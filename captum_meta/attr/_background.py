@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from captum_meta.attr._arithmetic import plain_arithmetic
+from captum_meta.attr._incomplete import UNEXPLAINED, warn_of_rows
 from captum_meta.estimators import InputProcess, kernel_shapley_values, plan_coalitions, shapley_values, value_distances
 from captum_meta.evidence import PairMeasurement
 from captum_meta.games import MeanGame
@@ -50,6 +51,9 @@ def explain_mean_game(
         values, bounds = _explained(measurement, rows, with_bounds, link)
     else:
         values, bounds = _within(measurement, tolerance)
+    unknown = ~measurement.total.isfinite()
+    warn_of_rows(unknown.any(1), UNEXPLAINED)
+    values, bounds = values.masked_fill(unknown.unsqueeze(-1), torch.nan), bounds.masked_fill(unknown, torch.nan)
     return values.to(measurement.everyone), bounds.to(measurement.everyone)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from captum_meta._random import uniform
 from captum_meta.attr._draws import Draws, measured, spread_over
-from captum_meta.estimators import gauss_legendre
+from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
+from captum_meta.estimators import gauss_legendre, inconsistent_gradients
 from captum_meta.evidence import row_keys
 from captum_meta.evidence.path import check_output, measured_slopes, path_evidence
 from captum_meta.evidence.path_rounds import error_of
@@ -37,6 +38,8 @@ def expected_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attributions ``(N, O, M)``, their sums less f(input) - mean f(background) and error estimates, both ``(N, O)``.
 
+    Rows whose gradients are not those of f, and rows with a background row at which f is not finite, are not completed.
+
     Args:
         game: the explained model, the rows and the background rows; its O outputs come from the same forwards.
         n_steps: gradients of each row.
@@ -57,14 +60,19 @@ def expected_gradients(
         else:
             found = _of_each(part, (everyone[some], nobody[some]), n_steps // game.count, multiply, explain)
         parts.append([torch.stack(each, dim=1) for each in zip(*found, strict=True)])
-    values, errors = (torch.cat(found) for found in zip(*parts, strict=True))
+    values, errors, strange = (torch.cat(found) for found in zip(*parts, strict=True))
+    unknown = ~total.isfinite()
+    strange = strange & ~unknown
+    warn_of_rows(unknown.any(1), UNKNOWN)
+    warn_of_rows(strange.any(1), INCONSISTENT)
+    errors = errors.masked_fill(strange | unknown, torch.nan)
     if multiply:
-        gap = (total - values.sum(-1, dtype=torch.float64)).to(values)
+        gap = (total - values.sum(-1, dtype=torch.float64)).to(values).masked_fill(strange | unknown, 0.0)
         values = values + gap_shares(values.abs(), torch.ones_like(values, dtype=torch.bool)) * gap.unsqueeze(-1)
     return values, values.sum(-1) - total.to(values), errors
 
 
-def _drawn(game: MeanGame, count: int, multiply: bool, seed: int) -> list[tuple[Tensor, Tensor]]:
+def _drawn(game: MeanGame, count: int, multiply: bool, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """From one gradient for each of ``count`` draws of a background row and a point of the path from it; of each output."""
     keys, background, inputs = row_keys(game.game), join(game.background), join(game.inputs)
     numbers = uniform(keys, (3, count), seed)
@@ -85,13 +93,14 @@ def _drawn(game: MeanGame, count: int, multiply: bool, seed: int) -> list[tuple[
             slopes=of_output,
         )
         values = draws.expected_gradients()[0] if multiply else draws.average_gradient()
-        found.append((values, (1 + _FEW / count) * draws.error(values, multiply)))
+        error = (1 + _FEW / count) * draws.error(values, multiply)
+        found.append((values, error, torch.zeros_like(error, dtype=torch.bool)))
     return found
 
 
 def _of_each(
     game: MeanGame, ends: tuple[Tensor, Tensor], count: int, multiply: bool, explain: Explain
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """From ``count`` gradients on the path from each background row; of each output.
 
     f at the paths' ends is ``ends``, ``(N, O)`` and ``(N, K, O)``.
@@ -104,8 +113,13 @@ def _of_each(
     found = []
     for slope, curve, of_ends in zip(slopes.unbind(-1), curves.unbind(-1), known.unbind(-1), strict=True):
         evidence, slope = path_evidence(one, nodes, slope, curve, of_ends)
-        values = explain(evidence) if multiply else slope @ weights.to(slope)
+        values = slope @ weights.to(slope)
+        strange = inconsistent_gradients(evidence.points, evidence.effects.sum(1), evidence.curve, evidence.total)
+        if multiply:
+            plain = strange | ~evidence.total.isfinite()
+            values = torch.where(plain.unsqueeze(1), values * one.difference, explain(evidence))
         mean = values.unflatten(0, (n_rows, -1)).mean(1)
         squares = (error_of(evidence).to(values) * values.square().sum(1)).unflatten(0, (n_rows, -1)).mean(1)
-        found.append((mean, squares / mean.square().sum(1).clamp(min=torch.finfo(mean.dtype).tiny)))
+        error = squares / mean.square().sum(1).clamp(min=torch.finfo(mean.dtype).tiny)
+        found.append((mean, error, strange.unflatten(0, (n_rows, -1)).any(1)))
     return found

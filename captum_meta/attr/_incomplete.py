@@ -21,6 +21,10 @@ UNKNOWN = (
     "forward_func is not finite at the inputs or baselines of the rows {}. As in Captum these rows get the integral of the "
     "gradients between them, which nothing completes: pass baselines= at which forward_func is finite."
 )
+UNEXPLAINED = (
+    "forward_func is not finite at the rows {}, or at one of their background rows: they are not explained. Leave out the "
+    "background rows at which it is not finite."
+)
 
 
 def captums_values(game: Game, n_steps: int, method: str, multiply: bool) -> Tensor:

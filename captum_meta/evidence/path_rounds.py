@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -121,17 +121,24 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
 
 
 def error_of(evidence: Evidence) -> Tensor:
-    """The same estimate for gradients at other points of the path, ``(N,)``; NaN of a single one."""
+    """The same estimate for gradients at other points of the path, ``(N,)``.
+
+    NaN of a single one, and where f is not finite at an end.
+    """
     n_rows, count = evidence.curve.shape
     if count < 2:
         return torch.full_like(evidence.total, torch.nan)
+    known = evidence.total.isfinite()
     evidence = evidence.times(1 / power_of_two(evidence.effects.flatten(1)))
+    evidence = replace(
+        evidence, total=torch.where(known, evidence.total, 0.0), curve=evidence.curve.nan_to_num(0.0, 0.0, 0.0)
+    )
     ends = torch.stack([torch.zeros_like(evidence.total), evidence.total], dim=1).double().cpu().numpy()
     rows, points = np.repeat(np.arange(n_rows), count), evidence.points.double().flatten().cpu().numpy()
     sample = PathSample.of(rows, points, evidence.curve.flatten(), evidence.effects.mT.flatten(0, 1), ends)
     intervals = PathIntervals(sample)
     size = sample.squares(intervals.weights)
-    return torch.from_numpy(_relative(_SURE * intervals.error, size)).to(evidence.total)
+    return torch.from_numpy(_relative(_SURE * intervals.error, size)).to(evidence.total).masked_fill(~known, torch.nan)
 
 
 def _relative(error: Floats, size: Floats) -> Floats:

@@ -11,6 +11,7 @@ from captum_meta.attr import (
     MetaGradientShap,
     MetaIntegratedGradients,
     MetaInternalInfluence,
+    MetaKernelShap,
     MetaLayerConductance,
     MetaLayerIntegratedGradients,
 )
@@ -93,6 +94,36 @@ def test_draws_of_gradients_that_are_not_those_of_f(draws):
     with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
         values = MetaGradientShap(detached).attribute(X, torch.zeros(3, 6), n_samples=draws)
     torch.testing.assert_close(values, X * WEIGHTS, rtol=1e-4, atol=1e-4)
+
+
+BACKGROUND = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)) + 0.2
+
+
+@pytest.mark.parametrize("steps", [None, 40])
+def test_background_rows_of_gradients_that_are_not_those_of_f(steps):
+    with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
+        values, error = MetaIntegratedGradients(detached).attribute(
+            X, background=BACKGROUND, n_steps=steps, return_error_estimate=True
+        )
+    torch.testing.assert_close(values, (X - BACKGROUND.mean(0)) * WEIGHTS, rtol=1e-3, atol=1e-3)
+    assert error.isnan().all()
+
+
+@pytest.mark.parametrize("steps", [2, 40])
+def test_a_background_row_at_which_f_is_not_finite(steps):
+    background = torch.cat([BACKGROUND, torch.zeros(1, 6)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        with pytest.warns(UserWarning, match="not finite at the inputs or baselines of the rows 0, 1, 2, 3"):
+            values = MetaIntegratedGradients(logarithm).attribute(
+                X, background=background, n_steps=steps, return_error_estimate=True
+            )[0]
+    assert values.isfinite().all()
+    with pytest.warns(UserWarning, match="not finite at the rows 0, 1, 2, 3, or at one of their background rows"):
+        values, error = MetaKernelShap(logarithm).attribute(
+            X, background=background, n_samples=100, return_error_estimate=True
+        )
+    assert values.isnan().all() and error.isnan().all()
 
 
 @pytest.mark.parametrize("steps", [None, 10])
