@@ -26,7 +26,7 @@ Tensors = Tensor | tuple[Tensor, ...]
 def to_shap(
     attributions: Tensors,
     inputs: Tensors | pandas.DataFrame,
-    base_values: Tensor | float | Callable[..., Tensor],
+    base_values: Tensor | float | Callable[..., Any],
     feature_names: Sequence[str] | None = None,
     feature_mask: Tensors | None = None,
     errors: Tensors | None = None,
@@ -35,10 +35,12 @@ def to_shap(
 
     Args:
         attributions: ``(N, *features)``, or values of a feature mask's groups, ``(N, M)`` or in the columns of their ids.
-        inputs: what was explained, ``(N, *features)``, or the DataFrame that it came from, whose columns are the names; a
-            group is shown with the mean of its inputs.
+        inputs: what was explained, ``(N, *features)``; a group is shown with the mean of its inputs. Or the DataFrame that
+            it came from, whose columns are the names. A DataFrame with other columns than numbers has one column for each
+            player, such as a category that was explained as a group of one-hot columns; its entries are shown.
         base_values: the output at the baselines, one number or ``(N,)``; attributions are added to it. Or the explained
-            function of the inputs, which gives ``(N,)``: the base values are then what the attributions leave of it.
+            function, which gives ``(N,)`` for the inputs as tensors (for a DataFrame with other columns than numbers: for
+            this DataFrame). The base values are then what the attributions leave of it.
         feature_names: M names, in the order of the features (of the groups' ids, with a mask).
         feature_mask: as it was given to ``attribute``; the same for all rows.
         errors: half-widths of intervals around the attributions, in their shapes, as
@@ -54,12 +56,14 @@ def to_shap(
     [0.5, 0.5]
     """
     shap = imported_shap("to_shap")
-    inputs, feature_names = _numbers_and_names(inputs, feature_names)
-    values, names = _columns(attributions, inputs, feature_names, feature_mask)
-    data = _by_player(inputs, _players(inputs, feature_mask))
+    tensors, feature_names = _numbers_and_names(inputs, feature_names, feature_mask)
+    values, names = _columns(attributions, tensors, feature_names, feature_mask)
+    frame: Any = inputs if _is_encoded(inputs) else None
+    data = _by_player(tensors, _players(tensors, feature_mask)).numpy() if frame is None else frame.to_numpy()
     if callable(base_values):
         with torch.no_grad():
-            base_values = base_values(*format_tensor_into_tuples(inputs)).double().cpu().flatten() - values.sum(1)
+            outputs = base_values(*format_tensor_into_tuples(tensors)) if frame is None else base_values(frame)
+            base_values = torch.as_tensor(outputs).double().cpu().flatten() - values.sum(1)
     base = torch.as_tensor(base_values).detach().double().cpu().flatten()
     if len(base) not in (1, len(values)):
         raise ValueError(
@@ -67,10 +71,10 @@ def to_shap(
         )
     ends = {}
     if errors is not None:
-        widths, _ = _columns(errors, inputs, feature_names, feature_mask)
+        widths, _ = _columns(errors, tensors, feature_names, feature_mask)
         ends = {"lower_bounds": (values - widths).numpy(), "upper_bounds": (values + widths).numpy()}
     return shap.Explanation(
-        values=values.numpy(), base_values=base.expand(len(values)).numpy(), data=data.numpy(), feature_names=names, **ends
+        values=values.numpy(), base_values=base.expand(len(values)).numpy(), data=data, feature_names=names, **ends
     )
 
 
@@ -145,18 +149,30 @@ def to_pandas(
     except ImportError as error:
         raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas.") from error
     index = inputs.index if isinstance(inputs, pandas.DataFrame) else None
-    inputs, feature_names = _numbers_and_names(inputs, feature_names)
-    values, names = _columns(attributions, inputs, feature_names, feature_mask)
+    tensors, feature_names = _numbers_and_names(inputs, feature_names, feature_mask)
+    values, names = _columns(attributions, tensors, feature_names, feature_mask)
     return pandas.DataFrame(values.numpy(), columns=names, index=index)
 
 
 def _numbers_and_names(
-    inputs: Tensors | pandas.DataFrame, feature_names: Sequence[str] | None
+    inputs: Tensors | pandas.DataFrame, feature_names: Sequence[str] | None, feature_mask: Tensors | None
 ) -> tuple[Tensors, Sequence[str] | None]:
-    """Tensors as they are; a DataFrame as a tensor, and its columns where there are no other names."""
+    """Tensors as they are; a DataFrame as a tensor, and its columns where there are no other names.
+
+    Of a DataFrame that was encoded, only the shape of the encoding is known: zeros stand for it.
+    """
     if isinstance(inputs, (Tensor, tuple)):
         return inputs, feature_names
-    return torch.tensor(inputs.to_numpy(dtype="float64")), list(inputs.columns) if feature_names is None else feature_names
+    names = list(inputs.columns) if feature_names is None else feature_names
+    if not _is_encoded(inputs):
+        return torch.tensor(inputs.to_numpy(dtype="float64")), names
+    width = inputs.shape[1] if feature_mask is None else format_tensor_into_tuples(feature_mask)[0].shape[-1]
+    return torch.zeros(len(inputs), width), names
+
+
+def _is_encoded(inputs: Any) -> bool:
+    """Whether this is a DataFrame with other columns than numbers, which no model takes as it is."""
+    return hasattr(inputs, "dtypes") and any(kind.kind not in "biuf" for kind in inputs.dtypes)
 
 
 def _columns(

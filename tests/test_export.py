@@ -65,6 +65,25 @@ def test_a_table_gives_its_names_and_its_index_back() -> None:
     assert np.allclose(explanation.base_values, float(model(0 * X[:1])), atol=1e-5)
 
 
+@pytest.mark.parametrize("return_input_shape", [True, False])
+def test_a_table_of_categories_gives_its_entries_and_names_back(return_input_shape: bool) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"colour": ["red", None, "blue"], "size": [1.5, float("nan"), 3.0]}, index=["r1", "r2", "r3"])
+
+    def encoded(table: object) -> Tensor:
+        columns = [(table["colour"] == name).to_numpy(dtype="float32") for name in ("red", "green", "blue")]  # type: ignore[index]
+        return torch.tensor(np.stack([*columns, table["size"].fillna(0).to_numpy(dtype="float32")], 1))  # type: ignore[index]
+
+    mask = torch.tensor([[0, 0, 0, 1]])
+    values = shapley(encoded(frame), feature_mask=mask, return_input_shape=return_input_shape)
+    found = to_pandas(values, frame, feature_mask=mask)
+    assert list(found.columns) == ["colour", "size"] and list(found.index) == ["r1", "r2", "r3"]
+    explanation = to_shap(values, frame, lambda table: model(encoded(table)).numpy(), feature_mask=mask)
+    assert explanation.data[[0, 2]].tolist() == [["red", 1.5], ["blue", 3.0]]
+    assert np.allclose(explanation.values, found)
+    assert np.allclose(explanation.base_values, float(model(torch.zeros(1, 4))), atol=1e-5)
+
+
 def test_several_inputs_stand_side_by_side() -> None:
     parts = (X[:, :1], X[:, 1:].reshape(6, 3, 1))
     found = to_shap(tuple(2 * part for part in parts), parts, 0.0)
