@@ -6,7 +6,7 @@ import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
 from captum_meta.benchmark.problem import Counted
+from captum_meta.benchmark.references import sampled_shapley
 from captum_meta.benchmark.support_cost import evaluations_for
 from captum_meta.functional import attribution_error
+from captum_meta.games import Game
 
-_ROWS, _PERMUTATIONS, _STEPS = 16, 1500, 2000
+_ROWS, _PAIRS, _STEPS = 16, 750, 2000
 _SWAPS: tuple[tuple[type[Attribution], type[Attribution]], ...] = (
     (KernelShap, MetaKernelShap),
     (ShapleyValueSampling, MetaShapleyValueSampling),
@@ -46,15 +48,6 @@ class Subject:
         """Attributions ``(N, M)``."""
         values: Tensor = method.attribute(self.x, self.baseline, target=self.target, **budget)
         return values
-
-    def at(self, members: Tensor) -> Tensor:
-        """The model's values at coalitions ``(C, M)`` of each row, ``(N, C)``."""
-        points = torch.where(members, self.x.unsqueeze(1), self.baseline)
-        with torch.no_grad():
-            values = self.model(points.flatten(0, 1)).unflatten(0, points.shape[:2])
-        if self.target is None:
-            return values.flatten(1)
-        return values.gather(2, self.target.reshape(-1, 1, 1).expand(-1, values.shape[1], 1)).squeeze(2)
 
 
 @dataclass(frozen=True)
@@ -126,28 +119,14 @@ def _trained(title: str, x: Tensor, y: Tensor, names: list[str], n_rows: int) ->
     return Subject(title, model, rows, torch.zeros(1, x.shape[1]), target, names)
 
 
-def long_reference(subject: Subject, update: Callable[[], None]) -> Tensor:
-    """Shapley values by antithetic permutations, unbiased, ``(N, M)``."""
-    n_players = subject.x.shape[1]
-    generator = torch.Generator().manual_seed(0)
-    total = torch.zeros_like(subject.x, dtype=torch.float64)
-    for _ in range(_PERMUTATIONS // 50):
-        order = torch.rand(25, n_players, generator=generator).argsort(-1)
-        rank = torch.cat([order, order.flip(-1)]).argsort(-1)
-        members = rank.unsqueeze(1) < torch.arange(n_players + 1).unsqueeze(1)
-        gains = subject.at(members.flatten(0, 1)).double().unflatten(1, (50, -1)).diff(dim=-1)
-        total += gains.gather(2, rank.expand(len(gains), -1, -1)).sum(1)
-        update()
-    return (total / (_PERMUTATIONS // 50 * 50)).float()
-
-
 def run(subject: Subject, folder: Path) -> tuple[list[Measured], list[Measured]]:
     """Explain the rows with every method; print tables and write figures into ``folder``. Default calls, and all budgets."""
     console = Console()
     counted = Counted(subject.model)
     with Progress(console=console) as progress:
-        task = progress.add_task("Long reference (permutations)", total=_PERMUTATIONS // 50)
-        shapley = long_reference(subject, lambda: progress.advance(task))
+        task = progress.add_task("Long reference (permutations)", total=ceil(_PAIRS / 100))
+        game = Game(subject.model, subject.x, subject.baseline, subject.target)
+        shapley = sampled_shapley(game, _PAIRS, advance=lambda: progress.advance(task)).values
         integral = subject.explained_by(IntegratedGradients(subject.model), n_steps=_STEPS, internal_batch_size=4000)
         cases = _budgets(subject.x.shape[1])
         task = progress.add_task(f"Explaining {len(subject.x)} rows", total=2 * len(_SWAPS) + len(cases))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from captum.attr import GradientShap, IntegratedGradients, KernelShap, LayerIntegratedGradients, ShapleyValueSampling
+from captum.attr import GradientShap, KernelShap, LayerIntegratedGradients
 from torch import Tensor, nn
 
 from captum_meta.attr import (
@@ -23,18 +23,13 @@ from captum_meta.attr import (
 from captum_meta.games.arguments import select_outputs
 from captum_meta.learners import Ridge, list_learners, load_learner
 from tests.attr.conftest import CountingModel
+from tests.attr.front_ends import PEERS
 
 X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
 SHAPLEY = (MetaKernelShap, MetaShapleyValueSampling)
 PATH = (MetaIntegratedGradients, MetaLayerIntegratedGradients)
 ALL = (*SHAPLEY, *PATH, MetaGradientShap)
-PEERS = {
-    MetaKernelShap: KernelShap,
-    MetaShapleyValueSampling: ShapleyValueSampling,
-    MetaIntegratedGradients: IntegratedGradients,
-    MetaLayerIntegratedGradients: LayerIntegratedGradients,
-    MetaGradientShap: GradientShap,
-}
+THEIRS = {ours: method for method, ours in PEERS.items()}
 
 
 def made(front_end: Any, model: Any) -> Any:
@@ -136,7 +131,7 @@ def test_a_mistake_is_named_by_the_kind_of_error_that_captum_raises(
 ) -> None:
     expected: list[Any] = [KIND_OF_OUR_OWN.get((front_end, name), ())]
     try:
-        attribute(PEERS[front_end], CountingModel(), **{name: value})
+        attribute(THEIRS[front_end], CountingModel(), **{name: value})
         expected += [TypeError, ValueError, AssertionError]
     except Exception as error:
         expected += [TypeError, ValueError] if name == "tolerance" else [type(error)]

@@ -19,6 +19,8 @@ from captum.attr import (
 from captum.testing.attr.helpers.test_config import config
 from torch import Tensor, nn
 
+import captum_meta.attr
+from captum_meta.attr import CalibratedAttribution, MetaAttribution
 from tests.attr.comparing import Fails, assert_same, snapshot, structure
 from tests.attr.conftest import CountingModel, untrained
 from tests.attr.front_ends import ADAPTED, DISTRIBUTIONS, FRONT_ENDS, LEARNED, PEERS, asked, make, over
@@ -39,6 +41,12 @@ def test_captums_own_configurations(method: type[Attribution], entry: dict[str, 
     theirs = method(entry["model"]).attribute(**arguments)  # type: ignore[call-arg]
     ours = make(PEERS[method], entry["model"]).attribute(**arguments)
     assert structure(ours) == structure(theirs)
+
+
+def test_the_table_has_all_front_ends() -> None:
+    public = [getattr(captum_meta.attr, name) for name in captum_meta.attr.__all__]
+    standing_in = {each for each in public if issubclass(each, Attribution)}
+    assert set(PEERS.values()) == standing_in - {CalibratedAttribution, MetaAttribution}  # which wrap any method
 
 
 @pytest.mark.parametrize(("method", "front_end"), FRONT_ENDS)

@@ -8,8 +8,11 @@ import torch
 from captum.attr import (
     Attribution,
     InternalInfluence,
+    LayerAttribution,
     LayerConductance,
     LayerGradientShap,
+    LayerIntegratedGradients,
+    NeuronAttribution,
     NeuronConductance,
     NeuronGradientShap,
     NeuronIntegratedGradients,
@@ -22,20 +25,18 @@ from captum_meta.attr import (
     MetaLayerConductance,
     MetaLayerGradientShap,
     MetaNeuronConductance,
-    MetaNeuronGradientShap,
     MetaNeuronIntegratedGradients,
 )
 from tests.attr.comparing import module, structure
 from tests.attr.explained_layers import KINDS, Explained, explained
+from tests.attr.front_ends import PEERS
 
 OURS: dict[type[Attribution], Any] = {
-    LayerConductance: MetaLayerConductance,
-    LayerGradientShap: MetaLayerGradientShap,
-    InternalInfluence: MetaInternalInfluence,
-    NeuronIntegratedGradients: MetaNeuronIntegratedGradients,
-    NeuronConductance: MetaNeuronConductance,
-    NeuronGradientShap: MetaNeuronGradientShap,
+    method: ours
+    for method, ours in PEERS.items()
+    if issubclass(method, (LayerAttribution, NeuronAttribution)) and method is not LayerIntegratedGradients
 }
+"""Layer Integrated Gradients has tests of its own."""
 PATHS = [LayerConductance, InternalInfluence, NeuronIntegratedGradients, NeuronConductance]
 
 
