@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -16,8 +16,17 @@ from captum_meta.optim import Hypergradient
 ExplanationLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """From predicted attributions, reference and its variance or None, ``(T, K, M)`` each, to the mean loss of the tasks."""
 
-LossArgument = ExplanationLoss | str
-"""A loss, or the name of one of :mod:`captum_meta.losses`."""
+LossName = Literal[
+    "cosine_and_magnitude",
+    "importance_cross_entropy",
+    "mean_squared_error",
+    "relative_squared_error",
+    "scaled_squared_error",
+]
+"""Of :mod:`captum_meta.losses`; files and configurations name losses so."""
+
+LossArgument = LossName | ExplanationLoss
+"""A loss, or its name."""
 
 HypergradientArgument = Hypergradient | Mapping[str, Any] | None
 """A hypergradient, what :func:`told_hypergradient` says of one, or None for the learner's own."""
@@ -34,23 +43,23 @@ def loss_of(given: LossArgument) -> ExplanationLoss:
     """
     if not isinstance(given, str):
         return given
-    if given not in _names():
-        raise ValueError(f"There is no loss {given!r}: pass a function, or one of {_names()}.")
+    if given not in get_args(LossName):
+        raise ValueError(f"There is no loss {given!r}: pass a function, or one of {list(get_args(LossName))}.")
     loss: ExplanationLoss = getattr(losses, given)
     return loss
 
 
-def told_loss(loss: ExplanationLoss) -> str:
-    """Its name.
+def told_loss(loss: ExplanationLoss, argument: str) -> str:
+    """The name of the loss that was given as ``argument``.
 
     Raises:
         ValueError: if it is none of :mod:`captum_meta.losses`, so that a file could not name it.
     """
-    for name in _names():
+    for name in get_args(LossName):
         if getattr(losses, name) is loss:
-            return name
+            return str(name)
     raise ValueError(
-        f"The inner_loss is a function of your own ({getattr(loss, '__name__', loss)}), which a file cannot name: "
+        f"The {argument} is a function of your own ({getattr(loss, '__name__', loss)}), which a file cannot name: "
         "save learner.state_dict() and build the learner in your own code."
     )
 
@@ -64,8 +73,8 @@ def hypergradient_of(given: HypergradientArgument) -> Hypergradient | None:
     if not isinstance(given, Mapping):
         return given
     arguments = {name: hypergradient_of(value) if isinstance(value, Mapping) else value for name, value in given.items()}
-    kind: type[Hypergradient] = getattr(optim, str(arguments.pop("class")))
-    return kind(**arguments)
+    found: Hypergradient = _built(optim, arguments, given)
+    return found
 
 
 def told_hypergradient(hypergradient: Hypergradient) -> dict[str, Any] | None:
@@ -92,8 +101,22 @@ def part_of(told: Mapping[str, Any]) -> Any:
     >>> part_of({"class": "LearnedDescent", "steps": 7}).steps
     7
     """
-    arguments = dict(told)
-    return getattr(networks, arguments.pop("class"))(**arguments)
+    return _built(networks, dict(told), told)
+
+
+def _built(room: Any, arguments: dict[str, Any], told: Mapping[str, Any]) -> Any:
+    """What the class named by ``arguments`` makes of the others.
+
+    Raises:
+        ValueError: if they name none of the room, as where a configuration's ``init_args`` did not fit its ``class_path``.
+    """
+    kind = getattr(room, str(arguments.pop("class", "")), None)
+    if not isinstance(kind, type):
+        raise ValueError(
+            f"{dict(told)} is not understood: pass an object of {room.__name__}; in a configuration its class_path, with "
+            "init_args that the class takes (--model.learner.help CLASS shows what is taken)."
+        )
+    return kind(**arguments)
 
 
 def told_part(name: str, part: Any) -> dict[str, Any]:
@@ -108,10 +131,3 @@ def told_part(name: str, part: Any) -> dict[str, Any]:
             "save learner.state_dict() and build the learner in your own code."
         )
     return {"class": type(part).__name__, **part.arguments()}
-
-
-def _names() -> list[str]:
-    takes = ["predicted", "reference", "variance"]
-    found = inspect.getmembers(losses, inspect.isfunction)
-    of_attributions = [name for name, loss in found if list(inspect.signature(loss).parameters)[:3] == takes]
-    return [name for name in of_attributions if name != "relative_errors"]

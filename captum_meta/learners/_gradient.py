@@ -17,6 +17,7 @@ from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, Prior
 from captum_meta.optim import (
     Backprop,
+    Clipped,
     InnerProblem,
     Tensors,
     UpdateRule,
@@ -65,6 +66,7 @@ class GradientLearner(MetaLearner[GradientState]):
         inner_loss: what the inner loop minimises: the name of a function of :mod:`captum_meta.losses`, or a callable of
             (predicted, reference, variance), with which the learner cannot be saved.
         zero_shot: weight of the loss before adaptation in meta-training, beside the loss after it.
+        outer_loss: what meta-training minimises, of the query rows; given as ``inner_loss``.
 
     Raises:
         ValueError: if a pattern fits no parameter.
@@ -79,13 +81,15 @@ class GradientLearner(MetaLearner[GradientState]):
         hypergradient: _config.HypergradientArgument = None,
         inner_loss: _config.LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
+        outer_loss: _config.LossArgument = relative_squared_error,
     ) -> None:
         super().__init__(explainer)
         self.fast, self.steps = tuple(fast), steps
         self.names = fast_names(explainer, self.fast, called="explainer")
         self.rule = make_rule({name: explainer.get_parameter(name) for name in self.names})
         self.hypergradient = _config.hypergradient_of(hypergradient) or Backprop()
-        self.inner_loss, self.zero_shot = _config.loss_of(inner_loss), zero_shot
+        self.inner_loss, self.outer_loss = _config.loss_of(inner_loss), _config.loss_of(outer_loss)
+        self.zero_shot = zero_shot
         self._hidden_is_shared = all(any(fnmatchcase(name, each) for each in explainer.reading) for name in self.names)
         self._compiled_hidden: CompiledFunction | None = None
         self._compiled_gradient: CompiledFunction | None = None
@@ -118,8 +122,9 @@ class GradientLearner(MetaLearner[GradientState]):
             "fast": list(self.fast),
             "steps": self.steps,
             "hypergradient": _config.told_hypergradient(self.hypergradient),
-            "inner_loss": _config.told_loss(self.inner_loss),
+            "inner_loss": _config.told_loss(self.inner_loss, "inner_loss"),
             "zero_shot": self.zero_shot,
+            "outer_loss": _config.told_loss(self.outer_loss, "outer_loss"),
         }
 
     def start(self, n_tasks: int) -> Tensors:
@@ -175,7 +180,7 @@ class GradientLearner(MetaLearner[GradientState]):
 
     def _query_loss(self, fast: Tensors, query: Explanations) -> Tensor:
         predicted = self._predicted(fast, query.evidence)
-        return relative_squared_error(predicted, query.attributions, query.variance)
+        return self.outer_loss(predicted, query.attributions, query.variance)
 
     def fit(self, support: Explanations) -> Tensors:
         """Fast parameters ``(T, *shape)`` after the inner loop on ``(T, K, M)``, differentiable by the hypergradient."""
@@ -207,7 +212,7 @@ class GradientLearner(MetaLearner[GradientState]):
         if self.zero_shot == 0:
             return loss
         before = self.explainer(query.evidence).attributions
-        return loss + self.zero_shot * relative_squared_error(before, query.attributions, query.variance)
+        return loss + self.zero_shot * self.outer_loss(before, query.attributions, query.variance)
 
     def adapt(self, support: Explanations) -> GradientState | None:
         if len(support) == 0:
@@ -278,6 +283,11 @@ def _between(start: Prior, end: Prior, strength: Tensor) -> Prior:
         return value + share * (ends[name] - value)
 
     return replace(start, **{name: mixed(name) for name in ends})
+
+
+def clipped(rule: UpdateRule, length: float | None) -> UpdateRule:
+    """The rule, given gradients that are no longer than ``length``; None: as they are."""
+    return rule if length is None else Clipped(rule, length)
 
 
 def _picked(trajectory: Sequence[Tensors], chosen: Tensor, stride: int) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from captum_meta.nn import (
     Explainer,
     MLPSimilarity,
     Prior,
+    Similarity,
 )
 from captum_meta.nn.encoders import CONSTANT, Statistics, effect_sizes, fit_players
 from captum_meta.types import Evidence, Explanations, ExplanationTask, Reading, Record
@@ -86,7 +87,7 @@ class MetricLearner(MetaLearner[MetricState]):
         self,
         explainer: Explainer,
         encoder: Encoder | Mapping[str, Any] | None = None,
-        similarity: SimilarityFunction | Mapping[str, Any] | None = None,
+        similarity: Similarity | SimilarityFunction | Mapping[str, Any] | None = None,
         head: ClosedFormHead | Mapping[str, Any] | Literal["none"] | None = None,
         values: Literal["residuals", "attributions"] = "residuals",
         key_width: int = 16,
@@ -188,14 +189,6 @@ class MetricLearner(MetaLearner[MetricState]):
         gain = gain[..., None, None]
         state = MetricState(statistics, replace(memory, values=memory.values * gain), head, where)
         return _Learned(state, parts, keys, values * gain)
-
-    def propose(self, state: MetricState | None, evidence: Evidence) -> Prior:
-        if state is None and self.values == "attributions":
-            raise RuntimeError(
-                f"A {type(self).__name__} of attributions combines those of its support rows and knows nothing before "
-                'it has any: call adapt first, or use values="residuals", which explains zero-shot until then.'
-            )
-        return super().propose(state, evidence)
 
     def corrected(self, prior: Prior, state: MetricState, evidence: Evidence) -> Prior:
         retrieved = self._retrieved(state, prior, evidence)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners.maml import MAML
-from captum_meta.losses import scaled_squared_error
+from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer
 
 
@@ -25,5 +25,7 @@ class ANIL(MAML):
         hypergradient: HypergradientArgument = None,
         inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
+        outer_loss: LossArgument = relative_squared_error,
+        clip: float | None = 1.0,
     ) -> None:
-        super().__init__(explainer, fast, steps, rate, hypergradient, inner_loss, zero_shot)
+        super().__init__(explainer, fast, steps, rate, hypergradient, inner_loss, zero_shot, outer_loss, clip)

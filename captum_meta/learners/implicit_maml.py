@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners._gradient import GradientLearner
-from captum_meta.losses import scaled_squared_error
+from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer
 from captum_meta.optim import SGD, Implicit, InnerProblem, Tensors
 from captum_meta.types import Explanations
@@ -32,6 +32,7 @@ class ImplicitMAML(GradientLearner):
         hypergradient: how training differentiates the minimum.
         inner_loss: what the inner loop minimises beside the proximal term.
         zero_shot: weight of the loss before adaptation in meta-training.
+        outer_loss: what meta-training minimises, of the query rows; given as ``inner_loss``.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ImplicitMAML(GradientLearner):
         hypergradient: HypergradientArgument = None,
         inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
+        outer_loss: LossArgument = relative_squared_error,
     ) -> None:
         super().__init__(
             explainer,
@@ -53,6 +55,7 @@ class ImplicitMAML(GradientLearner):
             hypergradient or Implicit(),
             inner_loss,
             zero_shot,
+            outer_loss,
         )
         self.log_strength = nn.Parameter(torch.tensor(strength).log())
 

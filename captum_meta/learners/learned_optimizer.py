@@ -7,7 +7,7 @@ from typing import Literal
 
 from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners._gradient import GradientLearner
-from captum_meta.losses import scaled_squared_error
+from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer
 from captum_meta.optim import CoordinatewiseLSTM, CoordinatewiseMLP, Preconditioned, Truncated
 
@@ -34,6 +34,7 @@ class LearnedOptimizer(GradientLearner):
             :class:`captum_meta.optim.PersistentES` for very long ones.
         inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
         zero_shot: weight of the loss before adaptation in meta-training.
+        outer_loss: what meta-training minimises, of the query rows; given as ``inner_loss``.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class LearnedOptimizer(GradientLearner):
         hypergradient: HypergradientArgument = None,
         inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
+        outer_loss: LossArgument = relative_squared_error,
     ) -> None:
         super().__init__(
             explainer,
@@ -55,6 +57,7 @@ class LearnedOptimizer(GradientLearner):
             hypergradient or Truncated(5),
             inner_loss,
             zero_shot,
+            outer_loss,
         )
         self.rule_name = rule
 

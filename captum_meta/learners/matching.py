@@ -19,7 +19,7 @@ class MatchingNetwork(MetricLearner):
     weight of a query that resembles no support row. Attention is from player to player: f encodes a player within its row.
 
     The literal form, :math:`\sum_s a(q, s) \phi_{si}`, is ``MatchingNetwork(explainer, RawInputs(), CosineSimilarity(),
-    values="attributions")``. It has no zero-shot state.
+    values="attributions")``. Before it has support rows, it explains zero-shot.
 
     Args:
         explainer: the network from evidence to attributions.

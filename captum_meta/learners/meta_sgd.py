@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from captum_meta.learners._config import HypergradientArgument, LossArgument
-from captum_meta.learners._gradient import GradientLearner
-from captum_meta.losses import scaled_squared_error
+from captum_meta.learners._gradient import GradientLearner, clipped
+from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import Clipped, ElementwiseSGD
+from captum_meta.optim import ElementwiseSGD
 
 
 class MetaSGD(GradientLearner):
@@ -28,13 +28,20 @@ class MetaSGD(GradientLearner):
         hypergradient: HypergradientArgument = None,
         inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
+        outer_loss: LossArgument = relative_squared_error,
+        clip: float | None = 1.0,
     ) -> None:
         super().__init__(
             explainer,
             fast,
             steps,
-            lambda values: Clipped(ElementwiseSGD({name: value.shape for name, value in values.items()}, rate), 1.0),
+            lambda values: clipped(ElementwiseSGD({name: value.shape for name, value in values.items()}, rate), clip),
             hypergradient,
             inner_loss,
             zero_shot,
+            outer_loss,
         )
+        self.clip = clip
+
+    def arguments(self) -> dict[str, object]:
+        return {**super().arguments(), "clip": self.clip}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from captum_meta.learners._config import HypergradientArgument, LossArgument
-from captum_meta.learners._gradient import GradientLearner
-from captum_meta.losses import scaled_squared_error
+from captum_meta.learners._gradient import GradientLearner, clipped
+from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import Clipped, MomentumSGD, Reversible
+from captum_meta.optim import MomentumSGD, Reversible
 
 
 class MomentumMAML(GradientLearner):
@@ -17,7 +17,7 @@ class MomentumMAML(GradientLearner):
     .. math:: v_{s+1} = \mu_s v_s - \alpha_s \nabla L_{support}(\theta_s), \qquad \theta_{s+1} = \theta_s + v_{s+1}
 
     The initialisation, and a rate and a momentum for each tensor at each step, are learned through hundreds of steps whose
-    states need not be kept; the gradient's length is cut to 1. ``hypergradient=Segmented()`` is the same in ordinary
+    states need not be kept. ``hypergradient=Segmented()`` is the same in ordinary
     arithmetic, at some more memory.
 
     Args:
@@ -29,6 +29,8 @@ class MomentumMAML(GradientLearner):
         hypergradient: how training differentiates the inner loop.
         inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
         zero_shot: weight of the loss before adaptation in meta-training.
+        outer_loss: what meta-training minimises, of the query rows; given as ``inner_loss``.
+        clip: length to which a task's inner gradient is cut; None: it is taken as it is.
     """
 
     def __init__(
@@ -41,13 +43,20 @@ class MomentumMAML(GradientLearner):
         hypergradient: HypergradientArgument = None,
         inner_loss: LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
+        outer_loss: LossArgument = relative_squared_error,
+        clip: float | None = 1.0,
     ) -> None:
         super().__init__(
             explainer,
             fast,
             steps,
-            lambda values: Clipped(MomentumSGD(list(values), steps, rate, momentum), 1.0),
+            lambda values: clipped(MomentumSGD(list(values), steps, rate, momentum), clip),
             hypergradient or Reversible(),
             inner_loss,
             zero_shot,
+            outer_loss,
         )
+        self.clip = clip
+
+    def arguments(self) -> dict[str, object]:
+        return {**super().arguments(), "clip": self.clip}

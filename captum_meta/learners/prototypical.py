@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_meta.learners._head import ClosedFormHead
 from captum_meta.learners._metric import Memory, MetricLearner, SimilarityFunction
-from captum_meta.nn import Encoder, Explainer
+from captum_meta.nn import Encoder, Explainer, Similarity
 from captum_meta.nn.blocks import masked_mean
 
 _NONE = 1e-6
@@ -37,7 +37,7 @@ class PrototypicalNetwork(MetricLearner):
         self,
         explainer: Explainer,
         encoder: Encoder | Mapping[str, Any] | None = None,
-        similarity: SimilarityFunction | Mapping[str, Any] | None = None,
+        similarity: Similarity | SimilarityFunction | Mapping[str, Any] | None = None,
         head: ClosedFormHead | Mapping[str, Any] | Literal["none"] | None = None,
         values: Literal["residuals", "attributions"] = "residuals",
         key_width: int = 16,

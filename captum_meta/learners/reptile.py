@@ -18,7 +18,7 @@ class Reptile(MAML):
     The inner loops of training see the rows of both sets. Nothing is differentiated twice, and neither the rates nor
     parameters that are not fast are learned.
 
-    Args: those of :class:`MAML`.
+    Args: those of :class:`MAML`; ``hypergradient``, ``zero_shot`` and ``outer_loss`` change nothing.
     """
 
     def loss(self, tasks: ExplanationTask) -> Tensor:

@@ -139,13 +139,18 @@ def _expected(form: str) -> dict[str, Tensor]:
         return dict(build(json.loads(form)).state_dict())
 
 
-def shipped_explainer(name: str = "zero-shot", kind: Kind = "shapley") -> Explainer:
-    """The explainer within a shipped learner, frozen: what metric-based learners correct and leave as it is.
+def shipped_explainer(name: str = "zero-shot", kind: Kind = "shapley", requires_grad: bool = False) -> Explainer:
+    """The explainer within a shipped learner.
+
+    Args:
+        name, kind: as in :func:`load_learner`.
+        requires_grad: whether it is trained further, as the initialisation of MAML is; metric-based learners correct it and
+            leave it as it is.
 
     >>> shipped_explainer().kind
     'shapley'
     """
-    return load_learner(name, kind).explainer
+    return load_learner(name, kind).explainer.requires_grad_(requires_grad)
 
 
 def list_learners(kind: Kind = "shapley") -> list[str]:

@@ -247,11 +247,6 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"players and the query has .* adapt on such rows"):
             learner.predict(state, _cut(explained[6:].evidence, 2))
 
-    def test_a_query_before_the_literal_form_is_adapted(self, explained: Explanations) -> None:
-        learner = literal()
-        with pytest.raises(RuntimeError, match="call adapt first"):
-            learner.predict(learner.initial_state(), explained.evidence)
-
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
@@ -263,6 +258,12 @@ class TestBadInput:
     def test_arguments(self, arguments: dict[str, object], words: str) -> None:
         with pytest.raises(ValueError, match=words):
             network(**arguments)
+
+
+def test_before_it_is_adapted_the_literal_form_explains_zero_shot(explained: Explanations) -> None:
+    learner = literal()
+    found = learner.predict(learner.initial_state(), explained.evidence)
+    assert torch.equal(found, learner.explainer(explained.evidence).attributions)
 
 
 def test_the_loss_counts_harm_more_than_use(explained: Explanations) -> None:

@@ -55,6 +55,8 @@ OTHER: dict[str, Any] = {
     "strength": 2.0,
     "hypergradient": FirstOrder(),
     "inner_loss": losses.mean_squared_error,
+    "outer_loss": losses.mean_squared_error,
+    "clip": 0.01,
     "zero_shot": 0.5,
     "rule": "lstm",
     "caution": 0.3,
@@ -143,11 +145,12 @@ def test_what_is_loaded_answers_and_trains_as_what_was_saved(
     assert torch.equal(answers(loaded, explained), answers(learner, explained))
     if hasattr(learner, "hypergradient"):
         assert type(loaded.hypergradient) is type(learner.hypergradient)
-        assert (loaded.inner_loss, loaded.zero_shot) == (learner.inner_loss, learner.zero_shot)
+        for name in ("inner_loss", "outer_loss", "zero_shot"):
+            assert getattr(loaded, name) == getattr(learner, name)
 
 
 @pytest.mark.parametrize("kind", [MAML, FeatureMAML])
-@pytest.mark.parametrize("argument", ["inner_loss", "steps", "fast", "rate", "caution"])
+@pytest.mark.parametrize("argument", ["inner_loss", "steps", "fast", "rate", "clip", "caution"])
 def test_arguments_change_answers(kind: type[MetaLearner], argument: str, explained: Explanations) -> None:
     """Else the round trips would show nothing."""
     if argument in arguments_of(kind):
