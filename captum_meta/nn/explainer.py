@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from captum_meta.types import Evidence, Kind, Record, part
 
+_NOTHING = 1e-6
+"""Of a coalition's worth: in units of effects so small worths would overflow when they are squared."""
+
 
 @dataclass(frozen=True)
 class Prior(Record):
@@ -94,17 +97,20 @@ class Explainer(nn.Module, ABC):
 def row_scale(evidence: Evidence) -> Tensor:
     """Root mean square of the measured effects plus |f(input) - f(baseline)| / M, ``(*batch,)``; at least tiny.
 
-    Where both are 0, it is the root mean square of the coalitions' worths, or the largest change of f along the path.
+    Where both are 0, or next to nothing beside the coalitions' worths, it is the root mean square of these; of a path where
+    both are 0, the largest change of f along it.
     """
     measured = evidence.measured & evidence.players.unsqueeze(-1)
     squares = torch.where(measured, evidence.effects, 0.0).square().sum((-2, -1))
     rms = (squares / measured.sum((-2, -1)).clamp(min=1)).sqrt()
     scale = rms + evidence.total.abs() / evidence.n_players.clamp(min=1)
     coalitions, otherwise = evidence.coalitions, evidence.curve.abs().amax(-1)
+    least = torch.zeros_like(scale)
     if coalitions is not None:
         worths = torch.where(coalitions.measured, coalitions.worths, 0.0).square().sum(-1)
         otherwise = (worths / coalitions.measured.sum(-1).clamp(min=1)).sqrt()
-    scale = torch.where(scale > 0, scale, otherwise)
+        least = _NOTHING * otherwise
+    scale = torch.where(scale > least, scale, otherwise)
     return scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 

@@ -361,3 +361,13 @@ def test_what_further_coalitions_say_differently_is_explained_by_kernelshap(monk
 def test_an_explainer_without_hidden_units_says_so() -> None:
     with pytest.raises(NotImplementedError, match="EvidenceExplainer does not tell"):
         EvidenceExplainer().hidden(shapley_evidence())
+
+
+def test_effects_that_are_next_to_nothing_beside_the_worths_inside_give_no_unit() -> None:
+    network, evidence = explainer(ShapleyExplainer), shapley_evidence(inside=10)
+    found = []
+    for size in (1e-15, 1e-30):
+        small = replace(evidence.times(torch.full((4,), size)), coalitions=evidence.coalitions)
+        found.append(network.float()(small).attributions)
+    assert found[0].isfinite().all() and found[0].abs().amax() > 0.1
+    assert torch.allclose(found[0], found[1], atol=1e-5)
