@@ -74,7 +74,7 @@ def own_table(path: Path, label: str) -> Subject:
     """A small net that predicts the column ``label`` of a .csv or .parquet file, and held-out rows."""
     from captum_meta.training.table import read_table
 
-    table = read_table(path, None, None)
+    table = read_table(path, None)
     if label not in table.columns:
         raise ValueError(f"{path} has no column {label!r} to predict: pass --label one of {', '.join(table.columns)}.")
     place = table.columns.index(label)
@@ -87,10 +87,10 @@ def own_table(path: Path, label: str) -> Subject:
 
 def own_model(name: str, path: Path) -> Subject:
     """Rows of a .csv or .parquet file, and a model of yours, at its likeliest class; the baseline is the mean row."""
-    from captum_meta.explain import load_model
+    from captum_meta.training.named_model import load_model
     from captum_meta.training.table import read_table
 
-    model, table = load_model(name), read_table(path, None, None)
+    model, table = load_model(name), read_table(path, None)
     x = table.values[:_ROWS]
     with torch.no_grad():
         outputs = model(x)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 from time import perf_counter
@@ -15,30 +14,33 @@ from typing import Any
 
 import captum.attr
 import torch
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning import Trainer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
+from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, TensorDataset
 
 import captum_meta.attr
-from captum_meta._files import write_whole
+from captum_meta._model import says_no_gradient
 from captum_meta.benchmark.problem import Counted
 from captum_meta.training import AttributionPredictor, AttributionWriter, whole_batches
 from captum_meta.training.attribution_files import (
     Format,
+    described,
     each_attributions,
     files_in,
     read_batch,
     read_manifest,
     require_parquet,
 )
-from captum_meta.training.table import NumberTable, read_table
+from captum_meta.training.named_model import load_model
+from captum_meta.training.row_progress import SUMMARY, RowProgress
+from captum_meta.training.table import NumberTable, read_classes, read_table
 
-SUMMARY = "summary.json"
 _SHOWN = 10
+_OPTIONS = {"return_error_estimate": "error_estimates"}
+_MISTAKES = (ValueError, ImportError, FileNotFoundError, AttributeError, AssertionError, IndexError, TypeError)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,26 +49,32 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     try:
         explain(options)
-    except (ValueError, ImportError, FileNotFoundError, AttributeError) as error:
-        parser.exit(1, f"captum-meta explain: {error}\n")
+    except Exception as error:
+        parser.exit(1, f"captum-meta explain: {sentence(error, options)}\n")
 
 
 def explain(options: Namespace) -> None:
     """What the command does."""
     sys.path.insert(0, str(Path.cwd()))
-    table = read_table(options.data, options.columns, options.id)
-    model = Counted(load_model(options.model))
+    target_column = None if options.target is None or options.target.lstrip("-").isdigit() else options.target
+    table = read_table(options.data, options.columns, options.id, [] if target_column is None else [target_column])
+    model = _Watched(load_model(options.model))
     method = _method(options, model)
-    loader = whole_batches(DataLoader(_dataset(options, table), batch_size=options.batch_size))
+    loader = whole_batches(DataLoader(_dataset(options, table, target_column), batch_size=options.batch_size))
     form: Format = options.format or ("parquet" if _has_parquet() else "safetensors")
-    writer = AttributionWriter(options.out, form, table.columns, table.rows)
+    source = {name: str(getattr(options, name)) for name in ("model", "target", "id", "learner", "memory")}
+    source["values"] = described(table.values)
+    writer = AttributionWriter(options.out, form, table.columns, table.rows, source)
     shared = _arguments(options, table)
+    _check_taken(options.method, method.attribute, shared)
+    if "baselines" in _required(method.attribute) and "baselines" not in shared:
+        raise ValueError(f"{options.method} has no baseline of its own: pass --baselines 0, 'mean', or the file of one row.")
     console, began = Console(), perf_counter()
     trainer = Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
         strategy="ddp_spawn" if options.devices > 1 and options.accelerator == "cpu" else "auto",
-        callbacks=[writer, _Rows(len(table.values), options.batch_size, options.out, model)],
+        callbacks=[writer, RowProgress(len(table.values), options.batch_size, options.out, model)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -77,48 +85,69 @@ def explain(options: Namespace) -> None:
         _summarise(console, options.out, form, table, perf_counter() - began)
 
 
-def load_model(name: str) -> Any:
-    """The callable of ``package.module:name``; classes, and functions without arguments, are called to make it.
+class _Watched(Counted):
+    """A model that says of an error that it is its own."""
 
-    Raises:
-        ValueError: if there is none.
-    """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise ValueError(f"--model is {name!r}: pass package.module:callable, such as my_models:churn.")
-    try:
-        found: Any = import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"There is no module {error.name!r}: run the command where it can be imported from.") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"{module} has no {attribute!r}: pass the model itself, or a function that makes it.")
-        found = getattr(found, part)
-    model = found() if _makes_a_model(found) else found
-    return model.eval() if isinstance(model, torch.nn.Module) else model
+    def __call__(self, *inputs: Any) -> Any:
+        try:
+            return super().__call__(*inputs)
+        except Exception as error:
+            if not says_no_gradient(error) and not isinstance(error, torch.OutOfMemoryError):
+                error.__dict__["raised_by_the_model"] = True
+            raise
 
 
-def _makes_a_model(found: Any) -> bool:
-    if isinstance(found, torch.nn.Module):
-        return False
-    with suppress(TypeError, ValueError):
-        required = [p for p in signature(found).parameters.values() if p.default is Parameter.empty]
-        return not [p for p in required if p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
-    return False
+def sentence(error: Exception, options: Namespace) -> str:
+    """What happened, and what to do."""
+    told = str(error).strip().splitlines()
+    if isinstance(error, ProcessRaisedException):  # the traceback of a process, whose last line is the error
+        return f"{told[-1]} (in one of {options.devices} processes; with --devices 1 there is one)"
+    first = " ".join(told) or type(error).__name__
+    if getattr(error, "raised_by_the_model", False):
+        return (
+            f"{options.model} raised {type(error).__name__}: {first}. It is called with float32 tensors (rows, columns) of "
+            f"{options.data}: see whether it takes them, or choose columns with --columns."
+        )
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return f"{first}. Files that were written are kept: make room, or pass another --out, and repeat the command."
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{first}. Pass a smaller --batch-size, or --n-samples."
+    first = first.replace("pass target=", "pass --target ").replace(", or outputs='all' to explain all at once", "")
+    return first if isinstance(error, _MISTAKES) else f"{type(error).__name__}: {first}"
 
 
 def _method(options: Namespace, model: Any) -> Any:
     kind = getattr(captum_meta.attr, options.method, None) or getattr(captum.attr, options.method, None)
     if kind is None:
         raise ValueError(f"There is no method {options.method!r}: pass a name of captum_meta.attr or of captum.attr.")
-    ours = {"learner": options.learner, "memory": options.memory}
-    return kind(model, **{name: value for name, value in ours.items() if value is not None})
+    if not (isinstance(kind, type) and issubclass(kind, captum.attr.Attribution)) or len(_required(kind)) > 1:
+        raise ValueError(
+            f"--method {options.method} does not explain a model's inputs: pass one that is made of a model alone, such as "
+            "MetaKernelShap or IntegratedGradients."
+        )
+    ours = {name: getattr(options, name) for name in ("learner", "memory") if getattr(options, name) is not None}
+    _check_taken(options.method, kind.__init__, ours)
+    return kind(model, **ours)
 
 
-def _dataset(options: Namespace, table: NumberTable) -> TensorDataset:
-    if options.target is None or options.target.lstrip("-").isdigit():
+def _required(function: Any) -> list[str]:
+    """Names of the arguments that a method cannot do without."""
+    parameters = signature(function).parameters.values()
+    return [p.name for p in parameters if p.default is Parameter.empty and p.kind is Parameter.POSITIONAL_OR_KEYWORD]
+
+
+def _check_taken(name: str, function: Any, given: dict[str, Any]) -> None:
+    """Refuse options that a method does not have."""
+    known = signature(function).parameters
+    unknown = [f"--{_OPTIONS.get(option, option).replace('_', '-')}" for option in given if option not in known]
+    if unknown:
+        raise ValueError(f"{name} has no {', '.join(unknown)}: leave that out, or pass another --method.")
+
+
+def _dataset(options: Namespace, table: NumberTable, target_column: str | None) -> TensorDataset:
+    if target_column is None:
         return TensorDataset(table.values)
-    return TensorDataset(table.values, read_table(options.data, [options.target], None).values[:, 0].long())
+    return TensorDataset(table.values, read_classes(options.data, target_column))
 
 
 def _arguments(options: Namespace, table: NumberTable) -> dict[str, Any]:
@@ -128,10 +157,12 @@ def _arguments(options: Namespace, table: NumberTable) -> dict[str, Any]:
         given["target"] = int(options.target)
     if options.error_estimates:
         given["return_error_estimate"] = True
+    if options.background is not None and options.baselines is not None:
+        raise ValueError("--baselines is one row, --background many: pass one of the two.")
     if options.background is not None:
-        given["background"] = read_table(options.background, table.columns, None).values
+        given["background"] = read_table(options.background, table.columns).values
     if options.baselines == "mean":
-        given["baselines"] = table.values.mean(0, keepdim=True)
+        given["baselines"] = table.values.nanmean(0, keepdim=True)
     elif options.baselines is not None:
         given["baselines"] = _baselines(options.baselines, table)
     return {name: value for name, value in given.items() if value is not None}
@@ -141,40 +172,12 @@ def _baselines(told: str, table: NumberTable) -> Tensor | float:
     try:
         return float(told)
     except ValueError:
-        rows = read_table(Path(told), table.columns, None).values
+        if not Path(told).is_file():
+            raise ValueError(f"--baselines is {told!r}: pass a number, 'mean', or the file of one row.") from None
+        rows = read_table(Path(told), table.columns).values
     if len(rows) != 1:
         raise ValueError(f"{told} has {len(rows)} rows: give one row as --baselines, or all of them as --background.")
     return rows
-
-
-class _Rows(Callback):
-    """A progress bar of rows, with rows per second and the time left, and the count of evaluations."""
-
-    def __init__(self, rows: int, batch_size: int, folder: Path, model: Counted) -> None:
-        self.rows, self.batch_size, self.folder, self.model = rows, batch_size, folder, model
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-        self.bar = Progress(TextColumn("rows"), *columns, disable=not trainer.is_global_zero, console=Console(stderr=True))
-        self.task = self.bar.add_task("rows", total=self.rows, speed="")
-        self.explained = 0
-        self.began = perf_counter()
-        self.bar.start()
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self.explained += outputs.count if outputs.values else 0
-        done = min(self.rows, (batch_idx + 1) * self.batch_size * trainer.world_size)
-        self.bar.update(self.task, completed=done, speed=f"{done / (perf_counter() - self.began):,.0f} rows/s")
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.bar.stop()
-        own = torch.tensor([self.explained, self.model.evaluations], dtype=torch.float64)
-        explained, evaluations = trainer.strategy.reduce(own, reduce_op="sum").tolist()
-        if trainer.is_global_zero:
-            content = {"rows": int(explained), "evaluations": int(evaluations)}
-            write_whole(self.folder / SUMMARY, (json.dumps(content) + "\n").encode())
 
 
 def _summarise(console: Console, folder: Path, form: Format, table: NumberTable, seconds: float) -> None:
@@ -224,7 +227,8 @@ def _mean_estimate(folder: Path, form: Format) -> float | None:
                 return None
             parts.append(values["error_estimate"].double())
     estimates = torch.cat(parts)
-    return float(estimates[estimates.isfinite()].mean())
+    known = estimates[estimates.isfinite()]
+    return float(known.mean()) if len(known) else None
 
 
 def _has_parquet() -> bool:
@@ -235,6 +239,16 @@ def _has_parquet() -> bool:
     return True
 
 
+def _names(told: str) -> list[str]:
+    return [name.strip() for name in told.split(",")]
+
+
+def _count(told: str) -> int:
+    if not told.isdigit() or int(told) == 0:
+        raise ArgumentTypeError(f"{told} is no number of them: pass 1 or more")
+    return int(told)
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "captum-meta explain", description="Explain all rows of a table. The same command continues a run that was stopped."
@@ -243,12 +257,10 @@ def _parser() -> ArgumentParser:
         "--model", required=True, metavar="NAME", help="package.module:callable: the model, or a function that makes it"
     )
     parser.add_argument(
-        "--data", required=True, type=Path, metavar="FILE", help="the rows: a .csv or .parquet file of numbers"
+        "--data", required=True, type=Path, metavar="FILE", help="the rows: a .csv, .parquet or .feather file of numbers"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder for the explanations")
-    parser.add_argument(
-        "--columns", type=lambda text: text.split(","), metavar="A,B", help="the features, separated by commas; default: all"
-    )
+    parser.add_argument("--columns", type=_names, metavar="A,B", help="the features, separated by commas; default: all")
     parser.add_argument(
         "--id", metavar="COLUMN", help="column that names the rows and is no feature; default: their numbers"
     )
@@ -264,12 +276,14 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--learner", help="name of a shipped learner, or path of a saved one")
     parser.add_argument("--memory", type=int, metavar="N", help="how many rows MetaKernelShap keeps to learn from")
     parser.add_argument("--error-estimates", action="store_true", help="also write an error estimate of each row")
-    parser.add_argument("--batch-size", type=int, default=1024, metavar="N", help="rows per file (default: 1024)")
+    parser.add_argument("--batch-size", type=_count, default=1024, metavar="N", help="rows per file (default: 1024)")
     parser.add_argument(
         "--format",
         choices=("safetensors", "parquet"),
         help="of the files; default: parquet where pandas and pyarrow are installed",
     )
     parser.add_argument("--accelerator", default="cpu", help="as for Lightning's Trainer (default: cpu)")
-    parser.add_argument("--devices", type=int, default=1, metavar="N", help="number of processes, or of GPUs (default: 1)")
+    parser.add_argument(
+        "--devices", type=_count, default=1, metavar="N", help="number of processes, or of GPUs (default: 1)"
+    )
     return parser

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from captum_meta.attr import MetaKernelShap
 from captum_meta.cli import main
-from captum_meta.training import read_attributions
+from captum_meta.training import attribution_files, read_attributions
 
 MODEL = """
 import torch
@@ -29,7 +30,20 @@ def fussy(x):
     if bool((x[:, 0] > 9).any()):
         raise ValueError("too old")
     return x.sum(1)
+
+def broken(x):
+    raise RuntimeError("no data base")
+
+def total(x):
+    return x.sum()
+
+class Predictor:
+    def predict_proba(self, x):
+        return x.detach().numpy()[:, :2]
+
+predictor = Predictor()
 """
+FILES = "--format safetensors"
 ROWS = [[1.0, 2.0, 3.0], [0.5, -1.0, 0.0], [-2.0, 0.5, 1.0], [10.0, 1.0, 1.0], [3.0, 2.0, -1.0]]
 
 
@@ -120,10 +134,93 @@ def test_parquet(folder: Path) -> None:
         ({"--columns": "who,age"}, "not made of numbers"),
         ({"--method": "Guess"}, "no method 'Guess'"),
         ({"--baselines": "rows.csv"}, "5 rows"),
+        ({"--baselines": "nothing"}, "a number, 'mean', or the file"),
+        ({"--baselines": "0", "--background": "rows.csv"}, "pass one of the two"),
+        ({"--columns": "who,age,label"}, "'who' ('a')"),
+        ({"--target": "7"}, "from 0 to 1"),
+        ({"--target": "nothing"}, "or a column of rows.csv: who, age"),
+        ({"--target": "who"}, "'who' of rows.csv holds 'a'"),
+        ({"--target": "height"}, "'height' of rows.csv"),
+        ({"--method": "LayerConductance"}, "made of a model alone"),
+        ({"--method": "KernelShap", "--memory": "10"}, "KernelShap has no --memory"),
+        ({"--n-steps": "3"}, "MetaKernelShap has no --n-steps"),
+        ({"--method": "GradientShap"}, "pass --baselines"),
+        ({"--model": "explained_models:broken"}, "broken raised RuntimeError: no data base. It is called"),
+        ({"--model": "explained_models:total"}, "for the whole batch at once"),
+        ({"--model": "explained_models:predictor"}, "pass explained_models:predictor.predict_proba"),
+        ({"--data": "twice.csv"}, "two columns called 'age'"),
+        ({"--data": "ragged.csv"}, "Row 1 of ragged.csv has 2 entries for 3 columns"),
+        ({"--data": "latin.csv"}, "UTF-8"),
+        ({"--data": "broken.parquet"}, "cannot be read"),
+        ({"--out": "rows.csv"}, "pass another --out"),
     ],
 )
 def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, str], told: str) -> None:
     options = {"--model": "explained_models:linear", "--data": "rows.csv", "--out": "out", "--columns": "age,income,debt"}
+    Path("twice.csv").write_text("age,age\n1,2\n")
+    Path("ragged.csv").write_text("age,income,debt\n1,2,3\n1,2\n")
+    Path("latin.csv").write_bytes("age,income,dette réelle\n1,2,3\n".encode("latin1"))
+    Path("broken.parquet").write_bytes(b"PAR1")
+    if changed.get("--data", "").endswith("parquet"):
+        pytest.importorskip("pyarrow")
     with pytest.raises(SystemExit) as stopped:
         main(["explain", *(word for pair in (options | changed).items() for word in pair)])
-    assert stopped.value.code == 1 and told in capsys.readouterr().err
+    assert stopped.value.code == 1 and told in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_target_without_an_index_is_asked_for_in_words_of_the_shell(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        explain("linear")
+    assert "pass --target to select one." in capsys.readouterr().err
+
+
+def test_the_column_of_targets_is_no_feature(folder: Path) -> None:
+    Path("numbers.csv").write_text("age,income,debt,label\n1,2,3,0\n3,1,2,1\n")
+    main(f"explain --model explained_models:linear --data numbers.csv --out out --target label {FILES}".split())
+    assert json.loads(Path("out/manifest.json").read_text())["columns"] == ["age", "income", "debt"]
+
+
+def test_rows_with_missing_values_are_listed(folder: Path) -> None:
+    Path("gaps.csv").write_text("\ufeffage,income,debt\n1,,3\n3,1,2\n", encoding="utf-8")
+    main(f"explain --model explained_models:linear --data gaps.csv --out out --target 0 {FILES}".split())
+    (error,) = json.loads(Path("out/manifest.json").read_text())["errors"]
+    assert error["row"] == 0 and "missing values" in error["error"]
+    assert read_attributions("out")["attributions"].isfinite().all(1).tolist() == [False, True]
+
+
+def test_feather_and_numpy_models(folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pandas.DataFrame(ROWS, columns=["age", "income", "debt"]).to_feather("rows.feather")
+    told = "--model explained_models:predictor.predict_proba --data rows.feather --out out --target 1 --n-samples 6"
+    main(["explain", *told.split(), *FILES.split()])
+    expected = torch.tensor(ROWS) * torch.tensor([0.0, 1.0, 0.0])
+    torch.testing.assert_close(read_attributions("out")["attributions"], expected)
+
+
+def test_another_model_or_other_data_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    explain("linear", "--target", "0")
+    for model, change in (("fussy", "2.0"), ("linear", "2.5")):
+        Path("rows.csv").write_text(Path("rows.csv").read_text().replace("2.0", change))
+        with pytest.raises(SystemExit):
+            explain(model, "--target", "0")
+        assert "explanations with another source" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    written = attribution_files.write_batch
+
+    def write(path: Path, *content: Any) -> None:
+        if path.name == "batch-00000001.safetensors":
+            raise OSError(28, "No space left on device")
+        written(path, *content)
+
+    with monkeypatch.context() as full:
+        full.setattr(attribution_files, "write_batch", write)
+        with pytest.raises(SystemExit):
+            explain("linear", "--target", "0", "--batch-size", "2")
+    assert "No space left on device. Files that were written are kept" in capsys.readouterr().err.replace("\n", " ")
+    assert len(explain("linear", "--target", "0", "--batch-size", "2")["attributions"]) == 5
+    assert "In this run 3 rows" in capsys.readouterr().out

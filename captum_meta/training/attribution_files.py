@@ -134,6 +134,11 @@ def described(value: Any) -> Any:
     return value if isinstance(value, (int, float, str, bool, type(None))) else repr(type(value).__name__)
 
 
+def settings_of(method: Any) -> str | None:
+    """What a method says of itself, such as its learner and how many rows it is adapted to; None where it says nothing."""
+    return repr(method) if type(method).__repr__ is not object.__repr__ else None
+
+
 def require_parquet() -> Any:
     """The module pandas; ``ImportError`` that says what to install."""
     try:

@@ -12,12 +12,16 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
+from captum_meta.tasks.fingerprint import fingerprint
+
 _BESIDE = {
     "return_error_estimate": "error_estimate",
     "return_error_bound": "error_bound",
     "return_convergence_delta": "convergence_delta",
 }
 """Arguments of Captum's methods and of ours with which numbers of each row come beside its attributions."""
+
+_UNKNOWN = "not finite: the row has missing values, or f of it, or of its baseline, is not finite"
 
 
 class WholeBatch(NamedTuple):
@@ -54,7 +58,8 @@ class AttributionPredictor(LightningModule):
     A batch of the loader is a tensor of inputs; a pair of inputs and targets; or a mapping of arguments of
     ``method.attribute``, each with one entry for each row. A row on which the method raises is left out, with its error, and
     the rest of its batch is explained row by row; what raises on all rows before any was explained is a mistake in the call,
-    and raised. Gradients are enabled whatever the Trainer's ``inference_mode`` is, and modules are moved to the process's
+    and raised. A row whose attributions are not finite is listed too: its inputs have missing values, or the model's output
+    is not finite. Gradients are enabled whatever the Trainer's ``inference_mode`` is, and modules are moved to the process's
     device and back.
 
     Args:
@@ -76,6 +81,10 @@ class AttributionPredictor(LightningModule):
         super().__init__()
         self.method, self.arguments = method, arguments
         self._explained_any = False
+
+    def fingerprint(self) -> str:
+        """A hash of the explained model's parameters and buffers, as they are now."""
+        return fingerprint([part.detach() for part in self._parameters_of_model()])
 
     def on_predict_start(self) -> None:
         """Move the explained model to this process's device."""
@@ -106,7 +115,8 @@ class AttributionPredictor(LightningModule):
 
     def _explain(self, named: dict[str, Any], count: int) -> tuple[dict[str, Tensor], dict[int, str]]:
         try:
-            return self._attribute(named), {}
+            values = self._attribute(named)
+            return values, _not_finite(values, count)
         except Exception as error:
             if count == 1 and not self._explained_any:
                 raise
@@ -120,7 +130,8 @@ class AttributionPredictor(LightningModule):
                 errors[row] = f"{type(error).__name__}: {error}"
         if not found and not self._explained_any:
             raise first
-        return _joined(found, named, count), errors
+        values = _joined(found, named, count)
+        return values, {**_not_finite(values, count), **errors}
 
     def _attribute(self, named: dict[str, Any]) -> dict[str, Tensor]:
         answer = self.method.attribute(**{**self.arguments, **named})
@@ -129,6 +140,12 @@ class AttributionPredictor(LightningModule):
         if beside:
             answer, number = answer
             extra[beside[0]] = number.detach().cpu()
+        found, count = (answer if isinstance(answer, Tensor) else answer[0]), _count(named)
+        if len(found) != count:
+            raise ValueError(
+                f"{self.method.get_name()} gave {len(found)} explanations of {count} rows: the model answers for the whole "
+                "batch at once. Pass one that gives an output for each row."
+            )
         if isinstance(answer, Tensor):
             return {"attributions": answer.detach().cpu(), **extra}
         return {**{f"attributions.{i}": part.detach().cpu() for i, part in enumerate(answer)}, **extra}
@@ -201,6 +218,14 @@ def _named(content: Any) -> dict[str, Any]:
 def _count(named: dict[str, Any]) -> int:
     inputs = named["inputs"]
     return len(inputs if isinstance(inputs, Tensor) else inputs[0])
+
+
+def _not_finite(values: dict[str, Tensor], count: int) -> dict[int, str]:
+    """What is said of rows whose attributions are not finite, by place."""
+    parts = [value for name, value in values.items() if name.startswith("attributions") and len(value) == count]
+    finite = [part.flatten(1).isfinite().all(1) for part in parts if part.numel()]
+    broken = torch.stack(finite).all(0).logical_not().nonzero().flatten().tolist() if finite else []
+    return dict.fromkeys(broken, _UNKNOWN)
 
 
 def _cloned(named: dict[str, Any]) -> dict[str, Any]:

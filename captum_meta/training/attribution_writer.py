@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ class AttributionWriter(BasePredictionWriter):
             what else was asked for, and ``error``; it needs pandas and pyarrow.
         columns: names of the elements, for parquet.
         rows: what each row of the data is called; by default its number.
+        source: what else must be the same when a run goes on, such as the name of the data's file; it is kept in the
+            manifest. The model's parameters, the method, its arguments and the number of rows are always compared.
 
     Raises:
         ValueError: if the folder holds other explanations, or several processes were given single rows.
@@ -41,12 +43,14 @@ class AttributionWriter(BasePredictionWriter):
         form: files.Format = "safetensors",
         columns: Sequence[str] | None = None,
         rows: Sequence[Any] | None = None,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__("batch")
         if form == "parquet":
             files.require_parquet()
         self.folder, self.form = Path(folder), form
         self.columns, self.rows = columns, rows
+        self.source = dict(source or {})
 
     def has(self, number: int) -> bool:
         """Whether a batch is on disk."""
@@ -117,6 +121,9 @@ class AttributionWriter(BasePredictionWriter):
         return {
             "version": files.VERSION,
             "method": predictor.method.get_name(),
+            "settings": files.settings_of(predictor.method),
+            "model": predictor.fingerprint(),
+            "source": {name: files.described(value) for name, value in self.source.items()},
             "arguments": {name: files.described(value) for name, value in predictor.arguments.items()},
             "format": self.form,
             "columns": None if self.columns is None else list(self.columns),

@@ -1,17 +1,23 @@
-"""Tables of numbers, read from csv and parquet files."""
+"""Tables of numbers, read from csv, parquet and feather files."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from captum_meta.training.attribution_files import require_parquet
+
+_ENDINGS = (".csv", ".parquet", ".feather")
+_ROWS = 16384
+"""Of a csv file, held as text at once."""
 
 
 @dataclass(frozen=True)
@@ -19,65 +25,147 @@ class NumberTable:
     """Rows of features.
 
     Attributes:
-        values: ``(N, E)`` float32.
+        values: ``(N, E)`` float32, NaN where a number is missing.
         columns: E names.
         rows: what the rows are called, N; their numbers where no column names them.
     """
 
     values: Tensor
     columns: list[str]
-    rows: list[Any]
+    rows: Sequence[Any]
 
 
-def read_table(path: Path, columns: Sequence[str] | None, names: str | None) -> NumberTable:
-    """Read a .csv file with a header, or a .parquet file.
+def read_table(
+    path: Path, columns: Sequence[str] | None, names: str | None = None, leave_out: Sequence[str] = ()
+) -> NumberTable:
+    """Read a .csv file with a header, or a .parquet or .feather file.
 
     Args:
         path: of the file.
-        columns: features, in this order; by default all columns but ``names``.
+        columns: features, in this order; by default all columns but ``names`` and ``leave_out``.
         names: the column that names the rows, if any.
+        leave_out: columns that are no features.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it has another ending, no rows, lacks a column, or a feature is no number.
+        ValueError: if it has another ending or cannot be read, has no rows, lacks a column, has two of one name, or a
+            feature is no number.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: pass a .csv or .parquet file of rows.")
-    if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{path} ends in {path.suffix!r}: pass a .csv or .parquet file of rows.")
-    found = _of_csv(path) if path.suffix == ".csv" else _of_parquet(path)
-    wanted = [name for name in found if name != names] if columns is None else list(columns)
+    found = _header(path)
+    wanted = [name for name in found if name not in (names, *leave_out)] if columns is None else list(columns)
     for name in [*wanted, *([] if names is None else [names])]:
         if name not in found:
             raise ValueError(f"{path} has no column {name!r}: it has {', '.join(found)}.")
-    if not wanted or not len(found[wanted[0]]):
+    numbers, text = _read(path, wanted, [] if names is None else [names])
+    if not numbers or not len(numbers[wanted[0]]):
         raise ValueError(f"{path} has no rows of features: pass a table with at least one.")
-    values = torch.tensor([_numbers(name, found[name], path) for name in wanted], dtype=torch.float32).T.contiguous()
-    called = list(range(len(values))) if names is None else list(found[names])
-    return NumberTable(values, wanted, called)
-
-
-def _of_csv(path: Path) -> dict[str, Sequence[Any]]:
-    with path.open(newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        rows = [row for row in reader if row]
-    for number, row in enumerate(rows):
-        if len(row) != len(header):
-            raise ValueError(f"Row {number} of {path} has {len(row)} entries for {len(header)} columns.")
-    return {name: [row[place] for row in rows] for place, name in enumerate(header)}
-
-
-def _of_parquet(path: Path) -> dict[str, Sequence[Any]]:
-    frame = require_parquet().read_parquet(path)
-    return {str(name): frame[name].tolist() for name in frame.columns}
-
-
-def _numbers(name: str, values: Sequence[Any], path: Path) -> list[float]:
-    try:
-        return [float("nan") if value in ("", None) else float(value) for value in values]
-    except (TypeError, ValueError) as error:
+    broken = [f"{name!r} ({value!r})" for name, value in numbers.items() if not isinstance(value, np.ndarray)]
+    if broken:
         raise ValueError(
-            f"Column {name!r} of {path} is not made of numbers ({error}): name the features with --columns, or the rows "
-            "with --id."
-        ) from error
+            f"{path} has columns that are not made of numbers: {', '.join(broken)}. Name the features with --columns, the "
+            "column that names the rows with --id, or write categories as the numbers that the model takes."
+        )
+    values = torch.from_numpy(np.stack([numbers[name] for name in wanted], axis=1))
+    return NumberTable(values, wanted, range(len(values)) if names is None else text[names])
+
+
+def read_classes(path: Path, column: str) -> Tensor:
+    """Which output is to be explained of each row, ``(N,)`` int64, from a column of whole numbers.
+
+    Raises:
+        ValueError: if there is no such column, or it holds anything else.
+    """
+    found = _header(path)
+    if column not in found:
+        raise ValueError(f"--target is {column!r}: pass the index of an output, or a column of {path}: {', '.join(found)}.")
+    numbers = _read(path, [column], [])[0][column]
+    broken: Any = numbers
+    if isinstance(numbers, np.ndarray):
+        with np.errstate(invalid="ignore"):
+            wrong = ~np.isfinite(numbers) | (numbers != np.floor(numbers))
+        if not wrong.any():
+            return torch.from_numpy(numbers).long()
+        broken = float(numbers[wrong][0])
+    raise ValueError(
+        f"Column {column!r} of {path} holds {broken!r}: a target is the number of the output to be explained, 0, 1, 2, ... "
+        "Pass one number as --target, or a column of them."
+    )
+
+
+def _header(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}: pass a {_told()} file of rows.")
+    if path.suffix not in _ENDINGS:
+        raise ValueError(f"{path} ends in {path.suffix!r}: pass a {_told()} file of rows.")
+    names = next(_lines(path), []) if path.suffix == ".csv" else [str(name) for name in _frame(path).columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path} has two columns called {', '.join(map(repr, twice))}: give each a name of its own.")
+    return names
+
+
+def _told() -> str:
+    return f"{', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}"
+
+
+def _read(path: Path, numbers: Sequence[str], text: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Columns of numbers as arrays ``(N,)``, or the first entry that is none; and other columns as they are."""
+    if path.suffix != ".csv":
+        frame = _frame(path)
+        frame.columns = [str(name) for name in frame.columns]
+        return {name: _as_numbers(frame[name]) for name in numbers}, {name: frame[name].tolist() for name in text}
+    parts: dict[str, list[Any]] = {name: [] for name in numbers}
+    called: dict[str, list[Any]] = {name: [] for name in text}
+    for chunk in _chunks(path):
+        for name in numbers:
+            parts[name].append(_as_numbers(chunk[name]))
+        for name in text:
+            called[name] += chunk[name]
+    found = {}
+    for name, some in parts.items():
+        broken = [part for part in some if not isinstance(part, np.ndarray)]
+        found[name] = broken[0] if broken else np.concatenate([np.zeros(0, np.float32), *some])
+    return found, called
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            yield from (row for row in csv.reader(file) if row)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not text in UTF-8 ({error.reason}): save it as UTF-8, or as parquet.") from error
+
+
+def _chunks(path: Path) -> Iterator[dict[str, list[str]]]:
+    lines = _lines(path)
+    header, done = next(lines, []), 0
+    while rows := list(islice(lines, _ROWS)):
+        for number, row in enumerate(rows, start=done):
+            if len(row) != len(header):
+                raise ValueError(
+                    f"Row {number} of {path} has {len(row)} entries for {len(header)} columns: mend it, or take it out."
+                )
+        done += len(rows)
+        yield {name: [row[place] for row in rows] for place, name in enumerate(header)}
+
+
+def _frame(path: Path) -> Any:
+    pandas = require_parquet()
+    try:
+        return pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_feather(path)
+    except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these
+        raise ValueError(f"{path} cannot be read as a {path.suffix} file ({error}): write it again.") from error
+
+
+def _as_numbers(values: Any) -> Any:
+    """float32 ``(N,)``, NaN for what is missing; or the first entry that is no number."""
+    if getattr(values, "dtype", None) is not None and values.dtype.kind in "biuf":
+        return values.to_numpy(dtype=np.float32, na_value=np.nan)
+    numbers = np.empty(len(values), dtype=np.float32)
+    with np.errstate(over="ignore"):
+        for place, value in enumerate(values):
+            try:
+                numbers[place] = np.nan if value is None or str(value) in ("", "<NA>") else float(value)
+            except (TypeError, ValueError):
+                return value
+    return numbers

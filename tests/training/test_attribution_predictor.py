@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,19 @@ class TestErrors:
         predicted(MetaKernelShap(lambda x: x.sum(1)), loader, tmp_path, n_samples=4)
         with pytest.raises(ValueError, match="another arguments"):
             predicted(MetaKernelShap(lambda x: x.sum(1)), loader, tmp_path, n_samples=6)
+
+    def test_another_model_is_refused(self, tmp_path: Path) -> None:
+        loader = DataLoader(torch.ones(2, 2), batch_size=2)  # type: ignore[arg-type]
+        net = torch.nn.Linear(2, 1)
+        for change in (0.0, 1.0):
+            net.weight.data += change
+            with pytest.raises(ValueError, match="another model") if change else nullcontext():
+                predicted(InputXGradient(net), loader, tmp_path, target=0)
+
+    def test_a_model_that_answers_for_the_whole_batch_is_refused(self, tmp_path: Path) -> None:
+        loader = DataLoader(torch.ones(4, 2), batch_size=2)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="1 explanations of 2 rows"):
+            predicted(MetaKernelShap(lambda x: x.sum()), loader, tmp_path)
 
     @pytest.mark.parametrize(("content", "told"), [({"x": torch.ones(1, 1)}, "needs inputs"), ("rows", "is a str")])
     def test_batches_of_other_forms(self, tmp_path: Path, content: Any, told: str) -> None:
