@@ -112,7 +112,7 @@ def sentence(error: Exception, options: Namespace) -> str:
         return f"{first}. Files that were written are kept: make room, or pass another --out, and repeat the command."
     if isinstance(error, torch.OutOfMemoryError):
         return f"{first}. Pass a smaller --batch-size, or --n-samples."
-    first = first.replace("pass target=", "pass --target ").replace(", or outputs='all' to explain all at once", "")
+    first = first.replace("pass target=", "pass --target").replace(", or outputs='all' to explain all at once", "")
     return first if isinstance(error, _MISTAKES) else f"{type(error).__name__}: {first}"
 
 
@@ -126,7 +126,7 @@ def _method(options: Namespace, model: Any) -> Any:
             "MetaKernelShap or IntegratedGradients."
         )
     ours = {name: getattr(options, name) for name in ("learner", "memory") if getattr(options, name) is not None}
-    _check_taken(options.method, kind.__init__, ours)
+    _check_taken(options.method, kind, ours)
     return kind(model, **ours)
 
 

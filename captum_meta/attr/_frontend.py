@@ -26,6 +26,8 @@ from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Explanations, Kind
 
+_AT_ONCE = 8
+"""Support rows whose reference is computed before progress is shown."""
 Learner = MetaLearner | str | PathLike[str] | None
 
 
@@ -126,11 +128,13 @@ class Frontend:
         if n_samples is not None:
             values, variance = self._labels(game, n_samples)
         elif attributions is None:
-            games: list[Game] = [game]
+            games = [game]
             if game.n_rows == game.n_examples and not game.together:
-                games = [game.take(rows) for rows in torch.arange(game.n_examples, device=game.device).split(8)]
+                games = [game.take(rows) for rows in torch.arange(game.n_examples, device=game.device).split(_AT_ONCE)]
             shown = _captum.progress(games, desc=f"{type(self).__name__} reference") if show_progress else games
             values = torch.cat([self._reference(part) for part in shown])
+            if games[0] is not game:
+                game.remember(games)
         else:
             values = player_attributions(attributions, game)
         if not bool(values.isfinite().all()):

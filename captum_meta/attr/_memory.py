@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from math import nan
 
 import torch
 from torch import Tensor
@@ -31,8 +32,12 @@ _FEWEST = 32
 """Rows from which a network learns anything."""
 _MORE = 4
 """Networks are fitted again when a quarter more is known."""
-_COMMON = 3
-"""How much more all rows have to say of a share than the row itself."""
+_UNDERSTOOD = 0.6
+"""How much networks must tell of rows that they have not seen, or nothing is changed."""
+_MARGIN = 0.3
+"""How much larger, a logarithm, the gain of the whole of a network must be: rows' own coalitions praise it too much."""
+_AGAINST = 2.0
+"""A row goes without the networks where they make its own coalitions so much harder to predict, a logarithm."""
 _CAREFUL, _CAREFUL_AT_BORDER = 1.5, 4.0
 """How much larger bounds are than those of games that are rough in no other way than models are."""
 _LAYOUTS = 4
@@ -53,8 +58,10 @@ class Memory:
     with h a network fitted to the coalitions and gradients of other rows
     (:class:`~captum_meta.nn.cross_fitted.CrossFitted`), :math:`\phi(h)` its Shapley values, which cost no evaluation, and
     :math:`\phi^0` the explainer, told the row's evidence e less that of h. The share w, from 0 to 1, is that with which
-    coalitions are predicted best, which h has not seen: the later half of the row's own from the earlier, and those of the
-    other rows, which count three times as much.
+    the rows' own coalitions are predicted best, which h has not seen: the later half of them from the earlier, on average
+    over all rows, with a margin. It is 0 for all rows unless the networks tell most of what differs between rows that they
+    have not seen (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and for a row whose own coalitions speak
+    against it.
 
     Args:
         rows: the most that are kept.
@@ -106,8 +113,8 @@ class _Known:
     def __init__(self, rows: int) -> None:
         self.rows, self.networks = Rows(rows), CrossFitted()
         self.learned = self.fresh = 0
-        self.gains = torch.zeros(len(SHARES), dtype=torch.float64)
-        self.judged = 0
+        self.understood = nan
+        self.gains: dict[int, tuple[Tensor, int]] = {}
 
     def learn(self, evidence: Evidence, start: Tensor, keys: Tensor, label: str | None) -> None:
         """Keep what was measured; fit the networks where they know less of it than they should."""
@@ -115,13 +122,14 @@ class _Known:
         known = self.rows.known
         if known is not None and self.rows.examples >= _FEWEST and _MORE * self.fresh > self.learned:
             self.networks.fit(known, _shown(label))
+            self.understood = self.networks.understood(known)
             self.learned, self.fresh = int(known.measured.sum()), 0
 
     def explain(
         self, evidence: Evidence, start: Tensor, keys: Tensor, learner: InUnits, state: UnitState | None, with_bounds: bool
     ) -> tuple[Tensor, Tensor]:
         alone = explain_alone(learner, state, evidence, with_bounds)
-        if not self.networks.weights:
+        if not self.understood >= _UNDERSTOOD:
             return alone
         parts, left, first = [], [], 0
         for part in chunks(evidence):
@@ -147,10 +155,17 @@ class _Known:
         left = options.unexplained
         telling = (left > 0).all(1) & left.isfinite().all(1) & self._familiar(evidence)
         gains = torch.where(telling.unsqueeze(1), left.clamp(min=_TINY).log() - left[:, :1].clamp(min=_TINY).log(), 0.0)
-        self.gains = self.gains.to(gains.device) + gains.sum(0)
-        self.judged += int(telling.sum())
-        common = self.gains / max(1, self.judged)
-        return torch.where(telling & ~_complete(evidence), (gains + _COMMON * common).argmin(1), 0)
+        common = self._common(evidence, gains.sum(0), int(telling.sum()))
+        best = (common + _MARGIN * torch.tensor(SHARES).to(common)).argmin()
+        willing = telling & ~_complete(evidence) & (gains[:, best] < _AGAINST)
+        return torch.where(willing, best, 0)
+
+    def _common(self, evidence: Evidence, gains: Tensor, judged: int) -> Tensor:
+        """Mean gains ``(W,)`` of all rows so far that had as many coalitions as these."""
+        budget = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
+        before, rows = self.gains.get(budget, (torch.zeros_like(gains), 0))
+        self.gains[budget] = before.to(gains) + gains, rows + judged
+        return self.gains[budget][0] / max(1, self.gains[budget][1])
 
     def _familiar(self, evidence: Evidence) -> Tensor:
         outputs = torch.zeros_like(evidence.total, dtype=torch.long) if evidence.targets is None else evidence.targets

@@ -34,6 +34,7 @@ _FURTHER = {
     "speed": "speed",
     "rows": "table_memory",
     "step": "step",
+    "table": "table_rate",
     "training": "training",
     "trust": "trust",
 }

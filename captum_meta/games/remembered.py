@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from captum_meta import _random
 from captum_meta.games.game import Game
@@ -26,14 +27,21 @@ class RememberedGame(Game):
     >>> values, before = game.values(members), len(calls)
     >>> torch.equal(game.values(members), values), len(calls) - before
     (True, 0)
+
+    Args:
+        game: the model and the rows.
+        gradients: whether these are kept too.
     """
 
-    def __init__(self, game: Game) -> None:
+    def __init__(self, game: Game, gradients: bool = True) -> None:
         self.__dict__.update(vars(game))
+        self._gradients = gradients
         self._kept: dict[Hashable, Any] = {}
         self._keys, self._values = torch.zeros(0), torch.zeros(0)
 
     def once(self, name: Hashable, ask: Callable[[], _T]) -> _T:
+        if not self._gradients:
+            return ask()
         if name not in self._kept:
             self._kept[name] = ask()
         answer: _T = self._kept[name]
@@ -50,6 +58,19 @@ class RememberedGame(Game):
         asked = known if wanted is None else wanted
         found = self._values.gather(1, places.unsqueeze(-1).expand(-1, -1, self._values.shape[-1]))
         return torch.where(asked.unsqueeze(-1), found, 0.0)
+
+    def take(self, rows: Tensor) -> RememberedGame:
+        """The game of some of the examples, of which values at coalitions alone are kept."""
+        return RememberedGame(super().take(rows), gradients=False)
+
+    def remember(self, parts: Sequence[RememberedGame]) -> None:
+        """Know the values at coalitions that were asked of parts of the examples, all of them in their order."""
+        if not all(part._keys.numel() for part in parts):
+            return
+        longest = max(part._keys.shape[1] for part in parts)
+        keys = [functional.pad(part._keys, (0, longest - part._keys.shape[1]), value=_NO_KEY) for part in parts]
+        values = [functional.pad(part._values, (0, 0, 0, longest - part._values.shape[1])) for part in parts]
+        self._keep(torch.cat(keys), torch.cat(values))
 
     def _known(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         """Of which coalitions ``(N, S)`` f is kept, and where."""

@@ -24,6 +24,8 @@ _POINTS, _GRADIENTS = 256, 32
 """Of one step."""
 _CROSS_ENTROPY = 0.1
 _FIRST, _MOST = 300, 1300
+_JUDGED, _LEAST_JUDGED, _SIGNS = 256, 16, 2**22
+"""Rows that tell how well others are understood, and numbers in their coalitions, about."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,29 @@ class CrossFitted:
                 optimizer.step()
                 schedule.step()
         self.weights = [weight.detach() for weight in weights]
+
+    def understood(self, known: KnownRows) -> float:
+        r"""How much of what differs between rows the networks tell of rows that they have not seen: 1 is all, 0 nothing.
+
+        .. math:: 1 - \frac{\sum_{n, S} (d_n(S) - h_n(S))^2}
+                           {\sum_{n, S} (d_n(S) - \sum_{i \in S} m_i + \sum_{i \notin S} m_i)^2}
+
+        with :math:`d_n(S)` f of a coalition of row n less f of the other players, :math:`h_n(S)` the same by the network
+        that has not seen the row, and m the one explanation that suits all rows best. The last rows speak for all.
+        """
+        n_pairs, n_players = known.members.shape[1] // 2, known.members.shape[2]
+        known = known[-max(_LEAST_JUDGED, min(_JUDGED, _SIGNS // (n_pairs * n_players))) :]
+        worths = self.game(known.inputs, known.baselines, known.outputs, known.folds).worths(known.members)
+        one, other = (known.members[:, place : 2 * n_pairs : 2] for place in (0, 1))
+        both = known.measured[:, 0 : 2 * n_pairs : 2] & known.measured[:, 1 : 2 * n_pairs : 2] & (one ^ other).all(-1)
+        right, found = (
+            (values[:, 0 : 2 * n_pairs : 2].double() - values[:, 1 : 2 * n_pairs : 2])[both] / self.unit.double()
+            for values in (known.values, worths)
+        )
+        signs = 2.0 * one[both].double() - 1
+        shared = torch.linalg.pinv(signs.mT @ signs, hermitian=True) @ (signs.mT @ right)
+        spread = (right - signs @ shared).square().sum()
+        return 1 - float((right - found).square().sum() / spread)
 
     def _prepare(self, known: KnownRows) -> bool:
         """Units, link and heads for these rows; whether the networks' weights still serve them."""

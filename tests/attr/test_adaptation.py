@@ -50,6 +50,22 @@ def test_cheap_labels_share_their_coalitions_with_the_evidence() -> None:
     assert model.rows <= 5 * (3 + 20) + 20  # and not 12 of the border again
 
 
+@pytest.mark.parametrize("count", [5, 8, 19])
+def test_exact_labels_share_their_coalitions_with_the_evidence(count: int) -> None:
+    """All 64 coalitions, one output and three gradients of each row, and at most nine for the probe."""
+    model = Counted()
+    MetaKernelShap(model, learner=ridge()).adapt(rows(count), target=0)
+    assert model.evaluations <= count * (64 + 1 + 9) + 9
+
+
+def test_sampled_labels_share_their_coalitions_with_the_evidence() -> None:
+    """32 coalitions for each of 13 players, gradients of labels and of evidence, an output, and nine for the probe."""
+    model = Counted()
+    x = (8 * torch.randn(9, 13, generator=torch.Generator().manual_seed(0))).round() / 8
+    MetaKernelShap(model, learner=ridge()).adapt(x, target=0)
+    assert model.evaluations <= 9 * (32 * 13 + 2 * 9 + 1) + 9
+
+
 def test_noise_is_told_to_the_learner(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
     learner = ridge()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaKernelShap
+from captum_meta.attr import MetaKernelShap, _memory
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.nn import cross_fitted
 
@@ -42,12 +42,19 @@ def error(values: Tensor, truth: Tensor) -> float:
 
 @pytest.fixture
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few steps, after which networks are judged although they know little."""
     monkeypatch.setattr(cross_fitted, "_MOST", 30)
+    monkeypatch.setattr(_memory, "_UNDERSTOOD", -torch.inf)
 
 
-def test_it_lowers_errors_and_costs_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_fitted, "_MOST", 200)
-    x = rows(120)
+@pytest.fixture
+def trusting(briefly: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And trusted whatever rows say, but for those that speak against it."""
+    monkeypatch.setattr(_memory, "_MARGIN", -100.0)
+
+
+def test_it_lowers_errors_and_costs_no_evaluation() -> None:
+    x = rows(200)
     alone, learning = Wavy(), Wavy()
     without = MetaKernelShap(alone).attribute(x, target=0)
     helped = MetaKernelShap(learning, memory=1000).attribute(x, target=0)
@@ -56,6 +63,18 @@ def test_it_lowers_errors_and_costs_no_evaluation(monkeypatch: pytest.MonkeyPatc
     assert learning.rows == alone.rows
     torch.testing.assert_close(helped.sum(1), truth.sum(1), atol=1e-5, rtol=1e-4)
     assert (helped[:, 5] == 0).all()
+
+
+def test_what_is_not_understood_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise: what rows tell of a model that has nothing in common is nothing."""
+    monkeypatch.setattr(cross_fitted, "_MOST", 30)
+
+    def model(x: Tensor) -> Tensor:
+        return (1e4 * (x @ torch.linspace(0.3, 0.9, PLAYERS))).sin().unsqueeze(1)
+
+    x = rows(60)
+    found = [MetaKernelShap(model, memory=memory).attribute(x, target=0) for memory in (0, 1000)]
+    torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
 
 
 @pytest.mark.usefixtures("briefly")
@@ -76,7 +95,7 @@ def test_few_rows_are_explained_as_without(arguments: dict[str, Any]) -> None:
     torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
 
 
-@pytest.mark.usefixtures("briefly")
+@pytest.mark.usefixtures("trusting")
 class TestManyRows:
     @pytest.mark.parametrize(
         "arguments",

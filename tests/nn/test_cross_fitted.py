@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -117,3 +118,23 @@ def test_the_loss_is_that_of_the_formula() -> None:
                     effects = torch.autograd.grad(value.sum(), at)[0][0, 0]
                     total += (effects - one.effects[0, :, place]).square().sum() / size
     torch.testing.assert_close(loss._of_slopes(networks.weights, torch.arange(18)).detach(), total / 18)
+
+
+def test_what_is_understood_is_that_of_the_formula() -> None:
+    """In loops over rows and pairs; the explanation that suits all rows best by least squares."""
+    known, complements = known_rows(20, 3), [0, 7, 1, 6, 2, 5, 3, 4]
+    known = replace(known, members=known.members[:, complements], values=known.values[:, complements])
+    networks = CrossFitted()
+    networks._prepare(known)
+    game = networks.game(known.inputs, known.baselines, known.outputs, known.folds)
+    worths = game.worths(known.members)
+    signs, right, found = [], [], []
+    for row in range(20):
+        for place in range(0, 8, 2):
+            signs.append([1.0 if inside else -1.0 for inside in known.members[row, place].tolist()])
+            right.append(float(known.values[row, place] - known.values[row, place + 1]))
+            found.append(float(worths[row, place] - worths[row, place + 1]))
+    shared = np.linalg.lstsq(np.array(signs), np.array(right), rcond=None)[0]
+    missed = sum((d - h) ** 2 for d, h in zip(right, found, strict=True))
+    spread = sum((d - s @ shared) ** 2 for d, s in zip(right, np.array(signs), strict=True))
+    assert networks.understood(known) == pytest.approx(1 - missed / spread, rel=1e-4)

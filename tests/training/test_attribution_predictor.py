@@ -123,10 +123,11 @@ class TestErrors:
             with pytest.raises(ValueError, match="another model") if change else nullcontext():
                 predicted(InputXGradient(net), loader, tmp_path, target=0)
 
-    def test_a_model_that_answers_for_the_whole_batch_is_refused(self, tmp_path: Path) -> None:
-        loader = DataLoader(torch.ones(4, 2), batch_size=2)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="1 explanations of 2 rows"):
-            predicted(MetaKernelShap(lambda x: x.sum()), loader, tmp_path)
+    def test_a_model_that_answers_for_the_whole_batch_is_explained_row_by_row(self, tmp_path: Path) -> None:
+        x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+        loader = DataLoader(x, batch_size=2)  # type: ignore[arg-type]
+        written = predicted(MetaKernelShap(lambda x: x.sum()), loader, tmp_path)
+        torch.testing.assert_close(written["attributions"], x)
 
     @pytest.mark.parametrize(("content", "told"), [({"x": torch.ones(1, 1)}, "needs inputs"), ("rows", "is a str")])
     def test_batches_of_other_forms(self, tmp_path: Path, content: Any, told: str) -> None:
