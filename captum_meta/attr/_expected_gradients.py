@@ -15,9 +15,9 @@ from torch import Tensor
 from captum_meta._random import uniform
 from captum_meta.attr._draws import Draws, measured, spread_over
 from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
-from captum_meta.estimators import gauss_legendre, inconsistent_gradients
+from captum_meta.estimators import gauss_legendre
 from captum_meta.evidence import row_keys
-from captum_meta.evidence.path import check_output, measured_slopes, path_evidence
+from captum_meta.evidence.path import check_output, inconsistent_rows, measured_slopes, path_evidence
 from captum_meta.evidence.path_rounds import error_of
 from captum_meta.games import MeanGame
 from captum_meta.games.players import join
@@ -114,7 +114,7 @@ def _of_each(
     for slope, curve, of_ends in zip(slopes.unbind(-1), curves.unbind(-1), known.unbind(-1), strict=True):
         evidence, slope = path_evidence(one, nodes, slope, curve, of_ends)
         values = slope @ weights.to(slope)
-        strange = inconsistent_gradients(evidence.points, evidence.effects.sum(1), evidence.curve, evidence.total)
+        strange = inconsistent_rows(game.game, evidence.points, evidence.effects.sum(1), evidence.curve, evidence.total)
         if multiply:
             plain = strange | ~evidence.total.isfinite()
             values = torch.where(plain.unsqueeze(1), values * one.difference, explain(evidence))

@@ -11,9 +11,8 @@ from torch import Tensor
 from captum_meta.attr._frontend import Frontend, of_inputs
 from captum_meta.attr._incomplete import captums_values, with_captums
 from captum_meta.attr._selection import of_outputs, side_by_side
-from captum_meta.estimators import inconsistent_gradients
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_slopes
-from captum_meta.evidence.path import check_output
+from captum_meta.evidence.path import check_output, inconsistent_rows
 from captum_meta.evidence.path_rounds import MOST, error_of
 from captum_meta.games.references import path_mean
 from captum_meta.nn.explainer import gap_shares
@@ -88,7 +87,7 @@ class PathFrontend(Frontend):
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
             values = multipliers(values, (slopes * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
-        inconsistent = inconsistent_gradients(evidence.points, evidence.effects.sum(-2), evidence.curve, evidence.total)
+        inconsistent = inconsistent_rows(game, evidence.points, evidence.effects.sum(-2), evidence.curve, evidence.total)
         values, error = with_captums(values, error, inconsistent, evidence.total, game, n_steps, method, multiply)
         return PathResult(of_inputs(values, game), evidence.total, error)
 

@@ -17,11 +17,11 @@ from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
 from captum_meta.attr._layers import Unadapted, Values, beside_zeros, outputs_of, parts_like, path_points
 from captum_meta.attr._path import real
 from captum_meta.attr._selection import of_outputs, selection, side_by_side
-from captum_meta.estimators import inconsistent_gradients
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import Game, LayerModel, PathPlan
 from captum_meta.evidence.conductance import completed, measure_layer, same
 from captum_meta.evidence.layer_path import ReadLayers
+from captum_meta.evidence.path import inconsistent_rows
 from captum_meta.games import each_output
 from captum_meta.games.players import Tensors, join
 
@@ -112,7 +112,7 @@ class MetaLayerConductance(Unadapted, LayerConductance):
             total, values = evidence.total, trapezia
             if evidence.points.shape[1] <= MAX_INTERPOLATED:
                 passes = same(through, value, total)
-                strange = passes & inconsistent_gradients(evidence.points, evidence.effects.sum(1), evidence.curve, total)
+                strange = passes & inconsistent_rows(whole, evidence.points, evidence.effects.sum(1), evidence.curve, total)
                 warn_of_rows(strange, INCONSISTENT)
                 passes = passes & ~strange
                 values = self._explain(completed(evidence, where=~passes), PathPlan(n_steps, method)).attributions

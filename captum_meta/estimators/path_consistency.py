@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d
 
 _LARGE = 0.25
-"""Part of an interval's change that is too much to be missed."""
+"""Part of an interval's change, and of all changes, that is too much to be missed."""
 _NOTICEABLE = 0.1
 """Part of the path's mean change for such a length that is too little to matter."""
 _FEWEST = 8
@@ -40,7 +40,9 @@ def inconsistent_gradients(points: Tensor, sums: Tensor, curve: Tensor, total: T
     sides = torch.cat([sums[..., :1], sums, sums[..., -1:]], dim=-1)
     told = widths * (sides[..., 1:] + sides[..., :-1]) / 2
     jumps = max_pool1d(sides.diff(dim=-1).abs(), 3, stride=1, padding=1)
-    missed = (changes - told).abs() - widths * jumps / 2
-    size = torch.maximum(changes.abs(), told.abs())
-    unexplained = (missed > _LARGE * size) & (missed > _NOTICEABLE * widths * size.sum(-1, keepdim=True))
-    return torch.where(unexplained, widths, 0.0).sum(-1) > 0.5
+    apart, size = changes - told, torch.maximum(changes.abs(), told.abs())
+    missed, whole = apart.abs() - widths * jumps / 2, size.sum(-1, keepdim=True)
+    unexplained = (missed > _LARGE * size) & (missed > _NOTICEABLE * widths * whole)
+    so_far = torch.cat([zero, apart.cumsum(-1)], dim=-1)
+    together = so_far.amax(-1) - so_far.amin(-1)  # of rounding, what one interval gains the next one loses
+    return (torch.where(unexplained, widths, 0.0).sum(-1) > 0.5) & (together > _LARGE * whole.squeeze(-1))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_meta.estimators import gauss_legendre, is_bent, path_nodes
+from captum_meta.estimators import gauss_legendre, inconsistent_gradients, is_bent, path_nodes
 from captum_meta.evidence.rows import player_inputs
 from captum_meta.games import Game
 from captum_meta.games.arguments import Outputs
 from captum_meta.types import Evidence
+
+_FINE = 1e-5
 
 
 def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
@@ -51,6 +53,16 @@ def path_evidence(game: Game, nodes: Tensor, slopes: Tensor, values: Tensor, kno
         inputs=player_inputs(game),
     )
     return evidence, slopes
+
+
+def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, total: Tensor) -> Tensor:
+    """:func:`~captum_meta.estimators.inconsistent_gradients` of a game's rows, ``(N,)``.
+
+    Nobody can tell in half precision, in which f is rounded as roughly as such gradients are wrong.
+    """
+    found = inconsistent_gradients(points, sums, curve, total)
+    exact = all(torch.finfo(part.dtype).eps < _FINE for part in game.inputs if part.is_floating_point())
+    return found if exact else torch.zeros_like(found)
 
 
 def _lent(slopes: Tensor) -> tuple[Tensor, Tensor]:

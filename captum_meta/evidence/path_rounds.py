@@ -16,11 +16,10 @@ from captum_meta.estimators import (
     PathSample,
     further_points,
     gauss_legendre,
-    inconsistent_gradients,
     interval_weights,
 )
 from captum_meta.estimators.path_sample import Floats, Indices
-from captum_meta.evidence.path import own_slopes, path_slopes
+from captum_meta.evidence.path import inconsistent_rows, own_slopes, path_slopes
 from captum_meta.games import Game
 from captum_meta.types import Evidence
 
@@ -90,7 +89,7 @@ def integrate_in_rounds(
 def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, tolerance: float | None) -> Integrals:
     finite = ends.isfinite().all(1)
     path, sample = _first_round(game, difference, torch.where(finite.unsqueeze(1), ends, 0.0), min(FIRST, limit))
-    inconsistent = _inconsistent(sample)
+    inconsistent = _inconsistent(game, sample)
     intervals = PathIntervals(sample)
     weights, error = _polynomial(intervals)
     size = sample.squares(weights)
@@ -157,13 +156,13 @@ def _first_round(game: Game, difference: Tensor, ends: Tensor, count: int) -> tu
     return path, PathSample.of(rows, points, values.flatten(), effects, ends.cpu().numpy())
 
 
-def _inconsistent(sample: PathSample) -> Tensor:
+def _inconsistent(game: Game, sample: PathSample) -> Tensor:
     """Of the first round, in which all rows have as many points, ``(N,)``."""
     starts = sample.ends[:, :1]
     parts = (sample.points, sample.sums, sample.values)
     points, sums, values = (part.reshape(len(starts), -1) for part in parts)
     told = (points, sums, values - starts, (sample.ends[:, 1:] - starts)[:, 0])
-    return inconsistent_gradients(*(torch.from_numpy(part) for part in told))
+    return inconsistent_rows(game, *(torch.from_numpy(part) for part in told))
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,15 @@ def test_a_missing_row_stays_missing():
     assert values[1].isnan().any() and values[[0, 2, 3]].isfinite().all()
 
 
+@pytest.mark.parametrize("steps", [None, 10])
+def test_half_precision_is_not_warned_of(steps):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)).bfloat16()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MetaIntegratedGradients(lambda x: 5 + net(x)[:, 0] / 50).attribute(X.bfloat16(), n_steps=steps)
+
+
 @pytest.mark.parametrize("sharpness", [1.0, 30.0])
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU, nn.Hardtanh])
 def test_other_models_are_not_warned_of(activation, sharpness):
