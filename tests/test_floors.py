@@ -64,8 +64,8 @@ def test_only_one_file_uses_captums_private_names(path: Path) -> None:
     assert not private
 
 
-def test_front_ends_load_neither_lightning_nor_torchmetrics() -> None:
-    code = "import sys, captum_meta.attr; print([m for m in ('lightning', 'torchmetrics') if m in sys.modules])"
+def test_front_ends_load_neither_lightning_nor_torchmetrics_nor_check_types() -> None:
+    code = "import sys, captum_meta.attr; print([m for m in ('lightning', 'torchmetrics', 'beartype') if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.estimators.hypercube import HypercubeKernel
@@ -12,13 +13,13 @@ ADDITIVE, RATES = 0.3, 4.0
 _JITTER = 1e-10
 
 
-def alike_kernel(signs: Tensor) -> HypercubeKernel:
+def alike_kernel(signs: Float[Tensor, "P M"]) -> HypercubeKernel:
     """Covariances of pairs of coalitions ``(P, M)``, -1 for out and 1 for in, where all players are alike."""
     ones = torch.ones_like(signs[0])
     return HypercubeKernel(signs, ADDITIVE * ones, RATES / (len(ones) + RATES) * ones)
 
 
-def shapley_matrix(members: Tensor) -> Tensor:
+def shapley_matrix(members: Bool[Tensor, "P M"]) -> Float[Tensor, "M P"]:
     r"""What the hypercube posterior makes of coalitions' differences, where nothing is known of the players beforehand.
 
     .. math:: P = C K^{-1}, \qquad \phi = \bar g + P (d - \bar d), \qquad d_S = \frac{v(S) - v(N \setminus S)}{2}

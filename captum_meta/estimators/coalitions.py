@@ -10,6 +10,7 @@ replacement, as KernelSHAP wants them.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta._random import uniform
@@ -23,13 +24,13 @@ _MOST_OF_ALL = 512
 
 
 def plan_coalitions(
-    players: Tensor,
+    players: Bool[Tensor, "N M"],
     budget: int | Tensor,
     seed: int,
-    keys: Tensor,
-    priority: Tensor | None = None,
-    freely: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    keys: Int64[Tensor, " N"],
+    priority: Float[Tensor, "N M"] | None = None,
+    freely: Bool[Tensor, " N"] | None = None,
+) -> tuple[Bool[Tensor, "N S M"], Bool[Tensor, "N S"]]:
     """Choose the coalitions to evaluate for each row.
 
     Args:
@@ -53,7 +54,9 @@ def plan_coalitions(
     return _of_each_row(players, budget, MAX_TELLING, seed, keys, priority, freely)
 
 
-def sample_coalitions(players: Tensor, budget: int | Tensor, seed: int, keys: Tensor) -> tuple[Tensor, Tensor]:
+def sample_coalitions(
+    players: Bool[Tensor, "N M"], budget: int | Tensor, seed: int, keys: Int64[Tensor, " N"]
+) -> tuple[Bool[Tensor, "N S M"], Bool[Tensor, "N S"]]:
     """The border, then pairs drawn by their kernel mass alone, as KernelSHAP's least squares want them.
 
     Arguments and what is returned are as for :func:`plan_coalitions`.
@@ -62,14 +65,14 @@ def sample_coalitions(players: Tensor, budget: int | Tensor, seed: int, keys: Te
 
 
 def _of_each_row(
-    players: Tensor,
+    players: Bool[Tensor, "N M"],
     budget: int | Tensor,
     most_telling: int,
     seed: int,
-    keys: Tensor,
-    priority: Tensor | None,
-    freely: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+    keys: Int64[Tensor, " N"],
+    priority: Float[Tensor, "N M"] | None,
+    freely: Bool[Tensor, " N"] | None = None,
+) -> tuple[Bool[Tensor, "N S M"], Bool[Tensor, "N S"]]:
     """Plans of rows, whose players and budgets may differ."""
     n_rows, width = players.shape
     budgets = torch.as_tensor(budget, device=players.device).expand(n_rows)
@@ -99,7 +102,9 @@ def _of_each_row(
     return members, measured
 
 
-def _plan(n_players: int, budget: int, most_telling: int, seed: int, keys: Tensor, priority: Tensor) -> Tensor:
+def _plan(
+    n_players: int, budget: int, most_telling: int, seed: int, keys: Int64[Tensor, " N"], priority: Float[Tensor, "N M"]
+) -> Bool[Tensor, "N S M"]:
     """``(N, S, M)`` coalitions for rows that all have ``n_players`` players; so many pairs, with the border, are chosen."""
     if n_players < 2:
         return torch.zeros(len(keys), 0, n_players, dtype=torch.bool, device=keys.device)
@@ -118,19 +123,19 @@ def _plan(n_players: int, budget: int, most_telling: int, seed: int, keys: Tenso
     return _with_complements(torch.cat([singles.expand(len(keys), -1, -1), mixed], dim=1))
 
 
-def _free_plan(n_players: int, budget: int, seed: int, keys: Tensor) -> Tensor:
+def _free_plan(n_players: int, budget: int, seed: int, keys: Int64[Tensor, " N"]) -> Bool[Tensor, "N S M"]:
     """The same, the border not before other pairs."""
     telling = telling_coalitions(n_players, budget // 2, border=False).to(keys.device)
     return _with_complements(_in_own_order(telling.expand(len(keys), -1, -1), seed, keys))
 
 
-def _in_own_order(members: Tensor, seed: int, keys: Tensor) -> Tensor:
+def _in_own_order(members: Bool[Tensor, "N P M"], seed: int, keys: Int64[Tensor, " N"]) -> Bool[Tensor, "N P M"]:
     """Coalitions ``(N, P, M)`` with the players of each row in an order of its own."""
     seats = uniform(keys, (members.shape[-1],), seed + 2).argsort(dim=-1).unsqueeze(1)
     return members.gather(2, seats.expand(members.shape))
 
 
-def _partial_border(budget: int, priority: Tensor) -> Tensor:
+def _partial_border(budget: int, priority: Float[Tensor, "N M"]) -> Bool[Tensor, "N S M"]:
     """Both border coalitions of the players of highest priority; an odd one out is left out of the full coalition."""
     n_players = priority.shape[-1]
     first = priority.argsort(dim=-1, descending=True, stable=True)[:, : (budget + 1) // 2]
@@ -138,5 +143,5 @@ def _partial_border(budget: int, priority: Tensor) -> Tensor:
     return pairs[:, :budget]
 
 
-def _with_complements(members: Tensor) -> Tensor:
+def _with_complements(members: Bool[Tensor, "N P M"]) -> Bool[Tensor, "N S M"]:
     return torch.stack([members, ~members], dim=2).flatten(1, 2)

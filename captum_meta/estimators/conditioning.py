@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 SHARES = (0.0, 2.0, 50.0)
@@ -16,7 +17,7 @@ _FLOOR = 1e-14
 """Where no player is expected to have any effect."""
 
 
-def cholesky_factor(covariance: Tensor) -> Tensor:
+def cholesky_factor(covariance: Float[Tensor, "*batch P P"]) -> Float[Tensor, "*batch P P"]:
     """Cholesky factors; with a larger ridge where rounding has spoilt one. A row of NaN spoils only itself.
 
     The ridge is added to ``covariance (*batch, P, P)`` in place.
@@ -39,13 +40,13 @@ class Given:
     I + W^T W (Woodbury).
     """
 
-    factor: Tensor  # (*batch, P, P), L
-    residual: Tensor  # (*batch, P, 1), what the pairs have beyond the prior mean
-    values: Tensor  # (*batch, P, M), covariance of the pairs with the Shapley values
-    waves: Tensor | None = None  # (*batch, P, Q), W
-    inner: Tensor | None = None  # (*batch, Q, Q), factor of I + W^T W
+    factor: Float[Tensor, "*batch P P"]  # (*batch, P, P), L
+    residual: Float[Tensor, "*batch P 1"]  # (*batch, P, 1), what the pairs have beyond the prior mean
+    values: Float[Tensor, "*batch P M"]  # (*batch, P, M), covariance of the pairs with the Shapley values
+    waves: Float[Tensor, "*batch P Q"] | None = None  # (*batch, P, Q), W
+    inner: Float[Tensor, "*batch Q Q"] | None = None  # (*batch, Q, Q), factor of I + W^T W
 
-    def whitened(self, columns: Tensor) -> Tensor:
+    def whitened(self, columns: Float[Tensor, "*batch P A"]) -> Float[Tensor, "*batch P A"]:
         """L^-1 times ``columns (*batch, P, A)``."""
         return torch.linalg.solve_triangular(self.factor, columns, upper=False)
 
@@ -59,17 +60,17 @@ class Given:
         return self._explained(self.values)
 
     @cached_property
-    def surprise(self) -> Tensor:
+    def surprise(self) -> Float[Tensor, "*batch"]:
         """Squared residuals in units of their covariance, summed, ``(*batch,)``."""
         plain = self.residual.square().sum((-2, -1))
         return plain if self.inner is None else plain - self._explained(self.residual).square().sum((-2, -1))
 
-    def log_volume(self) -> Tensor:
+    def log_volume(self) -> Float[Tensor, "*batch"]:
         """Logarithm of the square root of the covariance's determinant, ``(*batch,)``."""
         factors = (self.factor,) if self.inner is None else (self.factor, self.inner)
         return torch.stack([factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) for factor in factors]).sum(0)
 
-    def correction(self, residual: Tensor | None = None) -> Tensor:
+    def correction(self, residual: Float[Tensor, "*batch P 1"] | None = None) -> Float[Tensor, "*batch M"]:
         """``(*batch, M)``, Shapley values beyond the prior mean's, also for another ``residual (*batch, P, 1)``."""
         residual = self.residual if residual is None else residual
         plain = (self.values.mT @ residual).squeeze(-1)
@@ -77,12 +78,12 @@ class Given:
             return plain
         return plain - (self._explained_values.mT @ self._explained(residual)).squeeze(-1)
 
-    def known(self) -> Tensor:
+    def known(self) -> Float[Tensor, "*batch M"]:
         """By how much the pairs seen lower the variance of each Shapley value, ``(*batch, M)``."""
         plain = self.values.square().sum(-2)
         return plain if self.inner is None else plain - self._explained_values.square().sum(-2)
 
-    def coefficients(self) -> Tensor:
+    def coefficients(self) -> Float[Tensor, "*batch P 1"]:
         """The inverse of the covariance times the residual, ``(*batch, P, 1)``."""
         right = self.residual
         if self.waves is not None and self.inner is not None:
@@ -99,12 +100,18 @@ class Given:
         return Given(*parts, waves, _inner(waves.mT @ waves))
 
 
-def _inner(gram: Tensor) -> Tensor:
+def _inner(gram: Float[Tensor, "*batch Q Q"]) -> Float[Tensor, "*batch Q Q"]:
     """Factor of the identity plus ``gram``."""
     return torch.linalg.cholesky_ex(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))[0]
 
 
-def conditioned(among: Tensor, residual: Tensor, values: Tensor, waves: Tensor, of_waves: Tensor) -> list[Given]:
+def conditioned(
+    among: Float[Tensor, "*batch P P"],
+    residual: Float[Tensor, "*batch P 1"],
+    values: Float[Tensor, "*batch P M"],
+    waves: Float[Tensor, "*batch P Q"],
+    of_waves: Float[Tensor, "*batch Q M"],
+) -> list[Given]:
     """The processes of all shares.
 
     Args:

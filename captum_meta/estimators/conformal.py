@@ -13,6 +13,7 @@ from __future__ import annotations
 from math import ceil, log, log1p
 
 import torch
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 _ROUNDING = 1e-9
@@ -43,7 +44,7 @@ def accepted_rows_needed(alpha: float, delta: float) -> int:
     return ceil(log(delta) / log1p(-alpha) - _ROUNDING)
 
 
-def conformal_quantile(scores: Tensor, alpha: float) -> Tensor:
+def conformal_quantile(scores: Float[Tensor, "*batch n"], alpha: float) -> Float[Tensor, "*batch"]:
     r"""What a new row's score stays below with probability at least ``1 - alpha``.
 
     .. math:: \hat q = s_{(k)}, \quad k = \lceil (n + 1)(1 - \alpha) \rceil
@@ -72,7 +73,7 @@ def conformal_quantile(scores: Tensor, alpha: float) -> Tensor:
     return scores.nan_to_num(torch.inf, torch.inf).sort(-1).values[..., place - 1]
 
 
-def binomial_tail(misses: Tensor, rows: Tensor, alpha: float) -> Tensor:
+def binomial_tail(misses: Int[Tensor, "*batch"], rows: Int[Tensor, "*batch"], alpha: float) -> Float[Tensor, "*batch"]:
     r"""The p-value of at least ``alpha`` missing where ``misses`` of ``rows`` do: :math:`P(\mathrm{Bin}(n, \alpha) \le k)`.
 
     Args:
@@ -112,7 +113,7 @@ def exceedance_tail(exceeding: int, new: int, rows: int, place: int) -> float:
     return min(1.0, float(terms.logsumexp(0).exp())) if len(k) else 0.0
 
 
-def stopping_levels(sizes: Tensor, scale: Tensor | float, tolerance: float) -> Tensor:
+def stopping_levels(sizes: Float[Tensor, "n L"], scale: Tensor | float, tolerance: float) -> Int64[Tensor, "*scales n"]:
     """The first level at which each row's bound, ``scale`` times its size, is within the tolerance.
 
     Args:
@@ -129,7 +130,9 @@ def stopping_levels(sizes: Tensor, scale: Tensor | float, tolerance: float) -> T
     return torch.where(within.any(-1), within.to(torch.uint8).argmax(-1), sizes.shape[-1])
 
 
-def accepted_misses(ratios: Tensor, sizes: Tensor, scales: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+def accepted_misses(
+    ratios: Float[Tensor, "n L"], sizes: Float[Tensor, "n L"], scales: Float[Tensor, " K"], tolerance: float
+) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]:
     """How many rows are accepted at each scale, and how many of these have an error beyond their bound.
 
     Args:
@@ -149,7 +152,14 @@ def accepted_misses(ratios: Tensor, sizes: Tensor, scales: Tensor, tolerance: fl
     return missed.sum(-1), accepted.sum(-1)
 
 
-def accepted_scale(ratios: Tensor, sizes: Tensor, scales: Tensor, tolerance: float, alpha: float, delta: float) -> Tensor:
+def accepted_scale(
+    ratios: Float[Tensor, "n L"],
+    sizes: Float[Tensor, "n L"],
+    scales: Float[Tensor, " K"],
+    tolerance: float,
+    alpha: float,
+    delta: float,
+) -> Float[Tensor, ""]:
     r"""The smallest scale of bounds with which, of the rows accepted under a tolerance, at most a share ``alpha`` misses.
 
     Learn-then-test: the hypothesis that a scale's accepted rows miss more often is tested by its binomial p-value, one scale
@@ -173,7 +183,14 @@ def accepted_scale(ratios: Tensor, sizes: Tensor, scales: Tensor, tolerance: flo
     return torch.where(passed, scales, torch.inf).amin() if len(scales) else sizes.new_full((), torch.inf)
 
 
-def ordered_scales(ratios: Tensor, sizes: Tensor, scales: Tensor, tolerance: float, alpha: float, rows: int) -> Tensor:
+def ordered_scales(
+    ratios: Float[Tensor, "n L"],
+    sizes: Float[Tensor, "n L"],
+    scales: Float[Tensor, " K"],
+    tolerance: float,
+    alpha: float,
+    rows: int,
+) -> Float[Tensor, " C"]:
     """Scales ``(C,)`` in the order in which :func:`accepted_scale` should test them on ``rows`` rows, judged by others.
 
     The first is that of the smallest p-value, reckoning with one miss more than was seen; all smaller ones follow.
@@ -188,7 +205,7 @@ def ordered_scales(ratios: Tensor, sizes: Tensor, scales: Tensor, tolerance: flo
     return scales[scales <= first].sort(descending=True).values
 
 
-def _log_beta(a: Tensor, b: Tensor) -> Tensor:
+def _log_beta(a: Float[Tensor, "*a"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*c"]:
     return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
 
 

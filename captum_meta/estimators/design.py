@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from captum_meta.estimators.alike import alike_kernel
@@ -37,7 +38,7 @@ _TIES = 1e-4
 """Alike players make many candidates equal: a random factor so close to 1 decides, on every machine alike."""
 
 
-def telling_coalitions(n_players: int, count: int, border: bool = True) -> Tensor:
+def telling_coalitions(n_players: int, count: int, border: bool = True) -> Bool[Tensor, "count M"]:
     """The first ``count`` coalitions that are to follow the border, ``(count, n_players)`` bool; one of each pair.
 
     Without ``border`` they are to come first, and coalitions of the border are among them where these tell most.
@@ -58,9 +59,9 @@ def telling_coalitions(n_players: int, count: int, border: bool = True) -> Tenso
 class _Chosen:
     """The border and the pairs chosen, ``count`` of them: their signs, Cholesky factor and share in the Shapley values."""
 
-    signs: Tensor  # (P, M)
-    factor: Tensor  # (P, P)
-    values: Tensor  # (P, M), L^-1 C
+    signs: Float[Tensor, "P M"]  # (P, M)
+    factor: Float[Tensor, "P P"]  # (P, P)
+    values: Float[Tensor, "P M"]  # (P, M), L^-1 C
     count: int
 
     def add(self, signs: Tensor, row: Tensor, deviation: Tensor, values: Tensor) -> None:
@@ -75,16 +76,16 @@ class _Chosen:
 class _Candidates:
     """A part of the candidates, given the first ``count`` of the chosen pairs."""
 
-    members: Tensor  # (R, M)
-    signs: Tensor  # (R, M)
-    factor: Tensor  # (P, R), L^-1 k
-    values: Tensor  # (M, R), what is left of the covariance with the Shapley values
-    variance: Tensor  # (R,), what is left
-    favour: Tensor  # (R,)
-    free: Tensor  # (R,) bool, not yet chosen
+    members: Bool[Tensor, "R M"]  # (R, M)
+    signs: Float[Tensor, "R M"]  # (R, M)
+    factor: Float[Tensor, "P R"]  # (P, R), L^-1 k
+    values: Float[Tensor, "M R"]  # (M, R), what is left of the covariance with the Shapley values
+    variance: Float[Tensor, " R"]  # (R,), what is left
+    favour: Float[Tensor, " R"]  # (R,)
+    free: Bool[Tensor, " R"]  # (R,) bool, not yet chosen
     count: int = 0
 
-    def condition(self, chosen: _Chosen, by_distance: Tensor) -> None:
+    def condition(self, chosen: _Chosen, by_distance: Float[Tensor, " sizes"]) -> None:
         """Given all that are chosen. ``by_distance (M + 1,)`` is the covariance of pairs that differ in so many players."""
         old, new = slice(self.count), slice(self.count, chosen.count)
         distances = ((len(by_distance) - 1 - chosen.signs[new] @ self.signs.mT) / 2).round().long()
@@ -106,7 +107,7 @@ class _Candidates:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _greedy(n_players: int, count: int, border: bool) -> Tensor:
+def _greedy(n_players: int, count: int, border: bool) -> Bool[Tensor, "count M"]:
     if n_players < 4:
         return torch.zeros(0, n_players, dtype=torch.bool)
     pool = _pool(n_players)
@@ -159,7 +160,7 @@ def _part(members: Tensor, alike: HypercubeKernel, variance: Tensor, room: int, 
     )
 
 
-def _pool(n_players: int) -> Tensor:
+def _pool(n_players: int) -> Bool[Tensor, "R M"]:
     """Candidates in random order, ``(R, M)``: all pairs where they are few, else a sample by kernel mass."""
     if 2 ** (n_players - 1) <= _CANDIDATES:
         pool = _different(all_coalitions(n_players)[1:-1])
@@ -170,12 +171,12 @@ def _pool(n_players: int) -> Tensor:
     return pool[torch.randperm(len(pool), generator=Generator().manual_seed(0))]
 
 
-def _coin_flips(n_players: int, count: int) -> Tensor:
+def _coin_flips(n_players: int, count: int) -> Bool[Tensor, "count M"]:
     """Each player in or out with equal odds; so many players make no coalition of the border, and none twice."""
     return _different(torch.rand(count, n_players, generator=Generator().manual_seed(2)) < 0.5)
 
 
-def _different(members: Tensor) -> Tensor:
+def _different(members: Bool[Tensor, "P M"]) -> Bool[Tensor, "R M"]:
     """The smaller coalition of each pair, at its first place in the list."""
     twice = 2 * members.sum(-1, keepdim=True)
     flipped = (twice > members.shape[-1]) | ((twice == members.shape[-1]) & ~members[:, :1])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import comb
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def all_coalitions(n_players: int, device: torch.device | str | None = None) -> Tensor:
+def all_coalitions(n_players: int, device: torch.device | str | None = None) -> Bool[Tensor, "S M"]:
     """All coalitions of ``n_players`` players as ``(2**M, M)`` bool; bit i of the row's number is player i.
 
     >>> all_coalitions(2).int().tolist()
@@ -18,7 +19,7 @@ def all_coalitions(n_players: int, device: torch.device | str | None = None) -> 
     return (numbers >> torch.arange(n_players, device=device)) & 1 == 1
 
 
-def shapley_values(worths: Tensor) -> Tensor:
+def shapley_values(worths: Float[Tensor, "*batch S"]) -> Float[Tensor, "*batch M"]:
     r"""Exact Shapley values of games given by the worth of every coalition (Shapley 1953).
 
     .. math:: \phi_i = \sum_{S \not\ni i} \frac{|S|! (M - |S| - 1)!}{M!} (v(S \cup i) - v(S))

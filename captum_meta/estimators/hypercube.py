@@ -25,6 +25,7 @@ from functools import cached_property
 from math import ceil, log
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.estimators.conditioning import SHARES, conditioned
@@ -47,25 +48,25 @@ class HypercubeKernel:
     Rows of signs that are 0 stand for nothing: they have no covariance with any pair.
     """
 
-    signs: Tensor  # (*batch, P, M)
-    additive: Tensor  # (*batch, M), tau
-    rates: Tensor  # (*batch, M), rho
+    signs: Float[Tensor, "*batch P M"]  # (*batch, P, M)
+    additive: Float[Tensor, "*batch M"]  # (*batch, M), tau
+    rates: Float[Tensor, "*batch M"]  # (*batch, M), rho
 
     @cached_property
-    def _log_norm(self) -> Tensor:
+    def _log_norm(self) -> Float[Tensor, "*batch"]:
         return self.rates.log1p().sum(-1)
 
     @cached_property
-    def _linear(self) -> Tensor:
+    def _linear(self) -> Float[Tensor, "*batch M"]:
         """tau less the additive part of the product."""
         return self.additive - torch.exp(-self._log_norm).unsqueeze(-1) * self.rates
 
     @cached_property
-    def _nodes(self) -> tuple[Tensor, Tensor]:
+    def _nodes(self) -> tuple[Float[Tensor, " Q"], Float[Tensor, " Q"]]:
         nodes, weights = gauss_legendre(min(_MAX_NODES, ceil(self.signs.shape[-1] / 2)))
         return nodes.to(self.signs), weights.to(self.signs)
 
-    def with_pairs(self, others: Tensor) -> Tensor:
+    def with_pairs(self, others: Float[Tensor, "*batch R M"]) -> Float[Tensor, "*batch R P"]:
         """``(*batch, R, P)``, of the pairs ``(*batch, R, M)`` with these."""
         alike = self.rates.atanh()
         level = (alike.sum(-1) + log(2))[..., None, None]
@@ -73,7 +74,7 @@ class HypercubeKernel:
         odd = together.exp() - (-2 * level - together).exp()
         return odd + (others * self._linear.unsqueeze(-2)) @ self.signs.mT
 
-    def with_shapley_values(self) -> Tensor:
+    def with_shapley_values(self) -> Float[Tensor, "*batch P M"]:
         """``(*batch, P, M)``: the Shapley value of player i in the game t -> k(s, t), by its multilinear extension."""
         nodes, weights = self._nodes
         scaled = self.rates.unsqueeze(-2) * (2 * nodes - 1).unsqueeze(-1)
@@ -83,7 +84,7 @@ class HypercubeKernel:
         joint = self.signs * (products @ leave_out) - products @ (leave_out * scaled)
         return joint + 2 * self.signs * self._linear.unsqueeze(-2)
 
-    def of_shapley_values(self) -> Tensor:
+    def of_shapley_values(self) -> Float[Tensor, "*batch M"]:
         """``(*batch, M)``: variance of each Shapley value before anything was seen."""
         nodes, weights = self._nodes
         means = 2 * nodes - 1
@@ -123,24 +124,24 @@ class HypercubePosterior:
         evidence = -0.5 * n_pairs * self._amplitudes.clamp(min=_TINY).log() - volumes
         self._weights = (_TEMPER * evidence + evidence.new_tensor(_LOG_PRIOR)).softmax(-1)
 
-    def shapley_values(self) -> Tensor:
+    def shapley_values(self) -> Float[Tensor, "*batch M"]:
         """``(*batch, M)`` in the units and dtype of ``differences``; they sum to ``total`` up to rounding; 0 for padding."""
         return self._answer(self._prior, self._corrections)
 
-    def shapley_values_of_half(self) -> Tensor:
+    def shapley_values_of_half(self) -> Float[Tensor, "*batch M"]:
         """The same, had only the first half of the pairs been seen, with the shares' weights as they are."""
         half = (self._known.shape[-1] + 1) // 2
         corrections = [given.first(half).correction() for given in self._given]
         return self._answer(self._prior, torch.stack(corrections, dim=-1))
 
-    def shapley_values_from(self, prior: Tensor) -> Tensor:
+    def shapley_values_from(self, prior: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch M"]:
         """The same, had another ``prior (*batch, M)`` been expected, with the shares' weights as they are."""
         prior = torch.where(self._players, prior.to(self._prior), 0.0)
         moved = self._signs @ (prior - self._prior).unsqueeze(-1) / 2
         corrections = [given.correction(given.residual - given.whitened(moved)) for given in self._given]
         return self._answer(prior, torch.stack(corrections, dim=-1))
 
-    def shapley_variance(self) -> Tensor:
+    def shapley_variance(self) -> Float[Tensor, "*batch M"]:
         """Variance of each Shapley value given the worths seen, ``(*batch, M)`` in squared units of ``differences``.
 
         A covariance says it up to an amplitude, for which the one is taken that makes what was seen most likely.
@@ -151,7 +152,7 @@ class HypercubePosterior:
         between = self._mixed((self._corrections - self._mixed(self._corrections).unsqueeze(-1)).square())
         return torch.where(self._players, self._mixed(within) + between, 0.0).to(self._dtype)
 
-    def late_surprises(self) -> Tensor:
+    def late_surprises(self) -> Float[Tensor, "*batch 2"]:
         """How surprising the second half of the pairs was, over how surprising all were, ``(*batch, 2)``.
 
         Each pair is predicted from those before it, without waves. Over the mean of all squared standardised errors: the
@@ -164,7 +165,7 @@ class HypercubePosterior:
         mean = (squares.sum(-1) / self._known.sum(-1)).unsqueeze(-1)
         return ((numbers + _TINY) / (mean + _TINY)).to(self._dtype)
 
-    def differences(self, members: Tensor) -> Tensor:
+    def differences(self, members: Bool[Tensor, "*batch R M"]) -> Float[Tensor, "*batch R"]:
         """Expected f of coalitions ``(*batch, R, M)`` minus f of their complements, ``(*batch, R)``."""
         signs = (members & self._players.unsqueeze(-2)).to(self._signs) * 2 - 1
         coefficients = torch.cat([given.coefficients() for given in self._given], dim=-1)
@@ -174,11 +175,13 @@ class HypercubePosterior:
         return (signs @ self._prior.unsqueeze(-1) + 2 * among).squeeze(-1).to(self._dtype)
 
     @cached_property
-    def _corrections(self) -> Tensor:
+    def _corrections(self) -> Float[Tensor, "*batch M shares"]:
         return torch.stack([given.correction() for given in self._given], dim=-1)
 
-    def _answer(self, prior: Tensor, corrections: Tensor) -> Tensor:
+    def _answer(
+        self, prior: Float[Tensor, "*batch M"], corrections: Float[Tensor, "*batch M shares"]
+    ) -> Float[Tensor, "*batch M"]:
         return torch.where(self._players, prior + self._mixed(corrections), 0.0).to(self._dtype)
 
-    def _mixed(self, options: Tensor) -> Tensor:
+    def _mixed(self, options: Float[Tensor, "*batch A shares"]) -> Float[Tensor, "*batch A"]:
         return (options * self._weights.unsqueeze(-2)).sum(-1)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from math import ceil, log
 
 import torch
+from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from captum_meta.estimators.interactions import InteractionRule
@@ -45,10 +46,10 @@ _MAX_NODES, _MAX_NUMBERS = 12, 2**22
 class InputKernel:
     """The module's covariance without its constant, and between values of single players; all float64."""
 
-    rates: Tensor  # (R, M), rho
-    lengths: Tensor  # (R, M), ell
+    rates: Float[Tensor, "R M"]  # (R, M), rho
+    lengths: Float[Tensor, "R M"]  # (R, M), ell
 
-    def factors(self, distances: Tensor) -> Tensor:
+    def factors(self, distances: Float[Tensor, "R M *values"]) -> Float[Tensor, "R M *values"]:
         """``(R, M, *)``, one factor of the product for each player, from the distances of its values."""
         shape = (*self.rates.shape, *[1] * (distances.dim() - 2))
         rates, scaled = self.rates.reshape(shape), 3**0.5 * distances / self.lengths.reshape(shape)
@@ -69,10 +70,10 @@ class InputProcess:
 
     def __init__(
         self,
-        distances: Tensor,
-        seats: Tensor,
-        worths: Tensor,
-        known: Tensor,
+        distances: Float[Tensor, "R M L L"],
+        seats: Int64[Tensor, "R N M"],
+        worths: Float[Tensor, "R N"],
+        known: Bool[Tensor, "R N"],
         fitted: tuple[InputKernel, Tensor] | None = None,
     ) -> None:
         self._distances, self._seats, self._worths, self._known = distances, seats, worths, known
@@ -89,21 +90,21 @@ class InputProcess:
         self._factor = torch.linalg.cholesky(covariance)
         self._coefficients = torch.cholesky_solve(residual.unsqueeze(-1), self._factor).squeeze(-1)
 
-    def given(self, known: Tensor) -> InputProcess:
+    def given(self, known: Bool[Tensor, "R N"]) -> InputProcess:
         """The same process, had only these points ``(R, N)`` bool been seen."""
         return InputProcess(self._distances, self._seats, self._worths, known, (self._kernel, self._noise))
 
-    def at(self, seats: Tensor) -> Tensor:
+    def at(self, seats: Int64[Tensor, "R A M"]) -> Float[Tensor, "R A"]:
         """Expected f at points ``(R, A, M)``, ``(R, A)`` float64."""
         kernel = torch.where(self._known.unsqueeze(1), _gathered_sum(self._table, seats, self._seats).exp() + _CONSTANT, 0.0)
         return (kernel @ self._coefficients.unsqueeze(-1)).squeeze(-1) * self._unit + self._middle
 
-    def mean_game(self, members: Tensor, shares: Tensor) -> Tensor:
+    def mean_game(self, members: Bool[Tensor, "R S M"], shares: Float[Tensor, " K"]) -> Float[Tensor, "R S"]:
         """Worths of coalitions ``(R, S, M)`` in the mean over background rows, of ``shares (K,)``, ``(R, S)`` float64."""
         worths = torch.stack([self._game_of_row(row, some, shares) for row, some in enumerate(members)])
         return worths * self._unit + self._middle
 
-    def _game_of_row(self, row: int, members: Tensor, shares: Tensor) -> Tensor:
+    def _game_of_row(self, row: int, members: Bool[Tensor, "S M"], shares: Float[Tensor, " K"]) -> Float[Tensor, " S"]:
         table, seats = self._table[row], self._seats[row].mT
         weighted = torch.where(self._known[row], self._coefficients[row], 0.0)
         inside, outside = members.double(), (~members).double()
@@ -113,11 +114,11 @@ class InputProcess:
             worths += share * ((own + outside @ some.gather(1, seats)).exp() @ weighted)
         return worths
 
-    def shapley_values(self, shares: Tensor) -> Tensor:
+    def shapley_values(self, shares: Float[Tensor, " K"]) -> Float[Tensor, "R M"]:
         """Of the mean game over the background rows, of ``shares (K,)`` that sum to 1, ``(R, M)`` float64."""
         return torch.stack([self._of_row(row, shares) for row in range(len(self._seats))]) * self._unit
 
-    def _of_row(self, row: int, shares: Tensor) -> Tensor:
+    def _of_row(self, row: int, shares: Float[Tensor, " K"]) -> Float[Tensor, " M"]:
         factors, seats = self._kernel.factors(self._distances)[row], self._seats[row].mT  # (M, L, L), (M, N)
         n_players = len(factors)
         nodes, weights = gauss_legendre(min(_MAX_NODES, ceil(n_players / 2)))
@@ -134,7 +135,7 @@ class InputProcess:
                 values += weight * (gains * (products / mixed)).sum((1, 2))
         return values
 
-    def interactions(self, shares: Tensor, rule: InteractionRule) -> Tensor:
+    def interactions(self, shares: Float[Tensor, " K"], rule: InteractionRule) -> Float[Tensor, "R M M"]:
         """Of the mean game over the background rows, of ``shares (K,)``: ``(R, M, M)`` float64, main effects as diagonal."""
         n_rows, n_players = self._distances.shape[:2]
         main, pairs = shares.new_zeros(n_rows, n_players), shares.new_zeros(n_rows, n_players, n_players)
@@ -160,7 +161,7 @@ class InputProcess:
         return found
 
 
-def value_distances(values: Tensor) -> Tensor:
+def value_distances(values: Num[Tensor, "R L M D"]) -> Float[Tensor, "R M L L"]:
     """Distances between the values that each player may take, in units of their spread.
 
     Args:
@@ -179,7 +180,9 @@ def value_distances(values: Tensor) -> Tensor:
     return torch.cdist(scaled, scaled, compute_mode="donot_use_mm_for_euclid_dist") / elements
 
 
-def _gathered_sum(table: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _gathered_sum(
+    table: Float[Tensor, "R M L L"], first: Int64[Tensor, "R A M"], second: Int64[Tensor, "R B M"]
+) -> Float[Tensor, "R A B"]:
     """Entries of players' tables ``(R, M, L, L)`` at the seats ``(R, A, M)`` and ``(R, B, M)``, summed, ``(R, A, B)``."""
     total = torch.zeros(len(table), first.shape[1], second.shape[1], dtype=table.dtype, device=table.device)
     for player in range(table.shape[1]):
@@ -187,13 +190,17 @@ def _gathered_sum(table: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return total
 
 
-def _gathered(table: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _gathered(
+    table: Float[Tensor, "R L L"], first: Int64[Tensor, "R A"], second: Int64[Tensor, "R B"]
+) -> Float[Tensor, "R A B"]:
     """``(R, A, B)`` of ``(R, L, L)``."""
     places = first.unsqueeze(-1) * table.shape[-1] + second.unsqueeze(-2)
     return table.flatten(1).gather(1, places.flatten(1)).reshape(places.shape)
 
 
-def _covariance(kernel: Tensor, known: Tensor, noise: Tensor) -> Tensor:
+def _covariance(
+    kernel: Float[Tensor, "R N N"], known: Bool[Tensor, "R N"], noise: Float[Tensor, " R"]
+) -> Float[Tensor, "R N N"]:
     """Of the points seen, and ones on the diagonal for those that are not known, ``(R, N, N)``."""
     both = known.unsqueeze(-1) & known.unsqueeze(-2)
     covariance = torch.where(both, kernel + _CONSTANT, 0.0)
@@ -201,7 +208,12 @@ def _covariance(kernel: Tensor, known: Tensor, noise: Tensor) -> Tensor:
     return covariance + torch.diag_embed(diagonal)
 
 
-def _fitted(distances: Tensor, seats: Tensor, residual: Tensor, known: Tensor) -> tuple[InputKernel, Tensor]:
+def _fitted(
+    distances: Float[Tensor, "R M L L"],
+    seats: Int64[Tensor, "R N M"],
+    residual: Float[Tensor, "R N"],
+    known: Bool[Tensor, "R N"],
+) -> tuple[InputKernel, Float[Tensor, " R"]]:
     """The kernel and noise ``(R,)`` of largest evidence, given what is expected of them; from some of the points."""
     n_points, n_players = seats.shape[1:]
     most = min(_MOST_FITTED, max(32, int((_FIT_NUMBERS / n_players) ** 0.5)))
@@ -225,18 +237,20 @@ def _fitted(distances: Tensor, seats: Tensor, residual: Tensor, known: Tensor) -
     return _read(logs.detach())
 
 
-def _read(logs: Tensor) -> tuple[InputKernel, Tensor]:
+def _read(logs: Float[Tensor, "R A"]) -> tuple[InputKernel, Float[Tensor, " R"]]:
     rates, lengths = logs[:, :-1].exp().chunk(2, dim=1)
     return InputKernel(rates, lengths), logs[:, -1].exp()
 
 
-def _doubt(logs: Tensor, rate: float) -> Tensor:
+def _doubt(logs: Float[Tensor, "R A"], rate: float) -> Float[Tensor, " R"]:
     rates, lengths = logs[:, :-1].chunk(2, dim=1)
     squares = _TRUST_RATE * (rates - rate).square().sum(1) + _TRUST_LENGTH * (lengths - _LENGTH).square().sum(1)
     return squares + _TRUST_NOISE * (logs[:, -1] - _NOISE).square()
 
 
-def _slopes(alike: Tensor, noise: Tensor, residual: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def _slopes(
+    alike: Float[Tensor, "R N N"], noise: Float[Tensor, " R"], residual: Float[Tensor, "R N"], known: Bool[Tensor, "R N"]
+) -> tuple[Float[Tensor, "R N N"], Float[Tensor, " R"]]:
     """Gradients of minus the log density of what was seen: of kernel and noise."""
     slopes = likelihood_slopes(_covariance(alike, known, noise), residual, known)
     return slopes, slopes.diagonal(dim1=-2, dim2=-1).sum(-1)

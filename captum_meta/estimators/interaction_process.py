@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta.estimators.conditioning import cholesky_factor
@@ -45,16 +46,16 @@ _MAX_NUMBERS = 2**22
 class InteractionKernel:
     """The module's covariance without its constant; all float64."""
 
-    rates: Tensor  # (R, M)
-    amounts: Tensor  # (R, 3): a, b and d of the formula
+    rates: Float[Tensor, "R M"]  # (R, M)
+    amounts: Float[Tensor, "R 3"]  # (R, 3): a, b and d of the formula
     waves: FullWaves
 
     @cached_property
-    def log_norm(self) -> Tensor:
+    def log_norm(self) -> Float[Tensor, "R 1 1"]:
         """``(R, 1, 1)``."""
         return self.rates.log1p().sum(-1)[:, None, None]
 
-    def between(self, first: Tensor, second: Tensor) -> Tensor:
+    def between(self, first: Float[Tensor, "R A M"], second: Float[Tensor, "R B M"]) -> Float[Tensor, "R A B"]:
         """``(R, A, B)``, of coalitions ``(R, A, M)`` and ``(R, B, M)`` of -1 and 1."""
         rates = self.rates.unsqueeze(1)
         alike = (first * rates.atanh()) @ second.mT + 0.5 * torch.log1p(-rates.square()).sum(-1, keepdim=True)
@@ -76,7 +77,14 @@ class InteractionProcess:
         directions: ``(R, D, M)``, along which the worths are expected to change; zeros where nothing is.
     """
 
-    def __init__(self, members: Tensor, worths: Tensor, known: Tensor, acting: Tensor, directions: Tensor) -> None:
+    def __init__(
+        self,
+        members: Bool[Tensor, "R P M"],
+        worths: Float[Tensor, "R P"],
+        known: Bool[Tensor, "R P"],
+        acting: Bool[Tensor, "R M"],
+        directions: Float[Tensor, "R D M"],
+    ) -> None:
         self._acting, self._known = acting, known
         self._signs = torch.where(acting.unsqueeze(1), members.double() * 2 - 1, 0.0)
         count = known.sum(1, keepdim=True).clamp(min=1)
@@ -92,7 +100,7 @@ class InteractionProcess:
         weights = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
         self._weights = torch.where(known, weights, 0.0)
 
-    def worths(self, members: Tensor) -> Tensor:
+    def worths(self, members: Bool[Tensor, "R A M"]) -> Float[Tensor, "R A"]:
         """Expected f of coalitions ``(R, A, M)``, ``(R, A)`` float64."""
         signs = torch.where(self._acting.unsqueeze(1), members.double() * 2 - 1, 0.0)
         step = max(1, _MAX_NUMBERS // self._known.numel())
@@ -100,7 +108,7 @@ class InteractionProcess:
         expected = torch.cat(parts, dim=1).squeeze(-1) + _CONSTANT * self._weights.sum(1, keepdim=True)
         return expected * self._unit + self._middle
 
-    def interactions(self, rule: InteractionRule) -> Tensor:
+    def interactions(self, rule: InteractionRule) -> Float[Tensor, "R M M"]:
         """Pairs off the diagonal and main effects on it, ``(R, M, M)`` float64."""
         n_rows, n_players = self._acting.shape
         main = self._signs.new_zeros(n_rows, n_players)
@@ -111,7 +119,7 @@ class InteractionProcess:
             pairs += weight * self._slopes(t)[1]
         return rule.joined(main * self._unit, pairs * self._unit.unsqueeze(-1))
 
-    def _slopes(self, t: float) -> tuple[Tensor, Tensor]:
+    def _slopes(self, t: float) -> tuple[Float[Tensor, "R M"], Float[Tensor, "R M M"]]:
         """First ``(R, M)`` and second ``(R, M, M)`` derivatives of the multilinear extension at t, per unit of spread."""
         place, rates = 2 * t - 1, self._kernel.rates
         scaled = rates.unsqueeze(1) * self._signs  # (R, P, M)
@@ -131,13 +139,19 @@ class InteractionProcess:
         return first.squeeze(1) + wave_first, second + wave_second
 
 
-def _masked(kernel: Tensor, known: Tensor) -> Tensor:
+def _masked(kernel: Float[Tensor, "R P P"], known: Bool[Tensor, "R P"]) -> Float[Tensor, "R P P"]:
     """Covariance of what is known, with the constant, and ones on the diagonal for the rest, ``(R, P, P)``."""
     both = known.unsqueeze(-1) & known.unsqueeze(-2)
     return torch.where(both, kernel + _CONSTANT, 0.0) + torch.diag_embed((~known).to(kernel))
 
 
-def _fitted(signs: Tensor, residual: Tensor, known: Tensor, acting: Tensor, waves: FullWaves) -> InteractionKernel:
+def _fitted(
+    signs: Float[Tensor, "R P M"],
+    residual: Float[Tensor, "R P"],
+    known: Bool[Tensor, "R P"],
+    acting: Bool[Tensor, "R M"],
+    waves: FullWaves,
+) -> InteractionKernel:
     """The kernel of largest density of what was seen, given what is expected of it; from some of the coalitions."""
     n_rows, n_players = acting.shape
     if signs.shape[1] > _FITTED:
@@ -161,19 +175,21 @@ def _fitted(signs: Tensor, residual: Tensor, known: Tensor, acting: Tensor, wave
     return _read(moved.detach(), start, acting, waves)
 
 
-def _some(count: int, first: int) -> Tensor:
+def _some(count: int, first: int) -> Int64[Tensor, " chosen"]:
     """The first coalitions, which are the border's, and others evenly, in pairs."""
     first = min(first + first % 2, _FITTED // 2)
     pairs = torch.linspace(first // 2, count // 2 - 1, (_FITTED - first) // 2).long()
     return torch.cat([torch.arange(first), torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten()])
 
 
-def _read(moved: Tensor, start: Tensor, acting: Tensor, waves: FullWaves) -> InteractionKernel:
+def _read(
+    moved: Float[Tensor, "R A"], start: Float[Tensor, "R M"], acting: Bool[Tensor, "R M"], waves: FullWaves
+) -> InteractionKernel:
     rates = torch.where(acting, _MOST_RATE * torch.sigmoid(start + moved[:, :-3]), 0.0)
     return InteractionKernel(rates, moved[:, -3:].exp(), waves)
 
 
-def _doubt(moved: Tensor, acting: Tensor) -> Tensor:
+def _doubt(moved: Float[Tensor, "R A"], acting: Bool[Tensor, "R M"]) -> Float[Tensor, " R"]:
     """Minus the log density expected of parameters that ``moved (R, M + 3)`` so far, ``(R,)``."""
     rates, count = torch.where(acting, moved[:, :-3], 0.0), acting.sum(1, keepdim=True).clamp(min=1)
     mean = rates.sum(1, keepdim=True) / count

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.estimators.exact import all_coalitions
@@ -59,8 +60,8 @@ class InteractionRule:
     """
 
     index: str
-    main: tuple[Tensor, Tensor]
-    pairs: tuple[Tensor, Tensor]
+    main: tuple[Float[Tensor, " Q"], Float[Tensor, " Q"]]
+    pairs: tuple[Float[Tensor, " A"], Float[Tensor, " A"]]
 
     @classmethod
     def of(cls, index: str, n_players: int) -> InteractionRule:
@@ -82,7 +83,7 @@ class InteractionRule:
         main, pairs = _DENSITIES[index]
         return cls(index, points(main), points(pairs))
 
-    def joined(self, main: Tensor, pairs: Tensor) -> Tensor:
+    def joined(self, main: Float[Tensor, "*batch M"], pairs: Float[Tensor, "*batch M M"]) -> Float[Tensor, "*batch M M"]:
         """Main effects ``(*batch, M)`` on the diagonal, pairs ``(*batch, M, M)`` off it.
 
         ``main`` are the integrals of the module's formula: for k-SII, Shapley values.
@@ -93,7 +94,7 @@ class InteractionRule:
         return apart + torch.diag_embed(main)
 
 
-def interactions(worths: Tensor, index: str = "k-SII") -> Tensor:
+def interactions(worths: Float[Tensor, "*batch S"], index: str = "k-SII") -> Float[Tensor, "*batch M M"]:
     r"""Exact interactions of pairs, and main effects, of games given by the worth of every coalition.
 
     .. math:: I_{ij} = \sum_{S \subseteq N \setminus ij} p_{|S|}
@@ -133,7 +134,9 @@ def interactions(worths: Tensor, index: str = "k-SII") -> Tensor:
     return rule.joined(main, pairs).to(worths)
 
 
-def _by_size(rule: tuple[Tensor, Tensor], n_players: int, order: int, device: torch.device) -> list[Tensor]:
+def _by_size(
+    rule: tuple[Float[Tensor, " Q"], Float[Tensor, " Q"]], n_players: int, order: int, device: torch.device
+) -> list[Float[Tensor, " sizes"]]:
     """Weights of coalitions by size ``(M + 1,)``: those with all ``order`` players in question, with one less, to none."""
     nodes, weights = rule
     others = n_players - order

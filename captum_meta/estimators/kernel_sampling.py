@@ -8,6 +8,7 @@ from itertools import combinations
 from math import comb
 
 import torch
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from captum_meta._random import uniform
@@ -17,7 +18,7 @@ _LISTED = 5000
 """Sizes with at most this many coalitions are sampled from a list of them, without replacement."""
 
 
-def other_pairs(n_players: int, known: Tensor, seed: int, keys: Tensor) -> Tensor:
+def other_pairs(n_players: int, known: Bool[Tensor, "P M"], seed: int, keys: Int64[Tensor, " N"]) -> Bool[Tensor, "N A M"]:
     """All pairs inside the border that are not ``known`` ``(P, M)``, in random order.
 
     The next one is drawn from those left in proportion to its kernel weight. To this end each draws an exponential time at
@@ -34,7 +35,9 @@ def other_pairs(n_players: int, known: Tensor, seed: int, keys: Tensor) -> Tenso
     return half[times.argsort(dim=-1)]
 
 
-def sampled_pairs(n_players: int, pairs: int, known: Tensor, seed: int, keys: Tensor) -> Tensor:
+def sampled_pairs(
+    n_players: int, pairs: int, known: Bool[Tensor, "P M"], seed: int, keys: Int64[Tensor, " N"]
+) -> Bool[Tensor, "N A M"]:
     """So many pairs inside the border that are not ``known`` ``(P, M)``, of all sizes in turn, ``(N, pairs, M)``."""
     taken = known.sum(-1).bincount(minlength=n_players)[: n_players // 2 + 1].tolist()
     counts = _allocate(n_players, pairs, taken)
@@ -51,7 +54,7 @@ def _count(n_players: int, size: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _listed(n_players: int, size: int, device: torch.device) -> Tensor:
+def _listed(n_players: int, size: int, device: torch.device) -> Bool[Tensor, "P M"]:
     """One coalition of each pair, ``(pairs, M)``."""
     subsets = torch.tensor(list(combinations(range(n_players), size))[: _count(n_players, size)], device=device)
     return torch.zeros(len(subsets), n_players, dtype=torch.bool, device=device).scatter_(1, subsets, True)
@@ -78,7 +81,9 @@ def _allocate(n_players: int, pairs: int, taken: Sequence[int]) -> dict[int, int
     return {size: count for size, count in shares.items() if count > 0}
 
 
-def _sample(n_players: int, size: int, count: int, known: Tensor, seed: int, keys: Tensor) -> Tensor:
+def _sample(
+    n_players: int, size: int, count: int, known: Bool[Tensor, "P M"], seed: int, keys: Int64[Tensor, " N"]
+) -> Bool[Tensor, "N A M"]:
     """``count`` random coalitions of ``size`` for each row, ``(N, count, M)``; none ``known`` where they are few."""
     if _count(n_players, size) <= _LISTED:
         listed = _listed(n_players, size, keys.device)

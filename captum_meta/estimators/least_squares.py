@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def kernel_weights(members: Tensor, measured: Tensor, players: Tensor) -> Tensor:
+def kernel_weights(
+    members: Bool[Tensor, "*batch S M"], measured: Bool[Tensor, "*batch S"], players: Bool[Tensor, "*batch M"]
+) -> Float[Tensor, "*batch S"]:
     """Weight each coalition by the Shapley-kernel mass of its size over the number measured of that size.
 
     Args:
@@ -26,8 +29,14 @@ def kernel_weights(members: Tensor, measured: Tensor, players: Tensor) -> Tensor
 
 
 def kernel_shapley_values(
-    members: Tensor, worths: Tensor, measured: Tensor, players: Tensor, total: Tensor, prior: Tensor, strength: Tensor
-) -> Tensor:
+    members: Bool[Tensor, "*batch S M"],
+    worths: Float[Tensor, "*batch S"],
+    measured: Bool[Tensor, "*batch S"],
+    players: Bool[Tensor, "*batch M"],
+    total: Float[Tensor, "*batch"],
+    prior: Float[Tensor, "*batch M"],
+    strength: Float[Tensor, "*any"],
+) -> Float[Tensor, "*batch M"]:
     r"""KernelSHAP (Lundberg and Lee 2017) that shrinks towards ``prior`` instead of nothing.
 
     .. math:: \min_\phi \sum_S w_S (v(S) - \textstyle\sum_{i \in S} \phi_i)^2 + \sum_i \lambda_i (\phi_i - g_i)^2
@@ -61,7 +70,7 @@ def kernel_shapley_values(
     return torch.where(players, values, 0.0).to(worths.dtype)
 
 
-def kernel_matrix(members: Tensor, strength: float) -> Tensor:
+def kernel_matrix(members: Bool[Tensor, "*batch S M"], strength: float) -> Float[Tensor, "*batch M S"]:
     r"""KernelSHAP on coalitions ``(*batch, S, M)`` that many rows share, as a matrix ``(*batch, M, S)`` float64.
 
     .. math:: P = (I - d 1^T / 1^T d) G^{-1} D^T W, \quad G = D^T W D + \lambda I, \quad d = G^{-1} 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.estimators.conditioning import cholesky_factor
@@ -10,7 +11,9 @@ from captum_meta.estimators.conditioning import cholesky_factor
 _TINY = 1e-30
 
 
-def likelihood_slopes(covariance: Tensor, residual: Tensor, known: Tensor) -> Tensor:
+def likelihood_slopes(
+    covariance: Float[Tensor, "R N N"], residual: Float[Tensor, "R N"], known: Bool[Tensor, "R N"]
+) -> Float[Tensor, "R N N"]:
     r"""Gradient with respect to K of minus the log density, up to a constant, of what was seen, ``(R, N, N)``.
 
     .. math:: \frac n 2 \log(y^T K^{-1} y) + \frac 1 2 \log \det K

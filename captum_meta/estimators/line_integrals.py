@@ -10,13 +10,14 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.polynomial.legendre import legder, legvander
 from torch import Tensor
 
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED, gauss_legendre, interval_weights, lagrange, with_ends
 
 
-def rates(points: Tensor, values: Tensor) -> Tensor:
+def rates(points: Float[Tensor, "N G"], values: Float[Tensor, "N E K"]) -> Float[Tensor, "N E G"]:
     r"""Derivatives of activations along the path, at its nodes.
 
     .. math:: \frac{dh}{dt}(t_k) = \frac{\sum_j L_j'(s_k) h_j}{\sum_j L_j'(s_k) t_j}
@@ -39,7 +40,7 @@ def rates(points: Tensor, values: Tensor) -> Tensor:
     return values.double() @ slopes.mT / (with_ends(points.double()) @ slopes.mT).unsqueeze(-2)
 
 
-def trapezia(gradients: Tensor, values: Tensor) -> Tensor:
+def trapezia(gradients: Float[Tensor, "N E G"], values: Float[Tensor, "N E K"]) -> Float[Tensor, "N E"]:
     """Sums of the gradients' means over the changes, for points of any kind and number, ``(N, E)`` float64.
 
     Args:
@@ -50,7 +51,9 @@ def trapezia(gradients: Tensor, values: Tensor) -> Tensor:
     return ((edges[..., 1:] + edges[..., :-1]) / 2 * values.double().diff(dim=-1)).sum(-1)
 
 
-def antiderivative(points: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+def antiderivative(
+    points: Float[Tensor, "N G"], slopes: Float[Tensor, "N G"]
+) -> tuple[Float[Tensor, "N G"], Float[Tensor, " N"]]:
     """Integrals of ``slopes (N, G)`` from 0 to each of the points ``(N, G)``, and to 1, ``(N,)``."""
     parts = (interval_weights(points) @ slopes.double().unsqueeze(-1)).squeeze(-1).cumsum(-1)
     return parts[..., :-1], parts[..., -1]
@@ -58,7 +61,7 @@ def antiderivative(points: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=MAX_INTERPOLATED)
 @torch.inference_mode(False)
-def _slopes(count: int) -> Tensor:
+def _slopes(count: int) -> Float[Tensor, "G K"]:
     """:math:`L_j'(s_k)` of the nodes and ends, ``(G, G + 2)``."""
     nodes = 2 * gauss_legendre(count)[0].numpy() - 1
     edges = np.concatenate([[-1.0], nodes, [1.0]])

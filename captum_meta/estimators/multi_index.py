@@ -16,6 +16,7 @@ from functools import lru_cache
 from math import pi
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from captum_meta.estimators.quadrature import gauss_legendre
@@ -30,7 +31,7 @@ _TINY = 1e-30
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def _spectrum(n_directions: int) -> tuple[Tensor, Tensor]:
+def _spectrum(n_directions: int) -> tuple[Float[Tensor, "Q D"], Float[Tensor, " Q"]]:
     """Frequencies omega ``(Q, D)`` and amplitudes a ``(Q,)``, which sum to 1."""
     joint = _SPREAD * torch.randn(_JOINT, n_directions, generator=Generator().manual_seed(1)).double()
     single = pi * (torch.arange(_SINGLE).double() + 0.5)
@@ -54,17 +55,17 @@ class MultiIndexWaves:
         directions: ``(*batch, D, M)``; their lengths do not matter, and one of zeros says nothing.
     """
 
-    def __init__(self, directions: Tensor) -> None:
+    def __init__(self, directions: Float[Tensor, "*batch D M"]) -> None:
         directions = directions / directions.abs().sum(-1, keepdim=True).clamp(min=_TINY)
         frequencies, amplitudes = _spectrum(directions.shape[-2])
         self._frequencies = frequencies.to(directions) @ directions
         self._sizes = amplitudes.to(directions).sqrt()
 
-    def at(self, signs: Tensor) -> Tensor:
+    def at(self, signs: Float[Tensor, "*batch P M"]) -> Float[Tensor, "*batch P Q"]:
         """``(*batch, P, Q)`` at the coalitions ``(*batch, P, M)`` of -1 and 1."""
         return self._sizes * torch.sin(signs @ self._frequencies.mT)
 
-    def shapley_values(self) -> Tensor:
+    def shapley_values(self) -> Float[Tensor, "*batch Q M"]:
         r"""``(*batch, Q, M)``, by the multilinear extension.
 
         .. math:: \phi_i(\sin w \cdot s) = 2 \sin w_i \int_0^1 \mathrm{Re} \prod_{j \neq i}
@@ -85,12 +86,14 @@ class MultiIndexWaves:
 class FullWaves(MultiIndexWaves):
     """Waves of both parts, odd and even: sqrt(a_q) times the cosine and sine of w_q s."""
 
-    def at(self, signs: Tensor) -> Tensor:
+    def at(self, signs: Float[Tensor, "*batch P M"]) -> Float[Tensor, "*batch P Q"]:
         """``(*batch, P, 2 Q)`` at the coalitions ``(*batch, P, M)`` of -1 and 1: cosines, then sines."""
         angles = signs @ self._frequencies.mT
         return torch.cat([self._sizes * angles.cos(), self._sizes * angles.sin()], dim=-1)
 
-    def slopes(self, weights: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    def slopes(
+        self, weights: Float[Tensor, "*batch Q"], t: float
+    ) -> tuple[Float[Tensor, "*batch M"], Float[Tensor, "*batch M M"]]:
         r"""Derivatives on the diagonal t of the multilinear extension of the waves' sum with ``weights (*batch, 2 Q)``.
 
         .. math:: E_t[e^{\mathrm{i} w \cdot s}] = \prod_j (\cos w_j + \mathrm{i} (2 t - 1) \sin w_j)

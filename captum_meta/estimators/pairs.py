@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.records import Record, part
@@ -22,11 +23,11 @@ class CoalitionPairs(Record):
         total: ``(*batch,)``, f(input) - f(baseline): the pair of everyone and no one.
     """
 
-    members: Tensor = field(metadata=part("P M"))
-    differences: Tensor = field(metadata=part("P", scale=1))
-    measured: Tensor = field(metadata=part("P"))
-    players: Tensor = field(metadata=part("M"))
-    total: Tensor = field(metadata=part(scale=1))
+    members: Bool[Tensor, "*batch P M"] = field(metadata=part("P M"))
+    differences: Float[Tensor, "*batch P"] = field(metadata=part("P", scale=1))
+    measured: Bool[Tensor, "*batch P"] = field(metadata=part("P"))
+    players: Bool[Tensor, "*batch M"] = field(metadata=part("M"))
+    total: Float[Tensor, "*batch"] = field(metadata=part(scale=1))
 
     def with_everyone(self) -> CoalitionPairs:
         """The pair of everyone and no one, then these; differences are 0 where they were not measured."""
@@ -38,12 +39,12 @@ class CoalitionPairs(Record):
             measured=torch.cat([torch.ones_like(whole, dtype=torch.bool), self.measured], dim=-1),
         )
 
-    def signs(self) -> Tensor:
+    def signs(self) -> Float[Tensor, "*batch P M"]:
         """1 for who is in, -1 for who is out, and 0 throughout for a pair that was not measured, ``(*batch, P, M)``."""
         signs = self.members.to(self.differences) * 2 - 1
         return torch.where(self.measured.unsqueeze(-1), signs, 0.0)
 
-    def residual(self, signs: Tensor, mean: Tensor) -> Tensor:
+    def residual(self, signs: Float[Tensor, "*batch P M"], mean: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch P"]:
         """Half of what differences have beyond those of the additive game of ``mean (*batch, M)``, ``(*batch, P)``."""
         return (self.differences - (signs @ mean.unsqueeze(-1)).squeeze(-1)) / 2
 
@@ -59,12 +60,12 @@ class HypercubePrior(Record):
         directions: ``(*batch, D, M)``, along which the game is expected to change; zeros where nothing is.
     """
 
-    mean: Tensor = field(metadata=part("M", scale=1))
-    additive: Tensor = field(metadata=part("M"))
-    rates: Tensor = field(metadata=part("M"))
-    directions: Tensor = field(metadata=part("D M"))
+    mean: Float[Tensor, "*batch M"] = field(metadata=part("M", scale=1))
+    additive: Float[Tensor, "*batch M"] = field(metadata=part("M"))
+    rates: Float[Tensor, "*batch M"] = field(metadata=part("M"))
+    directions: Float[Tensor, "*batch D M"] = field(metadata=part("D M"))
 
-    def among(self, players: Tensor) -> HypercubePrior:
+    def among(self, players: Bool[Tensor, "*batch M"]) -> HypercubePrior:
         """The same, and nothing of who is none of the ``players (*batch, M)``."""
         mean, additive, rates = (torch.where(players, each, 0.0) for each in (self.mean, self.additive, self.rates))
         return HypercubePrior(mean, additive, rates, torch.where(players.unsqueeze(-2), self.directions, 0.0))

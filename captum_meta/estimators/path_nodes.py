@@ -17,6 +17,7 @@ what it costs to be bound to them); tables of maps with a learned choice; a netw
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED, gauss_legendre
@@ -30,7 +31,7 @@ _ROUNDING = 64
 """A change of f by so many times its precision is as good as none."""
 
 
-def path_nodes(values: Tensor, n: int) -> Tensor:
+def path_nodes(values: Float[Tensor, "N 3"], n: int) -> Float[Tensor, "N n"]:
     r"""Points of the path at which gradients of each row are taken.
 
     .. math:: c + is = \frac{(b + ia)^2}{a^2 + b^2}, \quad a = f(\tfrac12) - f(0), \quad b = f(1) - f(\tfrac12)
@@ -57,7 +58,9 @@ def is_bent(n: int) -> bool:
     return 1 < n <= MAX_INTERPOLATED
 
 
-def placing(values: Tensor, n: int, constants: Tensor) -> tuple[Tensor, Tensor]:
+def placing(
+    values: Float[Tensor, "N 3"], n: int, constants: Float[Tensor, "2 6"]
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """m and w ``(N,)`` of the rows whose f at 0, 1/2 and 1 is ``values (N, 3)``, from constants ``(2, 6)``."""
     first, second = values.double().diff(dim=-1).unbind(-1)
     rounding = _ROUNDING * torch.finfo(values.dtype).eps * values.double().abs().amax(-1)
@@ -69,7 +72,7 @@ def placing(values: Tensor, n: int, constants: Tensor) -> tuple[Tensor, Tensor]:
     return m, log_w.exp()
 
 
-def bent(nodes: Tensor, m: Tensor, w: Tensor) -> Tensor:
+def bent(nodes: Float[Tensor, " n"], m: Float[Tensor, " N"], w: Float[Tensor, " N"]) -> Float[Tensor, "N n"]:
     """Nodes ``(n,)`` of an even path where the coordinate of ``m`` and ``w`` ``(N,)`` has them, ``(N, n)``."""
     low, high = torch.atan(-m / w).unsqueeze(-1), torch.atan((1 - m) / w).unsqueeze(-1)
     return m.unsqueeze(-1) + w.unsqueeze(-1) * torch.tan(low + (high - low) * nodes)

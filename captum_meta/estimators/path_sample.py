@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,11 +36,13 @@ class PathSample:
     values: Floats
     sums: Floats
     places: Indices
-    effects: Tensor
+    effects: Float[Tensor, "P M"]
     ends: Floats
 
     @classmethod
-    def of(cls, rows: Indices, points: Floats, values: Tensor, effects: Tensor, ends: Floats) -> PathSample:
+    def of(
+        cls, rows: Indices, points: Floats, values: Float[Tensor, " P"], effects: Float[Tensor, "P M"], ends: Floats
+    ) -> PathSample:
         """A sample of points in order, with f there ``(P,)``, some of which may not be finite.
 
         What is not finite was not measured: effects are those of the nearest point that has them, else 0, and values of f
@@ -77,7 +80,7 @@ class PathSample:
         effects = torch.cat([self.effects, other.effects])
         return PathSample(rows[order], points[order], values, sums, places, effects, self.ends)
 
-    def added(self, weights: Floats) -> Tensor:
+    def added(self, weights: Floats) -> Float[Tensor, "N M"]:
         """Effects times weights ``(P,)``, added up for each row, ``(N, M)``."""
         return self._mixed(self.rows, self.places, weights, len(self.ends))
 
@@ -91,7 +94,7 @@ class PathSample:
         both = np.concatenate([self.places[second], self.places[first]])
         return _squares(self._mixed(np.concatenate([pairs, pairs]), both, np.concatenate([ones, -ones]), len(first)))
 
-    def _mixed(self, into: Indices, places: Indices, weights: Floats, count: int) -> Tensor:
+    def _mixed(self, into: Indices, places: Indices, weights: Floats, count: int) -> Float[Tensor, "N M"]:
         index = torch.from_numpy(np.stack([into, places])).to(self.effects.device)
         numbers = torch.from_numpy(weights).to(self.effects)
         matrix = torch.sparse_coo_tensor(index, numbers, (count, len(self.effects)), check_invariants=False)
@@ -110,7 +113,7 @@ def _numbers(values: Tensor) -> Floats:
     return numbers
 
 
-def _filled(effects: Tensor, rows: Indices, points: Floats) -> Tensor:
+def _filled(effects: Float[Tensor, "P M"], rows: Indices, points: Floats) -> Float[Tensor, "P M"]:
     finite = effects.isfinite()
     filled = torch.where(finite, effects, 0.0)
     for place in (~finite).any(1).nonzero().flatten().tolist():

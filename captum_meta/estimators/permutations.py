@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Evidence
 
 
-def permutation_variance(evidence: Evidence) -> Tensor:
+def permutation_variance(evidence: Evidence) -> Float[Tensor, "*batch"]:
     r"""Squared error expected of Shapley values from one random permutation of the players, summed over these.
 
     With pair interactions :math:`I_{ij}` a player gains its own effect and its interactions with all who came before. It

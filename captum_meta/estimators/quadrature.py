@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from numpy.polynomial.legendre import legder, legvander
 from torch import Tensor
 
@@ -13,7 +14,7 @@ MAX_INTERPOLATED = 32
 """Nodes beyond which polynomials lose digits; steps are integrated instead."""
 
 
-def gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
+def gauss_legendre(n: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Nodes and weights of the ``n``-point rule on [0, 1], float64, nodes ascending.
 
     >>> nodes, weights = gauss_legendre(2)
@@ -26,7 +27,7 @@ def gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
 
 
-def interval_weights(points: Tensor) -> Tensor:
+def interval_weights(points: Float[Tensor, "*batch G"]) -> Float[Tensor, "*batch intervals G"]:
     r"""Integrate values at ``points`` over each interval between 0, the points and 1.
 
     Up to 32 points may lie anywhere. They are where some coordinate :math:`t(s)` of the path has the Gauss-Legendre nodes
@@ -60,7 +61,7 @@ def interval_weights(points: Tensor) -> Tensor:
 
 @lru_cache(maxsize=MAX_INTERPOLATED)
 @torch.inference_mode(False)
-def _products(count: int) -> Tensor:
+def _products(count: int) -> Float[Tensor, "intervals G edges"]:
     """Integrals of :math:`\\ell_g(s) L_k'(s)` over the intervals, ``(G + 1, G, G + 2)``; L_k belong to nodes and ends."""
     nodes = 2 * gauss_legendre(count)[0].numpy() - 1
     edges = np.concatenate([[-1.0], nodes, [1.0]])
@@ -77,7 +78,7 @@ def lagrange(points: np.ndarray) -> np.ndarray:
     return np.linalg.inv(legvander(points, len(points) - 1))
 
 
-def _steps(points: Tensor, widths: Tensor) -> Tensor:
+def _steps(points: Float[Tensor, "*batch G"], widths: Float[Tensor, " G"]) -> Float[Tensor, "*batch intervals G"]:
     """Weights ``(*batch, G + 1, G)`` of steps of ``widths (G,)``, one for each point, in each interval between points."""
     edges = torch.cat([widths.new_zeros(1), widths.cumsum(0)])
     cuts = with_ends(points)
@@ -85,13 +86,13 @@ def _steps(points: Tensor, widths: Tensor) -> Tensor:
     return (torch.minimum(cuts[..., 1:, None], edges[1:]) - lower).clamp(min=0)
 
 
-def _evenly_spaced(points: Tensor) -> Tensor:
+def _evenly_spaced(points: Float[Tensor, "*batch G"]) -> Bool[Tensor, "*batch"]:
     """Whether ``points (*batch, G)`` are those of a Riemann sum, ``(*batch,)``."""
     count, gaps = points.shape[-1], points.diff(dim=-1)
     return torch.stack([((gaps - 1 / parts).abs() < 1e-5).all(-1) for parts in (count, max(1, count - 1))]).any(0)
 
 
-def with_ends(points: Tensor) -> Tensor:
+def with_ends(points: Float[Tensor, "*batch G"]) -> Float[Tensor, "*batch edges"]:
     """Points ``(*batch, G)`` between 0 and 1, ``(*batch, G + 2)``."""
     zero = torch.zeros_like(points[..., :1])
     return torch.cat([zero, points, zero + 1], dim=-1)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.estimators.multi_index import MultiIndexWaves
@@ -55,10 +56,12 @@ def likely_rates(pairs: CoalitionPairs, prior: HypercubePrior) -> HypercubePrior
 class _Seen:
     """The first pairs of a row, that of everyone and no one before them, in double precision: steps amplify rounding."""
 
-    signs: Tensor  # (*batch, P, M) of -1 and 1, 0 where not known
-    residual: Tensor  # (*batch, P), beyond the prior mean
-    known: Tensor  # (*batch, P) bool
-    waves: Tensor  # (*batch, P, P), covariance of the few directions, in units of the first pair's variance
+    signs: Float[Tensor, "*batch P M"]  # (*batch, P, M) of -1 and 1, 0 where not known
+    residual: Float[Tensor, "*batch P"]  # (*batch, P), beyond the prior mean
+    known: Bool[Tensor, "*batch P"]  # (*batch, P) bool
+    waves: Float[
+        Tensor, "*batch P P"
+    ]  # (*batch, P, P), covariance of the few directions, in units of the first pair's variance
 
     @staticmethod
     def read(pairs: CoalitionPairs, prior: HypercubePrior) -> _Seen:
@@ -68,13 +71,17 @@ class _Seen:
         return _Seen(signs, pairs.residual(signs, prior.mean), pairs.measured, waves @ waves.mT)
 
 
-def _changed(additive: Tensor, rates: Tensor, changes: Tensor) -> tuple[Tensor, Tensor]:
+def _changed(
+    additive: Float[Tensor, "*batch M"], rates: Float[Tensor, "*batch M"], changes: Float[Tensor, "2 *batch M"]
+) -> tuple[Float[Tensor, "*batch M"], Float[Tensor, "*batch M"]]:
     """Of logarithms and of logits, ``changes (2, *batch, M)``."""
     odds = torch.exp(changes[1])
     return additive * torch.exp(changes[0]), (rates * odds / (1 - rates + rates * odds)).clamp(max=_MOST)
 
 
-def _changes(seen: _Seen, additive: Tensor, rates: Tensor) -> Tensor:
+def _changes(
+    seen: _Seen, additive: Float[Tensor, "*batch M"], rates: Float[Tensor, "*batch M"]
+) -> Float[Tensor, "2 *batch M"]:
     changes = torch.zeros(2, *rates.shape, dtype=rates.dtype, device=rates.device)
     mean, square = torch.zeros_like(changes), torch.zeros_like(changes)
     for step in range(1, _STEPS + 1):
@@ -85,7 +92,9 @@ def _changes(seen: _Seen, additive: Tensor, rates: Tensor) -> Tensor:
     return changes
 
 
-def _slopes(seen: _Seen, additive: Tensor, rates: Tensor) -> Tensor:
+def _slopes(
+    seen: _Seen, additive: Float[Tensor, "*batch M"], rates: Float[Tensor, "*batch M"]
+) -> Float[Tensor, "2 *batch M"]:
     """Of minus the log likelihood, along logarithms of tau and logits of rho, ``(2, *batch, M)``."""
     signs = seen.signs
     shrink = torch.exp(-rates.log1p().sum(-1, keepdim=True))  # 1 / prod (1 + rho)
@@ -105,7 +114,9 @@ def _slopes(seen: _Seen, additive: Tensor, rates: Tensor) -> Tensor:
     return torch.stack([additive * forms, rates * (1 - rates) * of_rates])
 
 
-def _along_covariance(covariance: Tensor, residual: Tensor, known: Tensor) -> Tensor:
+def _along_covariance(
+    covariance: Float[Tensor, "*batch P P"], residual: Float[Tensor, "*batch P"], known: Bool[Tensor, "*batch P"]
+) -> Float[Tensor, "*batch P P"]:
     """Slope of minus the log likelihood at its best amplitude, ``(*batch, P, P)``; 0 where a pair is not known."""
     diagonal = covariance.diagonal(dim1=-2, dim2=-1)
     ridge = torch.where(known, (_JITTER * diagonal).clamp(min=_FLOOR), 1.0)
