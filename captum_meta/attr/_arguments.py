@@ -34,7 +34,7 @@ def checked(method: _Method) -> _Method:
         check_model(self.forward_func)
         for name in _CHECKS.keys() & given.keys():
             given[name] = _CHECKS[name](name, given[name])
-        _warn_of_train_mode(self)
+        warn_of_train_mode(self, self.forward_func)
         return method(self, **given)
 
     return cast(_Method, checking)
@@ -235,9 +235,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-def _warn_of_train_mode(front_end: Any) -> None:
+def warn_of_train_mode(front_end: Any, model: Callable[..., Any]) -> None:
     """Once for each front end: a model that is random, or mixes its rows, because it is in train mode."""
-    module = module_of(front_end.forward_func)
+    module = module_of(model)
     if module is None or front_end.__dict__.get("_warned_of_train_mode"):
         return
     training = [part for part in module.modules() if part.training]

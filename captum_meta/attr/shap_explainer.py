@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_meta.attr._arguments import check_whole
+from captum_meta._model import module_of
+from captum_meta.attr._arguments import check_whole, warn_of_train_mode
 from captum_meta.attr._background import Link, default_pairs, explain_mean_game
+from captum_meta.attr._shap_rows import TableFormat, columns_of, outputs_of, shown
 from captum_meta.export import imported_shap
 from captum_meta.games import MeanGame
 from captum_meta.games.arguments import Outputs
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import shap
 
 _EPSILON = 1e-15
+_MAX_NUMBERS = 2**25
 _LINKS: dict[str, Link | None] = {
     "identity": None,
     "logit": lambda p: p.clamp(_EPSILON, 1 - _EPSILON).logit(),
@@ -33,12 +36,19 @@ class MetaShapExplainer:
     evaluates each coalition with all K background rows; here most of these pairs are told from the others
     (:mod:`captum_meta.estimators.input_process`). All outputs are explained from the same evaluations.
 
+    Code written for ``shap.KernelExplainer`` runs with this class in its place: arguments have its names and positions, and
+    :meth:`shap_values` and calls give what it gives. What differs: ``nsamples="auto"`` pays for fewer evaluations, values
+    are not regularised, and columns that are not made of numbers are taken as they are.
+
     Args:
         model: a ``torch.nn.Module``, called with tensors; or a function, called with NumPy arrays such as scikit-learn's
-            ``predict_proba``, or with tensors where the background is a tensor. One entry or one row of outputs per row.
-        background: ``(K, M)``, a DataFrame, array or tensor, or what ``shap.kmeans`` gives.
-        link: "identity" or "logit".
+            ``predict_proba``, or with tensors where the background is a tensor, or with SciPy's sparse matrices where it is
+            one. Arrays have the precision of the rows. One entry or one row of outputs per row.
+        data: the background ``(K, M)``, a DataFrame, array, tensor or sparse matrix, one row of it ``(M,)``, or what
+            ``shap.kmeans`` gives. Also called ``background``.
         feature_names: M names; by default the columns of a DataFrame.
+        link: "identity" or "logit".
+        keep_index: not served: the model is not told of an index.
         seed: of the pairs drawn.
 
     Attributes:
@@ -54,31 +64,45 @@ class MetaShapExplainer:
     def __init__(
         self,
         model: Callable[..., Any],
-        background: Any,
-        link: str = "identity",
+        data: Any = None,
         feature_names: Sequence[str] | None = None,
+        link: Any = "identity",
+        *,
+        background: Any = None,
+        keep_index: bool = False,
         seed: int = 0,
     ) -> None:
         if not callable(model):
             raise TypeError(
                 f"model is a {type(model).__name__}, which cannot be called: pass a function, such as model.predict_proba."
             )
-        if link not in _LINKS:
-            raise ValueError(f"link is {link!r}: pass 'identity' or 'logit'.")
-        self.model, self.link, self.seed = model, link, seed
-        weights = getattr(background, "weights", None)
-        rows = background if weights is None else background.data
-        self._names = list(feature_names) if feature_names is not None else _columns(background)
-        self._takes_tensors = isinstance(model, nn.Module) or isinstance(rows, Tensor)
-        self.background = self._tensor(rows, "background")
-        self._weights = None if weights is None else torch.as_tensor(np.asarray(weights))
-        if self.background.dim() != 2 or len(self.background) == 0:
-            raise ValueError(f"background has shape {tuple(self.background.shape)}: pass rows of features, (K, M).")
-        mean = self._start(self._game(self.background[:1]))
+        if (data is None) == (background is None):
+            raise TypeError("Pass the background rows once: as the second argument, or as background=.")
+        if isinstance(feature_names, str) or str(link) not in _LINKS:
+            raise ValueError(f"link is {feature_names if str(link) in _LINKS else link!r}: pass link='identity' or 'logit'.")
+        if keep_index:
+            raise ValueError(
+                "keep_index=True is not served: pass a function that makes the DataFrame, such as "
+                "lambda rows: model.predict(pandas.DataFrame(rows, columns=names))."
+            )
+        self.model, self.link, self.seed = model, str(link), seed
+        self._table = TableFormat(background if data is None else data, model)
+        self._names = self._table.names if feature_names is None else list(feature_names)
+        warn_of_train_mode(self, model)
+        every = torch.ones_like(self._table.rows[0], dtype=torch.bool)
+        mean = self._start(self._game(self._table, self._table.rows[:1], every))
         self.expected_value = float(mean) if mean.ndim == 0 else mean
 
-    def __call__(self, X: Any, nsamples: int | str | None = "auto", **options: Any) -> shap.Explanation:
-        """Explain rows ``(n, M)`` as a ``shap.Explanation``, for shap's plots.
+    def __call__(
+        self,
+        X: Any,
+        l1_reg: Any = None,
+        silent: bool = True,
+        *,
+        nsamples: int | str | None = "auto",
+        gc_collect: bool = False,
+    ) -> shap.Explanation:
+        """Explain rows ``(n, M)`` as a ``shap.Explanation``, for shap's plots; one row ``(M,)`` counts as ``(1, M)``.
 
         Arguments and errors: :meth:`shap_values`.
 
@@ -86,13 +110,14 @@ class MetaShapExplainer:
             ImportError: if shap is not installed.
         """
         shap, began = imported_shap("An Explanation"), time.monotonic()
-        values = self.shap_values(X, nsamples, **options)
-        tiled = np.broadcast_to(self.expected_value, (len(values), *np.shape(self.expected_value))).copy()
+        values, data, expected = self.shap_values(X, nsamples), shown(X), np.asarray(self.expected_value)
+        if data.ndim == 1:
+            values, data = values[None], data[None]
         return shap.Explanation(
             values,
-            base_values=tiled,
-            data=_array(X),
-            feature_names=_columns(X) or self._names,
+            base_values=np.broadcast_to(expected, (len(values), *expected.shape)).copy(),
+            data=data,
+            feature_names=columns_of(X) or self._names,
             compute_time=time.monotonic() - began,
         )
 
@@ -108,9 +133,10 @@ class MetaShapExplainer:
         """Shapley values of rows.
 
         Args:
-            X: ``(n, M)``, or one row ``(M,)``: a DataFrame, Series, array or tensor.
+            X: ``(n, M)``, or one row ``(M,)``: a DataFrame, Series, array, tensor or sparse matrix.
             nsamples: coalitions, each of which pays for K evaluations as with shap, spent on pairs of coalitions and
-                background rows; exact from ``2**M - 2``. "auto" or None: 64M pairs, at most 2,048.
+                background rows; exact from ``2**M - 2``, M being the features in which a row is not as the whole background.
+                "auto" or None: 64M pairs, at most 2,048.
             l1_reg, silent, gc_collect: taken and not needed; all features are told apart.
 
         Returns:
@@ -118,30 +144,39 @@ class MetaShapExplainer:
 
         Raises:
             TypeError: if ``nsamples`` is no whole number.
-            ValueError: if the rows are not of M numbers, or ``nsamples`` is not positive.
+            ValueError: if the rows have not the background's columns, or ``nsamples`` is not positive.
         """
-        rows = self._tensor(X, "X")
+        table = self._table.beside(X)
+        rows = table.numbers(X, "X")
         single = rows.dim() == 1
         rows = rows.unsqueeze(0) if single else rows
-        if rows.shape[1:] != self.background.shape[1:]:
+        background = self._table.rows
+        if rows.shape[1:] != background.shape[1:]:
             raise ValueError(
-                f"X has shape {tuple(rows.shape)}: pass rows of {self.background.shape[1]} features, as the background."
+                f"X has shape {tuple(rows.shape)}: pass rows of {background.shape[1]} features, as the background."
             )
-        game = self._game(rows)
-        if nsamples is None or nsamples == "auto":
-            budgets = default_pairs(game)
-        else:
-            count = check_whole("nsamples", nsamples)
-            if count < 1:
-                raise ValueError(f"nsamples must be positive, got {count}: pass the number of coalitions, or 'auto'.")
-            budgets = torch.full((len(rows),), count * game.count)
-        values, _ = explain_mean_game(game, budgets, None, False, self.seed, _LINKS[self.link])
-        array = values.double().movedim(1, -1).cpu().numpy()
-        array = array.reshape(*array.shape[:-1], *np.shape(self.expected_value))
+        rows = rows.to(background.device)
+        array = np.zeros((*rows.shape, max(1, np.size(self.expected_value))))
+        for varying, some in _by_columns(rows, background):
+            game = self._game(table, rows[some], varying)
+            values, _ = explain_mean_game(game, _pairs(game, nsamples), None, False, self.seed, _LINKS[self.link])
+            array[np.ix_(some.numpy(), varying.cpu().numpy())] = values.double().movedim(1, -1).cpu().numpy()
+        array = array.reshape(*rows.shape, *np.shape(self.expected_value))
         return array[0] if single else array
 
-    def _game(self, rows: Tensor) -> MeanGame:
-        return MeanGame(self._forward, rows, self.background, Outputs(), weights=self._weights)
+    def _game(self, table: TableFormat, rows: Tensor, varying: Tensor) -> MeanGame:
+        """Of the columns ``varying (M,)``; in the others all rows are as the background."""
+        rest = table.rows[:1]
+
+        def forward(some: Tensor) -> Tensor:
+            whole = rest.repeat(len(some), 1)
+            whole[:, varying] = some
+            return self._forward(table.given(whole))
+
+        forward.__self__ = module_of(self.model)  # type: ignore[attr-defined]  # where the module behind it is looked for
+        most = max(1, _MAX_NUMBERS // max(1, rows.shape[1]))
+        behind = table.rows[:, varying]
+        return MeanGame(forward, rows[:, varying], behind, Outputs(), max_rows=most, weights=table.weights)
 
     def _start(self, game: MeanGame) -> np.ndarray:
         """The expected value; one number where the model gives one entry per row."""
@@ -151,28 +186,32 @@ class MetaShapExplainer:
         found = (mean if link is None else link(mean)).cpu().numpy()
         return found[0] if self._one_entry else found
 
-    def _forward(self, rows: Tensor) -> Tensor:
-        output = self.model(rows if self._takes_tensors else rows.numpy())
-        output = output if isinstance(output, Tensor) else torch.as_tensor(np.asarray(output))
+    def _forward(self, rows: Any) -> Tensor:
+        with torch.no_grad():
+            output = outputs_of(self.model(rows))
         self._one_entry = output.dim() == 1
         return output
 
-    def _tensor(self, rows: Any, name: str) -> Tensor:
-        """Rows as the model takes them: in the precision and on the device of a module, else in double precision."""
-        if isinstance(rows, Tensor):
-            return rows.detach()
-        try:
-            tensor = torch.as_tensor(np.array(rows, dtype=np.float64))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} is not made of numbers ({error}): encode its columns as numbers.") from error
-        own = next(self.model.parameters(), None) if isinstance(self.model, nn.Module) else None
-        return tensor if own is None else tensor.to(own)
+
+def _pairs(game: MeanGame, nsamples: int | str | None) -> Tensor:
+    """Pairs of each row, ``(N,)``."""
+    if nsamples is None or (isinstance(nsamples, str) and nsamples == "auto"):
+        return default_pairs(game)
+    count = check_whole("nsamples", nsamples)
+    if count < 1:
+        raise ValueError(f"nsamples must be positive, got {count}: pass the number of coalitions, or 'auto'.")
+    return torch.full((game.n_rows,), count * game.count)
 
 
-def _columns(rows: Any) -> list[str] | None:
-    return list(rows.columns) if hasattr(rows, "columns") else None
+def _by_columns(rows: Tensor, background: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Columns ``(M,)`` bool in which rows differ from some of the background, and these rows ``(R,)``."""
+    step = max(1, _MAX_NUMBERS // background.numel())
+    parts = [(~_same(part.unsqueeze(1), background)).any(1) for part in rows.split(step)]
+    patterns, which = torch.cat(parts).unique(dim=0, return_inverse=True)
+    for place, varying in enumerate(patterns):
+        if bool(varying.any()):
+            yield varying, (which == place).nonzero().flatten().cpu()
 
 
-def _array(rows: Any) -> np.ndarray:
-    array: np.ndarray = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
-    return array
+def _same(one: Tensor, other: Tensor) -> Tensor:
+    return (one == other) | (one.isnan() & other.isnan())

@@ -14,12 +14,31 @@ from captum_meta import _captum
 Tensors = tuple[Tensor, ...]
 
 
-def fill(inputs: Tensors, baselines: tuple[Any, ...]) -> Tensors:
-    """Baselines as tensors of the inputs' shapes."""
+def real_beside(inputs: Tensors, baselines: tuple[Any, ...]) -> Tensors:
+    """Inputs of whole numbers as real ones, in the default precision, where their baselines are no whole numbers.
+
+    >>> real_beside((torch.tensor([[1, 2]]), torch.tensor([[3]])), (0.5, 1.0))
+    (tensor([[1., 2.]]), tensor([[3]]))
+    """
+    return tuple(
+        x.to(torch.get_default_dtype()) if not (x.is_floating_point() or x.is_complex() or _fits(b, x)) else x
+        for x, b in zip(inputs, baselines, strict=True)
+    )
+
+
+def _fits(baseline: Any, x: Tensor) -> bool:
+    """Whether a baseline is of whole numbers, as ``x`` is."""
+    if not isinstance(baseline, Tensor):
+        return not isinstance(baseline, float) or baseline.is_integer()
+    return not baseline.is_floating_point() or bool((baseline == baseline.round()).all())
+
+
+def fill(inputs: Tensors, baselines: tuple[Any, ...]) -> tuple[Tensors, Tensors]:
+    """Inputs, real where their baselines are, and the baselines as tensors of their shapes."""
     assert len(inputs) == len(baselines), (
         f"There are {len(baselines)} baselines for {len(inputs)} inputs: pass one baseline for each input."
     )
-    filled = []
+    inputs, filled = real_beside(inputs, baselines), []
     for x, b in zip(inputs, baselines, strict=True):
         value = b.detach().to(x) if isinstance(b, Tensor) else torch.full_like(x, b)
         try:
@@ -29,7 +48,7 @@ def fill(inputs: Tensors, baselines: tuple[Any, ...]) -> Tensors:
                 f"A baseline of shape {tuple(value.shape)} does not fit an input of shape {tuple(x.shape)}: pass a number, "
                 "one row, or one row for each example."
             ) from error
-    return tuple(filled)
+    return inputs, tuple(filled)
 
 
 def take_target(target: Any, rows: Tensor, n_examples: int) -> Any:

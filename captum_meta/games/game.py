@@ -46,14 +46,14 @@ class Game:
         label: str | None = None,
     ) -> None:
         formatted, starts = _captum.format_input_baseline(inputs, baselines)
-        tensors = tuple(tensor.detach() for tensor in formatted)
+        tensors, filled = fill(tuple(tensor.detach() for tensor in formatted), starts)
         masks = None if feature_mask is None else _captum.format_tensor_into_tuples(feature_mask)
         players = Players.of(tensors, masks)
         assert len(players.mask) in (1, len(tensors[0])), (
             f"feature_mask has {len(players.mask)} rows for {len(tensors[0])} examples: pass one row, or one each."
         )
         extra = _captum.format_additional_forward_args(additional_forward_args)
-        self.batch = Batch(forward_func, tensors, fill(tensors, starts), target, extra, players)
+        self.batch = Batch(forward_func, tensors, filled, target, extra, players)
         self.evaluation = Evaluation(self.batch, max_rows)
         self.label = label
         if len(self.players.mask) > 1:

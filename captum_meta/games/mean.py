@@ -12,11 +12,14 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._model import wide
-from captum_meta.games.arguments import select_outputs
+from captum_meta.games.arguments import real_beside, select_outputs
 from captum_meta.games.batch import Batch
 from captum_meta.games.evaluation import Place
 from captum_meta.games.game import Game
 from captum_meta.games.players import Players, Tensors
+
+_BEYOND = 0.5 + 5**0.5 / 2
+"""Of the background's range: where values stand that are no numbers, and no number is likely to."""
 
 
 class MeanGame:
@@ -45,9 +48,9 @@ class MeanGame:
         label: str | None = None,
         weights: Tensor | None = None,
     ) -> None:
-        rows = _like(_captum.format_tensor_into_tuples(inputs), _captum.format_tensor_into_tuples(background))
+        formatted, rows = _alike(_captum.format_tensor_into_tuples(inputs), _captum.format_tensor_into_tuples(background))
         first = tuple(part[:1] for part in rows)
-        self.game = Game(forward_func, inputs, first, target, additional_forward_args, feature_mask, max_rows, label)
+        self.game = Game(forward_func, formatted, first, target, additional_forward_args, feature_mask, max_rows, label)
         self.background = rows
         weights = torch.ones(self.count) if weights is None else weights
         self.weights = (weights.double() / weights.double().sum()).to(self.device)
@@ -150,9 +153,12 @@ class MeanGame:
         return other
 
     def player_values(self) -> Tensor:
-        """Each player's elements, of the input and of the background rows, ``(N, 1 + K, M, D)``; 0 for what is no number."""
-        own = self.players.gather(_numbers(self.game.inputs)).unsqueeze(1)
-        behind = _numbers(self.background)
+        """Each player's elements, of the input and of the background rows, ``(N, 1 + K, M, D)``.
+
+        What is no number stands beyond those of the background.
+        """
+        own = self.players.gather(_numbers(self.game.inputs, self.background)).unsqueeze(1)
+        behind = _numbers(self.background, self.background)
         each = len(self.players.mask) > 1
         parts = [
             self.players.rows(row).gather(behind) if each else self.players.gather(behind)
@@ -161,8 +167,8 @@ class MeanGame:
         return torch.cat([own, torch.stack(parts).expand(self.n_rows, -1, -1, -1)], dim=1)
 
 
-def _like(inputs: Tensors, background: Tensors) -> Tensors:
-    """Background rows in the inputs' dtypes and on their devices."""
+def _alike(inputs: Tensors, background: Tensors) -> tuple[Tensors, Tensors]:
+    """Inputs and background rows in the same dtypes and on the same devices."""
     assert len(inputs) == len(background), (
         f"There are {len(background)} tensors of background rows for {len(inputs)} inputs: pass one for each input."
     )
@@ -173,8 +179,18 @@ def _like(inputs: Tensors, background: Tensors) -> Tensors:
         )
     counts = {len(rows) for rows in background}
     assert len(counts) == 1, f"The inputs have {sorted(counts)} background rows: pass equally many of each, row by row."
-    return tuple(rows.detach().to(x) for x, rows in zip(inputs, background, strict=True))
+    inputs = real_beside(inputs, background)
+    return inputs, tuple(rows.detach().to(x) for x, rows in zip(inputs, background, strict=True))
 
 
-def _numbers(tensors: Tensors) -> Tensors:
-    return tuple(wide(part).nan_to_num(0.0) for part in tensors)
+def _numbers(tensors: Tensors, background: Tensors) -> Tensors:
+    """Numbers in the place of all elements; missing and infinite values have places of their own."""
+    parts = []
+    for part, rows in zip(tensors, background, strict=True):
+        known, rows = wide(rows).isfinite(), wide(rows)
+        high = torch.where(known, rows, -torch.inf).amax(0).nan_to_num(0.0, 0.0, 0.0)
+        low = torch.where(known, rows, torch.inf).amin(0).nan_to_num(0.0, 0.0, 0.0)
+        step, part = _BEYOND * (1 + high - low), wide(part)
+        part = torch.where(part.isnan(), high + step, part)
+        parts.append(torch.where(part == torch.inf, high + 2 * step, torch.where(part == -torch.inf, low - step, part)))
+    return tuple(parts)

@@ -255,3 +255,28 @@ def test_bounds_of_few_pairs_hold() -> None:
     )
     errors = (values - problem.values).square().sum(1) / problem.values.square().sum(1)
     assert int((errors <= bounds).sum()) >= 7
+
+
+@pytest.mark.parametrize("n_samples", [50, 100])
+def test_missing_values_are_not_those_that_they_look_like(n_samples: int) -> None:
+    """A missing value among rows of zeros is a change; it was taken for a zero."""
+    torch.manual_seed(0)
+
+    def model(rows: Tensor) -> Tensor:
+        second = torch.where(rows[:, 1].isnan(), 5.0, rows[:, 1])
+        return (second * rows[:, 0] + rows[:, 2] * rows[:, 3] + rows[:, 4].tanh()).unsqueeze(1)
+
+    x, background = torch.randn(3, 5), torch.randn(6, 5)
+    x[:, 1], background[:, 1] = torch.nan, 0.0
+    values = MetaKernelShap(model).attribute(x, target=0, background=background, n_samples=n_samples)
+    assert error(values, exact(model, x, background, 0)) < 0.02
+    x[:, 1], background[:, 1] = torch.nan, torch.nan
+    assert not MetaKernelShap(model).attribute(x, target=0, background=background, n_samples=n_samples)[:, 1].any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_background_rows_between_whole_numbers_are_not_rounded(method) -> None:
+    x, background = torch.tensor([[1, 2, 3]]), torch.tensor([[0.5, 1.5, 0.25], [0.1, 0.2, 0.3]])
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    values = method(lambda rows: rows.float() @ weights).attribute(x, background=background)
+    torch.testing.assert_close(values.float(), (x - background.mean(0)) * weights)

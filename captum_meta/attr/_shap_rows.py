@@ -1,0 +1,175 @@
+"""Rows of a table as shap's users pass them, as numbers and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Columns = list[str]
+_NUMBERS = "biuf"
+
+
+class TableFormat:
+    """How the model takes its rows, and what stands in their columns.
+
+    Inside, rows are numbers in double precision. A column that is not made of numbers, such as one of names, has the number
+    of each of its values there; the model is given the values themselves.
+
+    Args:
+        background: ``(K, M)``, rows as the model takes them: a DataFrame, array, tensor or SciPy sparse matrix, one row
+            ``(M,)``, or shap's ``DenseData``.
+        model: a module is given tensors in its own precision and on its own device.
+
+    Attributes:
+        rows: the background ``(K, M)``, as numbers.
+        weights: ``(K,)`` of the rows, None for equal ones.
+        names: of the columns, None where they have none.
+
+    Raises:
+        ValueError: if there are no rows of features.
+    """
+
+    def __init__(self, background: Any, model: Callable[..., Any]) -> None:
+        self.weights: Tensor | None = None
+        weights = None if hasattr(background, "columns") else getattr(background, "weights", None)
+        if weights is not None:
+            _check_groups(background)
+            background, self.weights = background.data, torch.as_tensor(np.asarray(weights))
+        self.names = columns_of(background)
+        module = isinstance(model, nn.Module)
+        self._tensors, self._sparse = module or isinstance(background, Tensor), _is_sparse(background)
+        like = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        self._like = background if like is None and isinstance(background, Tensor) else like
+        self._values: dict[int, dict[Any, int]] = {}
+        array = _array(background)
+        self._dtypes = _dtypes(array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(0, 0))
+        self.rows = self.numbers(background, "background")
+        self.rows = self.rows.unsqueeze(0) if self.rows.dim() == 1 else self.rows
+        if self.rows.dim() != 2 or len(self.rows) == 0:
+            raise ValueError(f"background has shape {tuple(self.rows.shape)}: pass rows of features, (K, M).")
+
+    def numbers(self, rows: Any, name: str) -> Tensor:
+        """Rows ``(n, M)`` or one row ``(M,)`` as numbers, float64.
+
+        Raises:
+            ValueError: for what is no number in a column that had numbers, and for other numbers of columns.
+        """
+        if isinstance(rows, Tensor):
+            return rows.detach().double()
+        array = _array(rows)
+        if array.dtype.kind in _NUMBERS and not self._named:
+            return torch.as_tensor(np.array(array, dtype=np.float64))
+        if not array.ndim or array.shape[-1] != len(self._dtypes):
+            raise ValueError(f"{name} has shape {array.shape}: pass rows of {len(self._dtypes)} features.")
+        columns = [self._encoded(array[..., place], place, name) for place in range(array.shape[-1])]
+        return torch.as_tensor(np.stack(columns, axis=-1))
+
+    def beside(self, rows: Any) -> TableFormat:
+        """The same, in a precision that these rows have as well: whole numbers in the background do not round them."""
+        array = _array(rows)
+        if array.dtype.kind not in _NUMBERS or self._named:
+            return self
+        other = copy(self)
+        other._dtypes = [np.result_type(dtype, array.dtype) for dtype in self._dtypes]
+        return other
+
+    @property
+    def _named(self) -> bool:
+        return any(dtype.kind not in _NUMBERS for dtype in self._dtypes)
+
+    def _encoded(self, column: np.ndarray, place: int, name: str) -> np.ndarray:
+        if self._dtypes[place].kind in _NUMBERS:
+            try:
+                return np.array(column, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                told = f"column {place}" if self.names is None else f"column {self.names[place]!r}"
+                raise ValueError(f"{name} is not made of numbers in {told}, as the background is: {error}.") from error
+        known = self._values.setdefault(place, {})
+        codes = [known.setdefault(_key(value), len(known)) for value in np.ravel(column)]
+        return np.array(codes, dtype=np.float64).reshape(np.shape(column))
+
+    def given(self, rows: Tensor) -> Any:
+        """Rows of numbers ``(R, M)`` as the model takes them."""
+        if self._tensors:
+            return rows if self._like is None else rows.to(self._like)
+        array = rows.cpu().numpy()
+        if not self._named:
+            array = array.astype(np.result_type(*self._dtypes))
+            return _sparse_matrix(array) if self._sparse else array
+        table = np.empty(array.shape, dtype=object)
+        for place, dtype in enumerate(self._dtypes):
+            if dtype.kind in _NUMBERS:
+                table[:, place] = array[:, place].astype(dtype)
+            else:
+                values = list(self._values[place])
+                table[:, place] = [values[int(code)] for code in array[:, place]]
+        return table
+
+
+def columns_of(rows: Any) -> Columns | None:
+    """Names of a DataFrame's columns."""
+    return list(rows.columns) if hasattr(rows, "columns") else None
+
+
+def shown(rows: Any) -> np.ndarray:
+    """What an explanation shows as its data."""
+    return _array(rows)
+
+
+def outputs_of(answer: Any) -> Tensor:
+    """What a model gave, as a tensor.
+
+    Raises:
+        ValueError: for what is not made of numbers.
+    """
+    if isinstance(answer, Tensor):
+        return answer
+    array = np.asarray(answer)
+    if array.dtype.kind not in _NUMBERS:
+        raise ValueError(
+            f"The model gives values of type {array.dtype}, which are no numbers: pass a function that gives some, such as "
+            "model.predict_proba."
+        )
+    return torch.as_tensor(array)
+
+
+def _array(rows: Any) -> np.ndarray:
+    if isinstance(rows, Tensor):
+        return np.asarray(rows.detach().cpu())
+    return np.asarray(rows.toarray() if _is_sparse(rows) else rows)
+
+
+def _dtypes(rows: np.ndarray) -> list[np.dtype[Any]]:
+    """Of each column."""
+    if rows.dtype.kind in _NUMBERS:
+        return [rows.dtype] * rows.shape[1]
+    return [np.array(rows[:, place].tolist()).dtype for place in range(rows.shape[1])]
+
+
+def _is_sparse(rows: Any) -> bool:
+    return hasattr(rows, "tocsr") and hasattr(rows, "toarray")
+
+
+def _sparse_matrix(array: np.ndarray) -> Any:
+    from scipy import sparse
+
+    return sparse.csr_matrix(array)
+
+
+def _key(value: Any) -> Any:
+    """Missing values are one value."""
+    return None if value is None or value != value else value
+
+
+def _check_groups(background: Any) -> None:
+    groups: Sequence[Any] = getattr(background, "groups", None) or ()
+    if any(len(group) != 1 for group in groups):
+        raise ValueError(
+            "background has groups of features: pass its rows alone, or the groups as feature_mask= to MetaKernelShap, "
+            "with background=."
+        )
