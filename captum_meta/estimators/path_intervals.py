@@ -27,6 +27,8 @@ _CAPTUM_STEPS = 50
 _RIDGE = 0.01
 _MOST = 1e4
 _TINY = 1e-300
+_UNSEEN = 1e-9
+"""Part of the gradients that their jumps are taken for at the least."""
 _ATTEMPTS = 8
 
 
@@ -58,8 +60,7 @@ class PathIntervals:
         self.common, kept = self._common(jumps, squares)
         gap = self.sum(rough + share[self.rows] * (smooth - rough))
         self.weights = self._trapezium() + steer * share[sample.rows] + self.common * gap[sample.rows]
-        energy, sums = self.widths**2 * squares, self.widths**2 * jumps**2
-        self.several = np.minimum(self.sum(energy) / np.maximum(self.sum(sums), _TINY), _MOST)
+        self.several = self._several(self.sum(self.widths**2 * squares), self.sum(self.widths**2 * jumps**2))
         self.errors = np.nan_to_num(self._expected(squares, rough, smooth, share), nan=0.0, posinf=0.0)
         self.error = self.sum(self.errors) * kept
         discount = np.where(share > 0, np.minimum(2 * roughness, 1), 1.0)
@@ -89,6 +90,16 @@ class PathIntervals:
         self.inner = self.first != self.second
         self.at_start = ~self.inner & (self.left == 0)
         self.at_end = ~self.inner & ~self.at_start
+
+    def _several(self, squares: Floats, sums: Floats) -> Floats:
+        """From the jumps' squares, of all players and of their sum; where none is seen, from the gradients themselves.
+
+        A kink between an end of the path and the point next to it shows in f alone.
+        """
+        trapezium, sample = self._trapezium(), self.sample
+        whole = _added(sample.rows, trapezium * sample.sums, len(sums)) ** 2
+        squares, sums = squares + _UNSEEN * sample.squares(trapezium), sums + _UNSEEN * whole
+        return np.minimum(squares / np.maximum(sums, _TINY), _MOST)
 
     def _two_rules(self, jumps: Floats) -> tuple[Floats, Floats, Floats]:
         """Changes of f that the two rules miss, ``(I,)``, and what Hermite's rule adds to the weights, ``(P,)``."""

@@ -70,3 +70,15 @@ def test_what_is_not_finite_is_lent_by_the_nearest_point() -> None:
     filled = sample(effects, points, values, np.array([[0.0, 2.0]]))
     assert filled.effects[:, 0].tolist() == [1.0, 1.0, 3.0] and filled.effects[:, 1].tolist() == [0.0, 0.0, 0.0]
     assert np.allclose(filled.values, [0.4, 1.0, 1.8])
+
+
+def test_a_kink_before_the_first_point_is_seen_in_f_alone() -> None:
+    """The gradients at all points are the same, so that no jump says how f bends; the row was taken for a straight one."""
+    points = (np.arange(8) + 0.5) / 8
+    effects = torch.from_numpy(np.tile([[3.0, -1.0]], (8, 1)))
+    values = 2 * points + 1.5 * 0.01
+    intervals = PathIntervals(sample(effects, points, values, np.array([[0.0, 2 + 1.5 * 0.01]])))
+    missed = 1.5 * 0.01
+    assert intervals.error[0] > missed**2
+    _, further = further_points(intervals, 0.01 * intervals.error, 20)
+    assert len(further) and (further < points[0]).all()
