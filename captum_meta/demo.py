@@ -71,18 +71,11 @@ def breast_cancer(rows: int = _ROWS) -> Subject:
 
 
 def own_table(path: Path, label: str) -> Subject:
-    """A small net that predicts the column ``label`` of a .csv or .parquet file, and held-out rows."""
-    from captum_meta.training.table import read_table
+    """A small net that predicts the column ``label`` of a table with numbers, words and gaps, and held-out rows."""
+    from captum_meta.training.labelled_table import read_labelled
 
-    table = read_table(path, None)
-    if label not in table.columns:
-        raise ValueError(f"{path} has no column {label!r} to predict: pass --label one of {', '.join(table.columns)}.")
-    place = table.columns.index(label)
-    classes, y = table.values[:, place].unique(return_inverse=True)
-    if not 2 <= len(classes) <= 50:
-        raise ValueError(f"The column {label!r} has {len(classes)} different values: pass a column of 2 to 50 classes.")
-    others = [index for index in range(len(table.columns)) if index != place]
-    return _trained(str(path), table.values[:, others], y, [table.columns[index] for index in others], _ROWS)
+    table, y = read_labelled(path, label)
+    return _trained(str(path), table.values, y, table.columns, _ROWS)
 
 
 def own_model(name: str, path: Path) -> Subject:
@@ -222,11 +215,17 @@ def _figures(subject: Subject, results: Sequence[Measured], reference: Tensor, f
 def main(arguments: Sequence[str]) -> None:
     """Explain a classifier with the shipped explainers and with Captum's methods, and compare them."""
     parser = ArgumentParser(prog="captum-meta demo", description=main.__doc__)
-    parser.add_argument("--data", type=Path, help="a .csv or .parquet file of numbers in place of breast-cancer data")
-    parser.add_argument("--label", help="the column of --data that a classifier learns to predict")
-    parser.add_argument("--model", help="package.module:callable, a model of yours for the rows of --data; none is trained")
+    data = "a table of yours (.csv, .parquet) in place of breast-cancer data; words and gaps become numbers (with --label)"
+    model = "package.module:callable, a model of yours that takes the rows of --data as numbers; none is trained"
+    parser.add_argument("--data", type=Path, metavar="FILE", help=data)
+    parser.add_argument("--label", metavar="COLUMN", help="the column of --data that a classifier learns to predict")
+    parser.add_argument("--model", metavar="NAME", help=model)
     parser.add_argument(
-        "--folder", type=Path, default=Path("captum_meta_demo"), help="where the figures go; ./captum_meta_demo by default"
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        default=Path("captum_meta_demo"),
+        help="folder for the figures (default: captum_meta_demo)",
     )
     options = parser.parse_args(arguments)
     if options.data is None:

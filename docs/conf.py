@@ -3,6 +3,7 @@
 from importlib.metadata import version as installed_version
 from inspect import isclass, isfunction
 from pathlib import Path
+from re import fullmatch
 from shutil import copytree, rmtree
 from typing import Any
 
@@ -43,6 +44,10 @@ napoleon_use_ivar = True
 napoleon_numpy_docstring = False
 
 
+_GROUPED = {"captum_meta.attr", "captum_meta.metrics"}
+"""Modules whose page in `api/` has tables of its own."""
+
+
 def inline_formula(writer: Any, node: nodes.Element) -> None:
     """A formula within a line, as MathML: browsers draw it themselves, offline too."""
     writer.body.append(convert(node.astext()))
@@ -56,17 +61,33 @@ def displayed_formula(writer: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
-def table_of_names(_app: Sphinx, what: str, _name: str, documented: Any, _options: Any, lines: list[str]) -> None:
+def table_of_names(_app: Sphinx, what: str, name: str, documented: Any, _options: Any, lines: list[str]) -> None:
     """Under a module's own words, a line for each of its public names."""
-    names = [name for name in getattr(documented, "__all__", ()) if what == "module" and _is_ours(getattr(documented, name))]
+    if what != "module" or name in _GROUPED:
+        return
+    names = [each for each in getattr(documented, "__all__", ()) if _is_ours(getattr(documented, each))]
     if names:
-        lines += ["", ".. autosummary::", "", *(f"   {name}" for name in names), ""]
+        lines += ["", ".. autosummary::", "   :nosignatures:", "", *(f"   {each}" for each in names), ""]
 
 
 def public_bases(_app: Sphinx, _name: str, _documented: Any, _options: Any, bases: list[Any]) -> None:
     """Bases with a name of their own in the reference; the private ones are ours alone."""
     public = [base for base in bases if not _is_private(base)]
     bases[:] = public or [object]
+
+
+def without_object(_app: Sphinx, _domain: str, _kind: str, content: nodes.Element) -> None:
+    """Drop the line which says no more than that a class is an object."""
+    if content.children and content.children[0].astext() == "Bases: object":
+        del content[0]
+
+
+def unbroken_figures(_app: Sphinx, page: nodes.document) -> None:
+    """Cells of tables that hold nothing but figures, such as ".034 / .077" or "26 to 34", stay on one line."""
+    for cell in page.findall(nodes.entry):
+        if fullmatch(r"[-\d.,;/%> e]*(to [-\d.,;/%> e]*)*", cell.astext()):
+            for text in list(cell.findall(nodes.Text)):
+                text.parent.replace(text, nodes.Text(text.astext().replace(" ", "\N{NO-BREAK SPACE}")))
 
 
 def _is_ours(documented: Any) -> bool:
@@ -84,3 +105,5 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
     app.connect("autodoc-process-docstring", table_of_names)
     app.connect("autodoc-process-bases", public_bases)
+    app.connect("object-description-transform", without_object)
+    app.connect("doctree-read", unbroken_figures)

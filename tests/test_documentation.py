@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+import captum_meta.attr
 import captum_meta.learners as learners
 from captum_meta.benchmark.cli import _FURTHER
 from captum_meta.cli import main
@@ -27,7 +28,8 @@ PAGES = [
     ROOT / "captum_meta/weights/README.md",
     *sorted(ROOT.glob("docs/*.md")),
 ]
-COMMENTED = [*sorted(ROOT.glob("captum_meta/configs/*.yaml")), *sorted(ROOT.glob("tutorials/*.ipynb"))]
+TUTORIALS = sorted(ROOT.glob("tutorials/*.ipynb"))
+COMMENTED = [*sorted(ROOT.glob("captum_meta/configs/*.yaml")), *TUTORIALS]
 TO_BE_WRITTEN = {
     "captum_meta/learners/rescaling.py",
     "tests/learners/test_rescaling.py",
@@ -95,6 +97,27 @@ def test_files_exist() -> None:
             places = (page.parent, ROOT, ROOT / "captum_meta", ROOT / "captum_meta/configs", ROOT / "tests")
             missing += [f"{page.name}: {path}"] if not any((place / path).exists() for place in places) else []
     assert not missing
+
+
+@pytest.mark.parametrize("tutorial", [path.stem for path in TUTORIALS])
+def test_every_tutorial_is_shown_with_a_small_picture(tutorial: str) -> None:
+    picture = ROOT / "docs/_static/thumbnails" / f"{tutorial}.png"  # `python docs/thumbnails.py` makes it
+    assert 1_000 < picture.stat().st_size < 30_000
+    readme, gallery = (ROOT / "README.md").read_text(), (ROOT / "docs/gallery.md").read_text()
+    assert f"docs/_static/thumbnails/{tutorial}.png" in readme and f"(tutorials/{tutorial}.ipynb)" in readme
+    assert f":img-top: _static/thumbnails/{tutorial}.png" in gallery and f":link: tutorials/{tutorial}\n" in gallery
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_says_how_to_install_and_shows_no_path_of_a_machine(tutorial: Path) -> None:
+    text = tutorial.read_text()
+    assert "site-packages" not in text and "/home/" not in text
+    assert "pip install" not in text or "From the root of the source: `pip install -c constraints.txt" in text
+
+
+def test_front_ends_are_in_the_tables_of_their_page() -> None:
+    page = (ROOT / "docs/api/attr.md").read_text()
+    assert not [name for name in captum_meta.attr.__all__ if f"   captum_meta.attr.{name}\n" not in page]
 
 
 def test_the_learner_that_a_page_adds_keeps_the_contract(

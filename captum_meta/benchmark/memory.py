@@ -65,7 +65,7 @@ def table(peaks: Sequence[Peak]) -> Table:
     """Steps by ways."""
     expected = log2(1 / MOMENTUM)
     shown = Table(title=f"Peak memory; log2(1 / momentum) is {expected:.3f}")
-    for column in ("way", "steps", "MB above two steps", "s", "of it buffer MB", "bits a parameter a step"):
+    for column in ("way", "steps", "MB above two steps", "s", "of it buffer MB", "bits per parameter and step"):
         shown.add_column(column, justify="left" if column == "way" else "right")
     for p in peaks:
         buffer = (f"{p.buffer:.1f}", f"{p.bits:.3f}") if p.bits else ("", "")

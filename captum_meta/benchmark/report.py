@@ -195,7 +195,7 @@ class ModelBenchmark:
         for m in self.measurements:
             curves.setdefault(m.method, []).append((m.evaluations, m.error))
             intervals.setdefault(m.method, []).append(m.interval)
-        title = f"{self.kind} attributions of {self.n_players} players"
+        title = f"{'Shapley values' if self.kind == 'shapley' else 'Path integrals'}, {self.n_players} features"
         return error_against_cost(curves, title, intervals=intervals, axes=axes)
 
     def __str__(self) -> str:

@@ -62,7 +62,7 @@ class ExactProduct:
 class Reversible(Hypergradient):
     r"""The gradient of :class:`Backprop` through :class:`MomentumSGD`, by running it backwards.
 
-    Memory grows by the digits alone that a product with a momentum mu loses: :math:`\log_2(1 / \mu)` bits a parameter a
+    Memory grows by the digits alone that a product with a momentum mu loses: :math:`\log_2(1 / \mu)` bits per parameter and
     step. Parameters, velocities and steps are held as whole multiples of :math:`2^{-44}`, and momenta are rounded to
     multiples of 1/4096 (between 1/4096 and 4095/4096): the steps are not those of ``Backprop`` to the last digit, and the
     gradient is that of the rounded steps.

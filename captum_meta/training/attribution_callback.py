@@ -83,7 +83,7 @@ class AttributionCallback(Callback):
 
 
 def draw(inputs: Tensors, attributions: Tensors) -> Figure:
-    """Inputs and attributions side by side; blue lowers the output, red raises it."""
+    """Inputs and attributions side by side; green raises the output, purple lowers it."""
     from matplotlib.figure import Figure
 
     if isinstance(inputs, Tensor) and isinstance(attributions, Tensor) and _are_images(inputs):
@@ -108,7 +108,7 @@ def draw(inputs: Tensors, attributions: Tensors) -> Figure:
 
 def _map(figure: Figure, axis: Any, values: Tensor) -> None:
     limit = float(values.abs().max()) or 1.0
-    figure.colorbar(axis.imshow(values, cmap="coolwarm", vmin=-limit, vmax=limit, aspect="auto"), ax=axis)
+    figure.colorbar(axis.imshow(values, cmap="PRGn", vmin=-limit, vmax=limit, aspect="auto"), ax=axis)
 
 
 def _are_images(inputs: Tensor) -> bool:

@@ -141,7 +141,7 @@ class MetaLearningModule(LightningModule):
         count = max(1, self.shares // ranks)
         if self.shares > 1 and (self.shares % ranks or n_tasks % count):
             raise ValueError(
-                f"{n_tasks * ranks} tasks a step on {ranks} ranks cannot be differentiated in {self.shares} equal shares: "
+                f"{n_tasks * ranks} tasks per step on {ranks} ranks cannot be differentiated in {self.shares} equal shares: "
                 "choose shares= as a multiple of the ranks that divides the tasks."
             )
         return [batch] if count == 1 else [batch[start::count] for start in range(count)]

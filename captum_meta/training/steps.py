@@ -87,7 +87,7 @@ class Steps(IterableDataset[ExplanationTask]):
         n_tasks = len(chosen.attributions)
         if n_tasks % self.ranks:
             raise ValueError(
-                f"{n_tasks} tasks a step cannot be shared equally by {self.ranks} ranks, and unequal shares would change "
+                f"{n_tasks} tasks per step cannot be shared equally by {self.ranks} ranks, and unequal shares would change "
                 "the gradient: choose batches_per_step or the family's tasks_per_batch so that they can."
             )
         rows = torch.randperm(len(chosen), generator=generator)[: self.rows]

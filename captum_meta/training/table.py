@@ -92,6 +92,16 @@ def read_classes(path: Path, column: str) -> Tensor:
     )
 
 
+def read_cells(path: Path) -> dict[str, list[Any]]:
+    """All columns as they are, words included: text of a csv file, entries of any other.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it has another ending or cannot be read, or has two columns of one name.
+    """
+    return _read(path, [], _header(path))[1]
+
+
 def _header(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: pass a {_told()} file of rows.")

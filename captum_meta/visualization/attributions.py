@@ -165,7 +165,7 @@ def beeswarm(explanation: shap.Explanation, *, top: int = 10, axes: Axes | None 
         axes: where to draw; a new figure by default.
     """
     axes = axes or new_axes(height=1.5 + 0.4 * top)
-    _shap_plots().beeswarm(explanation, max_display=top, ax=axes, plot_size=None, show=False)
+    _shap_plots().beeswarm(explanation, max_display=top, ax=axes, plot_size=None, show=False, group_remaining_features=False)
     if explanation.upper_bounds is not None:
         band_typical_widths(explanation, axes)
     return figure_of(axes)
