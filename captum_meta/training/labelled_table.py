@@ -31,7 +31,7 @@ def read_labelled(path: Path, label: str, most_words: int = 50) -> tuple[NumberT
         FileNotFoundError: if there is no such file.
         ValueError: if it has another ending or no such column, or does not have 2 to 50 classes.
     """
-    found: dict[str, Sequence[Any]] = read_cells(path)
+    found = read_cells(path)
     if label not in found:
         raise ValueError(f"{path} has no column {label!r} to predict: pass --label one of {', '.join(found)}.")
     kept = [row for row, value in enumerate(found[label]) if not _is_missing(value)]
