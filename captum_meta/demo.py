@@ -147,7 +147,8 @@ def run(subject: Subject, folder: Path) -> tuple[list[Measured], list[Measured]]
 def _budgets(n_players: int) -> list[tuple[type[Attribution], dict[str, int]]]:
     """Methods with budgets that double."""
     coalitions = [multiple * n_players for multiple in (2, 4, 8, 16, 32, 64)]
-    plan: list[tuple[type[Attribution], dict[str, int]]] = [(MetaKernelShap, {"n_samples": n}) for n in coalitions[:4]]
+    ours = dict.fromkeys(min(n, 2**n_players - 2) for n in coalitions[:4])  # more coalitions there are not
+    plan: list[tuple[type[Attribution], dict[str, int]]] = [(MetaKernelShap, {"n_samples": n}) for n in ours]
     plan += [(KernelShap, {"n_samples": n, "perturbations_per_eval": n}) for n in coalitions]
     plan += [(MetaIntegratedGradients, {"n_steps": n}) for n in (3, 5, 10)]
     return plan + [(IntegratedGradients, {"n_steps": n}) for n in (4, 6, 11, 50)]

@@ -70,6 +70,11 @@ def table_of_names(_app: Sphinx, what: str, name: str, documented: Any, _options
         lines += ["", ".. autosummary::", "   :nosignatures:", "", *(f"   {each}" for each in names), ""]
 
 
+def plain_types(_app: Sphinx, _what: str, _name: str, _documented: Any, _options: Any, lines: list[str]) -> None:
+    """Shapes in the types of attributes, such as ``"*batch M"``, are no emphasis."""
+    lines[:] = [line.replace("*", r"\*") if line.lstrip().startswith(":vartype") else line for line in lines]
+
+
 def public_bases(_app: Sphinx, _name: str, _documented: Any, _options: Any, bases: list[Any]) -> None:
     """Bases with a name of their own in the reference; the private ones are ours alone."""
     public = [base for base in bases if not _is_private(base)]
@@ -104,6 +109,7 @@ def setup(app: Sphinx) -> None:
     """Formulas as MathML, tables of names, no private bases."""
     app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
     app.connect("autodoc-process-docstring", table_of_names)
+    app.connect("autodoc-process-docstring", plain_types)
     app.connect("autodoc-process-bases", public_bases)
     app.connect("object-description-transform", without_object)
     app.connect("doctree-read", unbroken_figures)
