@@ -21,16 +21,16 @@ _FALL = 1.6
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What a front end has learned from its support rows, and at which price.
+    """What adapting to the support rows cost, what it gained, and when it pays.
 
     Attributes:
-        rows: how many there are.
-        evaluations: of the explained model, for them; a gradient counts as three. Those of a ``teacher`` are not known.
-        zero_shot_error, error: relative squared errors of explanations of support rows before adapting, and after adapting
-            to the others, a quarter left out at a time, against their labels, whose own noise is in both; NaN for fewer
-            than four rows.
-        pays_after: explained rows after which as good explanations would have cost as much without adapting, by more
-            coalitions of each; infinite where it does not help, NaN where that is not known: for path methods.
+        rows: how many support rows there are.
+        evaluations: of the explained model, for these rows; a gradient counts as three. Those of a ``teacher`` are not known.
+        zero_shot_error: relative squared error of the support rows' explanations before adapting, against their labels, whose
+            own noise is part of it; NaN for fewer than four rows.
+        error: the same after adapting, where each row is explained without its own quarter of the support rows.
+        pays_after: from how many explained rows on adapting costs less than the coalitions that would give the same error
+            without it; infinite where adapting does not help, NaN where that is not known, as for path methods.
     """
 
     rows: int

@@ -29,7 +29,7 @@ _ROWS_AT_ONCE = 32
 
 
 class CalibratedAttribution(Attribution):
-    r"""Wraps a method, as ``NoiseTunnel`` does, and bounds how far its answers are from a teacher's on this model.
+    r"""Wraps a method, as ``NoiseTunnel`` does, and bounds the distance of its answers to a teacher's, on this model.
 
     :meth:`calibrate` compares the method with its teacher on calibration rows. :meth:`attribute` then returns what the
     method gives, and bounds: a score says how difficult a row is, and a quantile of the calibration rows' errors over their

@@ -28,7 +28,7 @@ _NEXT = 100_003
 
 
 class MetaGradientShap(Frontend, GradientShap):
-    """Expected gradients over a distribution of baselines, with stratified points and a completed answer.
+    """Expected gradients over a distribution of baselines, from stratified draws.
 
     Draw j of ``n_samples`` takes a baseline, adds noise to the input and differentiates at a random point of the j-th part
     of the path between them, so the draws cover the path evenly. The mean misses the change of f by a gap that is known

@@ -31,7 +31,7 @@ from captum_meta.types import Evidence
 
 
 class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
-    """Integrated Gradients from a few gradients, corrected by what f itself says along the path.
+    """Integrated Gradients from a few gradients, corrected by the model's values along the path.
 
     By default gradients are spent in rounds, on the rows that need them and where their paths bend, until a row is as exact
     as Captum's 50 gradients would make it: 8 where the path is smooth, 20 to 40 where it has many kinks. Every row costs two

@@ -29,7 +29,7 @@ _FIRST_ROUND = 4
 
 
 class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
-    """Shapley values, with the budget counted in permutations.
+    """Shapley values; the budget counts permutations, as in Captum.
 
     The coalitions are not those of permutations but the more telling ones of :class:`MetaKernelShap`; a permutation
     pays for M of them. Without a target, all outputs of the model are explained from the same evaluations.

@@ -47,7 +47,7 @@ _SURE, _LESS_SURE = 3.0, 6.0
 
 @dataclass(frozen=True)
 class Integrals:
-    """What was found for N rows.
+    """Integrals of N rows, and what is known of their errors.
 
     Attributes:
         attributions: ``(N, M)``.

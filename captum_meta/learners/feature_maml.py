@@ -20,7 +20,7 @@ _TINY = 1e-12
 
 
 class FeatureMAML(DeepKernelTransfer):
-    r"""A few learned gradient steps over what a deep kernel knows of each player (Finn et al. 2017, Li et al. 2017).
+    r"""A few gradient steps with learned rates, on the features of a deep kernel (Finn et al. 2017, Li et al. 2017).
 
     Fast are linear weights of the features of :class:`DeepKernelTransfer`, w for all players and :math:`u_i` of each
     player's own, which correct the zero-shot explanation and start at 0. With r what it misses on the support rows, they

@@ -13,7 +13,7 @@ from captum_meta.types import Evidence, ExplanationTask
 
 
 class KernelRidge(KernelRegression):
-    r"""The zero-shot residual as a function of where a player stands, alike for all players but for a part of its own.
+    r"""Kernel ridge regression of what the zero-shot explanation misses: one function for all players, and one for each.
 
     .. math:: \phi_{ni} = \phi^0_{ni} + g(z_{ni}) + g_i(z_{ni}), \qquad
         k(z, z') = e^{-|z - z'|^2 / 2 \ell^2} + c\,(1 + z \cdot z')

@@ -15,7 +15,7 @@ _RULES = {"mlp": CoordinatewiseMLP, "lstm": CoordinatewiseLSTM}
 
 
 class LearnedOptimizer(GradientLearner):
-    r"""The rule by which gradients become steps is a network, learned over many explained models.
+    r"""Gradient steps whose rule is a network, learned over many explained models.
 
     .. math:: \theta_{s+1}, m_{s+1} = U_\phi(\theta_s, \nabla L_{support}(\theta_s), m_s), \qquad
         \min_\phi \sum_{tasks} \frac1W \sum_{w=1}^W L_{query}(\theta_{w})

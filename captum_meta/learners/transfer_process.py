@@ -47,7 +47,7 @@ class ProcessState(Record):
 
 
 class TransferGaussianProcess(MetaLearner[ProcessState]):
-    r"""The zero-shot residual as a function of the whole row, much of it the same from one model to the next.
+    r"""A Gaussian process of what the zero-shot explanation misses, over the rows of all models seen so far.
 
     .. math:: \phi_{tn} = \phi^0_{tn} + u_t\, g_t(z_{tn}), \qquad
         k(g_{ti}(z), g_{t'i}(z')) = (\rho + (1 - \rho) [t = t']) \Big(1 + \frac{|z - z'|^2}{2 a \ell^2}\Big)^{-a}

@@ -11,7 +11,7 @@ from captum_meta.optim.problem import InnerProblem, Tensors
 
 
 class Annealed(Hypergradient):
-    r"""Cheap derivatives while the outer loop is young, exact ones later.
+    r"""Cheap derivatives in the first outer steps, exact ones later.
 
     .. math:: \nabla L = \begin{cases} \nabla^{\text{early}} L & n < N \\ \nabla^{\text{late}} L & n \ge N \end{cases}
 

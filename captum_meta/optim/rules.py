@@ -120,7 +120,7 @@ class ElementwiseSGD(UpdateRule):
 
 
 class Clipped(UpdateRule):
-    r"""Another rule, given gradients of a bounded length: no single task with a steep loss can be thrown far.
+    r"""Another rule, with gradients cut to a bounded length, so that no task with a steep loss takes a huge step.
 
     .. math:: \nabla \leftarrow \nabla \min(1, c / |\nabla|)
 

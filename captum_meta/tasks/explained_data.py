@@ -19,7 +19,7 @@ Model = Callable[..., Any]
 
 @dataclass(frozen=True)
 class ExplainedData:
-    """Rows that may be explained, with what an explanation of them needs.
+    """Rows to be explained, with the arguments that their explanation needs.
 
     Attributes:
         inputs, baselines, feature_mask, additional_forward_args: as in Captum.

@@ -12,7 +12,7 @@ from captum_meta.types import Explanations
 
 
 class ModelStream:
-    """A task family with one task a day: the model of the day on the rows of the day.
+    """A task family with one task per day: that day's model on that day's rows.
 
     Other than in a :class:`ModelTaskFamily`, days may differ in their rows, features and outputs. Where only the model
     changes, ``ModelTaskFamily(days, data, load=model_of_the_day)`` is a stream too.

@@ -19,7 +19,7 @@ Tensors = Tensor | tuple[Tensor, ...]
 
 
 class AttributionCallback(Callback):
-    """Figures of the explanations of a fixed batch, after epochs of any Lightning model's training.
+    """Draws the explanations of a fixed batch while any Lightning model is trained.
 
     Images (``(B, 1 or 3, H, W)``) are shown with their attributions summed over channels; other inputs as a map of examples
     by features. A figure goes to a PNG file and to those loggers that take figures (TensorBoard's ``add_figure``). Training

@@ -14,7 +14,7 @@ from captum_meta.types import ExplanationTask
 
 
 class TaskStream(IterableDataset[ExplanationTask | None]):
-    """The batches of a task family, one a round and each once, for :class:`FollowTheMetaLeader`.
+    """The batches of a task family, one per round and each once, for :class:`FollowTheMetaLeader`.
 
     Pass it to ``trainer.fit`` as it is, not within a ``DataLoader``: the module sets it to the round that it has come to. A
     round is explained when it is asked for. One that cannot be labelled is None, with a warning.
