@@ -8,6 +8,7 @@ torch.Size([3, 4])
 """
 
 from captum_meta.attr._adaptation import Adaptation
+from captum_meta.attr._recommendation import Recommendation
 from captum_meta.attr.calibrated import CalibratedAttribution
 from captum_meta.attr.general import MetaAttribution
 from captum_meta.attr.gradient_shap import MetaGradientShap
@@ -39,4 +40,5 @@ __all__ = [
     "MetaNeuronIntegratedGradients",
     "MetaShapExplainer",
     "MetaShapleyValueSampling",
+    "Recommendation",
 ]

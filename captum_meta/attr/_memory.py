@@ -28,7 +28,7 @@ from captum_meta.types import Evidence
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the network's game that are tried."""
-_FEWEST = 32
+FEWEST = 32
 """Rows from which a network learns anything."""
 _MORE = 4
 """Networks are fitted again when a quarter more is known."""
@@ -120,7 +120,7 @@ class _Known:
         """Keep what was measured; fit the networks where they know less of it than they should."""
         self.fresh += self.rows.add(known_rows(evidence, start, keys), keys)
         known = self.rows.known
-        if known is not None and self.rows.examples >= _FEWEST and _MORE * self.fresh > self.learned:
+        if known is not None and self.rows.examples >= FEWEST and _MORE * self.fresh > self.learned:
             self.networks.fit(known, _shown(label))
             self.understood = self.networks.understood(known)
             self.learned, self.fresh = int(known.measured.sum()), 0

@@ -17,8 +17,10 @@ from captum_meta.attr._arguments import check_rows, checked
 from captum_meta.attr._background import default_pairs
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._memory import Memory
+from captum_meta.attr._recommendation import Recommendation, recommend
 from captum_meta.attr._selection import selection
 from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
+from captum_meta.evidence.shapley import BORDER_PLAYERS
 from captum_meta.games import MeanGame
 
 
@@ -34,7 +36,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         learner: a :class:`~captum_meta.learners.MetaLearner`, the name of a shipped one, a path, or None for the default.
         memory: the most explained rows that are kept to learn the model from; 0: each row is explained by itself. From 32
             rows on, networks are fitted to all that was evaluated of them, and a row is explained with the help of the one
-            that has not seen it, as far as the row's own coalitions bear it out. It costs no evaluations of the model, but
+            that has not seen it, if these tell most of what differs between rows, and as far as rows' own coalitions bear
+            it out. It costs no evaluations of the model, but
             seconds of its own, and pays where many rows of one model are explained: pass them in one call, or in few large
             ones. ``background`` goes without it. :meth:`reset` forgets.
 
@@ -57,6 +60,27 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         super().reset()
         self._memory = Memory(self.memory) if self.memory else None
         return self
+
+    def recommend(self, rows: int, n_players: int, n_samples: int | None = None) -> Recommendation:
+        """Which way explains many rows of this model best at equal total cost; nothing is evaluated.
+
+        Ways are zero-shot, a support set (:meth:`adapt`), and memory. The rule is one of costs, from models of the training
+        family: at 100 and 1,000 rows a support set costs more coalitions than it is worth, while rows that teach each other
+        cost none (``captum-meta benchmark ways`` compares them on models held out). What a support set was worth on this
+        model :attr:`adaptation` tells.
+
+        Args:
+            rows: to be explained in all.
+            n_players: features or groups of each.
+            n_samples: coalitions of each row, as for ``attribute``.
+
+        >>> MetaKernelShap(len).recommend(1000, 12).way, MetaKernelShap(len).recommend(10, 12).way
+        ('memory', 'zero-shot')
+        """
+        if rows < 1 or n_players < 1:
+            raise ValueError(f"rows={rows} and n_players={n_players} must both be at least 1.")
+        default = 2 * n_players if n_players <= BORDER_PLAYERS else 0
+        return recommend(rows, n_players, default if n_samples is None else n_samples)
 
     @log_usage(part_of_slo=True)
     @checked

@@ -37,6 +37,7 @@ _FURTHER = {
     "table": "table_rate",
     "training": "training",
     "trust": "trust",
+    "ways": "ways",
 }
 """Further comparisons by name, and the modules whose ``main`` runs them."""
 

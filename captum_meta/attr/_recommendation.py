@@ -1,0 +1,54 @@
+"""Which way of explaining many rows of one model is worth most at equal total cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from captum_meta.attr._memory import FEWEST
+
+Way = Literal["zero-shot", "adapt", "memory"]
+_GRADIENTS = 9
+"""Evaluations of a row's three gradients."""
+_SUPPORT, _LABEL, _READING = 16, 16, 16
+"""Support rows, and evaluations per player of each: its label, and what learners that model f read beside it."""
+_SHARE, _READ_PLAYERS = 0.1, 64
+"""Most of all evaluations that support rows may cost; most players of rows whose model the default learner models."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """How to explain rows of one model.
+
+    Attributes:
+        way: ``"zero-shot"``, each row by itself; ``"adapt"``, after support rows; or ``"memory"``, rows teach each other.
+        call: what to write, in Python.
+        evaluations: of the model, in all, a gradient counted as three.
+        reason: why.
+    """
+
+    way: Way
+    call: str
+    evaluations: int
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"<{self.way}: {self.call}; {self.evaluations:,} evaluations. {self.reason}>"
+
+
+def recommend(rows: int, n_players: int, n_samples: int) -> Recommendation:
+    """For so many rows of so many players, with ``n_samples`` coalitions each."""
+    evaluations = rows * (_GRADIENTS + n_samples)
+    asked = f"attribute(rows, ..., n_samples={n_samples})"
+    support = _SUPPORT * (_GRADIENTS + (_LABEL + _READING) * n_players)
+    if n_samples == 0 and n_players <= _READ_PLAYERS and support <= _SHARE * (evaluations + support):
+        call = f"MetaKernelShap(model).adapt(rows[:{_SUPPORT}], ..., n_samples={_LABEL * n_players}).{asked}"
+        reason = (
+            "Gradients alone tell little of a model that is not known, and support rows cost less than a tenth of it all."
+        )
+        return Recommendation("adapt", call, evaluations + support, reason)
+    if n_samples >= 2 * n_players and rows >= FEWEST:
+        reason = "Rows teach each other at no further evaluation; a support set would cost more coalitions than it is worth."
+        return Recommendation("memory", f"MetaKernelShap(model, memory={rows}).{asked}", evaluations, reason)
+    reason = f"There are fewer than {FEWEST} rows to learn from." if rows < FEWEST else "Few coalitions teach too little."
+    return Recommendation("zero-shot", f"MetaKernelShap(model).{asked}", evaluations, reason)
