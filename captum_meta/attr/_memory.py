@@ -34,6 +34,8 @@ _MORE = 4
 """Networks are fitted again when a quarter more is known."""
 _UNDERSTOOD = 0.6
 """How much networks must tell of rows that they have not seen, or nothing is changed."""
+_SLACK = 0.2
+"""How much more of a network is used than what it tells, at most: the whole where that is 0.8."""
 _MARGIN = 0.3
 """How much larger, a logarithm, the gain of the whole of a network must be: rows' own coalitions praise it too much."""
 _AGAINST = 2.0
@@ -59,9 +61,9 @@ class Memory:
     (:class:`~captum_meta.nn.cross_fitted.CrossFitted`), :math:`\phi(h)` its Shapley values, which cost no evaluation, and
     :math:`\phi^0` the explainer, told the row's evidence e less that of h. The share w, from 0 to 1, is that with which
     the rows' own coalitions are predicted best, which h has not seen: the later half of them from the earlier, on average
-    over all rows, with a margin. It is 0 for all rows unless the networks tell most of what differs between rows that they
-    have not seen (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and for a row whose own coalitions speak
-    against it.
+    over all rows, with a margin. It is not much larger than what the networks tell of the differences between rows that
+    they have not seen (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and 0 where that is little, or where a
+    row's own coalitions speak against it.
 
     Args:
         rows: the most that are kept.
@@ -156,7 +158,9 @@ class _Known:
         telling = (left > 0).all(1) & left.isfinite().all(1) & self._familiar(evidence)
         gains = torch.where(telling.unsqueeze(1), left.clamp(min=_TINY).log() - left[:, :1].clamp(min=_TINY).log(), 0.0)
         common = self._common(evidence, gains.sum(0), int(telling.sum()))
-        best = (common + _MARGIN * torch.tensor(SHARES).to(common)).argmin()
+        shares = torch.tensor(SHARES).to(common)
+        allowed = shares <= self.understood + _SLACK
+        best = torch.where(allowed, common + _MARGIN * shares, torch.inf).argmin()
         willing = telling & ~_complete(evidence) & (gains[:, best] < _AGAINST)
         return torch.where(willing, best, 0)
 

@@ -139,10 +139,11 @@ def summary(found: Sequence[Outcome]) -> list[str]:
             some = [o for o in found if o.rows == rows and o.budget == budget]
             if some:
                 zero_shot, best = [o.against_zero_shot for o in some], [o.against_best for o in some]
+                above = sum(ratio > 1.1 for ratio in best)
                 lines.append(
                     f"{rows:,} rows, {budget}M: error of the recommended way over zero-shot's "
-                    f"{exp(mean(map(log, zero_shot))):.2f} in the geometric mean, at most {max(zero_shot):.2f}; over that of the "
-                    f"best way at most {max(best):.2f}, above 1.1 in {sum(ratio > 1.1 for ratio in best)} of {len(some)} models"
+                    f"{exp(mean(map(log, zero_shot))):.2f} in the geometric mean, at most {max(zero_shot):.2f}; over "
+                    f"that of the best way at most {max(best):.2f}, above 1.1 in {above} of {len(some)} models"
                 )
     return lines
 

@@ -51,6 +51,7 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
 def trusting(briefly: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """And trusted whatever rows say, but for those that speak against it."""
     monkeypatch.setattr(_memory, "_MARGIN", -100.0)
+    monkeypatch.setattr(_memory, "_SLACK", torch.inf)
 
 
 def test_it_lowers_errors_and_costs_no_evaluation() -> None:
