@@ -188,9 +188,10 @@ def _summarise(console: Console, folder: Path, form: Format, table: NumberTable,
         whole = part[part.isfinite().all(1)].double()
         sizes, known = sizes + whole.abs().sum(0), known + len(whole)
     sizes = sizes / max(1, known)
-    largest = Table(title=f"mean size of attributions, the {min(_SHOWN, len(sizes))} largest", show_header=False)
+    largest = Table(show_header=False)
     for index in sizes.argsort(descending=True)[:_SHOWN].tolist():
         largest.add_row(table.columns[index], f"{sizes[index]:.4g}")
+    console.print(f"Mean size of attributions, the {min(_SHOWN, len(sizes))} largest:", highlight=False)
     console.print(largest)
     errors, estimate = manifest.get("errors", []), _mean_estimate(folder, form)
     rows, evaluations = counts["rows"], counts["evaluations"]

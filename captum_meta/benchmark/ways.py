@@ -24,6 +24,8 @@ from captum_meta.functional import attribution_error
 ROWS, BUDGETS = (100, 1000, 10_000), (2, 4)
 ZERO_SHOT, ADAPT, CHEAP, MEMORY = "zero-shot", "adapt", "adapt, 16M per label", "memory"
 WAYS = (ZERO_SHOT, ADAPT, CHEAP, MEMORY)
+_MOST_KNOWN = 1000
+"""Rows from which memory learns: the networks' time grows with them, and what they gain by more than 1,000 is small."""
 _FIRST_BASELINE = 128
 """Of the table's rows, as in the held-out problems."""
 
@@ -35,7 +37,7 @@ class Outcome:
     Attributes:
         problem: its name.
         rows, budget: rows, and evaluations of each beside its gradients, in multiples of the players.
-        known: rows that there are, from which memory learns.
+        known: rows from which memory learns: as many as the table has, at most 1,000.
         errors: relative squared error over the 12 judged rows by way; infinite where the support set alone costs more.
         recommended: by the front end.
     """
@@ -92,15 +94,15 @@ class _Judge:
     def __init__(self, problem: HeldOutProblem, references: Path) -> None:
         self.problem, self.truth = problem, reference(problem, "shapley", references)
         self.table = whole_table(problem.name)
-        self.most = len(self.table.x)
+        self.most = min(_MOST_KNOWN, len(self.table.x))
 
     def rows(self, count: int) -> dict[str, Any]:
         """Arguments for the judged rows and others of the table."""
         if count <= len(self.truth):
             return dict(self.problem.arguments)
-        first = int(0.7 * self.most)
-        x = self.table.x[(first + torch.arange(count)) % self.most]
-        starts = (_FIRST_BASELINE + torch.arange(count)) % self.most
+        total = len(self.table.x)
+        x = self.table.x[(int(0.7 * total) + torch.arange(count)) % total]
+        starts = (_FIRST_BASELINE + torch.arange(count)) % total
         baselines = self.table.x[starts] if self.problem.name.endswith("/row") else torch.zeros_like(x)
         with torch.no_grad():
             target = self.problem.model(x).argmax(1)

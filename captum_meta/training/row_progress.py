@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -37,6 +38,7 @@ class RowProgress(Callback):
         self.rows, self.batch_size, self.folder, self.model = rows, batch_size, folder, model
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        warnings.filterwarnings("ignore", "Couldn't infer the batch indices")  # whole batches tell their rows themselves
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
         self.bar = Progress(TextColumn("rows"), *columns, disable=not trainer.is_global_zero, console=Console(stderr=True))
         self.task = self.bar.add_task("rows", total=self.rows, speed="")
