@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -51,12 +51,14 @@ class Rate:
     Attributes:
         rows: explained and written, with 40 coalitions and 3 gradients each.
         seconds: that it took.
+        processor: seconds of the processor that it had of them; fewer on a machine with other work.
         megabytes: peak resident memory after the first tenth of the time, and at the end.
         size: bytes on disk per row.
     """
 
     rows: int
     seconds: float
+    processor: float
     megabytes: tuple[float, float]
     size: float
 
@@ -67,7 +69,7 @@ class _Enough(Exception):
 
 class _Watch(Callback):
     def __init__(self, seconds: float) -> None:
-        self.seconds, self.began = seconds, perf_counter()
+        self.seconds, self.began, self.processor = seconds, perf_counter(), process_time()
         self.rows, self.early = 0, 0.0
 
     def on_predict_batch_end(
@@ -100,9 +102,9 @@ def measure(rows: int, seconds: float, folder: Path) -> Rate:
     loader = whole_batches(DataLoader(Rows(rows), batch_size=_BATCH))
     with suppress(_Enough):
         trainer.predict(AttributionPredictor(MetaKernelShap(model), target=1), loader, return_predictions=False)
-    took = perf_counter() - watch.began
+    took, processor = perf_counter() - watch.began, process_time() - watch.processor
     size = sum(path.stat().st_size for path in files_in(folder, "safetensors")) / max(1, watch.rows)
-    return Rate(watch.rows, took, (watch.early or peak_megabytes(), peak_megabytes()), size)
+    return Rate(watch.rows, took, processor, (watch.early or peak_megabytes(), peak_megabytes()), size)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -113,11 +115,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     with TemporaryDirectory() as folder:
         rate = measure(options.rows, 60 * options.minutes, Path(folder))
-    per_second = rate.rows / rate.seconds
+    per_second = rate.rows / rate.processor
     early, late = rate.megabytes
     Console(highlight=False).print(
-        f"{rate.rows:,} of {options.rows:,} rows of {FEATURES} features in {rate.seconds:.0f} s: {per_second:,.0f} rows per "
-        f"second of one process, all of them in {options.rows / per_second / 60:,.0f} minutes.\n"
+        f"{rate.rows:,} of {options.rows:,} rows of {FEATURES} features in {rate.seconds:.0f} s, {rate.processor:.0f} s of the "
+        f"processor: {per_second:,.0f} rows per second of one processor, all of them in "
+        f"{options.rows / per_second / 60:,.0f} minutes.\n"
         f"Peak memory {early:,.0f} MB after a tenth of the time, {late:,.0f} MB at the end; {rate.size:.0f} bytes per row "
         f"on disk, in {ceil(rate.rows / _BATCH):,} files."
     )
