@@ -118,8 +118,8 @@ def main(arguments: Sequence[str]) -> None:
     per_second = rate.rows / rate.processor
     early, late = rate.megabytes
     Console(highlight=False).print(
-        f"{rate.rows:,} of {options.rows:,} rows of {FEATURES} features in {rate.seconds:.0f} s, {rate.processor:.0f} s of the "
-        f"processor: {per_second:,.0f} rows per second of one processor, all of them in "
+        f"{rate.rows:,} of {options.rows:,} rows of {FEATURES} features in {rate.seconds:.0f} s, {rate.processor:.0f} s of "
+        f"the processor: {per_second:,.0f} rows per second of one processor, all of them in "
         f"{options.rows / per_second / 60:,.0f} minutes.\n"
         f"Peak memory {early:,.0f} MB after a tenth of the time, {late:,.0f} MB at the end; {rate.size:.0f} bytes per row "
         f"on disk, in {ceil(rate.rows / _BATCH):,} files."
