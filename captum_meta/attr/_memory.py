@@ -199,9 +199,10 @@ def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bou
     """Those with a share of the network."""
     explainer = InUnits(ZeroShot(learner.learner.explainer))
     acts = effect_sizes(evidence) > 0
-    values, taken = torch.where(acts, _shapley_values(game), 0.0), _taken(game, evidence)
+    values, taken = _of_acting(_shapley_values(game), acts), _taken(game, evidence)
     taken = replace(taken, effects=torch.where(acts.unsqueeze(-1), taken.effects, 0.0))
-    careful = _CAREFUL_AT_BORDER if evidence.coalitions is None else _CAREFUL
+    few = evidence.coalitions is None or evidence.coalitions.members.shape[-2] <= 2 * evidence.players.shape[-1]
+    careful = _CAREFUL_AT_BORDER if few else _CAREFUL
     found = []
     for share in SHARES[1:]:
         left = _mixed(evidence, taken, share)
@@ -211,6 +212,12 @@ def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bou
         bound = careful * bound * rest.square().sum(-1) / torch.where(size > 0, size, 1.0)
         found.append(_Options(answer, bound, learner.late_error(left, evidence)))
     return _Options(*(torch.stack([getattr(part, f.name) for part in found], dim=1) for f in fields(_Options)))
+
+
+def _of_acting(values: Tensor, acts: Tensor) -> Tensor:
+    """Values ``(N, M)`` of the players that act, with the same sum: from few coalitions others seem to do a little."""
+    idle = torch.where(acts, 0.0, values).sum(1, keepdim=True)
+    return torch.where(acts, values + idle / acts.sum(1, keepdim=True).clamp(min=1), 0.0)
 
 
 def explain_alone(learner: InUnits, state: UnitState | None, evidence: Evidence, with_bounds: bool) -> tuple[Tensor, Tensor]:

@@ -114,8 +114,7 @@ class ShapleyFrontend(Frontend):
         return torch.stack([players.by_id(part) for part in rows.unbind(1)], dim=2)
 
     def _plan(self, coalitions: int | None = None, seed: int = 0, per_player: bool = False) -> ShapleyPlan:
-        alone = self._support.empty and self._memory is None
-        return ShapleyPlan(coalitions, per_player, seed, border=not alone, reading=self.learner.reading)
+        return ShapleyPlan(coalitions, per_player, seed, border=not self._support.empty, reading=self.learner.reading)
 
     def _predict(self, game: Game, plan: ShapleyPlan) -> Tensor:
         """Attributions ``(N * K, M)``."""

@@ -96,6 +96,31 @@ def test_few_rows_are_explained_as_without(arguments: dict[str, Any]) -> None:
     torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
 
 
+def many_features(x: Tensor) -> Tensor:
+    """A saturated probability of twenty features, whose gradients lie along one direction."""
+    return (3 * x @ torch.linspace(0.3, 0.9, 20)).sigmoid().unsqueeze(1)
+
+
+def many(count: int) -> Tensor:
+    return (8 * torch.randn(count, 20, generator=torch.Generator().manual_seed(1))).round() / 8
+
+
+def test_few_rows_of_which_the_border_is_not_asked_are_explained_as_without() -> None:
+    found = [MetaKernelShap(many_features, memory=memory).attribute(many(10), target=0) for memory in (0, 1000)]
+    torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
+
+
+@pytest.mark.usefixtures("trusting")
+def test_many_rows_of_which_the_border_is_not_asked() -> None:
+    values, bounds = MetaKernelShap(many_features, memory=1000).attribute(many(40), target=0, return_error_estimate=True)
+    whole = many_features(many(40)) - many_features(torch.zeros(1, 20))
+    torch.testing.assert_close(values.sum(1, keepdim=True), whole, atol=5e-4, rtol=1e-3)
+    assert bool((many(40) == 0).any()) and bool((values[many(40) == 0] == 0).all())
+    assert bool(bounds.isfinite().all())
+    without = MetaKernelShap(many_features).attribute(many(40), target=0)
+    assert not torch.equal(values, without)
+
+
 @pytest.mark.usefixtures("trusting")
 class TestManyRows:
     @pytest.mark.parametrize(
