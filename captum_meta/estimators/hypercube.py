@@ -115,7 +115,7 @@ class HypercubePosterior:
         self._size = among[..., :1, :1].sqrt()
         self._at_pairs = self._size * self._waves.at(self._signs)
         self._of_waves = self._size * self._waves.shapley_values()
-        among = among + torch.diag_embed((~pairs.measured).to(among))
+        among.diagonal(dim1=-2, dim2=-1).add_((~pairs.measured).to(among))
         values = torch.where(rows, kernel.with_shapley_values(), 0.0)
         self._given = conditioned(among, residual.unsqueeze(-1), values, self._at_pairs, self._of_waves)
         n_pairs = pairs.measured.sum(-1, keepdim=True)

@@ -23,6 +23,13 @@ def gauss_legendre(n: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """
     if n < 1:
         raise ValueError(f"A quadrature needs at least one point, got {n}: pass n_steps >= 1.")
+    nodes, weights = _rule(n)
+    return nodes.clone(), weights.clone()
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _rule(n: int) -> tuple[Tensor, Tensor]:
     nodes, weights = np.polynomial.legendre.leggauss(n)
     return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
 

@@ -27,6 +27,8 @@ _PRECISION = 2.0
 """Of changes: a larger one harms fewer rows, a smaller one helps more."""
 _MOST_PAIRS = 80
 """So many pairs tell rates well enough; the cost is cubic in them."""
+_MAX_NUMBERS = 2**16
+"""Covariances of rows that are worked on at once: so many stay in the cache."""
 _LARGEST_CHANGE = 5.0
 _SHARE = 1.0
 _MOST = 0.98
@@ -46,10 +48,18 @@ def likely_rates(pairs: CoalitionPairs, prior: HypercubePrior) -> HypercubePrior
     torch.Size([3])
     """
     double = prior.to(dtype=torch.float64).among(pairs.players)
+    n_batch = double.rates.dim() - 1
+    some, before = pairs.flattened(n_batch), double.detach().flattened(n_batch)
+    step = max(1, _MAX_NUMBERS // min(pairs.members.shape[-2] + 1, _MOST_PAIRS) ** 2)
     with torch.no_grad():
-        changes = _changes(_Seen.read(pairs, double), double.additive.detach(), double.rates.detach())
+        blocks = [_changes_of(some[k : k + step], before[k : k + step]) for k in range(0, max(1, len(before.rates)), step)]
+    changes = torch.cat(blocks, dim=1).reshape(2, *double.rates.shape)
     additive, rates = _changed(double.additive, double.rates, changes)
     return replace(prior, additive=additive, rates=rates)
+
+
+def _changes_of(pairs: CoalitionPairs, prior: HypercubePrior) -> Float[Tensor, "2 *batch M"]:
+    return _changes(_Seen.read(pairs, prior), prior.additive, prior.rates)
 
 
 @dataclass(frozen=True)
@@ -98,16 +108,16 @@ def _slopes(
     """Of minus the log likelihood, along logarithms of tau and logits of rho, ``(2, *batch, M)``."""
     signs = seen.signs
     shrink = torch.exp(-rates.log1p().sum(-1, keepdim=True))  # 1 / prod (1 + rho)
-    level = (0.5 * torch.log1p(-rates.square()).sum(-1, keepdim=True)).exp().unsqueeze(-1) * shrink.unsqueeze(-1) / 2
-    alike = (signs * rates.atanh().unsqueeze(-2)) @ signs.mT
-    up, down = torch.exp(alike) * level, torch.exp(-alike) * level
-    odd = up - down
-    covariance = odd + (signs * (additive - shrink * rates).unsqueeze(-2)) @ signs.mT
-    covariance = covariance + _SHARE * covariance[..., :1, :1] * seen.waves
+    level = 0.5 * torch.log1p(-rates.square()).sum(-1, keepdim=True).unsqueeze(-1) + (shrink / 2).log().unsqueeze(-1)
+    up = ((signs * rates.atanh().unsqueeze(-2)) @ signs.mT).add_(level).exp_()
+    down = torch.exp(2 * level) / up
+    odd, both = up - down, up.add_(down)
+    covariance = ((signs * (additive - shrink * rates).unsqueeze(-2)) @ signs.mT).add_(odd)
+    covariance = covariance.addcmul_(_SHARE * covariance[..., :1, :1].clone(), seen.waves)
     slope = _along_covariance(covariance, seen.residual, seen.known)
     forms = ((slope @ signs) * signs).sum(-2)
-    mixed = (((slope * (up + down)) @ signs) * signs).sum(-2)
-    of_odd = (slope * odd).sum((-2, -1)).unsqueeze(-1)
+    of_odd = torch.linalg.vecdot(slope.flatten(-2), odd.flatten(-2)).unsqueeze(-1)
+    mixed = ((slope.mul_(both) @ signs) * signs).sum(-2)
     of_level = -rates / (1 - rates.square()) - 1 / (1 + rates)
     of_linear = shrink * (rates * forms).sum(-1, keepdim=True) / (1 + rates)
     of_rates = mixed / (1 - rates.square()) + of_level * of_odd - shrink * forms + of_linear
@@ -117,15 +127,16 @@ def _slopes(
 def _along_covariance(
     covariance: Float[Tensor, "*batch P P"], residual: Float[Tensor, "*batch P"], known: Bool[Tensor, "*batch P"]
 ) -> Float[Tensor, "*batch P P"]:
-    """Slope of minus the log likelihood at its best amplitude, ``(*batch, P, P)``; 0 where a pair is not known."""
+    """Slope of minus the log likelihood at its best amplitude, ``(*batch, P, P)``; a ridge is added in place.
+
+    Pairs that are not known stand for themselves: their signs are 0, so that nothing reads their slopes.
+    """
     diagonal = covariance.diagonal(dim1=-2, dim2=-1)
-    ridge = torch.where(known, (_JITTER * diagonal).clamp(min=_FLOOR), 1.0)
-    factor, _ = torch.linalg.cholesky_ex(covariance + torch.diag_embed(ridge))
-    inverse = torch.cholesky_inverse(factor)
-    coefficients = (inverse @ residual.unsqueeze(-1)).squeeze(-1)
-    surprise = (residual * coefficients).sum(-1).clamp(min=_TINY)
-    count = known.sum(-1)
-    outer = coefficients.unsqueeze(-1) * coefficients.unsqueeze(-2) * (count / surprise)[..., None, None]
-    slope = (inverse - outer) / 2
-    finite = slope.isfinite().all(-1).all(-1)[..., None, None]
-    return torch.where(finite & known.unsqueeze(-1) & known.unsqueeze(-2), slope, 0.0)
+    diagonal.add_(torch.where(known, (_JITTER * diagonal).clamp(min=_FLOOR), 1.0))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(covariance)[0])
+    coefficients = inverse @ residual.unsqueeze(-1)
+    surprise = (residual.unsqueeze(-2) @ coefficients).clamp(min=_TINY)
+    outer = coefficients @ (coefficients.mT * (known.sum(-1)[..., None, None] / surprise))
+    slope = inverse.sub_(outer).div_(2)
+    finite = slope.sum((-2, -1), keepdim=True).isfinite()
+    return torch.where(finite, slope, 0.0)

@@ -86,8 +86,14 @@ class ShapleyExplainer(Explainer):
             return before
         if is_complete(coalitions, evidence):
             return Prediction(torch.where(evidence.acting, exact(coalitions, evidence.total), 0.0), before.gap)
-        posterior = posterior_of(prior, before.attributions, evidence, precision(coalitions, evidence))
-        return Prediction(refine(posterior, prior, before, evidence), before.gap)
+        dtype, further = precision(coalitions, evidence), coalitions.beyond_border(evidence.players)
+        if further.dim() == 1 and coalitions.members.shape[-2] <= MAX_POSTERIOR and not bool(further.all()):
+            rows = further.nonzero().squeeze(-1)
+            if not len(rows):
+                return before
+            refined = _refined(prior[rows], before[rows], evidence[rows], dtype)
+            return Prediction(before.attributions.index_copy(0, rows, refined), before.gap)
+        return Prediction(_refined(prior, before, evidence, dtype), before.gap)
 
     def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor]:
         if _known_error(evidence) is not None:
@@ -172,6 +178,10 @@ class ShapleyExplainer(Explainer):
         first = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
         seen = replace(evidence, coalitions=first)
         return numbers_of(prior, seen, attributions, expected, answers, posterior.late_surprises())
+
+
+def _refined(prior: Prior, before: Prediction, evidence: Evidence, dtype: torch.dtype) -> Tensor:
+    return refine(posterior_of(prior, before.attributions, evidence, dtype), prior, before, evidence)
 
 
 def _scaled(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
