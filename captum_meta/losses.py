@@ -7,10 +7,15 @@ are: a reference shorter than the fourth root of the smallest number of its dtyp
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def relative_errors(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
+def relative_errors(
+    predicted: Float[Tensor, "*batch N M"],
+    reference: Float[Tensor, "*batch N M"],
+    variance: Float[Tensor, "*batch N M"] | None = None,
+) -> Float[Tensor, "*batch"]:
     """Squared error of each task's rows over their squared reference, ``(*batch, N, M)`` twice to ``(*batch,)``.
 
     The noise that ``variance`` tells of is taken off both. Tasks whose reference is zero, or nothing but noise, have no
@@ -29,8 +34,11 @@ def relative_errors(predicted: Tensor, reference: Tensor, variance: Tensor | Non
 
 
 def relative_squared_error(
-    predicted: Tensor, reference: Tensor, variance: Tensor | None = None, floor: float = 0.0005
-) -> Tensor:
+    predicted: Float[Tensor, "*batch N M"],
+    reference: Float[Tensor, "*batch N M"],
+    variance: Float[Tensor, "*batch N M"] | None = None,
+    floor: float = 0.0005,
+) -> Float[Tensor, ""]:
     r"""Logarithm of the relative squared error of each task's rows, averaged over tasks.
 
     .. math:: \frac1T \sum_t \log\Big(\epsilon + \frac{\sum_{n,i} (\hat\phi_{tni} - \phi_{tni})^2}
@@ -49,7 +57,11 @@ def relative_squared_error(
     return torch.log(floor + relative_errors(predicted, reference, variance)).mean()
 
 
-def mean_squared_error(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
+def mean_squared_error(
+    predicted: Float[Tensor, "*batch N M"],
+    reference: Float[Tensor, "*batch N M"],
+    variance: Float[Tensor, "*batch N M"] | None = None,
+) -> Float[Tensor, ""]:
     r"""Squared error in units of the output, averaged over tasks, rows and players; noise taken off.
 
     .. math:: \frac1{TNM} \sum_{t,n,i} \big[(\hat\phi_{tni} - \phi_{tni})^2 - \sigma^2_{tni}\big]
@@ -63,7 +75,11 @@ def mean_squared_error(predicted: Tensor, reference: Tensor, variance: Tensor | 
     return squared if variance is None else squared - variance.mean()
 
 
-def scaled_squared_error(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
+def scaled_squared_error(
+    predicted: Float[Tensor, "*batch N M"],
+    reference: Float[Tensor, "*batch N M"],
+    variance: Float[Tensor, "*batch N M"] | None = None,
+) -> Float[Tensor, ""]:
     r"""Squared error of each task's rows over their squared reference, averaged over tasks; no output's scale matters.
 
     .. math:: \frac1T \sum_t \frac{\sum_{n,i} (\hat\phi_{tni} - \phi_{tni})^2}{\sum_{n,i} \phi_{tni}^2}
@@ -84,7 +100,11 @@ def scaled_squared_error(predicted: Tensor, reference: Tensor, variance: Tensor 
     return (torch.where(alive, squared, 0.0) / torch.where(alive, size, 1.0)).mean()
 
 
-def cosine_and_magnitude(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
+def cosine_and_magnitude(
+    predicted: Float[Tensor, "*batch N M"],
+    reference: Float[Tensor, "*batch N M"],
+    variance: Float[Tensor, "*batch N M"] | None = None,
+) -> Float[Tensor, ""]:
     r"""Direction and length of each row's attributions apart, averaged over rows and tasks.
 
     .. math:: 1 - \frac{\hat\phi \cdot \phi}{(|\hat\phi| + \epsilon) (|\phi| + \epsilon)}
@@ -107,7 +127,11 @@ def cosine_and_magnitude(predicted: Tensor, reference: Tensor, variance: Tensor 
     return torch.where(alive, 1 - cosine + (far.log() - near.log()).square(), 0.0).mean()
 
 
-def importance_cross_entropy(predicted: Tensor, reference: Tensor, variance: Tensor | None = None) -> Tensor:
+def importance_cross_entropy(
+    predicted: Float[Tensor, "*batch N M"],
+    reference: Float[Tensor, "*batch N M"],
+    variance: Float[Tensor, "*batch N M"] | None = None,
+) -> Float[Tensor, ""]:
     r"""Cross-entropy between the players' shares in the absolute attributions, averaged over rows and tasks.
 
     .. math:: -\sum_i p_i \log q_i, \qquad p_i = \frac{|\phi_i|}{\sum_j |\phi_j|}, \quad
@@ -130,7 +154,7 @@ def importance_cross_entropy(predicted: Tensor, reference: Tensor, variance: Ten
     return torch.where(alive, importance / importance.shape[-1] / typical * unlikely, 0.0).sum(-1).mean()
 
 
-def _length(values: Tensor) -> Tensor:
+def _length(values: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch"]:
     """Euclidean length over the last dimension, with a gradient of 0 at 0."""
     squares = values.square().sum(-1)
     alive = squares > _least(squares) ** 2

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from captum_meta.records import Record, part
@@ -26,20 +27,20 @@ class Coalitions(Record):
             that model f; None where that was not asked for, or f has none.
     """
 
-    members: Tensor = field(metadata=part("S M"))
-    worths: Tensor = field(metadata=part("S", scale=1))
-    measured: Tensor = field(metadata=part("S"))
-    slopes: Tensor | None = field(default=None, metadata=part("S M D", scale=1))
+    members: Bool[Tensor, "*batch S M"] = field(metadata=part("S M"))
+    worths: Float[Tensor, "*batch S"] = field(metadata=part("S", scale=1))
+    measured: Bool[Tensor, "*batch S"] = field(metadata=part("S"))
+    slopes: Float[Tensor, "*batch S M D"] | None = field(default=None, metadata=part("S M D", scale=1))
 
     def first(self, count: int) -> Coalitions:
         """The first ``count`` of them."""
         return self.shortened(S=count)
 
-    def pairs(self) -> Tensor:
+    def pairs(self) -> Int64[Tensor, "*batch"]:
         """How many coalitions are measured together with their complement, ``(*batch,)``."""
         return self.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
 
-    def beyond_border(self, players: Tensor) -> Tensor:
+    def beyond_border(self, players: Bool[Tensor, "*batch M"]) -> Bool[Tensor, "*batch"]:
         """Rows ``(*batch,)`` of whom more is measured than one player and all but one, or everything there is.
 
         Args:
@@ -56,7 +57,7 @@ class Coalitions(Record):
         return inside.any(-1) | ((n_players > 1) & (self.pairs() >= 2.0 ** (n_players - 1) - 1))
 
 
-def _channels_reversed(values: Tensor, evidence: Evidence) -> Tensor:
+def _channels_reversed(values: Shaped[Tensor, "*batch M C"], evidence: Evidence) -> Shaped[Tensor, "*batch M C"]:
     """Gradients along the path in reverse, and what was measured at its ends exchanged."""
     count = evidence.points.shape[-1]
     return torch.cat([values[..., :count].flip(-1), values[..., count:].flip(-1)], dim=-1)
@@ -100,27 +101,27 @@ class Evidence(Record):
             that is not one number.
     """
 
-    effects: Tensor = field(metadata=part("M C", scale=1, reverse=_channels_reversed))
-    measured: Tensor = field(metadata=part("M C", reverse=_channels_reversed))
-    players: Tensor = field(metadata=part("M"))
-    total: Tensor = field(metadata=part(scale=1))
-    curve: Tensor = field(
+    effects: Float[Tensor, "*batch M C"] = field(metadata=part("M C", scale=1, reverse=_channels_reversed))
+    measured: Bool[Tensor, "*batch M C"] = field(metadata=part("M C", reverse=_channels_reversed))
+    players: Bool[Tensor, "*batch M"] = field(metadata=part("M"))
+    total: Float[Tensor, "*batch"] = field(metadata=part(scale=1))
+    curve: Float[Tensor, "*batch G"] = field(
         metadata=part("G", scale=1, reverse=lambda curve, evidence: evidence.total.unsqueeze(-1) - curve.flip(-1))
     )
-    points: Tensor = field(metadata=part("G", reverse=lambda points, evidence: 1 - points.flip(-1)))
+    points: Float[Tensor, "*batch G"] = field(metadata=part("G", reverse=lambda points, evidence: 1 - points.flip(-1)))
     coalitions: Coalitions | None = field(default=None, metadata=part(reverse=_coalitions_reversed))
-    inputs: Tensor | None = field(default=None, metadata=part("M V", reverse=_sides_reversed))
-    elements: Tensor | None = field(default=None, metadata=part("M D V", reverse=_sides_reversed))
-    embedding: Tensor | None = field(default=None, metadata=part("E"))
-    targets: Tensor | None = field(default=None, metadata=part())
+    inputs: Float[Tensor, "*batch M V"] | None = field(default=None, metadata=part("M V", reverse=_sides_reversed))
+    elements: Float[Tensor, "*batch M D 2"] | None = field(default=None, metadata=part("M D V", reverse=_sides_reversed))
+    embedding: Float[Tensor, "*batch E"] | None = field(default=None, metadata=part("E"))
+    targets: Int64[Tensor, "*batch"] | None = field(default=None, metadata=part())
 
     @property
-    def n_players(self) -> Tensor:
+    def n_players(self) -> Int64[Tensor, "*batch"]:
         """``(*batch,)``, the number of real players of each row."""
         return self.players.sum(-1)
 
     @property
-    def acting(self) -> Tensor:
+    def acting(self) -> Bool[Tensor, "*batch M"]:
         """``(*batch, M)`` bool, real players but those of whom all that was measured is zero."""
         return self.players & ~(self.measured.any(-1) & (self.effects == 0).all(-1))
 
@@ -187,9 +188,9 @@ class Explanations(Record):
     """
 
     evidence: Evidence
-    attributions: Tensor = field(metadata=part("M", scale=1))
-    variance: Tensor | None = field(default=None, metadata=part("M", scale=2))
-    labels: Tensor | None = field(default=None, metadata=part())
+    attributions: Float[Tensor, "*batch M"] = field(metadata=part("M", scale=1))
+    variance: Float[Tensor, "*batch M"] | None = field(default=None, metadata=part("M", scale=2))
+    labels: Int64[Tensor, "*batch"] | None = field(default=None, metadata=part())
 
     def __len__(self) -> int:
         return int(self.attributions.shape[-2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 Tensors = Tensor | tuple[Tensor, ...]
@@ -29,7 +30,7 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float()
 
 
-def flatten(tensors: Tensors, name: str) -> Tensor:
+def flatten(tensors: Tensors, name: str) -> Float[Tensor, "B D"]:
     """All tensors of a row side by side, ``(B, D)``, at least in single precision and without NaN."""
     parts = as_tuple(tensors, name)
     flat = torch.cat([widen(part).flatten(1) if part.dim() > 1 else widen(part).unsqueeze(1) for part in parts], 1)
@@ -37,7 +38,7 @@ def flatten(tensors: Tensors, name: str) -> Tensor:
     return flat
 
 
-def check_finite(values: Tensor, name: str, rows_of: Tensor | None = None) -> None:
+def check_finite(values: Float[Tensor, " B *rest"], name: str, rows_of: Int64[Tensor, " B"] | None = None) -> None:
     """Raise where a row of ``values`` ``(B, ...)`` is not finite, and name it by ``rows_of`` ``(B,)``."""
     finite = values.flatten(1).isfinite().all(1) if values.dim() > 1 else values.isfinite()
     if not finite.all():
@@ -55,7 +56,7 @@ def check_count(value: int, name: str) -> None:
         raise ValueError(f"{name} is {value}, which leaves nothing to do: pass at least 1.")
 
 
-def take_rows(value: Any, rows: Tensor, n_rows: int) -> Any:
+def take_rows(value: Any, rows: Int64[Tensor, " R"], n_rows: int) -> Any:
     """``value[rows]`` for whatever has one entry per row, in tuples too; anything else as it is."""
     if isinstance(value, Tensor):
         return value[rows] if value.dim() > 0 and len(value) == n_rows else value
@@ -66,7 +67,7 @@ def take_rows(value: Any, rows: Tensor, n_rows: int) -> Any:
     return value
 
 
-def reduce(values: Tensor, reduction: str) -> Tensor:
+def reduce(values: Float[Tensor, " B"], reduction: str) -> Float[Tensor, "*reduced"]:
     """The mean or sum of ``values`` ``(B,)``, or the values themselves."""
     if reduction == "none":
         return values

@@ -8,6 +8,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta._model import unmoved_random_state, untouched
@@ -16,7 +17,9 @@ from captum_meta.functional._players import Players
 from captum_meta.games import Batch
 
 
-def pairs(n_rows: int, n_steps: int, max_rows: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def pairs(
+    n_rows: int, n_steps: int, max_rows: int, device: torch.device
+) -> Iterator[tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]]:
     """All pairs of a row and a step, the row slowest, in chunks of at most ``max_rows``."""
     check_count(max_rows, "max_rows")
     for start in range(0, n_rows * n_steps, max_rows):
@@ -64,11 +67,11 @@ class ExplainedModel:
     def device(self) -> torch.device:
         return self.batch.device
 
-    def coalitions(self, rows: Tensor, keep: Tensor) -> Tensor:
+    def coalitions(self, rows: Int64[Tensor, " N"], keep: Bool[Tensor, "N M"]) -> Float[Tensor, " N"]:
         """Outputs ``(N,)`` of ``rows`` with only the players of ``keep`` ``(N, M)`` at the inputs' values."""
         return self.outputs(self.batch.mixed(rows, keep), rows)
 
-    def outputs(self, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+    def outputs(self, inputs: tuple[Tensor, ...], rows: Int64[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The selected outputs ``(N,)`` at ``inputs``, variants of ``rows``."""
         with torch.no_grad(), untouched(self.batch.forward_func, self.device):
             selected = self.batch.forward(inputs, rows)
@@ -128,7 +131,7 @@ class ExplanationFunction:
     def n_rows(self) -> int:
         return len(self.inputs[0])
 
-    def __call__(self, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+    def __call__(self, inputs: tuple[Tensor, ...], rows: Int64[Tensor, " N"]) -> Float[Tensor, "N M"]:
         """The players' attributions ``(N, M)`` at ``inputs``, variants of ``rows``."""
         with torch.inference_mode(False), torch.enable_grad(), unmoved_random_state(inputs[0].device):
             variants = tuple(part.clone() for part in inputs)
@@ -139,11 +142,11 @@ class ExplanationFunction:
             check_finite(part, name, rows)
         return self.players.take(rows).values(explained, name)
 
-    def _argument(self, name: str, value: Any, rows: Tensor) -> Any:
+    def _argument(self, name: str, value: Any, rows: Int64[Tensor, " N"]) -> Any:
         value = value if name == "target" and isinstance(value, tuple) else take_rows(value, rows, self.n_rows)
         return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
-    def at_inputs(self, max_rows: int) -> Tensor:
+    def at_inputs(self, max_rows: int) -> Float[Tensor, "B M"]:
         """``(B, M)``, the attributions of the inputs themselves."""
         chunks = pairs(self.n_rows, 1, max_rows, self.inputs[0].device)
         return torch.cat([self(tuple(part[rows] for part in self.inputs), rows) for rows, _ in chunks])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta import games
@@ -31,20 +32,20 @@ class Players(games.Players):
         return cls(found.shapes, groups, mask)
 
     @property
-    def present(self) -> Tensor:
+    def present(self) -> Bool[Tensor, "B M"]:
         """``(B, M)`` bool, False for padding of rows with fewer players."""
         return self.mask
 
     @property
-    def counts(self) -> Tensor:
+    def counts(self) -> Int64[Tensor, " B"]:
         """``(B,)``, the number of players of each row."""
         return self.mask.sum(1)
 
-    def take(self, rows: Tensor) -> Players:
+    def take(self, rows: Int64[Tensor, " R"]) -> Players:
         """The players of some rows."""
         return Players(self.shapes, self.groups and tuple(group[rows] for group in self.groups), self.mask[rows])
 
-    def values(self, attributions: Tensors, name: str = "attributions") -> Tensor:
+    def values(self, attributions: Tensors, name: str = "attributions") -> Float[Tensor, "B M"]:
         """``(B, M)``, what each player was given: a group's value once, 0 for padding.
 
         Besides the inputs' shape, with a group's value repeated on its elements, ``(B, M)`` is taken as it is.
@@ -64,7 +65,7 @@ class Players(games.Players):
             return flat * self.present
         return flat if self.groups is None else self._values_of_groups(flat, torch.cat(self.groups, dim=1), name)
 
-    def _values_of_groups(self, flat: Tensor, index: Tensor, name: str) -> Tensor:
+    def _values_of_groups(self, flat: Float[Tensor, "B D"], index: Int64[Tensor, "B D"], name: str) -> Float[Tensor, "B M"]:
         empty = flat.new_zeros(self.present.shape)
         values = empty.scatter_reduce(1, index, flat, "mean", include_self=False)
         spread = (values.gather(1, index) - flat).abs().amax(1)
@@ -75,11 +76,11 @@ class Players(games.Players):
             )
         return values
 
-    def shares(self, values: Tensor) -> tuple[Tensor, ...]:
+    def shares(self, values: Float[Tensor, "B M"]) -> tuple[Tensor, ...]:
         """A player's value divided among its elements, in the inputs' shapes."""
         ones = tuple(torch.ones(len(values), *shape, dtype=values.dtype, device=values.device) for shape in self.shapes)
         return self.of_elements(values / self.collect(ones).clamp(min=1))
 
-    def any(self, elements: Tensor) -> Tensor:
+    def any(self, elements: Bool[Tensor, "B D"]) -> Bool[Tensor, "B M"]:
         """``(B, M)`` bool, whether any element of the player is True in ``elements`` ``(B, D)``."""
         return self.collect((elements.float(),)) > 0

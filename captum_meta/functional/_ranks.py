@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
-def descending_ranks(values: Tensor, present: Tensor) -> Tensor:
+def descending_ranks(values: Float[Tensor, "B M"], present: Bool[Tensor, "B M"]) -> Int64[Tensor, "B M"]:
     """``(B, M)`` int64: 0 for a row's greatest value; ties in the players' order, padding last."""
     order = values.masked_fill(~present, -torch.inf).argsort(dim=1, descending=True, stable=True)
     places = torch.arange(values.shape[1], device=values.device).expand_as(order)
     return torch.empty_like(order).scatter(1, order, places)
 
 
-def average_ranks(values: Tensor, present: Tensor) -> Tensor:
+def average_ranks(values: Float[Tensor, "B M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
     """``(B, M)``: 0 for a row's smallest value; ties get the mean of their places, padding comes last."""
     ordered, order = values.masked_fill(~present, torch.inf).sort(1)
     fresh = torch.zeros_like(order)
@@ -24,7 +25,9 @@ def average_ranks(values: Tensor, present: Tensor) -> Tensor:
     return torch.empty_like(values).scatter(1, order, mean_places.gather(1, tie))
 
 
-def correlation(first: Tensor, second: Tensor, present: Tensor) -> Tensor:
+def correlation(
+    first: Float[Tensor, "B M"], second: Float[Tensor, "B M"], present: Bool[Tensor, "B M"]
+) -> Float[Tensor, " B"]:
     """Pearson's correlation of each row, ``(B,)``; 0 where either side is constant."""
     first, first_constant = _centre(first, present)
     second, second_constant = _centre(second, present)
@@ -34,7 +37,7 @@ def correlation(first: Tensor, second: Tensor, present: Tensor) -> Tensor:
     return ratio.masked_fill(first_constant | second_constant, 0)
 
 
-def _centre(values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+def _centre(values: Float[Tensor, "B M"], present: Bool[Tensor, "B M"]) -> tuple[Float[Tensor, "B M"], Bool[Tensor, " B"]]:
     values = values * present
     scale = values.abs().amax(1)
     values = values / scale.masked_fill(scale == 0, 1).unsqueeze(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.functional._arguments import Reduction, Tensors, as_tuple, reduce
@@ -22,7 +23,7 @@ def top_k_agreement(
     k: int = 5,
     kind: Agreement = "feature",
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Share of the ``k`` players of greatest magnitude on which two attributions agree.
 
     .. math:: \frac1k \big|\{i \in T_k(\hat\phi) \cap T_k(\phi) : c_i\}\big|
@@ -68,7 +69,7 @@ def rank_correlation(
     feature_mask: Tensors | None = None,
     *,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Spearman's correlation of two attributions over the players of each row.
 
     .. math:: \rho = \mathrm{corr}\big(\mathrm{rank}(\hat\phi), \mathrm{rank}(\phi)\big)
@@ -89,6 +90,8 @@ def rank_correlation(
     return reduce(rank_correlation_of_players(*pair, players.present), reduction)
 
 
-def rank_correlation_of_players(first: Tensor, second: Tensor, present: Tensor) -> Tensor:
+def rank_correlation_of_players(
+    first: Float[Tensor, "B M"], second: Float[Tensor, "B M"], present: Bool[Tensor, "B M"]
+) -> Float[Tensor, " B"]:
     """Spearman's correlation of values ``(B, M)``, one per row."""
     return correlation(average_ranks(first, present), average_ranks(second, present), present)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.functional._arguments import Reduction, Tensors, as_tuple, reduce
 from captum_meta.functional._players import Players
 
 
-def sparseness(attributions: Tensors, feature_mask: Tensors | None = None, *, reduction: Reduction = "mean") -> Tensor:
+def sparseness(
+    attributions: Tensors, feature_mask: Tensors | None = None, *, reduction: Reduction = "mean"
+) -> Float[Tensor, "*reduced"]:
     r"""Gini index of the magnitudes of a row's attributions.
 
     .. math:: 1 - 2 \sum_{i=1}^M \frac{a_{(i)}}{\sum_j a_j} \cdot \frac{M - i + 1/2}{M}
@@ -37,7 +40,9 @@ def sparseness(attributions: Tensors, feature_mask: Tensors | None = None, *, re
     return reduce(gini.clamp(min=0).masked_fill(total == 0, 0), reduction)
 
 
-def complexity(attributions: Tensors, feature_mask: Tensors | None = None, *, reduction: Reduction = "mean") -> Tensor:
+def complexity(
+    attributions: Tensors, feature_mask: Tensors | None = None, *, reduction: Reduction = "mean"
+) -> Float[Tensor, "*reduced"]:
     r"""Entropy of the magnitudes of a row's attributions.
 
     .. math:: -\sum_i p_i \log p_i, \qquad p_i = \frac{|\phi_i|}{\sum_j |\phi_j|}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.functional._arguments import Reduction, Tensors, check_count, reduce
@@ -26,7 +27,7 @@ def deletion_auc(
     normalise: bool = False,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Area under the output while players go to the baseline, greatest attribution first.
 
     .. math:: \int_0^1 f\big(x_{-T(q)}\big)\,dq
@@ -64,7 +65,7 @@ def insertion_auc(
     normalise: bool = False,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Area under the output while players come to the baseline, greatest attribution first.
 
     .. math:: \int_0^1 f\big(x_{T(q)}\big)\,dq
@@ -96,7 +97,7 @@ def comprehensiveness(
     fractions: Sequence[float] = FRACTIONS,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Fall of the output without the players of greatest attribution, averaged over fractions of the players.
 
     .. math:: \frac1{|Q|} \sum_{q \in Q} f(x) - f\big(x_{-T(q)}\big)
@@ -132,7 +133,7 @@ def sufficiency(
     fractions: Sequence[float] = FRACTIONS,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Fall of the output with the players of greatest attribution alone, averaged over fractions of the players.
 
     .. math:: \frac1{|Q|} \sum_{q \in Q} f(x) - f\big(x_{T(q)}\big)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.functional._arguments import Reduction, Tensors, as_tuple, reduce
 from captum_meta.functional._players import Players
 
 
-def squared_errors(attributions: Tensors, reference: Tensors, feature_mask: Tensors | None = None) -> tuple[Tensor, Tensor]:
+def squared_errors(
+    attributions: Tensors, reference: Tensors, feature_mask: Tensors | None = None
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Each row's squared error and its squared reference, both ``(B,)``."""
     players = Players.of(as_tuple(reference, "reference"), feature_mask)
     expected = players.values(reference, "reference")
@@ -25,7 +28,7 @@ def attribution_error(
     feature_mask: Tensors | None = None,
     *,
     reduction: Reduction | Literal["pooled"] = "pooled",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Relative squared error of attributions.
 
     .. math:: \frac{\sum_{n,i} (\hat\phi_{ni} - \phi_{ni})^2}{\sum_{n,i} \phi_{ni}^2}
@@ -50,6 +53,6 @@ def attribution_error(
     return reduce(relative(squared, size), reduction)
 
 
-def relative(squared: Tensor, size: Tensor) -> Tensor:
+def relative(squared: Float[Tensor, "*rows"], size: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
     """The rows' own ratios, with 0 / 0 = 0."""
     return torch.where((squared == 0) & (size == 0), 0, squared / size)

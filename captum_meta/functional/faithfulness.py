@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from captum import metrics as captum_metrics
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta._model import unmoved_random_state
@@ -27,7 +28,7 @@ def completeness_error(
     *,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""How far attributions are from summing up to the output's difference from the baseline.
 
     .. math:: \Big|\sum_i \phi_i - \big(f(x) - f(x')\big)\Big|
@@ -71,7 +72,7 @@ def infidelity(
     seed: int = 0,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Expected squared gap between what attributions and model say of a change, by ``captum.metrics.infidelity``.
 
     .. math:: E_{I} \Big[\big(I^\top \phi - (f(x) - f(x_I))\big)^2\Big]
@@ -155,7 +156,7 @@ def faithfulness_correlation(
     seed: int = 0,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Correlation of the removed players' attributions with the fall of the output, over random subsets of a size.
 
     .. math:: \mathrm{corr}_{S} \Big(\sum_{i \in S} \phi_i,\; f(x) - f(x_{-S})\Big)

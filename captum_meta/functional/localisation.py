@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta.functional._arguments import Reduction, Tensors, as_tuple, reduce
@@ -16,7 +17,7 @@ def pointing_game(
     feature_mask: Tensors | None = None,
     *,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Whether the greatest attribution falls on a relevant feature.
 
     .. math:: 1[\arg\max_i \phi_i \in R]
@@ -43,7 +44,7 @@ def relevance_rank_accuracy(
     feature_mask: Tensors | None = None,
     *,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Share of the relevant features among as many features of greatest attribution.
 
     .. math:: \frac{|T_{|R|}(\phi) \cap R|}{|R|}
@@ -66,7 +67,9 @@ def relevance_rank_accuracy(
     return reduce(found.float() / wanted, reduction)
 
 
-def _ranked(attributions: Tensors, relevant: Tensors, feature_mask: Tensors | None) -> tuple[Tensor, Tensor]:
+def _ranked(
+    attributions: Tensors, relevant: Tensors, feature_mask: Tensors | None
+) -> tuple[Int64[Tensor, "B M"], Bool[Tensor, "B M"]]:
     """Each player's rank and whether it is relevant, both ``(B, M)``."""
     parts = as_tuple(attributions, "attributions")
     players = Players.of(parts, feature_mask)
@@ -77,7 +80,7 @@ def _ranked(attributions: Tensors, relevant: Tensors, feature_mask: Tensors | No
     return descending_ranks(players.values(parts), players.present), hit
 
 
-def _relevant_elements(relevant: Tensors, parts: tuple[Tensor, ...]) -> Tensor:
+def _relevant_elements(relevant: Tensors, parts: tuple[Tensor, ...]) -> Bool[Tensor, "B D"]:
     marks = relevant if isinstance(relevant, tuple) else (relevant,)
     try:
         if len(marks) != len(parts):

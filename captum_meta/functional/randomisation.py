@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from captum_meta.functional._arguments import Reduction, Tensors, reduce
@@ -27,7 +28,7 @@ def parameter_randomisation(
     seed: int = 0,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Spearman's correlation of the attributions with those of the model whose layers are randomised in a cascade.
 
     .. math:: \frac1L \sum_{l=1}^L \rho\big(\phi_f(x), \phi_{f_l}(x)\big)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from captum import metrics as captum_metrics
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.functional._arguments import Reduction, Tensors, check_count, reduce, widen
@@ -28,7 +29,7 @@ def max_sensitivity(
     seed: int = 0,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Greatest relative change of the attributions near the input, by ``captum.metrics.sensitivity_max``.
 
     .. math:: \max_{\|x' - x\|_\infty \le r} \frac{\|\phi(x') - \phi(x)\|}{\|\phi(x)\|}
@@ -93,7 +94,7 @@ def local_lipschitz(
     seed: int = 0,
     max_rows: int = 256,
     reduction: Reduction = "mean",
-) -> Tensor:
+) -> Float[Tensor, "*reduced"]:
     r"""Greatest change of the attributions near the input, relative to the inputs' own change.
 
     .. math:: \max_{\|x' - x\|_\infty \le r} \frac{\|\phi(x') - \phi(x)\|_2}{\|x' - x\|_2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,7 +14,12 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     return kept.sum(dim) / mask.expand_as(values).sum(dim).clamp(min=1)
 
 
-def player_sizes(effects: Tensor, measured: Tensor, players: Tensor, unit: Tensor) -> Tensor:
+def player_sizes(
+    effects: Float[Tensor, "*batch M C"],
+    measured: Bool[Tensor, "*batch M C"],
+    players: Bool[Tensor, "*batch M"],
+    unit: Float[Tensor, "*batch"],
+) -> Float[Tensor, "*batch M"]:
     """Mean absolute measured effect of each player, ``(*batch, M)``.
 
     A player that was not measured is given the mean of the others, or ``unit (*batch,)`` where no other has an effect.
@@ -46,7 +52,7 @@ class PoolingBlock(nn.Module):
         self.mix = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.heads = heads
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Float[Tensor, "*batch M W"], mask: Bool[Tensor, "*#batch M"]) -> Float[Tensor, "*batch M W"]:
         normed = self.norm(hidden)
         scores = self.scores(normed).masked_fill(~mask.unsqueeze(-1), -1e9)
         values = self.values(normed).unflatten(-1, (self.heads, -1))
@@ -58,7 +64,9 @@ class PoolingBlock(nn.Module):
         return hidden + mixed
 
 
-def linear_of_parts(layer: nn.Module, players: Tensor, rows: Tensor) -> Tensor:
+def linear_of_parts(
+    layer: nn.Module, players: Float[Tensor, "*batch M A"], rows: Float[Tensor, "*batch B"]
+) -> Float[Tensor, "*batch M W"]:
     """``layer`` of the players' values and, behind them, what all players of a row share, which is multiplied once.
 
     Shapes: ``players (*batch, M, A)``, ``rows (*batch, B)``, ``layer`` of A + B inputs -> ``(*batch, M, outputs)``.

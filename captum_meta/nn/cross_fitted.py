@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
 from torch.nn import functional
 
@@ -146,19 +147,25 @@ class CrossFitted:
         for place in (-2, -1):
             self.weights[place] = functional.pad(self.weights[place], (0, len(fresh)))
 
-    def knows(self, outputs: Tensor) -> Tensor:
+    def knows(self, outputs: Int64[Tensor, " N"]) -> Bool[Tensor, " N"]:
         """Of which outputs ``(N,)`` there is a head."""
         return torch.isin(outputs, self.outputs)
 
-    def heads(self, outputs: Tensor) -> Tensor:
+    def heads(self, outputs: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
         """The numbers of their heads, ``(N,)``."""
         return (outputs.unsqueeze(1) == self.outputs).to(torch.uint8).argmax(1)
 
-    def scaled(self, elements: Tensor) -> Tensor:
+    def scaled(self, elements: Float[Tensor, "N M D"]) -> Float[Tensor, "N E"]:
         """Elements ``(N, M, D)`` in units of the first rows, ``(N, M * D)``."""
         return ((elements.to(self.mean) - self.mean) / self.deviation).flatten(1)
 
-    def game(self, inputs: Tensor, baselines: Tensor, outputs: Tensor, folds: Tensor) -> SurrogateGame:
+    def game(
+        self,
+        inputs: Float[Tensor, "N M D"],
+        baselines: Float[Tensor, "N M D"],
+        outputs: Int64[Tensor, " N"],
+        folds: Int64[Tensor, " N"],
+    ) -> SurrogateGame:
         """The game of rows ``(N, M, D)`` under the network that has not seen them."""
         ends, starts, heads = self.scaled(inputs), self.scaled(baselines), self.heads(outputs)
         n_elements = inputs.shape[-1]

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from captum_meta.nn.blocks import PoolingBlock, masked_mean, player_sizes
@@ -125,7 +126,7 @@ class _PlayerEncoder(Encoder):
         self.norm = nn.LayerNorm(width)
 
     @abstractmethod
-    def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
+    def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Float[Tensor, "*batch M numbers"]:
         """Scale-free numbers of each player, ``(*batch, N, M, numbers)``."""
 
     def forward(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
@@ -149,7 +150,7 @@ class InputEncoder(_PlayerEncoder):
     def arguments(self) -> dict[str, object]:
         return {"width": self.width, "depth": self.depth}
 
-    def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
+    def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Float[Tensor, "*batch M numbers"]:
         return _input_numbers(_inputs(evidence), evidence, statistics)
 
 
@@ -169,7 +170,7 @@ class EvidenceEncoder(_PlayerEncoder):
     def arguments(self) -> dict[str, object]:
         return {"features": self.features, "width": self.width, "depth": self.depth}
 
-    def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
+    def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Float[Tensor, "*batch M numbers"]:
         size = effect_sizes(evidence).unsqueeze(-1)
         features = torch.where(size > 0, prior.features / torch.where(size > 0, size, 1.0), 0.0).clamp(-10, 10)
         unit = prior.scale.unsqueeze(-1)
@@ -183,7 +184,7 @@ class EvidenceEncoder(_PlayerEncoder):
         return torch.cat(parts, dim=-1)
 
 
-def effect_sizes(evidence: Evidence) -> Tensor:
+def effect_sizes(evidence: Evidence) -> Float[Tensor, "*batch M"]:
     """Mean absolute measured effect of each player, ``(*batch, M)``, in units of the output."""
     return player_sizes(evidence.effects, evidence.measured, evidence.players, row_scale(evidence))
 
@@ -206,7 +207,9 @@ def _inputs(evidence: Evidence) -> Tensor:
     return evidence.inputs.to(evidence.effects)
 
 
-def standardised(inputs: Tensor, evidence: Evidence, statistics: Statistics) -> Tensor:
+def standardised(
+    inputs: Float[Tensor, "*batch M 2"], evidence: Evidence, statistics: Statistics
+) -> Float[Tensor, "*batch M 2"]:
     """Inputs and baselines ``(*batch, M, 2)`` in units of the support rows' deviation; 0 for players these never had."""
     if statistics.input_mean is None or statistics.input_deviation is None:
         return torch.zeros_like(inputs)

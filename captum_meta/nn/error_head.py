@@ -7,6 +7,7 @@ from functools import lru_cache
 from importlib import resources
 
 import torch
+from jaxtyping import Bool, Float
 from safetensors.torch import load
 from torch import Tensor, nn
 
@@ -57,7 +58,9 @@ class ErrorHead(nn.Module):
             getattr(self, f"{name}_mean").copy_(values.mean(0))
             getattr(self, f"{name}_deviation").copy_(values.std(0).clamp(min=1e-3))
 
-    def forward(self, players: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, players: Float[Tensor, "*batch M A"], rows: Float[Tensor, "*batch R"], mask: Bool[Tensor, "*batch M"]
+    ) -> Float[Tensor, "*batch"]:
         """Log errors ``(*batch,)`` without the margin, from ``(*batch, M, PLAYER_NUMBERS)`` and ``(*batch, ROW_NUMBERS)``.
 
         ``mask (*batch, M)`` is False for padding.
@@ -69,7 +72,9 @@ class ErrorHead(nn.Module):
         answer: Tensor = (self.linear(rows) + self.row(pooled)).squeeze(-1)
         return answer
 
-    def log_bound(self, players: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+    def log_bound(
+        self, players: Float[Tensor, "*batch M A"], rows: Float[Tensor, "*batch R"], mask: Bool[Tensor, "*batch M"]
+    ) -> Float[Tensor, "*batch"]:
         """What log errors stay below, ``(*batch,)``."""
         return self(players, rows, mask) + self.margin
 
@@ -87,11 +92,11 @@ def shipped_error_head(device: torch.device, dtype: torch.dtype) -> ErrorHead:
 def numbers_of(
     prior: Prior,
     evidence: Evidence,
-    attributions: Tensor,
-    expected: Tensor,
+    attributions: Float[Tensor, "*batch M"],
+    expected: Float[Tensor, "*batch M"],
     answers: Sequence[Tensor],
-    late_surprises: Tensor,
-) -> tuple[Tensor, Tensor]:
+    late_surprises: Float[Tensor, "*batch 2"],
+) -> tuple[Float[Tensor, "*batch M A"], Float[Tensor, "*batch R"]]:
     """Logarithms of squares in units of the attributions' mean square, ``(*batch, M, 11)`` and ``(*batch, 27)``.
 
     Of each player: its expected squared error, its distances from the four other ``answers``, its attribution, how far

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from captum_meta.types import Evidence, Kind, Record, part
@@ -27,12 +28,12 @@ class Prior(Record):
         additive, rates: ``(*batch, M)``, the covariance of :mod:`captum_meta.estimators.hypercube`; None for paths.
     """
 
-    attributions: Tensor
-    spread: Tensor
-    scale: Tensor
-    features: Tensor
-    additive: Tensor | None = None
-    rates: Tensor | None = None
+    attributions: Float[Tensor, "*batch M"]
+    spread: Float[Tensor, "*batch M"]
+    scale: Float[Tensor, "*batch"]
+    features: Float[Tensor, "*batch M W"]
+    additive: Float[Tensor, "*batch M"] | None = None
+    rates: Float[Tensor, "*batch M"] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Prediction(Record):
         gap: ``(*batch,)``, sum of the raw attributions minus (f(input) - f(baseline)).
     """
 
-    attributions: Tensor = field(metadata=part("M", scale=1))
-    gap: Tensor = field(metadata=part(scale=1))
+    attributions: Float[Tensor, "*batch M"] = field(metadata=part("M", scale=1))
+    gap: Float[Tensor, "*batch"] = field(metadata=part(scale=1))
 
 
 class Explainer(nn.Module, ABC):
@@ -60,7 +61,7 @@ class Explainer(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def prior(self, evidence: Evidence, hidden: Tensor | None = None) -> Prior:
+    def prior(self, evidence: Evidence, hidden: Float[Tensor, "*batch M W"] | None = None) -> Prior:
         """What the network says of the players.
 
         Args:
@@ -72,7 +73,7 @@ class Explainer(nn.Module, ABC):
         """:meth:`prior` with parameters as they were trained, for which there may be a cheaper way."""
         return self.prior(evidence)
 
-    def hidden(self, evidence: Evidence) -> Tensor:
+    def hidden(self, evidence: Evidence) -> Float[Tensor, "*batch M W"]:
         """The last hidden units, which the parameters of ``reading`` do not change."""
         raise NotImplementedError(f"{type(self).__name__} does not tell its hidden units from what reads them.")
 
@@ -81,12 +82,14 @@ class Explainer(nn.Module, ABC):
         gap = prior.attributions.sum(-1) - evidence.total
         return Prediction(prior.attributions - prior.spread * gap.unsqueeze(-1), gap)
 
-    def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor]:
+    def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Float[Tensor, "*batch"]]:
         """What :meth:`complete` and :meth:`estimate_error` say, at little more than the cost of the first."""
         prediction = self.complete(prior, evidence)
         return prediction, self.estimate_error(prior, evidence, prediction.attributions)
 
-    def estimate_error(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> Tensor:
+    def estimate_error(
+        self, prior: Prior, evidence: Evidence, attributions: Float[Tensor, "*batch M"]
+    ) -> Float[Tensor, "*batch"]:
         """The relative squared error that nine in ten rows stay below, ``(*batch,)``; NaN where nothing tells."""
         return torch.full_like(evidence.total, torch.nan)
 
@@ -94,7 +97,7 @@ class Explainer(nn.Module, ABC):
         return self.complete(self.prior(evidence), evidence)
 
 
-def row_scale(evidence: Evidence) -> Tensor:
+def row_scale(evidence: Evidence) -> Float[Tensor, "*batch"]:
     """Root mean square of the measured effects plus |f(input) - f(baseline)| / M, ``(*batch,)``; at least tiny.
 
     Where both are 0, or next to nothing beside the coalitions' worths, it is the root mean square of these; of a path where
@@ -114,7 +117,7 @@ def row_scale(evidence: Evidence) -> Tensor:
     return scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 
-def gap_shares(weights: Tensor, players: Tensor) -> Tensor:
+def gap_shares(weights: Float[Tensor, "*batch M"], players: Bool[Tensor, "*#batch M"]) -> Float[Tensor, "*batch M"]:
     """Normalise non-negative ``weights`` over the players; evenly where all are zero.
 
     >>> gap_shares(torch.tensor([[1.0, 3.0, 9.0], [0.0, 0.0, 0.0]]), torch.tensor([True, True, False]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.estimators import (
@@ -23,7 +24,7 @@ _FEW_OF_ALL = 8
 _MAX_EXACT = 20
 
 
-def refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evidence: Evidence) -> Tensor:
+def refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evidence: Evidence) -> Float[Tensor, "*batch M"]:
     """Shapley values given all coalitions evaluated, but not all there are; as ``before`` where only a border is known.
 
     What coalitions beyond the first 2,048 say differently from what these let expect is a game of its own, whose Shapley
@@ -53,7 +54,9 @@ def is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
     return bool(evidence.players.all() and coalitions.measured.all())
 
 
-def posterior_of(prior: Prior, mean: Tensor, evidence: Evidence, dtype: torch.dtype = torch.float64) -> HypercubePosterior:
+def posterior_of(
+    prior: Prior, mean: Float[Tensor, "*batch M"], evidence: Evidence, dtype: torch.dtype = torch.float64
+) -> HypercubePosterior:
     """The posterior in units of the row's scale, from the first pairs of coalitions; its variance wants double precision."""
     coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
     assert prior.additive is not None and prior.rates is not None
@@ -91,7 +94,7 @@ def border_coalitions(evidence: Evidence) -> Coalitions:
     )
 
 
-def exact(coalitions: Coalitions, total: Tensor) -> Tensor:
+def exact(coalitions: Coalitions, total: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch M"]:
     """Shapley values ``(*batch, M)`` from all coalitions."""
     n_players = coalitions.members.shape[-1]
     codes = (coalitions.members * 2 ** torch.arange(n_players, device=total.device)).sum(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from captum_meta.estimators import HypercubePosterior
@@ -49,10 +50,16 @@ class ShapleyExplainer(Explainer):
     def arguments(self) -> dict[str, object]:
         return {"width": self.width, "depth": self.depth}
 
-    def hidden(self, evidence: Evidence) -> Tensor:
+    def hidden(self, evidence: Evidence) -> Float[Tensor, "*batch M W"]:
         return self._hidden(evidence, *_scaled(evidence))
 
-    def _hidden(self, evidence: Evidence, effects: Tensor, measured: Tensor, scale: Tensor) -> Tensor:
+    def _hidden(
+        self,
+        evidence: Evidence,
+        effects: Float[Tensor, "*batch M C"],
+        measured: Bool[Tensor, "*batch M C"],
+        scale: Float[Tensor, "*batch"],
+    ) -> Float[Tensor, "*batch M W"]:
         first, activation, second = self.encode
         hidden = second(activation(linear_of_parts(first, *_inputs(effects, measured, evidence, scale))))
         for block in self.blocks:
@@ -60,7 +67,7 @@ class ShapleyExplainer(Explainer):
         normed: Tensor = self.norm(hidden)
         return normed
 
-    def prior(self, evidence: Evidence, hidden: Tensor | None = None) -> Prior:
+    def prior(self, evidence: Evidence, hidden: Float[Tensor, "*batch M W"] | None = None) -> Prior:
         effects, measured, scale = _scaled(evidence)
         features = self._hidden(evidence, effects, measured, scale) if hidden is None else hidden
         mixture, rest = self.head(features).split([effects.shape[-1], 4], dim=-1)
@@ -95,13 +102,15 @@ class ShapleyExplainer(Explainer):
             return Prediction(before.attributions.index_copy(0, rows, refined), before.gap)
         return Prediction(_refined(prior, before, evidence, dtype), before.gap)
 
-    def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor]:
+    def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Float[Tensor, "*batch"]]:
         if _known_error(evidence) is not None:
             return super().complete_with_error(prior, evidence)
         answer, players, rows = self.numbered(prior, evidence)
         return answer, _estimate(players, rows, evidence, answer.attributions)
 
-    def estimate_error(self, prior: Prior, evidence: Evidence, attributions: Tensor) -> Tensor:
+    def estimate_error(
+        self, prior: Prior, evidence: Evidence, attributions: Float[Tensor, "*batch M"]
+    ) -> Float[Tensor, "*batch"]:
         """The relative squared error that nine in ten rows stay below, ``(*batch,)``, by the shipped error head.
 
         0 where all coalitions were evaluated. NaN where nothing tells: where fewer coalitions than the border's were
@@ -115,7 +124,9 @@ class ShapleyExplainer(Explainer):
         numbers = self.error_numbers(prior, evidence, attributions, mean, posterior_of(prior, mean, evidence))
         return _estimate(*numbers, evidence, attributions)
 
-    def numbered(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Tensor, Tensor]:
+    def numbered(
+        self, prior: Prior, evidence: Evidence
+    ) -> tuple[Prediction, Float[Tensor, "*batch M A"], Float[Tensor, "*batch R"]]:
         """The answer, and :meth:`error_numbers` of it from the same posterior."""
         before = super().complete(prior, evidence)
         posterior, answer = posterior_of(prior, before.attributions, evidence), before
@@ -124,7 +135,7 @@ class ShapleyExplainer(Explainer):
         numbers = self.error_numbers(prior, evidence, answer.attributions, before.attributions, posterior)
         return answer, *numbers
 
-    def late_error(self, evidence: Evidence) -> Tensor:
+    def late_error(self, evidence: Evidence) -> Float[Tensor, "*batch"]:
         """How well rows ``(*batch,)`` are understood: mean squared error of pairs' differences, in squared units of f.
 
         The later half of the pairs of coalitions is predicted from the earlier; where there are few beyond the border, what
@@ -150,8 +161,13 @@ class ShapleyExplainer(Explainer):
         return missed.double().square().sum(-1) / known[..., first:].sum(-1).clamp(min=1)
 
     def error_numbers(
-        self, prior: Prior, evidence: Evidence, attributions: Tensor, mean: Tensor, posterior: HypercubePosterior
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        prior: Prior,
+        evidence: Evidence,
+        attributions: Float[Tensor, "*batch M"],
+        mean: Float[Tensor, "*batch M"],
+        posterior: HypercubePosterior,
+    ) -> tuple[Float[Tensor, "*batch M A"], Float[Tensor, "*batch R"]]:
         """What :func:`captum_meta.nn.error_head.numbers_of` makes of the posterior and of other answers.
 
         The hypercube posterior expects a squared error of its variance and of the distance from its own mean. The others (a
@@ -184,14 +200,19 @@ def _refined(prior: Prior, before: Prediction, evidence: Evidence, dtype: torch.
     return refine(posterior_of(prior, before.attributions, evidence, dtype), prior, before, evidence)
 
 
-def _scaled(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
+def _scaled(evidence: Evidence) -> tuple[Float[Tensor, "*batch M C"], Bool[Tensor, "*batch M C"], Float[Tensor, "*batch"]]:
     """Effects in units of the row's scale, 0 where not measured; where they are; the scale."""
     scale = row_scale(evidence)
     measured = evidence.measured & evidence.players.unsqueeze(-1)
     return torch.where(measured, evidence.effects / scale[..., None, None], 0.0), measured, scale
 
 
-def _inputs(effects: Tensor, measured: Tensor, evidence: Evidence, scale: Tensor) -> tuple[Tensor, Tensor]:
+def _inputs(
+    effects: Float[Tensor, "*batch M C"],
+    measured: Bool[Tensor, "*batch M C"],
+    evidence: Evidence,
+    scale: Float[Tensor, "*batch"],
+) -> tuple[Float[Tensor, "*batch M A"], Float[Tensor, "*batch R"]]:
     """Scale-free numbers of each player, ``(*batch, M, A)``, and of its row, ``(*batch, B)``."""
     players = evidence.players.unsqueeze(-1)
     total = evidence.total / scale
@@ -229,7 +250,12 @@ def _known_error(evidence: Evidence) -> float | None:
     return None if bool(_tells(coalitions, evidence).any()) else torch.nan
 
 
-def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: Tensor) -> Tensor:
+def _estimate(
+    players: Float[Tensor, "*batch M A"],
+    rows: Float[Tensor, "*batch R"],
+    evidence: Evidence,
+    attributions: Float[Tensor, "*batch M"],
+) -> Float[Tensor, "*batch"]:
     """What the shipped head makes of these numbers; infinite where nothing acts, NaN without the border, 0 beyond doubt."""
     head = shipped_error_head(attributions.device, attributions.dtype)
     estimate = head.log_bound(players, rows, evidence.players).exp()
@@ -239,11 +265,11 @@ def _estimate(players: Tensor, rows: Tensor, evidence: Evidence, attributions: T
     return torch.where(coalitions.pairs() >= _all_pairs(evidence), 0.0, estimate)
 
 
-def _tells(coalitions: Coalitions, evidence: Evidence) -> Tensor:
+def _tells(coalitions: Coalitions, evidence: Evidence) -> Bool[Tensor, "*batch"]:
     """Whether as many pairs as the border's were evaluated of a row, ``(*batch,)`` bool."""
     return coalitions.pairs() >= torch.minimum(evidence.n_players, _all_pairs(evidence))
 
 
-def _all_pairs(evidence: Evidence) -> Tensor:
+def _all_pairs(evidence: Evidence) -> Float[Tensor, "*batch"]:
     """How many each row has."""
     return 2.0 ** (evidence.n_players - 1) - 1

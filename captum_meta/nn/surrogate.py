@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,11 +29,11 @@ class Networks(Record):
         leave: ``(*batch, F, W, H)``.
     """
 
-    enter: Tensor
-    enter_bias: Tensor
-    inner: Tensor
-    inner_bias: Tensor
-    leave: Tensor
+    enter: Float[Tensor, "*batch F M D W"]
+    enter_bias: Float[Tensor, "*batch F 1 W"]
+    inner: Float[Tensor, "*batch F W W"]
+    inner_bias: Float[Tensor, "*batch F 1 W"]
+    leave: Float[Tensor, "*batch F W H"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Committee:
     """
 
     weights: Networks
-    votes: Tensor
-    heads: Tensor
-    unit: Tensor
+    votes: Float[Tensor, "*batch F N"]
+    heads: Int64[Tensor, "*batch N"]
+    unit: Float[Tensor, "*#batch"]
 
-    def game(self, inputs: Tensor, baselines: Tensor) -> SurrogateGame:
+    def game(self, inputs: Float[Tensor, "*batch N M D"], baselines: Float[Tensor, "*batch N M D"]) -> SurrogateGame:
         """The game of rows whose players' elements are ``(*batch, N, M, D)``."""
         start, gains = entering(self.weights, inputs, baselines)
         leave = leaving(self.weights, self.heads) * self.votes[..., None, None] * self.unit[..., None, None, None, None]

@@ -161,6 +161,7 @@ def test_what_the_output_must_be() -> None:
         (lambda: F.parameter_randomisation(lambda m: m, torch.nn.Tanh(), X), ValueError, "no parameters"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_say_what_to_pass(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()

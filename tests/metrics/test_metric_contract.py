@@ -139,6 +139,7 @@ def test_rows_of_a_bad_output_are_named(case: Case) -> None:
 
 
 @every_metric
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_reduction_is_refused(case: Case) -> None:
     for call in (lambda: case.make(MODEL, reduction="median"), lambda: case.score(MODEL, DATA, reduction="median")):
         with pytest.raises(ValueError, match="'median': pass"):
