@@ -64,6 +64,16 @@ def test_only_one_file_uses_captums_private_names(path: Path) -> None:
     assert not private
 
 
+def calls_the_model(path: Path) -> bool:
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return any("forward_func" in (getattr(call, "id", None), getattr(call, "attr", None)) for call in calls)
+
+
+def test_the_explained_model_is_called_in_games_alone() -> None:
+    """And by the teacher, which is Captum's method; front ends, metrics and evidence ask a game."""
+    assert {room(path) for path in FILES if calls_the_model(path)} == {"games"}
+
+
 def test_front_ends_load_neither_lightning_nor_torchmetrics_nor_check_types() -> None:
     code = "import sys, captum_meta.attr; print([m for m in ('lightning', 'torchmetrics', 'beartype') if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -9,19 +9,16 @@ shared out by the size of the attributions: everything that is returned is diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from captum_meta import _captum
-from captum_meta._model import as_tensor, untouched, wide
+from captum_meta._model import untouched, wide
 from captum_meta.attr._draws import DrawnPaths, Draws, expected_difference
-from captum_meta.evidence import Game, LayerModel
-from captum_meta.evidence.layer_path import as_tuple
-from captum_meta.games.arguments import select_outputs
+from captum_meta.games import Game
+from captum_meta.games.differentiated import Differentiated
 from captum_meta.games.players import join
 from captum_meta.nn.explainer import gap_shares
 
@@ -43,40 +40,6 @@ def filled(inputs: Parts, baselines: tuple[Any, ...]) -> Parts:
 def differences(inputs: Parts, baselines: tuple[Any, ...]) -> Parts:
     """Inputs minus baselines, with their graph."""
     return tuple(wide(x) - wide(b) for x, b in zip(inputs, filled(inputs, baselines), strict=True))
-
-
-@dataclass(frozen=True)
-class Differentiated:
-    """A model whose gradients stay in the graph.
-
-    Attributes:
-        forward_func: the explained model.
-        target: as in Captum, for the rows that are asked for.
-        extra: additional arguments.
-    """
-
-    forward_func: Callable[..., Any]
-    target: Any
-    extra: tuple[Any, ...]
-
-    def values(self, inputs: Parts) -> Tensor:
-        """f of the rows, ``(R,)``.
-
-        Raises:
-            AssertionError: if there is not one number for each row.
-        """
-        output = select_outputs(as_tensor(self.forward_func(*inputs, *self.extra), inputs[0].device), self.target)
-        assert output.dim() > 0 and len(output) == output.numel() == len(inputs[0]), (
-            f"forward_func gives an output of shape {tuple(output.shape)} for {len(inputs[0])} examples, but a path "
-            "integral needs one number for each: pass target=."
-        )
-        return output.flatten()
-
-    def slopes(self, inputs: Parts) -> Parts:
-        """Gradients of f, for each input ``(R, *features)``."""
-        points = tuple(part if part.requires_grad else part.clone().requires_grad_() for part in inputs)
-        total = self.values(points).sum()
-        return torch.autograd.grad(total, points, create_graph=True, allow_unused=True, materialize_grads=True)
 
 
 def integrated(
@@ -116,21 +79,6 @@ def refuse_with_graph(**given: Any) -> None:
     for name, value in given.items():
         if value is not None and value is not False:
             raise ValueError(f"{name} and create_graph=True were both passed: leave one of them out.")
-
-
-def activations(model: LayerModel, arguments: tuple[Any, ...]) -> Parts:
-    """What the layers give, in the graph."""
-    found: list[Parts] = [()] * len(model.layers)
-
-    def keep(index: int, given: Any) -> Any:
-        found[index] = as_tuple(given)
-        copies = [part.clone() for part in found[index]]  # what follows may work in place
-        return type(given)(copies) if isinstance(given, (tuple, list)) else copies[0]
-
-    with untouched(model.forward_func, arguments[0].device), torch.enable_grad(), model._hooked(keep):
-        model.forward_func(*arguments)
-    model.counts = [len(values) for values in found]
-    return tuple(part for values in found for part in values)
 
 
 def _completed(values: Tensor, change: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from captum_meta.attr._expected_gradients import expected_gradients
 from captum_meta.attr._frontend import Learner, count_examples, of_inputs
 from captum_meta.attr._graph import (
     STEPS,
-    Differentiated,
     carry_gradient,
     differences,
     filled,
@@ -27,6 +26,7 @@ from captum_meta.attr._path import PathFrontend, PathResult, real
 from captum_meta.attr._selection import check_background_alone, selection
 from captum_meta.evidence.path_rounds import MOST
 from captum_meta.games import Game, MeanGame, each_output
+from captum_meta.games.differentiated import Differentiated
 from captum_meta.types import Evidence
 
 

@@ -17,9 +17,9 @@ from captum_meta.attr._layers import OfLayers, Values, beside_zeros, outputs_of,
 from captum_meta.attr._path import real
 from captum_meta.attr._selection import selection, side_by_side
 from captum_meta.evidence import Game, measure_bent_path, measure_path
-from captum_meta.evidence.layer_path import ShiftedLayers
 from captum_meta.evidence.path_rounds import MOST
 from captum_meta.games import each_output
+from captum_meta.games.layer_path import ShiftedLayers
 
 
 class MetaInternalInfluence(OfLayers, InternalInfluence):

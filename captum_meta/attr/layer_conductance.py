@@ -20,9 +20,9 @@ from captum_meta.attr._selection import of_outputs, selection, side_by_side
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import Game, LayerModel, PathPlan
 from captum_meta.evidence.conductance import completed, measure_layer, same
-from captum_meta.evidence.layer_path import ReadLayers
 from captum_meta.evidence.path import inconsistent_rows
 from captum_meta.games import each_output
+from captum_meta.games.layer_path import ReadLayers
 from captum_meta.games.players import Tensors, join
 
 

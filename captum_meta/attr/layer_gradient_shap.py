@@ -17,8 +17,8 @@ from captum_meta.attr._layers import OfLayers, Values, outputs_of, parts_like
 from captum_meta.attr._selection import of_outputs, selection, side_by_side
 from captum_meta.attr.gradient_shap import distribution_of
 from captum_meta.evidence import Game
-from captum_meta.evidence.layer_path import ShiftedLayers
 from captum_meta.evidence.path import own_output_slopes
+from captum_meta.games.layer_path import ShiftedLayers
 from captum_meta.games.players import Tensors, join
 
 _DRAWS = 5

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
-from captum_meta.attr._graph import STEPS, Differentiated, activations, integrated, refuse_with_graph
+from captum_meta.attr._graph import STEPS, integrated, refuse_with_graph
 from captum_meta.attr._layers import OfLayers, Values
 from captum_meta.attr._path import PathFrontend, PathResult
 from captum_meta.attr._selection import selection
 from captum_meta.evidence import Game, LayerModel
 from captum_meta.games import each_output
+from captum_meta.games.differentiated import Differentiated
 
 
 class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradients):
@@ -97,8 +98,8 @@ class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradie
         if create_graph:
             refuse_with_graph(outputs=outputs, tolerance=tolerance, return_error_estimate=return_error_estimate)
             arguments = (*whole.inputs, *(whole.batch.extra or ()))
-            end = activations(model, arguments)
-            start = activations(model, (*whole.baselines, *(whole.batch.extra or ())))
+            end = model.activations_in_graph(arguments)
+            start = model.activations_in_graph((*whole.baselines, *(whole.batch.extra or ())))
             rest = Differentiated(model, whole.batch.target, arguments)
             parts, delta = integrated(rest, end, start, n_steps or STEPS, method, multiply)
             return (self._shaped(model, parts), delta) if return_convergence_delta else self._shaped(model, parts)

@@ -20,7 +20,7 @@ from captum_meta.attr._path import multipliers, real
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import Game, PathPlan
 from captum_meta.evidence.conductance import measure_neuron
-from captum_meta.evidence.layer_path import NeuronConductanceModel, NeuronModel, Selector
+from captum_meta.games.layer_path import NeuronConductanceModel, NeuronModel, Selector
 from captum_meta.nn.explainer import gap_shares
 
 

@@ -14,7 +14,7 @@ from captum_meta.attr._arguments import check_layers, check_model, checked
 from captum_meta.attr._frontend import Learner
 from captum_meta.attr._layers import Unadapted
 from captum_meta.attr.gradient_shap import MetaGradientShap
-from captum_meta.evidence.layer_path import NeuronModel, Selector
+from captum_meta.games.layer_path import NeuronModel, Selector
 
 
 class MetaNeuronGradientShap(Unadapted, NeuronGradientShap):

@@ -14,7 +14,7 @@ from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
 from captum_meta.attr._layers import Unadapted
 from captum_meta.attr.integrated_gradients import MetaIntegratedGradients
-from captum_meta.evidence.layer_path import NeuronModel, Selector
+from captum_meta.games.layer_path import NeuronModel, Selector
 
 
 class MetaNeuronIntegratedGradients(Unadapted, NeuronIntegratedGradients):

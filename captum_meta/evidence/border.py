@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT
@@ -12,7 +13,7 @@ _ROUNDING, _OF_OUTPUT = 8, 1
 last place of the row's largest effect, and of its output, which may be far larger."""
 
 
-def rounding(ends: Tensor, changes: Tensor) -> Tensor:
+def rounding(ends: Num[Tensor, "N 2 K"], changes: Float[Tensor, "N C K"]) -> Float[Tensor, "N K"]:
     """Changes of f that may be rounding alone, ``(N, K)``.
 
     Args:
@@ -24,7 +25,13 @@ def rounding(ends: Tensor, changes: Tensor) -> Tensor:
 
 
 def read_border(
-    channels: Tensor, known: Tensor, members: Tensor, worths: Tensor, measured: Tensor, mask: Tensor, total: Tensor
+    channels: Float[Tensor, "N M 5 K"],
+    known: Bool[Tensor, "N M 5 K"],
+    members: Bool[Tensor, "N S M"],
+    worths: Float[Tensor, "N S K"],
+    measured: Bool[Tensor, "N S K"],
+    mask: Bool[Tensor, "N M"],
+    total: Float[Tensor, "N K"],
 ) -> None:
     """Fill leave-one-out and add-one-in into ``channels`` and ``known``.
 

@@ -21,7 +21,7 @@ def measure_layer(game: Game, ends: Tensor, points: Tensor | None, n_steps: int)
     """Evidence of the elements of a layer, whose integrals are its conductance, and the trapezia of these ``(N, E)``.
 
     Args:
-        game: of a :class:`~captum_meta.evidence.layer_path.ReadLayers`.
+        game: of a :class:`~captum_meta.games.layer_path.ReadLayers`.
         ends: ``(N, E, 2)``, what the layers give at the baseline and at the input.
         points: of the path, for all rows; None for ``n_steps`` of each row's own.
 
@@ -43,7 +43,7 @@ def measure_neuron(game: Game, ends: Tensor, points: Tensor | None, n_steps: int
     """Evidence of the inputs' elements, whose integrals are a neuron's conductance, and the gradients ``(N, M, G)``.
 
     Args:
-        game: of a :class:`~captum_meta.evidence.layer_path.NeuronConductanceModel`.
+        game: of a :class:`~captum_meta.games.layer_path.NeuronConductanceModel`.
         ends: ``(N, 1, 2)``, what the neuron gives at the baseline and at the input.
         points, n_steps: as for :func:`measure_layer`.
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta._random import coalition_keys
 
 
-def acting(still: Tensor, members: Tensor, worths: Tensor, measured: Tensor, noise: Tensor) -> Tensor:
+def acting(
+    still: Bool[Tensor, "N M K"],
+    members: Bool[Tensor, "N S M"],
+    worths: Float[Tensor, "N S K"],
+    measured: Bool[Tensor, "N S K"],
+    noise: Float[Tensor, "N K"],
+) -> Bool[Tensor, "N M K"]:
     """Which players without an effect of their own act all the same, by what larger coalitions say.
 
     Coalitions that are alike but for such players have the same worth if these are dummies. Where worths differ, the players
@@ -36,7 +43,13 @@ def acting(still: Tensor, members: Tensor, worths: Tensor, measured: Tensor, noi
     return found
 
 
-def _contradicted(still: Tensor, members: Tensor, worths: Tensor, measured: Tensor, noise: Tensor) -> Tensor:
+def _contradicted(
+    still: Bool[Tensor, "N M K"],
+    members: Bool[Tensor, "N S M"],
+    worths: Float[Tensor, "N S K"],
+    measured: Bool[Tensor, "N S K"],
+    noise: Float[Tensor, "N K"],
+) -> Bool[Tensor, "N K"]:
     """Whether coalitions that are alike but for the still players have different worths, ``(N, K)``."""
     keys = torch.stack([coalition_keys(members & ~some.unsqueeze(1)) for some in still.unbind(-1)], dim=-1)
     own = torch.arange(keys.shape[1], device=keys.device).reshape(1, -1, 1)

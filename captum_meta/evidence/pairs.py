@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil, gcd
 
 import torch
+from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,7 +40,7 @@ class PairMeasurement:
         tested: ``(N, M)`` bool, players without effect at the border, of whom further pairs were asked.
     """
 
-    def __init__(self, game: MeanGame, budgets: Tensor, seed: int = 0) -> None:
+    def __init__(self, game: MeanGame, budgets: Num[Tensor, " N"], seed: int = 0) -> None:
         self.game = game
         self.everyone, self.nobody = game.ends()
         if game.game.together:
@@ -52,22 +53,22 @@ class PairMeasurement:
         self.values = self.everyone.new_zeros(*self.planned.shape, self.everyone.shape[-1])
 
     @property
-    def total(self) -> Tensor:
+    def total(self) -> Float[Tensor, "N O"]:
         """f(input) less the mean of f(background), ``(N, O)`` float64."""
         return self.everyone.double() - self.start
 
     @property
-    def start(self) -> Tensor:
+    def start(self) -> Float[Tensor, "N O"]:
         """The mean of f(background), ``(N, O)`` float64."""
         return self.game.weights @ self.nobody.double()
 
     @property
-    def complete(self) -> Tensor:
+    def complete(self) -> Bool[Tensor, " N"]:
         """Of which rows all pairs are known, ``(N,)`` bool."""
         every = 2.0 ** self.game.mask.sum(1) - 2
         return self.asked.sum(1) == every * self.game.count
 
-    def evaluate(self, counts: Tensor | None = None, rows: Tensor | None = None) -> None:
+    def evaluate(self, counts: Num[Tensor, " N"] | None = None, rows: Bool[Tensor, " N"] | None = None) -> None:
         """Evaluate the first ``counts (N,)`` pairs, by default all, of the ``rows (N,)`` bool."""
         limits = self.planned.sum(1)
         counts = limits if counts is None else torch.minimum(counts, limits)
@@ -99,7 +100,7 @@ class PairMeasurement:
             self.members[row, last], self.drawn[row, last] = self.members[row, source] ^ still[row], self.drawn[row, source]
             self.tested[row] = still[row]
 
-    def idle(self) -> Tensor:
+    def idle(self) -> Bool[Tensor, "N M O"]:
         """Players without effect, ``(N, M, O)`` bool.
 
         Their inputs are those of all background rows; or the border tells of no effect, nor do pairs that differ in them.
@@ -110,15 +111,15 @@ class PairMeasurement:
             still &= ~self._contradicted(still, self._known, noise)
         return still | ~self._changed.unsqueeze(-1)
 
-    def rounding(self) -> Tensor:
+    def rounding(self) -> Float[Tensor, "N O"]:
         """Changes of f that may be rounding alone, ``(N, O)``."""
         return self._still()[1]
 
     @property
-    def _known(self) -> Tensor:
+    def _known(self) -> Bool[Tensor, "N S O"]:
         return self.asked.unsqueeze(-1) & self.values.isfinite()
 
-    def _still(self) -> tuple[Tensor, Tensor]:
+    def _still(self) -> tuple[Bool[Tensor, "N M O"], Float[Tensor, "N O"]]:
         """Players of whom the border tells of no effect, ``(N, M, O)`` bool, and what is rounding, ``(N, O)``."""
         known = self._known
         behind = self.nobody.gather(1, self.drawn.unsqueeze(-1).expand(-1, -1, known.shape[-1]))
@@ -146,7 +147,9 @@ class PairMeasurement:
         return acting(functional.pad(still, (0, 0, 0, count)), members, worths, known, noise)[:, : still.shape[1]]
 
 
-def plan_pairs(players: Tensor, budgets: Tensor, count: int, seed: int, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def plan_pairs(
+    players: Bool[Tensor, "N M"], budgets: Num[Tensor, " N"], count: int, seed: int, keys: Int64[Tensor, " N"]
+) -> tuple[Bool[Tensor, "N S M"], Int64[Tensor, "N S"], Bool[Tensor, "N S"]]:
     """Choose pairs of a coalition and one of ``count`` background rows.
 
     Args:

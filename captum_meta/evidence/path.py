@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.estimators import gauss_legendre, inconsistent_gradients, is_bent, path_nodes
@@ -14,7 +15,7 @@ from captum_meta.types import Evidence
 _FINE = 1e-5
 
 
-def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
+def measure_path(game: Game, nodes: Float[Tensor, "*rows G"]) -> tuple[Evidence, Float[Tensor, "N M G"]]:
     """Gradients at ``nodes`` (ascending in (0, 1)) of the path and f along it; every element is a player.
 
     Returns:
@@ -27,7 +28,7 @@ def measure_path(game: Game, nodes: Tensor) -> tuple[Evidence, Tensor]:
     return path_evidence(game, nodes, slopes, values, game.at(torch.tensor([0.0, 1.0])).squeeze(-1))
 
 
-def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Tensor]:
+def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Float[Tensor, "N M G"]]:
     """:func:`measure_path` at ``n`` nodes of each row's own (:func:`~captum_meta.estimators.path_nodes`).
 
     f halfway places them: one forward more. A single node, and more than 32, are the same for all rows.
@@ -39,7 +40,9 @@ def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Tensor]:
     return path_evidence(game, nodes, *path_slopes(game, nodes), known)
 
 
-def path_evidence(game: Game, nodes: Tensor, slopes: Tensor, values: Tensor, known: Tensor) -> tuple[Evidence, Tensor]:
+def path_evidence(
+    game: Game, nodes: Float[Tensor, "*rows G"], slopes: Float[Tensor, "N M G"], values: Float[Tensor, "N G"], known: Tensor
+) -> tuple[Evidence, Tensor]:
     """Evidence of gradients and f at the nodes, with f at the baseline first and at the input last of ``known``."""
     slopes, known_slopes = _lent(slopes)
     difference = game.difference.unsqueeze(-1)
@@ -77,7 +80,7 @@ def _lent(slopes: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(known, slopes.gather(-1, nearest), 0.0), known
 
 
-def path_slopes(game: Game, points: Tensor) -> tuple[Tensor, Tensor]:
+def path_slopes(game: Game, points: Float[Tensor, "*rows G"]) -> tuple[Float[Tensor, "N elements G"], Float[Tensor, "N G"]]:
     """Gradients of the one selected output at points of the path ``(N, elements, G)``, and f there ``(N, G)``.
 
     Raises:
@@ -88,7 +91,7 @@ def path_slopes(game: Game, points: Tensor) -> tuple[Tensor, Tensor]:
     return slopes.squeeze(-1), values.squeeze(-1)
 
 
-def own_slopes(game: Game) -> tuple[Tensor, Tensor]:
+def own_slopes(game: Game) -> tuple[Float[Tensor, "N elements"], Float[Tensor, " N"]]:
     """Gradients of the one selected output at the inputs themselves ``(N, elements)``, and f there ``(N,)``.
 
     Raises:
@@ -98,7 +101,7 @@ def own_slopes(game: Game) -> tuple[Tensor, Tensor]:
     return slopes[..., 0], values[:, 0]
 
 
-def own_output_slopes(game: Game) -> tuple[Tensor, Tensor]:
+def own_output_slopes(game: Game) -> tuple[Float[Tensor, "N elements K"], Float[Tensor, "N K"]]:
     """Gradients of each of the outputs asked for at the inputs themselves ``(N, elements, K)``, and f there ``(N, K)``.
 
     Raises:

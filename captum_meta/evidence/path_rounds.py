@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -57,14 +58,18 @@ class Integrals:
             (:func:`~captum_meta.estimators.inconsistent_gradients`).
     """
 
-    attributions: Tensor
-    error: Tensor
+    attributions: Float[Tensor, "N M"]
+    error: Float[Tensor, " N"]
     counts: Tensor
     inconsistent: Tensor
 
 
 def integrate_in_rounds(
-    game: Game, difference: Tensor, ends: Tensor, limit: int = MOST, tolerance: float | None = None
+    game: Game,
+    difference: Float[Tensor, "N M"],
+    ends: Float[Tensor, "N 2"],
+    limit: int = MOST,
+    tolerance: float | None = None,
 ) -> Integrals:
     """Gradients along the path of every row until its error is small enough.
 
@@ -119,7 +124,7 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
     return Integrals(found, torch.from_numpy(estimates), torch.from_numpy(counts), inconsistent)
 
 
-def error_of(evidence: Evidence) -> Tensor:
+def error_of(evidence: Evidence) -> Float[Tensor, " N"]:
     """The same estimate for gradients at other points of the path, ``(N,)``.
 
     NaN of a single one, and where f is not finite at an end.

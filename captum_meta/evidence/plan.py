@@ -10,12 +10,12 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta.estimators import interval_weights
-from captum_meta.evidence.layer import layer_output
 from captum_meta.evidence.measure import measure_support
 from captum_meta.evidence.path import measure_bent_path, measure_path
 from captum_meta.evidence.rows import with_elements
 from captum_meta.evidence.shapley import BORDER_PLAYERS, ShapleyMeasurement
 from captum_meta.games import Game
+from captum_meta.games.layer import layer_output
 from captum_meta.types import Evidence, Reading
 
 

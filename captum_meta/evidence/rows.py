@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta import _random
@@ -16,7 +17,7 @@ from captum_meta.types import Coalitions, Evidence
 _MAX_INPUT_PLAYERS = 4096
 
 
-def row_keys(game: Game) -> Tensor:
+def row_keys(game: Game) -> Int64[Tensor, " N"]:
     """One int64 for each row of the game, a hash of its inputs and baselines: equal rows have equal keys in any batch.
 
     Rows that must be evaluated together have one key, so that their coalitions are the same.
@@ -25,7 +26,7 @@ def row_keys(game: Game) -> Tensor:
     return keys.sum(0, keepdim=True).expand(game.n_rows) if game.together else keys
 
 
-def player_inputs(game: Game) -> Tensor | None:
+def player_inputs(game: Game) -> Float[Tensor, "N M 2"] | None:
     """Sums of each player's inputs and baselines, ``(N, M, 2)``; None where they are many, 0 where they are not numbers."""
     if game.players.count > _MAX_INPUT_PLAYERS or game.n_rows != game.n_examples:
         return None
@@ -48,7 +49,9 @@ def outputs_first(values: Tensor) -> Tensor:
     return values.movedim(-1, 1).flatten(0, 1)
 
 
-def per_output(members: Tensor, worths: Tensor, measured: Tensor) -> Coalitions:
+def per_output(
+    members: Bool[Tensor, "N S M"], worths: Float[Tensor, "N S K"], measured: Bool[Tensor, "N S K"]
+) -> Coalitions:
     """Coalitions ``(N, S, M)`` whose worths, and whether they are known, are ``(N, S, K)``, as ``(N * K, S, ...)``."""
     repeated = members.repeat_interleave(worths.shape[-1], 0)
     return Coalitions(repeated, outputs_first(worths), outputs_first(measured))

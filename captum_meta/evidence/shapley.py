@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -58,7 +59,7 @@ class ShapleyMeasurement:
     def length(self) -> int:
         return self.planned.shape[1]
 
-    def _measure_gradients(self, points: Tensor) -> None:
+    def _measure_gradients(self, points: Float[Tensor, " G"]) -> None:
         gradients = self.game.effects(points)
         values = self.game.at(points[[0, 2]]) if gradients is None else gradients[1]
         self.ends = values[:, [-1, 0]]
@@ -108,7 +109,7 @@ class ShapleyMeasurement:
         self.known[:, :, :LEAVE_ONE_OUT] |= (self.flat & unknown[:, None, None]).unsqueeze(2)
         return needed.amax().expand_as(needed) if self.game.together else needed
 
-    def _priority(self) -> Tensor:
+    def _priority(self) -> Float[Tensor, "N M"]:
         """Whose border comes first, ``(N, M)``: players without a gradient, then by the size of their gradients."""
         size = self.channels[:, :, :LEAVE_ONE_OUT].abs().sum((2, 3))
         priority = torch.where(self.flat.any(-1), torch.inf, torch.where(self.changed, size, -1.0))

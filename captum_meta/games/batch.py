@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta._model import as_tensor, wide
@@ -42,7 +43,7 @@ class Batch:
         return self.inputs[0].device
 
     @property
-    def everyone(self) -> Tensor:
+    def everyone(self) -> Int64[Tensor, " B"]:
         """The numbers of all rows, ``(B,)``."""
         return torch.arange(len(self), device=self.device)
 
@@ -51,12 +52,12 @@ class Batch:
         """Numbers in the inputs of one row."""
         return sum(tensor[0].numel() for tensor in self.inputs)
 
-    def take(self, rows: Tensor) -> Batch:
+    def take(self, rows: Int64[Tensor, " R"]) -> Batch:
         """Some of the examples."""
         inputs, baselines = (tuple(part[rows] for part in parts) for parts in (self.inputs, self.baselines))
         return self.standing_for(rows, inputs, baselines)
 
-    def standing_for(self, rows: Tensor, inputs: Tensors, baselines: Tensors) -> Batch:
+    def standing_for(self, rows: Int64[Tensor, " R"], inputs: Tensors, baselines: Tensors) -> Batch:
         """Other inputs and baselines ``(R, *features)`` with all else that belongs to the rows ``(R,)``."""
         return replace(
             self,
@@ -67,7 +68,7 @@ class Batch:
             players=self.players.rows(rows),
         )
 
-    def between(self, rows: Tensor, alphas: Tensor) -> Tensors:
+    def between(self, rows: Int64[Tensor, " R"], alphas: Float[Tensor, " R"]) -> Tensors:
         """Points of the straight path from baseline (0) to input (1): ``alphas (R,)`` of the rows ``(R,)``."""
         parts, at_end = [], bool(((alphas == 0) | (alphas == 1)).any())
         for x, b in zip(self.inputs, self.baselines, strict=True):
@@ -79,13 +80,13 @@ class Batch:
             parts.append(between)
         return tuple(parts)
 
-    def mixed(self, rows: Tensor, members: Tensor) -> Tensors:
+    def mixed(self, rows: Int64[Tensor, " R"], members: Bool[Tensor, "R M"]) -> Tensors:
         """Coalitions ``(R, M)`` of the rows ``(R,)``: inputs where the element's player is in it, baselines elsewhere."""
         keep = self.players.rows(rows).of_elements(members)
         parts = zip(keep, self.inputs, self.baselines, strict=True)
         return tuple(torch.where(k, x[rows], b[rows]) for k, x, b in parts)
 
-    def effects(self, rows: Tensor, gradients: Tensors) -> Tensor:
+    def effects(self, rows: Int64[Tensor, " R"], gradients: Tensors) -> Float[Tensor, "R M"]:
         """Gradient times (input - baseline), summed over each player's elements, ``(R, M)``.
 
         An element whose input is its baseline has no effect, whatever its gradient is.
@@ -96,11 +97,11 @@ class Batch:
             products.append(torch.where(end == start, 0.0, gradient * (wide(end) - wide(start))))
         return self.players.rows(rows).collect(tuple(products))
 
-    def difference(self) -> Tensor:
+    def difference(self) -> Float[Tensor, "B elements"]:
         """Input minus baseline, ``(B, elements)``."""
         return join(wide(x) - wide(b) for x, b in zip(self.inputs, self.baselines, strict=True))
 
-    def changed(self) -> Tensor:
+    def changed(self) -> Bool[Tensor, "B M"]:
         """Players of whom an element's input is not its baseline, ``(B, M)`` bool."""
         differs = tuple(
             ((x != b) & ~(_missing(x) & _missing(b))).to(torch.float32)
@@ -108,18 +109,18 @@ class Batch:
         )
         return self.players.collect(differs) > 0
 
-    def forward(self, x: Tensors, rows: Tensor) -> Tensor:
+    def forward(self, x: Tensors, rows: Int64[Tensor, " R"]) -> Tensor:
         """What the model gives for tensors that stand for the rows ``(R,)``, the target selected."""
         return self.selected(self.outputs(x, rows), rows)
 
-    def outputs(self, x: Tensors, rows: Tensor) -> Tensor:
+    def outputs(self, x: Tensors, rows: Int64[Tensor, " R"]) -> Tensor:
         """All that the model gives for tensors that stand for the rows ``(R,)``."""
         extra = self.extra or ()
         if not self._are_all(rows):
             extra = tuple(take_rows(value, rows, len(self)) for value in extra)
         return as_tensor(self.forward_func(*x, *extra), self.device)
 
-    def selected(self, outputs: Tensor, rows: Tensor) -> Tensor:
+    def selected(self, outputs: Tensor, rows: Int64[Tensor, " R"]) -> Tensor:
         """Of the model's outputs for the rows ``(R,)``, those that their targets select."""
         return select_outputs(outputs, self.target if self._are_all(rows) else take_target(self.target, rows, len(self)))
 
@@ -128,7 +129,7 @@ class Batch:
         """Whether no row has additional arguments of its own, so that the model answers for inputs whatever their row."""
         return len(self) == 1 or not any(is_of_rows(value, len(self)) for value in self.extra or ())
 
-    def _are_all(self, rows: Tensor) -> bool:
+    def _are_all(self, rows: Int64[Tensor, " R"]) -> bool:
         """Whether the rows are those of the batch, in its order."""
         return len(rows) == len(self) and bool((rows == self.everyone).all())
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -20,8 +21,8 @@ class BatchedGames:
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
-    inputs: Tensor
-    baselines: Tensor
+    inputs: Float[Tensor, "T N M *V"]
+    baselines: Float[Tensor, "T N M *V"]
     has_gradient: bool
 
     @property
@@ -29,7 +30,7 @@ class BatchedGames:
         """T models, N rows, M players."""
         return self.inputs.shape[0], self.inputs.shape[1], self.inputs.shape[2]
 
-    def worths(self, members: Tensor) -> Tensor:
+    def worths(self, members: Bool[Tensor, "T N S M"]) -> Float[Tensor, "T N S"]:
         """``(T, N, S)``, f minus f(baseline), of the coalitions ``(T, N, S, M)``."""
         n_tasks, n_rows, _, n_players = members.shape
         start = self.function(self.baselines, torch.arange(n_rows))
@@ -41,13 +42,15 @@ class BatchedGames:
             parts.append(self.function(x.flatten(1, 2), rows).unflatten(1, (n_rows, -1)))
         return torch.cat(parts, dim=-1) - start.unsqueeze(-1)
 
-    def along(self, points: Tensor) -> Tensor:
+    def along(self, points: Float[Tensor, " G"]) -> Float[Tensor, "T N G"]:
         """Values ``(T, N, G)`` at points ``(G,)`` of the path."""
         rows = torch.arange(self.inputs.shape[1])
         on_path = (self.baselines.lerp(self.inputs, point) for point in points.tolist())
         return torch.stack([self.function(x, rows) for x in on_path], dim=-1)
 
-    def gradients(self, points: Tensor, each_number: bool = False) -> tuple[Tensor, Tensor]:
+    def gradients(
+        self, points: Float[Tensor, "*rows G"], each_number: bool = False
+    ) -> tuple[Float[Tensor, "T N E G"], Float[Tensor, "T N G"]]:
         """Effects ``(T, N, M, G)`` (or ``(T, N, M * V, G)`` for each number) and values ``(T, N, G)`` along the path.
 
         The points are those of all rows, ``(G,)``, or of each, ``(T, N, G)``.

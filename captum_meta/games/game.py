@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from captum_meta import _captum
@@ -117,23 +118,23 @@ class Game:
         return outputs or (1,) if self.evaluation.aggregated else (self.n_rows, *outputs)
 
     @property
-    def difference(self) -> Tensor:
+    def difference(self) -> Float[Tensor, "N elements"]:
         """``(N, elements)``, input minus baseline."""
         return self.batch.difference()
 
     @property
-    def mask(self) -> Tensor:
+    def mask(self) -> Bool[Tensor, "N M"]:
         """``(N, M)`` bool, which players each row of the game has."""
         return self.players.mask.expand(self.n_rows, -1)
 
     @property
-    def changed(self) -> Tensor:
+    def changed(self) -> Bool[Tensor, "N M"]:
         """``(N, M)`` bool, players of whom an input is not its baseline, in any row of rows that belong together."""
         changed = self.batch.changed()
         return changed.any(0, keepdim=True).expand(self.n_rows, -1) if self.together else changed
 
     @property
-    def labels(self) -> Tensor | None:
+    def labels(self) -> Int64[Tensor, " N"] | None:
         """The target of each row, ``(N,)`` int64, where there is one class index for each or for all."""
         target = self.batch.target
         if isinstance(target, int):
@@ -145,14 +146,14 @@ class Game:
         return None
 
     @property
-    def output_numbers(self) -> Tensor | None:
+    def output_numbers(self) -> Int64[Tensor, " K"] | None:
         """Which of the outputs each of the K is, ``(K,)``; None where a target selects one."""
         target, count = self.batch.target, self.output_shape.numel()
         if isinstance(target, Outputs) and target.indices is not None:
             return torch.tensor(target.indices)
         return torch.arange(count) if count > 1 else None
 
-    def take(self, rows: Tensor) -> Game:
+    def take(self, rows: Int64[Tensor, " R"]) -> Game:
         """The game of some of the examples."""
         return self.of(self.batch.take(rows))
 
@@ -166,15 +167,15 @@ class Game:
         """What ``ask()`` gives, a question of this ``name`` about the rows; games that remember ask once."""
         return ask()
 
-    def values(self, members: Tensor, wanted: Tensor | None = None) -> Tensor:
+    def values(self, members: Bool[Tensor, "N S M"], wanted: Bool[Tensor, "N S"] | None = None) -> Num[Tensor, "N S K"]:
         """f of the coalitions ``(N, S, M)``, as ``(N, S, K)``; only of those ``wanted`` ``(N, S)``, and 0 for the others."""
         return self.evaluation.values(members.shape[1], self._at_coalitions(members), wanted, self.label)
 
-    def at(self, points: Tensor) -> Tensor:
+    def at(self, points: Float[Tensor, "*rows G"]) -> Num[Tensor, "N G K"]:
         """f at points of the path from baseline (0) to input (1), ``(G,)`` or ``(N, G)``, as ``(N, G, K)``."""
         return self.evaluation.values(points.shape[-1], self._along(points))
 
-    def effects(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+    def effects(self, points: Float[Tensor, "*rows G"]) -> tuple[Float[Tensor, "N M G K"], Num[Tensor, "N G K"]] | None:
         """Gradient x (input - baseline) of each player at points of the path, and f there.
 
         Returns:
@@ -187,7 +188,9 @@ class Game:
         found = self.evaluation.gradients(points.shape[-1], self._along(points), of_players)
         return None if self.coupled else found
 
-    def slopes(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+    def slopes(
+        self, points: Float[Tensor, "*rows G"]
+    ) -> tuple[Float[Tensor, "N elements G K"], Num[Tensor, "N G K"]] | None:
         """Gradient of each element at points of the path, and f there.
 
         Where rows act on each other it is the gradient of the sum of all rows' f.
@@ -200,7 +203,7 @@ class Game:
         """
         return self.evaluation.gradients(points.shape[-1], self._along(points), lambda gradients, rows: join(gradients))
 
-    def own_slopes(self) -> tuple[Tensor, Tensor] | None:
+    def own_slopes(self) -> tuple[Float[Tensor, "N elements 1 K"], Num[Tensor, "N 1 K"]] | None:
         """:meth:`slopes` at the inputs themselves, all rows side by side as they were passed."""
 
         def own(rows: Tensor, turns: Tensor) -> Tensors:
@@ -208,19 +211,21 @@ class Game:
 
         return self.evaluation.gradients(1, own, lambda gradients, rows: join(gradients), as_passed=True)
 
-    def between(self, rows: Tensor, points: Tensor) -> Game:
+    def between(self, rows: Int64[Tensor, " R"], points: Float[Tensor, " R"]) -> Game:
         """The game whose inputs are points ``(R,)`` of the paths of the rows ``(R,)``."""
         inputs = self.batch.between(rows, points.to(self.device, torch.promote_types(self.inputs[0].dtype, torch.float32)))
         return self.of(self.batch.standing_for(rows, inputs, inputs))
 
-    def in_place(self, x: Tensors, which: Tensor) -> Tensor:
+    def in_place(self, x: Tensors, which: Int64[Tensor, "B n"]) -> Num[Tensor, "B n K"]:
         """f of each row at those ``which (B, n)`` of other inputs ``x`` ``(R, *features)``, as ``(B, n, K)``.
 
         An input is evaluated once, however many rows it is for, where no row has arguments of its own.
         """
         return self.evaluation.in_place(x, which)
 
-    def coalition_slopes(self, members: Tensor) -> tuple[Tensor, Tensor] | None:
+    def coalition_slopes(
+        self, members: Bool[Tensor, "N S M"]
+    ) -> tuple[Float[Tensor, "N S M D K"], Num[Tensor, "N S K"]] | None:
         """Gradient of each player's elements, side by side, at coalitions ``(N, S, M)``, and f there.
 
         Returns:
@@ -233,10 +238,10 @@ class Game:
         found = self.evaluation.gradients(members.shape[1], self._at_coalitions(members), gathered)
         return None if found is None or self.coupled else (found[0].movedim(-2, 1), found[1])
 
-    def _along(self, points: Tensor) -> Place:
+    def _along(self, points: Float[Tensor, "*rows G"]) -> Place:
         dtype = torch.promote_types(self.inputs[0].dtype, torch.float32)
         alphas = points.to(self.device, dtype).expand(self.n_examples, -1)
         return lambda rows, turns: self.batch.between(rows, alphas[rows, turns])
 
-    def _at_coalitions(self, members: Tensor) -> Place:
+    def _at_coalitions(self, members: Bool[Tensor, "N S M"]) -> Place:
         return lambda rows, turns: self.batch.mixed(rows, members[rows if len(members) > 1 else 0 * rows, turns])

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from captum_meta import _captum
@@ -91,11 +92,11 @@ class MeanGame:
         return self.game.device
 
     @property
-    def mask(self) -> Tensor:
+    def mask(self) -> Bool[Tensor, "N M"]:
         """``(N, M)`` bool, which players each row has."""
         return self.players.mask.expand(self.n_rows, -1)
 
-    def ends(self) -> tuple[Tensor, Tensor]:
+    def ends(self) -> tuple[Num[Tensor, "N O"], Num[Tensor, "N K O"]]:
         """f of the inputs ``(N, O)`` and of the background rows ``(N, K, O)``: N and, for all rows together, K evaluations.
 
         They are K for each row where additional arguments are tensors, or the model answers for the caller's batch only.
@@ -111,7 +112,7 @@ class MeanGame:
             return everyone, self.values(nobody.expand(self.n_rows, self.count, -1), drawn.expand(self.n_rows, -1))
         return everyone, self._background_values()
 
-    def _background_values(self) -> Tensor:
+    def _background_values(self) -> Num[Tensor, "N K O"]:
         """``(N, K, O)`` from one evaluation of each background row, of which every example takes its own target."""
         target, rows = self.game.batch.target, self.background
         each = isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1)
@@ -124,7 +125,9 @@ class MeanGame:
         selected = [select_outputs(outputs, int(one) if isinstance(one, Tensor) else one) for one in target]
         return torch.stack([one.reshape(len(found), -1) for one in selected])
 
-    def values(self, members: Tensor, drawn: Tensor, wanted: Tensor | None = None) -> Tensor:
+    def values(
+        self, members: Bool[Tensor, "N S M"], drawn: Int64[Tensor, "N S"], wanted: Bool[Tensor, "N S"] | None = None
+    ) -> Num[Tensor, "N S O"]:
         """f of the coalitions ``(N, S, M)`` with the background rows ``drawn (N, S)`` behind them, ``(N, S, O)``.
 
         Only of those ``wanted`` ``(N, S)``, and 0 for the others.
@@ -140,19 +143,19 @@ class MeanGame:
         at_pairs: Place = place
         return self.game.evaluation.values(members.shape[1], at_pairs, wanted, self.game.label)
 
-    def with_one(self, drawn: Tensor) -> Game:
+    def with_one(self, drawn: Int64[Tensor, "N R"]) -> Game:
         """The games with one background row each, ``drawn (N, R)``: ``N R`` rows, R of each."""
         rows = torch.arange(self.n_rows, device=self.device).repeat_interleave(drawn.shape[1])
         batch = self.game.batch.take(rows)
         return self.game.of(replace(batch, baselines=tuple(part[drawn.flatten()] for part in self.background)))
 
-    def take(self, rows: Tensor) -> MeanGame:
+    def take(self, rows: Int64[Tensor, " R"]) -> MeanGame:
         """The mean game of some of the examples."""
         other = copy(self)
         other.game = self.game.take(rows)
         return other
 
-    def player_values(self) -> Tensor:
+    def player_values(self) -> Float[Tensor, "N K M D"]:
         """Each player's elements, of the input and of the background rows, ``(N, 1 + K, M, D)``.
 
         What is no number stands beyond those of the background.

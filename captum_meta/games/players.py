@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from captum_meta import _random
@@ -29,8 +30,8 @@ class Players:
 
     shapes: tuple[torch.Size, ...]
     groups: Tensors | None
-    mask: Tensor
-    ids: Tensor | None = None
+    mask: Bool[Tensor, "R M"]
+    ids: Int64[Tensor, "R M"] | None = None
     most_elements: int = 1
 
     @classmethod
@@ -59,7 +60,7 @@ class Players:
         """M, the largest number of players of a row."""
         return int(self.mask.shape[1])
 
-    def of_elements(self, values: Tensor) -> Tensors:
+    def of_elements(self, values: Shaped[Tensor, "R M"]) -> Tensors:
         """Hand each element its player's value: ``(R, M)``, one row or all rows of a batch, to the inputs' shapes."""
         if self.groups is None:
             return self.unflatten(values)
@@ -67,12 +68,12 @@ class Players:
         rows = max(len(values), len(groups))
         return self.unflatten(values.expand(rows, -1).gather(1, groups.expand(rows, -1)))
 
-    def unflatten(self, elements: Tensor) -> Tensors:
+    def unflatten(self, elements: Shaped[Tensor, "R E"]) -> Tensors:
         """Elements side by side ``(R, elements)``, in the inputs' shapes."""
         parts = elements.split([shape.numel() for shape in self.shapes], dim=1)
         return tuple(part.reshape(len(part), *shape) for part, shape in zip(parts, self.shapes, strict=True))
 
-    def collect(self, elements: Tensors) -> Tensor:
+    def collect(self, elements: Tensors) -> Float[Tensor, "R M"]:
         """Sum over each player's elements: tensors of the inputs' shapes to ``(R, M)``."""
         joint = join(elements)
         if self.groups is None:
@@ -80,7 +81,7 @@ class Players:
         groups = torch.cat(self.groups, dim=1).expand(len(joint), -1)
         return joint.new_zeros(len(joint), self.count).scatter_add(1, groups, joint)
 
-    def gather(self, elements: Tensors) -> Tensor:
+    def gather(self, elements: Tensors) -> Float[Tensor, "R M D"]:
         """Each player's elements side by side: tensors of the inputs' shapes to ``(R, M, D)``, 0 where a player has fewer.
 
         Where a player has more than 64 elements they are 32 sums of all of them with random signs (Achlioptas 2003).
@@ -112,7 +113,7 @@ class Players:
         groups = dense.split([group.shape[1] for group in self.groups], dim=1)
         return Players(self.shapes, groups, mask, ids.expand(len(dense), -1), _largest(dense, mask))
 
-    def by_id(self, values: Tensor) -> Tensor:
+    def by_id(self, values: Float[Tensor, "R M"]) -> Float[Tensor, "R ids"]:
         """Values of players ``(R, M)`` in the columns of their ids, ``(R, largest id + 1)``; 0 where no one has the id."""
         if self.ids is None:
             return values
@@ -124,13 +125,13 @@ class Players:
         """Columns of :meth:`by_id`."""
         return self.count if self.ids is None else int(torch.where(self.mask, self.ids, 0).max()) + 1
 
-    def from_ids(self, values: Tensor) -> Tensor:
+    def from_ids(self, values: Float[Tensor, "R ids"]) -> Float[Tensor, "R M"]:
         """Values of players ``(R, M)`` from those in the columns of their ids, or as they are if these are as many."""
         if self.ids is None or values.shape[1] == self.count:
             return values
         return torch.where(self.mask, values.gather(1, self.ids.expand(len(values), -1)), 0.0)
 
-    def rows(self, index: Tensor) -> Players:
+    def rows(self, index: Int64[Tensor, " R"]) -> Players:
         """The players of the rows ``index``."""
         if len(self.mask) == 1 and (self.groups is None or len(self.groups[0]) == 1):
             return self
@@ -145,13 +146,13 @@ def join(tensors: Iterable[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _largest(groups: Tensor, mask: Tensor) -> int:
+def _largest(groups: Int64[Tensor, "R E"], mask: Bool[Tensor, "R M"]) -> int:
     """Elements of the largest player of any row; 1 where there are none."""
     sizes = torch.zeros(mask.shape, dtype=torch.long, device=mask.device).scatter_add(1, groups, torch.ones_like(groups))
     return int(sizes.max()) if sizes.numel() else 1
 
 
-def _places(groups: Tensor) -> Tensor:
+def _places(groups: Int64[Tensor, "R E"]) -> Int64[Tensor, "R E"]:
     """Which of its player's elements each is, counted from 0 in the order of the inputs, ``(R, E)``."""
     ordered, order = groups.sort(dim=1, stable=True)
     first = torch.searchsorted(ordered, ordered)
@@ -172,7 +173,7 @@ def _flatten(mask: Tensor, tensor: Tensor) -> Tensor:
         ) from error
 
 
-def _renumber(ids: Tensor) -> tuple[Tensor, Tensor]:
+def _renumber(ids: Int64[Tensor, "R E"]) -> tuple[Int64[Tensor, "R E"], Bool[Tensor, "R M"]]:
     """Ids ``(R, E)`` to dense ids 0 ... m-1 in each row, in the order of the ids, and the mask ``(R, M)``."""
     ordered, order = ids.sort(dim=1)
     fresh = torch.cat([torch.zeros_like(ordered[:, :1]), (ordered.diff(dim=1) != 0).long()], dim=1)

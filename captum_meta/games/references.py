@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from captum_meta.estimators import all_coalitions, gauss_legendre, shapley_values
@@ -16,7 +17,7 @@ Values = Callable[[Tensor], Tensor]
 """From coalitions ``(..., S, M)`` to the game's values there, ``(..., S)``."""
 
 
-def exact_shapley_values(values: Values, n_players: int, device: torch.device | None = None) -> Tensor:
+def exact_shapley_values(values: Values, n_players: int, device: torch.device | None = None) -> Float[Tensor, "*batch M"]:
     """Shapley values ``(..., M)`` from the values of all coalitions.
 
     >>> exact_shapley_values(lambda members: members.float().prod(-1) * 6, 3).tolist()
@@ -27,7 +28,7 @@ def exact_shapley_values(values: Values, n_players: int, device: torch.device | 
     return shapley_values(worths).to(found)
 
 
-def permutation_gains(values: Values, order: Tensor) -> Tensor:
+def permutation_gains(values: Values, order: Int64[Tensor, "*batch M"]) -> Float[Tensor, "*batch M"]:
     """What each player adds to those before it in an order of all players, ``(..., M)``.
 
     Args:
@@ -42,7 +43,7 @@ def permutation_gains(values: Values, order: Tensor) -> Tensor:
     return values(members).diff(dim=-1).gather(-1, rank)
 
 
-def path_mean(gradients: Callable[[Tensor], Tensor], points: int, pieces: int = 1) -> Tensor:
+def path_mean(gradients: Callable[[Tensor], Tensor], points: int, pieces: int = 1) -> Float[Tensor, "*batch"]:
     """The mean along the path of what ``gradients`` gives at points ``(G,)`` of it as ``(..., G)``; in double precision.
 
     Args:

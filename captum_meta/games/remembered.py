@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Bool, Int64, Num
 from torch import Tensor
 from torch.nn import functional
 
@@ -47,7 +48,7 @@ class RememberedGame(Game):
         answer: _T = self._kept[name]
         return answer
 
-    def values(self, members: Tensor, wanted: Tensor | None = None) -> Tensor:
+    def values(self, members: Bool[Tensor, "N S M"], wanted: Bool[Tensor, "N S"] | None = None) -> Num[Tensor, "N S K"]:
         keys = _random.coalition_keys(members)
         known, places = self._known(keys)
         missing = ~known if wanted is None else wanted & ~known
@@ -59,7 +60,7 @@ class RememberedGame(Game):
         found = self._values.gather(1, places.unsqueeze(-1).expand(-1, -1, self._values.shape[-1]))
         return torch.where(asked.unsqueeze(-1), found, 0.0)
 
-    def take(self, rows: Tensor) -> RememberedGame:
+    def take(self, rows: Int64[Tensor, " R"]) -> RememberedGame:
         """The game of some of the examples, of which values at coalitions alone are kept."""
         return RememberedGame(super().take(rows), gradients=False)
 
@@ -72,7 +73,7 @@ class RememberedGame(Game):
         values = [functional.pad(part._values, (0, 0, 0, longest - part._values.shape[1])) for part in parts]
         self._keep(torch.cat(keys), torch.cat(values))
 
-    def _known(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def _known(self, keys: Int64[Tensor, "N S"]) -> tuple[Bool[Tensor, "N S"], Int64[Tensor, "N S"]]:
         """Of which coalitions ``(N, S)`` f is kept, and where."""
         if not self._keys.numel():
             return torch.zeros_like(keys, dtype=torch.bool), torch.zeros_like(keys)
@@ -80,7 +81,7 @@ class RememberedGame(Game):
         places = torch.searchsorted(ordered, keys).clamp(max=ordered.shape[1] - 1)
         return ordered.gather(1, places) == keys, order.gather(1, places)
 
-    def _keep(self, keys: Tensor, values: Tensor) -> None:
+    def _keep(self, keys: Int64[Tensor, " A"], values: Num[Tensor, "A K"]) -> None:
         empty = not self._keys.numel()
         self._keys = keys if empty else torch.cat([self._keys, keys], dim=1)
         self._values = values if empty else torch.cat([self._values, values], dim=1)

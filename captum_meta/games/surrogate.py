@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.estimators import plan_coalitions, shapley_matrix
@@ -35,13 +36,13 @@ class SurrogateGame:
     function: Callable[[Tensor], Tensor]
     like: Tensor
 
-    def worths(self, members: Tensor) -> Tensor:
+    def worths(self, members: Bool[Tensor, "*batch N S M"]) -> Float[Tensor, "*batch N S"]:
         """f minus f(baseline) of coalitions ``(*batch, N, S, M)``, ``(*batch, N, S)``."""
         some = max(1, _POINTS // max(1, self.like[..., 0].numel()))
         parts = [self.function(part.to(self.like)) for part in members.split(some, dim=-2)]
         return torch.cat(parts, dim=-1) - self.function(torch.zeros_like(self.like).unsqueeze(-2))
 
-    def shapley_values(self) -> Tensor:
+    def shapley_values(self) -> Float[Tensor, "*batch N M"]:
         """``(*batch, N, M)``, exact up to 8 players, else by :func:`~captum_meta.estimators.shapley_matrix`.
 
         8 coalitions for each player, and at least 256, tell as much as 32 for each that are drawn for KernelSHAP.
@@ -72,10 +73,10 @@ class SurrogateGame:
             coalitions=None,
         )
 
-    def _total(self) -> Tensor:
+    def _total(self) -> Float[Tensor, "*batch N"]:
         return self.worths(torch.ones_like(self.like, dtype=torch.bool).unsqueeze(-2)).squeeze(-1)
 
-    def _slopes(self) -> tuple[Tensor, Tensor]:
+    def _slopes(self) -> tuple[Float[Tensor, "*batch N M 3"], Float[Tensor, "*batch N 3"]]:
         """Gradients times input minus baseline at the path points, ``(*batch, N, M, 3)``, and f there ``(*batch, N, 3)``."""
         along = torch.tensor(SHAPLEY_POINTS, dtype=self.like.dtype, device=self.like.device)
 
@@ -91,7 +92,7 @@ class SurrogateGame:
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def _plan(n_players: int) -> tuple[Tensor, Tensor]:
+def _plan(n_players: int) -> tuple[Bool[Tensor, "S M"], Float[Tensor, "M P"]]:
     """Coalitions ``(S, M)`` of any row, and the matrix ``(M, S / 2)`` of what their pairs have beyond equal shares."""
     everyone = torch.ones(1, n_players, dtype=torch.bool)
     count = max(_LEAST_COALITIONS, _COALITIONS * n_players)

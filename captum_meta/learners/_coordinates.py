@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.nn import Prior
@@ -19,7 +20,7 @@ _SAME = 1e-3
 """Rows at a smaller mean squared distance are taken for the same."""
 
 
-def coordinates(prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
+def coordinates(prior: Prior, evidence: Evidence, statistics: Statistics) -> Float[Tensor, "*batch M 8"]:
     """Where each player stands, z, ``(*batch, N, M, 8)``, without units; 0 for what is not known."""
     unit = statistics.unit[..., None, None]
     delta = torch.zeros_like(prior.attributions)
@@ -42,20 +43,22 @@ class SupportCoordinates(Record):
         spacing: ``(*batch,)``, mean squared distance of a row from its nearest fellow; infinite for a single row.
     """
 
-    z: Tensor
-    players: Tensor
-    spacing: Tensor
+    z: Float[Tensor, "*batch K M A"]
+    players: Bool[Tensor, "*batch K M"]
+    spacing: Float[Tensor, "*batch"]
 
     @classmethod
-    def of(cls, z: Tensor, players: Tensor) -> SupportCoordinates:
+    def of(cls, z: Float[Tensor, "*batch K M A"], players: Bool[Tensor, "*batch K M"]) -> SupportCoordinates:
         """Support rows whose players stand at z."""
         return cls(z.detach(), players, _nearest_fellow(z.detach(), players).mean(-1))
 
-    def isolation(self) -> Tensor:
+    def isolation(self) -> Float[Tensor, "*batch K"]:
         """How far each support row is from its nearest fellow, beyond what is usual among them, ``(*batch, K)``."""
         return self._beyond(_nearest_fellow(self.z, self.players))
 
-    def nearness(self, z: Tensor, players: Tensor, decay: Tensor) -> Tensor:
+    def nearness(
+        self, z: Float[Tensor, "*batch N M A"], players: Bool[Tensor, "*batch N M"], decay: Tensor
+    ) -> Float[Tensor, "*batch N 1"]:
         r"""How much of its correction a row deserves, ``(*batch, N, 1)``.
 
         .. math:: e^{-\lambda \max(0,\, d / d_0 - 1)}
@@ -73,13 +76,18 @@ class SupportCoordinates(Record):
         return torch.where(spacing.isfinite(), (nearest / (spacing + _SAME) - 1).clamp(min=0), 0.0)
 
 
-def _nearest_fellow(z: Tensor, players: Tensor) -> Tensor:
+def _nearest_fellow(z: Float[Tensor, "*batch K M A"], players: Bool[Tensor, "*batch K M"]) -> Float[Tensor, "*batch K"]:
     distances = _distances(z, z, players, players)
     itself = torch.eye(distances.shape[-1], dtype=torch.bool, device=z.device)
     return distances.masked_fill(itself, torch.inf).amin(-1)
 
 
-def _distances(left: Tensor, right: Tensor, players: Tensor, others: Tensor) -> Tensor:
+def _distances(
+    left: Float[Tensor, "*batch N M A"],
+    right: Float[Tensor, "*batch K M A"],
+    players: Bool[Tensor, "*batch N M"],
+    others: Bool[Tensor, "*batch K M"],
+) -> Float[Tensor, "*batch N K"]:
     """Squared distances in z, mean over the players of both rows: ``(*batch, N, K)``; infinite where there are none."""
     mine, theirs = players.to(left), others.to(left)
     squares = (left.square().sum(-1) * mine) @ theirs.mT + mine @ (right.square().sum(-1) * theirs).mT

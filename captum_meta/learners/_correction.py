@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import product
 
 import torch
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from captum_meta.learners._coordinates import SupportCoordinates
@@ -51,12 +52,12 @@ class Trust(Record):
         index = self.option.reshape(1, *self.option.shape, *tail).expand_as(options[:1])
         return options.gather(0, index)[0] * self.strength.reshape(*self.strength.shape, *tail)
 
-    def within_reach(self, corrections: Tensor) -> Tensor:
+    def within_reach(self, corrections: Float[Tensor, "*batch N M"]) -> Float[Tensor, "*batch N M"]:
         """Rows' corrections ``(*batch, N, M)``, none longer than the reach."""
         return within(corrections, self.reach)
 
 
-def folds(keys: Tensor, most: int = _FOLDS) -> Tensor:
+def folds(keys: Num[Tensor, "*batch K"], most: int = _FOLDS) -> Bool[Tensor, "*batch F K"]:
     """Parts of the rows that are left out together, ``(*batch, F, K)`` bool; every row is in one of at most ``most``.
 
     Args:
@@ -68,8 +69,8 @@ def folds(keys: Tensor, most: int = _FOLDS) -> Tensor:
 
 
 def judge(
-    corrections: Tensor,
-    residual: Tensor,
+    corrections: Float[Tensor, "S *batch K M"],
+    residual: Float[Tensor, "*batch K M"],
     confidence: float = _CONFIDENCE,
     spread: Tensor | None = None,
     support: SupportCoordinates | None = None,
@@ -105,7 +106,9 @@ def judge(
     return Trust(option % n_options, strength, applied.norm(dim=-1).amax(-1), decay), applied
 
 
-def _best(corrections: Tensor, residual: Tensor, confidence: float) -> tuple[Tensor, Tensor]:
+def _best(
+    corrections: Float[Tensor, "S *batch K M"], residual: Float[Tensor, "*batch K M"], confidence: float
+) -> tuple[Tensor, Tensor]:
     """Option and strength, ``(*batch,)`` both."""
     agreement = (corrections * residual).sum(-1)
     size = corrections.square().sum((-2, -1))
@@ -120,7 +123,7 @@ def _best(corrections: Tensor, residual: Tensor, confidence: float) -> tuple[Ten
     return best, strength.gather(0, best.unsqueeze(0))[0]
 
 
-def factor(corrections: Tensor, residual: Tensor) -> Tensor:
+def factor(corrections: Float[Tensor, "*batch K M"], residual: Float[Tensor, "*batch K M"]) -> Float[Tensor, "*batch"]:
     """Least-squares factor of left-out rows' corrections ``(*batch, K, M)``, shrunk, ``(*batch,)``; from 0 to 1.5.
 
     It tells how far what other rows miss may be carried over to a row, which may be more than they miss.
@@ -130,7 +133,9 @@ def factor(corrections: Tensor, residual: Tensor) -> Tensor:
     return (agreement / shrunk.clamp(min=torch.finfo(size.dtype).tiny)).clamp(0, _MOST)
 
 
-def shares(answers: Tensor, truth: Tensor, start: Tensor, confidence: float) -> Tensor:
+def shares(
+    answers: Float[Tensor, "*batch K M 3"], truth: Float[Tensor, "*batch K M"], start: Float[Tensor, 3], confidence: float
+) -> Float[Tensor, "*batch 3"]:
     """Shares ``(*batch, 3)`` with which left-out answers ``(*batch, K, M, 3)`` err least, at the lower end of the belief.
 
     Of what they gain on the first alone ``confidence`` standard errors are taken off; even shares are a little preferred.
@@ -145,14 +150,14 @@ def shares(answers: Tensor, truth: Tensor, start: Tensor, confidence: float) -> 
 
 
 @lru_cache(maxsize=1)
-def _simplex() -> Tensor:
+def _simplex() -> Float[Tensor, "A 3"]:
     """Triples of multiples of 1/8 that sum to 1, ``(45, 3)``; the first is (1, 0, 0)."""
     with torch.inference_mode(False):
         triples = [t for t in product(range(_STEPS, -1, -1), repeat=3) if sum(t) == _STEPS]
         return torch.tensor(triples, dtype=torch.float64) / _STEPS
 
 
-def within(corrections: Tensor, reach: Tensor) -> Tensor:
+def within(corrections: Float[Tensor, "*batch N M"], reach: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch N M"]:
     """Rows' corrections ``(*batch, N, M)``, none longer than ``reach`` ``(*batch,)``; the gradient is finite at 0 too."""
     size, reach = corrections.norm(dim=-1), reach.unsqueeze(-1)
     far = size > reach

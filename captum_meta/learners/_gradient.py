@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.learners import _config
@@ -191,7 +192,7 @@ class GradientLearner(MetaLearner[GradientState]):
     def begin_step(self, number: int) -> None:
         self.hypergradient.begin_step(number)
 
-    def loss(self, tasks: ExplanationTask) -> Tensor:
+    def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
         """The query loss after the inner loop, taken as far as it goes, and perhaps that before it.
 
         Raises:

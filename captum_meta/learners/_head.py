@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from captum_meta.learners._coordinates import SupportCoordinates
@@ -77,10 +78,10 @@ class ClosedFormHead(nn.Module):
         self,
         support: Explanations,
         prior: Prior,
-        residual: Tensor,
+        residual: Float[Tensor, "*batch K M"],
         statistics: Statistics,
         coordinates: SupportCoordinates,
-    ) -> tuple[HeadState, HeadState, Tensor]:
+    ) -> tuple[HeadState, HeadState, Float[Tensor, "*batch K M"]]:
         """Coefficients, each row's part in them, and what rows left out one at a time still miss ``(*batch, K, M)``.
 
         Args:
@@ -96,7 +97,9 @@ class ClosedFormHead(nn.Module):
         coefficients, parts = (state.to(dtype=residual.dtype) for state in found)
         return coefficients, parts, (residual - applied).to(residual.dtype)
 
-    def correct(self, state: HeadState, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
+    def correct(
+        self, state: HeadState, prior: Prior, evidence: Evidence, statistics: Statistics
+    ) -> Float[Tensor, "*batch N M"]:
         """What to add to the explainer's attributions, ``(*batch, N, M)``."""
         shared, own, _ = self._features(prior, evidence, statistics)
         correction = (shared * state.shared[..., None, None, :]).sum(-1)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.learners._coordinates import COORDINATES, SupportCoordinates, coordinates
@@ -33,9 +34,9 @@ class Features:
         noise: ``(*batch, N, M)``, variance of a residual that neither explains, before the level is chosen.
     """
 
-    shared: Tensor
-    own: Tensor
-    noise: Tensor
+    shared: Float[Tensor, "*batch M D"]
+    own: Float[Tensor, "*batch M d"]
+    noise: Float[Tensor, "*batch M"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class KernelState(Record):
     shared: Tensor
     own: Tensor
 
-    def nearness(self, z: Tensor, players: Tensor) -> Tensor:
+    def nearness(self, z: Float[Tensor, "*batch N M A"], players: Bool[Tensor, "*batch N M"]) -> Float[Tensor, "*batch N 1"]:
         """How much of its correction a row deserves whose players stand at z, ``(*batch, N, 1)``."""
         assert self.trust.decay is not None
         return self.support.nearness(z, players, self.trust.decay)
@@ -91,7 +92,7 @@ class KernelRegression(MetaLearner[KernelState]):
         return {"caution": self.caution, "features": self.features}
 
     @abstractmethod
-    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
+    def kernel(self, z: Float[Tensor, "*batch M A"], prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
         """Features of the players, that stand at z ``(*batch, N, M, 8)``."""
 
     def adapt(self, support: Explanations) -> KernelState:
@@ -154,7 +155,7 @@ class KernelRegression(MetaLearner[KernelState]):
         return torch.cat([angles.cos(), angles.sin()], dim=-1) / (self.features / 2) ** 0.5
 
 
-def alive(evidence: Evidence) -> Tensor:
+def alive(evidence: Evidence) -> Bool[Tensor, "*batch M"]:
     """Players ``(*batch, M)`` that may be corrected: not those without any effect, unless no player of the row has one."""
     has_effect = (effect_sizes(evidence) > 0) & evidence.players
     return evidence.players & (has_effect | ~has_effect.any(-1, keepdim=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from captum_meta.learners._config import part_of, told_part
@@ -202,7 +203,7 @@ class MetricLearner(MetaLearner[MetricState]):
             retrieved = retrieved + state.head.trust.within_reach(regressed) * near
         return replace(prior, attributions=prior.attributions + _bounded(retrieved, evidence))
 
-    def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
+    def support_weights(self, support: Explanations, evidence: Evidence) -> Float[Tensor, "*batch N K"]:
         """Which support rows the explanations lean on, ``(*batch, N, K)``; 1 in sum, or 0 where nothing is leaned on.
 
         A support row's weight is its share of what the support set adds to the explanation: the sum over players of the
@@ -224,7 +225,7 @@ class MetricLearner(MetaLearner[MetricState]):
         sizes = torch.where(evidence.players.mT.unsqueeze(-1), parts, 0.0).abs().sum(-3)
         return sizes / sizes.sum(-1, keepdim=True).clamp(min=torch.finfo(sizes.dtype).tiny)
 
-    def loss(self, tasks: ExplanationTask) -> Tensor:
+    def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
         """How much worse than zero-shot the adapted explanations are: :func:`loss_against_zero_shot`."""
         return loss_against_zero_shot(self, tasks)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def solve(shared: Tensor, own: Tensor, target: Tensor, variance: Tensor, players: Tensor) -> tuple[Tensor, Tensor]:
+def solve(
+    shared: Tensor, own: Tensor, target: Tensor, variance: Tensor, players: Tensor
+) -> tuple[Float[Tensor, "*batch K M"], Float[Tensor, "*batch K M"]]:
     r"""Dual coefficients :math:`C^{-1} r` and the residuals of rows left out one at a time, ``(*batch, K, M)`` both.
 
     .. math:: r_{ni} = \psi_{ni} \cdot w + \chi_{ni} \cdot u_i + \epsilon_{ni}, \qquad w, u_i \sim N(0, I)

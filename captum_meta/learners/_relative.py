@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.learners.base import MetaLearner
@@ -12,7 +13,7 @@ from captum_meta.types import ExplanationTask
 _FLOOR = 5e-4
 
 
-def loss_against_zero_shot(learner: MetaLearner, tasks: ExplanationTask) -> Tensor:
+def loss_against_zero_shot(learner: MetaLearner, tasks: ExplanationTask) -> Float[Tensor, ""]:
     r"""How much worse than zero-shot the adapted explanations are, losses counted more than gains.
 
     .. math:: \frac1T \sum_t d_t + \tfrac12 \max(0, d_t), \qquad

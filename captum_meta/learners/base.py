@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Generic
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
@@ -80,19 +81,21 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
         """Attributions ``(*batch, N, M)`` that satisfy efficiency, with the gap that had to be corrected."""
         return self.explainer.complete(self.propose(state, evidence), evidence)
 
-    def predict(self, state: StateT | None, evidence: Evidence) -> Tensor:
+    def predict(self, state: StateT | None, evidence: Evidence) -> Float[Tensor, "*batch M"]:
         """Attributions ``(*batch, N, M)`` in units of the output; 0 for padding."""
         return self.explain(state, evidence).attributions
 
-    def estimate_error(self, state: StateT | None, evidence: Evidence, attributions: Tensor) -> Tensor:
+    def estimate_error(
+        self, state: StateT | None, evidence: Evidence, attributions: Float[Tensor, "*batch M"]
+    ) -> Float[Tensor, "*batch"]:
         """The relative squared error that nine in ten rows stay below, ``(*batch, N)``; NaN if unknown."""
         return self.explainer.estimate_error(self.propose(state, evidence), evidence, attributions)
 
-    def explain_with_error(self, state: StateT | None, evidence: Evidence) -> tuple[Prediction, Tensor]:
+    def explain_with_error(self, state: StateT | None, evidence: Evidence) -> tuple[Prediction, Float[Tensor, "*batch"]]:
         """What :meth:`explain` and :meth:`estimate_error` say, at little more than the cost of the first."""
         return self.explainer.complete_with_error(self.propose(state, evidence), evidence)
 
-    def loss(self, tasks: ExplanationTask) -> Tensor:
+    def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
         """What meta-training minimises over a batch of tasks: the query loss after adapting on the support set."""
         predicted = self.predict(self.adapt(tasks.support), tasks.query.evidence)
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
@@ -115,7 +118,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
             f"{type(self).__name__} is not compiled, only gradient-based learners are: train it with compile=False."
         )
 
-    def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
+    def support_weights(self, support: Explanations, evidence: Evidence) -> Float[Tensor, "*batch N K"]:
         """Which of the support rows ``(*batch, K, M)`` the explanations lean on, ``(*batch, N, K)``.
 
         Raises:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from captum_meta.learners._coordinates import COORDINATES
@@ -77,7 +78,7 @@ class DeepKernelTransfer(KernelRegression):
         encoder = dict(self.encoder.arguments())
         return {"encoder": encoder, "shared": self.shared, "own": self.own, **super().arguments()}
 
-    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
+    def kernel(self, z: Float[Tensor, "*batch M A"], prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
         hidden = self.encoder(prior, evidence, statistics)
         scaled = z * self.log_scales.exp()
         waves = self.waves(scaled @ self.frequencies.to(z) + self.wave_map(hidden) @ self.directions.to(z))
@@ -89,7 +90,7 @@ class DeepKernelTransfer(KernelRegression):
         amplitude = _within(self.amplitude(hidden), _AMPLITUDE).exp()
         return Features(amplitude * shared, amplitude * own, _within(self.log_noise(hidden), _NOISE).exp().squeeze(-1))
 
-    def loss(self, tasks: ExplanationTask) -> Tensor:
+    def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
         """How much worse than zero-shot the adapted explanations are, as for the metric-based learners."""
         return loss_against_zero_shot(self, tasks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.learners._kernel import LINEAR, SHARED, Features, KernelRegression
@@ -36,12 +37,12 @@ class KernelRidge(KernelRegression):
         features: how many random features stand for the exponential.
     """
 
-    def kernel(self, z: Tensor, prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
+    def kernel(self, z: Float[Tensor, "*batch M A"], prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
         waves = self.waves(z @ self.frequencies.to(z))
         features = torch.cat([waves, LINEAR**0.5 * z, torch.full_like(z[..., :1], LINEAR**0.5)], dim=-1)
         return Features(SHARED**0.5 * features, (1 - SHARED) ** 0.5 * features, torch.ones_like(z[..., 0]))
 
-    def loss(self, tasks: ExplanationTask) -> Tensor:
+    def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
         """That of the explainer, before any correction: this has nothing to learn, and makes a step five times as dear."""
         predicted = self.predict(self.initial_state(), tasks.query.evidence)
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)

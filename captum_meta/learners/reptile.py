@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.learners.maml import MAML
@@ -21,7 +22,7 @@ class Reptile(MAML):
     Args: those of :class:`MAML`; ``hypergradient``, ``zero_shot`` and ``outer_loss`` change nothing.
     """
 
-    def loss(self, tasks: ExplanationTask) -> Tensor:
+    def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
         """Half the squared way of the inner loops, mean over tasks: the gradient of the start is the update's."""
         self.require_rows(tasks.support)
         n_batch = tasks.support.attributions.dim() - 2

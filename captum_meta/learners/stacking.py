@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from captum_meta.games import SurrogateGame
@@ -122,7 +123,7 @@ class Stacking(MetaLearner[StackingState]):
     def reading(self) -> Reading:
         return Reading(_EVALUATIONS, _MAX_PLAYERS)
 
-    def loss(self, tasks: ExplanationTask) -> Tensor:
+    def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
         """How much worse than zero-shot the adapted explanations are, as for the metric-based learners."""
         return loss_against_zero_shot(self, tasks)
 
@@ -170,7 +171,7 @@ class Stacking(MetaLearner[StackingState]):
         )
         return SurrogateState(self.surrogate(lesson, outputs.shape[-1]), unit, outputs, elements)
 
-    def distilled_values(self, state: SurrogateState, evidence: Evidence) -> Tensor:
+    def distilled_values(self, state: SurrogateState, evidence: Evidence) -> Float[Tensor, "*batch N M"]:
         """Shapley values ``(*batch, N, M)`` of the networks of :meth:`distil`, for these rows."""
         return self._game(state, evidence).shapley_values()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from captum_meta.learners._correction import judge, within
@@ -124,7 +125,7 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
         correction = within(fit_players(correction, answer.shape[-1]), state.reach) * state.unit[..., None, None]
         return replace(prior, attributions=answer + torch.where(alive(evidence), correction, 0.0))
 
-    def loss(self, tasks: ExplanationTask) -> Tensor:
+    def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
         """That of the explainer, before any correction, which has nothing to learn."""
         predicted = self.predict(self.initial_state(), tasks.query.evidence)
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
@@ -160,7 +161,7 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
-def _unit(rows: Explanations) -> Tensor:
+def _unit(rows: Explanations) -> Float[Tensor, "*batch"]:
     """Root mean square attribution, ``(*batch,)``; 1 where there is none."""
     players = rows.evidence.players.sum((-2, -1)).clamp(min=1)
     unit = (rows.attributions.square().sum((-2, -1)) / players).sqrt()

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta._model import module_of, untouched
-from captum_meta.games import Game
 from captum_meta.games.arguments import take_rows
-
-Tensors = tuple[Tensor, ...]
+from captum_meta.games.game import Game
+from captum_meta.games.players import Tensors
 
 
 class LayerModel(nn.Module):
@@ -49,12 +48,25 @@ class LayerModel(nn.Module):
         flat = [[value for values in part for value in values] for part in parts]
         return tuple(torch.cat(some) for some in zip(*flat, strict=True))
 
+    def activations_in_graph(self, arguments: tuple[Any, ...]) -> Tensors:
+        """What the layers give for these arguments, in the graph."""
+        found: list[Tensors] = [()] * len(self.layers)
+
+        def keep(index: int, given: Any) -> Any:
+            found[index] = as_tuple(given)
+            copies = [part.clone() for part in found[index]]  # what follows may work in place
+            return type(given)(copies) if isinstance(given, (tuple, list)) else copies[0]
+
+        with untouched(self.forward_func, arguments[0].device), torch.enable_grad(), self._hooked(keep):
+            self.forward_func(*arguments)
+        self.counts = [len(values) for values in found]
+        return tuple(part for values in found for part in values)
+
     def _observe(self, arguments: tuple[Any, ...], n_rows: int) -> list[Tensors]:
         found: list[Tensors] = [()] * len(self.layers)
 
         def keep(index: int, values: Any) -> None:
-            tensors = values if isinstance(values, (tuple, list)) else (values,)
-            found[index] = tuple(value.detach().clone() for value in tensors)
+            found[index] = tuple(value.detach().clone() for value in as_tuple(values))
 
         with torch.no_grad(), untouched(self.forward_func, arguments[0].device), self._hooked(keep):
             self.forward_func(*arguments)
@@ -90,6 +102,11 @@ class LayerModel(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def as_tuple(given: Any) -> Tensors:
+    """What a layer gives, or is given: a tensor, a tuple or a list of them."""
+    return tuple(given) if isinstance(given, (tuple, list)) else (given,)
 
 
 def layer_output(game: Game, layer: str) -> Tensor:

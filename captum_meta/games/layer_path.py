@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta import _captum
-from captum_meta.evidence.layer import LayerModel
 from captum_meta.games.arguments import select_outputs, take_target
+from captum_meta.games.layer import LayerModel, as_tuple
 from captum_meta.games.players import Tensors
 
 Selector = int | tuple[int | slice, ...] | Callable[[Any], Tensor]
@@ -146,11 +146,6 @@ class NeuronConductanceModel(NeuronModel):
 
     def _select(self, given: Tensors, n_rows: int) -> Tensor:
         return self._of_rows(_captum.verify_select_neuron(given, self.selector), n_rows)
-
-
-def as_tuple(given: Any) -> Tensors:
-    """What a layer gives, or is given: a tensor, a tuple or a list of them."""
-    return tuple(given) if isinstance(given, (tuple, list)) else (given,)
 
 
 def _in_turn(shift: Tensor, turns: list[int], index: int) -> Tensor:
