@@ -48,11 +48,11 @@ class Adaptation:
         return cls(len(support), spent, before, after, pays)
 
     def __repr__(self) -> str:
-        told = f"{self.rows} support rows for {self.evaluations:,} evaluations; left-out rows' error "
-        told += f"{self.zero_shot_error:.2g} before, {self.error:.2g} after; "
+        text = f"{self.rows} support rows for {self.evaluations:,} evaluations; left-out rows' error "
+        text += f"{self.zero_shot_error:.2g} before, {self.error:.2g} after; "
         if self.pays_after == inf:
-            return f"<{told}does not pay>"
-        return f"<{told}pays after {self.pays_after:,.0f} explained rows>" if isfinite(self.pays_after) else f"<{told[:-2]}>"
+            return f"<{text}does not pay>"
+        return f"<{text}pays after {self.pays_after:,.0f} explained rows>" if isfinite(self.pays_after) else f"<{text[:-2]}>"
 
 
 class Counting:

@@ -56,11 +56,11 @@ class Frontend:
 
     def __repr__(self) -> str:
         model = getattr(self.forward_func, "__name__", type(self.forward_func).__name__)
-        told = f"{type(self).__name__}({model}, learner={type(self.learner).__name__}"
+        text = f"{type(self).__name__}({model}, learner={type(self.learner).__name__}"
         if self._support.empty:
-            return f"{told})"
+            return f"{text})"
         spent = sum(counting.evaluations for counting in self._counts)
-        return f"{told}, adapted to {len(self._support.keys)} rows for {spent:,} evaluations)"
+        return f"{text}, adapted to {len(self._support.keys)} rows for {spent:,} evaluations)"
 
     def reset(self) -> Self:
         """Forget the support set: explain zero-shot again."""
@@ -91,7 +91,7 @@ class Frontend:
                 by ``teacher`` if there is one, else by this method's own reference.
             teacher: any Captum method over the same model.
             teacher_kwargs: further arguments of ``teacher.attribute``, such as ``{"n_samples": 1000}``.
-            n_samples: of the Shapley methods, coalitions of each support row that its label may cost; learners are told how
+            n_samples: of the Shapley methods, coalitions of each support row that its label may cost; learners know how
                 noisy it is. None: all there are up to 4,096, else 32 for each player. More rows with cheaper labels often
                 teach more than few with exact ones; :attr:`adaptation` tells what came of it.
             show_progress: show how many rows have been explained.

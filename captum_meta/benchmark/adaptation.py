@@ -204,8 +204,8 @@ def main(arguments: Sequence[str]) -> None:
     """Adapt learners to 4, 16 and 64 explained rows of the held-out models, with 2M coalitions per row and with none."""
     parser = ArgumentParser(prog="captum-meta benchmark adaptation", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="only a few models of every family")
-    told = "names of shipped learners, or paths given to save(); default: all shipped ones, and methods to compare with"
-    parser.add_argument("--learners", nargs="*", metavar="LEARNER", default=(), help=told)
+    text = "names of shipped learners, or paths given to save(); default: all shipped ones, and methods to compare with"
+    parser.add_argument("--learners", nargs="*", metavar="LEARNER", default=(), help=text)
     add_output(parser, Path("runs/adaptation.jsonl"))
     add_references(parser)
     options = parser.parse_args(arguments)

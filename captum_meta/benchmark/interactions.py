@@ -79,7 +79,7 @@ def shapiq_method(name: str, **arguments: object) -> Method:
 def proxy_shap(problem: Problem, budget: int) -> Tensor:
     """shapiq's ProxySHAP, in the Python that :mod:`captum_meta.benchmark.modern_peers` names."""
     n_players = problem.n_players
-    told = {
+    question = {
         "name": "ProxySHAP",
         "arguments": {"index": _INDEX, "max_order": 2},
         "n": n_players,
@@ -88,7 +88,7 @@ def proxy_shap(problem: Problem, budget: int) -> Tensor:
     }
 
     def explain(worth: RowGame, seed: int) -> np.ndarray:
-        return _matrix(modern_peers.process().explain(worth, {**told, "seed": seed}).tolist(), n_players)
+        return _matrix(modern_peers.process().explain(worth, {**question, "seed": seed}).tolist(), n_players)
 
     return by_row(problem, explain)
 

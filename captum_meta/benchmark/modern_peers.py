@@ -81,10 +81,10 @@ def process() -> ShapiqProcess:
 
 def _approximated(problem: Problem, budget: int, name: str, **arguments: object) -> Tensor:
     n_players = problem.n_players
-    told = {"name": name, "arguments": arguments, "n": n_players, "budget": min(budget, 2**n_players)}
+    question = {"name": name, "arguments": arguments, "n": n_players, "budget": min(budget, 2**n_players)}
 
     def explain(worth: RowGame, seed: int) -> np.ndarray:
-        return process().explain(worth, {**told, "seed": seed})
+        return process().explain(worth, {**question, "seed": seed})
 
     return by_row(problem, explain)
 

@@ -2,7 +2,7 @@
 
 All move the same parameters of the same explainer, from the same start, along the gradient of the same support rows' loss.
 The rates of SGD and Adam are searched on the synthetic tasks that the learned optimizer was trained on. Every iterate is
-judged as it is, without the caution of ``adapt``.
+judged as it is, without the comparison with left-out rows of ``adapt``.
 """
 
 from __future__ import annotations
@@ -206,18 +206,18 @@ def verdict(curves: Sequence[Curve], budget: str, horizon: int) -> str:
     """How soon the learned optimizer has the best error of SGD and Adam, and where it is long after its horizon."""
     some = [curve for curve in curves if curve.budget == budget]
     learned = means(some, LEARNED)
-    told = []
+    sentences = []
     for optimizer in RATES:
         theirs = means(some, optimizer)[: HAND_STEPS + 1]
         first = np.flatnonzero(learned <= theirs.min())
         reached = f"after {first[0]}" if len(first) else "never"
-        told.append(f"{optimizer}'s best error, {np.exp(theirs.min()):.4f} after {theirs.argmin()} steps: {reached}")
+        sentences.append(f"{optimizer}'s best error, {np.exp(theirs.min()):.4f} after {theirs.argmin()} steps: {reached}")
     late = [curve.query[-1] > _HARM * curve.query[0] for curve in some if curve.optimizer == LEARNED]
-    told.append(
+    sentences.append(
         f"error after {horizon} steps {np.exp(learned[horizon]):.4f}, after {len(learned) - 1} {np.exp(learned[-1]):.4f}; "
         f"then worse than before by a tenth on {sum(late)} of {len(late)} models"
     )
-    return f"Coalitions {budget}: the learned optimizer reaches " + "; ".join(told)
+    return f"Coalitions {budget}: the learned optimizer reaches " + "; ".join(sentences)
 
 
 def small_tables() -> list[str]:

@@ -16,17 +16,17 @@ def add_choices(parser: ArgumentParser, name: str, choices: Iterable[str], metav
     (['GRU'], ['CNN', 'GRU'])
     """
     names = list(choices)
-    told = f"one or more of: {'; '.join(names)} (default: all)".replace("%", "%%")
-    parser.add_argument(name, nargs="+", choices=names, default=names, metavar=metavar, help=told)
+    text = f"one or more of: {'; '.join(names)} (default: all)".replace("%", "%%")
+    parser.add_argument(name, nargs="+", choices=names, default=names, metavar=metavar, help=text)
 
 
 def add_output(parser: ArgumentParser, default: Path) -> None:
     """`--output`, the file of results."""
-    told = f"file of results, as JSON lines; the same command continues a run that stopped (default: {default})"
-    parser.add_argument("--output", type=Path, metavar="FILE", default=default, help=told)
+    text = f"file of results, as JSON lines; the same command continues a run that stopped (default: {default})"
+    parser.add_argument("--output", type=Path, metavar="FILE", default=default, help=text)
 
 
 def add_references(parser: ArgumentParser) -> None:
     """`--references`, the folder of right answers, which several comparisons share."""
-    told = "folder of exact attributions, which are computed once (default: beside the output)"
-    parser.add_argument("--references", type=Path, metavar="FOLDER", default=None, help=told)
+    text = "folder of exact attributions, which are computed once (default: beside the output)"
+    parser.add_argument("--references", type=Path, metavar="FOLDER", default=None, help=text)

@@ -1,4 +1,4 @@
-"""Losses, hypergradients and networks as the JSON of a learner tells them."""
+"""Losses, hypergradients and networks as they stand in the JSON of a learner."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LossArgument = LossName | ExplanationLoss
 """A loss, or its name."""
 
 HypergradientArgument = Hypergradient | Mapping[str, Any] | None
-"""A hypergradient, what :func:`told_hypergradient` says of one, or None for the learner's own."""
+"""A hypergradient, the description of one by :func:`described_hypergradient`, or None for the learner's own."""
 
 
 def loss_of(given: LossArgument) -> ExplanationLoss:
@@ -49,7 +49,7 @@ def loss_of(given: LossArgument) -> ExplanationLoss:
     return loss
 
 
-def told_loss(loss: ExplanationLoss, argument: str) -> str:
+def described_loss(loss: ExplanationLoss, argument: str) -> str:
     """The name of the loss that was given as ``argument``.
 
     Raises:
@@ -77,34 +77,34 @@ def hypergradient_of(given: HypergradientArgument) -> Hypergradient | None:
     return found
 
 
-def told_hypergradient(hypergradient: Hypergradient) -> dict[str, Any] | None:
+def described_hypergradient(hypergradient: Hypergradient) -> dict[str, Any] | None:
     """Its class and arguments; None for one of your own, since a trained learner does without.
 
-    >>> told_hypergradient(optim.Truncated(5))
+    >>> described_hypergradient(optim.Truncated(5))
     {'class': 'Truncated', 'length': 5, 'second_order': True}
     """
     kind = type(hypergradient)
     if getattr(optim, kind.__name__, None) is not kind:
         return None
-    told: dict[str, Any] = {"class": kind.__name__}
+    description: dict[str, Any] = {"class": kind.__name__}
     for name in inspect.signature(kind).parameters:
         value = getattr(hypergradient, name)
-        told[name] = told_hypergradient(value) if isinstance(value, Hypergradient) else value
-        if isinstance(value, Hypergradient) and told[name] is None:
+        description[name] = described_hypergradient(value) if isinstance(value, Hypergradient) else value
+        if isinstance(value, Hypergradient) and description[name] is None:
             return None
-    return told
+    return description
 
 
-def part_of(told: Mapping[str, Any]) -> Any:
-    """The network that :func:`told_part` told of, with fresh weights.
+def part_of(description: Mapping[str, Any]) -> Any:
+    """The network that :func:`described_part` describes, with fresh weights.
 
     >>> part_of({"class": "LearnedDescent", "steps": 7}).steps
     7
     """
-    return _built(networks, dict(told), told)
+    return _built(networks, dict(description), description)
 
 
-def _built(room: Any, arguments: dict[str, Any], told: Mapping[str, Any]) -> Any:
+def _built(room: Any, arguments: dict[str, Any], description: Mapping[str, Any]) -> Any:
     """What the class named by ``arguments`` makes of the others.
 
     Raises:
@@ -113,13 +113,13 @@ def _built(room: Any, arguments: dict[str, Any], told: Mapping[str, Any]) -> Any
     kind = getattr(room, str(arguments.pop("class", "")), None)
     if not isinstance(kind, type):
         raise ValueError(
-            f"{dict(told)} is not understood: pass an object of {room.__name__}; in a configuration its class_path, with "
-            "init_args that the class takes (--model.learner.help CLASS shows what is taken)."
+            f"{dict(description)} is not understood: pass an object of {room.__name__}; in a configuration its class_path, "
+            "with init_args that the class takes (--model.learner.help CLASS shows what is taken)."
         )
     return kind(**arguments)
 
 
-def told_part(name: str, part: Any) -> dict[str, Any]:
+def described_part(name: str, part: Any) -> dict[str, Any]:
     """The class and the arguments of a network of :mod:`captum_meta.nn`.
 
     Raises:

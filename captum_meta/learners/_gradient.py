@@ -122,10 +122,10 @@ class GradientLearner(MetaLearner[GradientState]):
         return {
             "fast": list(self.fast),
             "steps": self.steps,
-            "hypergradient": _config.told_hypergradient(self.hypergradient),
-            "inner_loss": _config.told_loss(self.inner_loss, "inner_loss"),
+            "hypergradient": _config.described_hypergradient(self.hypergradient),
+            "inner_loss": _config.described_loss(self.inner_loss, "inner_loss"),
             "zero_shot": self.zero_shot,
-            "outer_loss": _config.told_loss(self.outer_loss, "outer_loss"),
+            "outer_loss": _config.described_loss(self.outer_loss, "outer_loss"),
         }
 
     def start(self, n_tasks: int) -> Tensors:

@@ -46,12 +46,12 @@ class ClosedFormHead(nn.Module):
         encoder: gives the features.
         shared: dimensions of psi.
         own: dimensions of chi.
-        caution: how many standard errors are taken off what the left-out rows say of the averaged correction.
+        confidence: how many standard errors are taken off what the left-out rows say of the averaged correction.
     """
 
-    def __init__(self, encoder: EvidenceEncoder, shared: int = 48, own: int = 16, caution: float = 1.0) -> None:
+    def __init__(self, encoder: EvidenceEncoder, shared: int = 48, own: int = 16, confidence: float = 1.0) -> None:
         super().__init__()
-        self.encoder, self.shared, self.own, self.caution = encoder, shared, own, caution
+        self.encoder, self.shared, self.own, self.confidence = encoder, shared, own, confidence
         width = encoder.width
         self.shared_features, self.own_features = nn.Linear(width, shared, bias=False), nn.Linear(width, own)
         self.log_noise = nn.Linear(width, 1)
@@ -72,7 +72,12 @@ class ClosedFormHead(nn.Module):
 
     def arguments(self) -> dict[str, object]:
         """Constructor arguments, as JSON can hold them."""
-        return {"encoder": dict(self.encoder.arguments()), "shared": self.shared, "own": self.own, "caution": self.caution}
+        return {
+            "encoder": dict(self.encoder.arguments()),
+            "shared": self.shared,
+            "own": self.own,
+            "confidence": self.confidence,
+        }
 
     def fit(
         self,
@@ -139,7 +144,7 @@ class ClosedFormHead(nn.Module):
         nothing = torch.zeros_like(logits).index_fill(0, torch.tensor(len(_NOISE), device=logits.device), count**0.5)
         weights = (logits + self.reluctance.double() * nothing).softmax(0)
         averaged = (weights[..., None, None] * corrections).sum(0, keepdim=True)
-        trust, applied = judge(averaged, target, self.caution, support=coordinates)
+        trust, applied = judge(averaged, target, self.confidence, support=coordinates)
         trust = replace(trust, reach=trust.reach * statistics.unit.double())
         return _Rows(shared, own, duals), trust.strength * weights, applied * unit, trust
 

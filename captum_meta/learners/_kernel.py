@@ -73,15 +73,15 @@ class KernelRegression(MetaLearner[KernelState]):
 
     Args:
         explainer: the meta-trained explainer.
-        caution: how many standard errors are taken off what the left-out rows say of a correction.
+        confidence: how many standard errors are taken off what the left-out rows say of a correction.
         features: how many random features stand for the exponential.
     """
 
     frequencies: Tensor
 
-    def __init__(self, explainer: Explainer, caution: float = 1.0, features: int = 64) -> None:
+    def __init__(self, explainer: Explainer, confidence: float = 1.0, features: int = 64) -> None:
         super().__init__(explainer)
-        self.caution, self.features = caution, features
+        self.confidence, self.features = confidence, features
         generator = torch.Generator().manual_seed(0)
         frequencies = (
             torch.randn(COORDINATES, features // 2, generator=generator, device="cpu", dtype=torch.float32) / LENGTH
@@ -89,7 +89,7 @@ class KernelRegression(MetaLearner[KernelState]):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def arguments(self) -> dict[str, object]:
-        return {"caution": self.caution, "features": self.features}
+        return {"confidence": self.confidence, "features": self.features}
 
     @abstractmethod
     def kernel(self, z: Float[Tensor, "*batch M A"], prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
@@ -124,7 +124,7 @@ class KernelRegression(MetaLearner[KernelState]):
         residual = _take(residual, kept).double()
         noise = _relative_noise(residual, None if variance is None else _take(variance, kept))
         fits = self.fits(shared, own, residual, unexplained, noise)
-        trust, _ = judge(torch.stack([correction for _, _, correction in fits]), residual, self.caution, spread, rows)
+        trust, _ = judge(torch.stack([correction for _, _, correction in fits]), residual, self.confidence, spread, rows)
         of_all, of_each = (trust.of(torch.stack([fit[part] for fit in fits])) for part in (0, 1))
         everyone = of_each.new_zeros(*of_each.shape[:-2], n_players, of_each.shape[-1])
         everyone = everyone.scatter(-2, kept.unsqueeze(-1).expand_as(of_each), of_each)

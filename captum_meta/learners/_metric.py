@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from captum_meta.learners._config import part_of, told_part
+from captum_meta.learners._config import described_part, part_of
 from captum_meta.learners._coordinates import SupportCoordinates, coordinates
 from captum_meta.learners._correction import factor
 from captum_meta.learners._head import ClosedFormHead, HeadState
@@ -123,8 +123,8 @@ class MetricLearner(MetaLearner[MetricState]):
 
     def arguments(self) -> dict[str, object]:
         return {
-            "encoder": told_part("encoder", self.encoder),
-            "similarity": told_part("similarity", self.similarity),
+            "encoder": described_part("encoder", self.encoder),
+            "similarity": described_part("similarity", self.similarity),
             "head": "none" if self.head is None else dict(self.head.arguments()),
             "values": self.values,
             "key_width": self.key_width,

@@ -40,7 +40,7 @@ class DeepKernelTransfer(KernelRegression):
         encoder: h, by default of the width 48.
         shared: dimensions of W h.
         own: dimensions of U h.
-        caution, features: as in :class:`KernelRidge`.
+        confidence, features: as in :class:`KernelRidge`.
     """
 
     directions: Tensor
@@ -51,10 +51,10 @@ class DeepKernelTransfer(KernelRegression):
         encoder: EvidenceEncoder | Mapping[str, Any] | None = None,
         shared: int = 32,
         own: int = 16,
-        caution: float = 1.0,
+        confidence: float = 1.0,
         features: int = 64,
     ) -> None:
-        super().__init__(explainer, caution, features)
+        super().__init__(explainer, confidence, features)
         built = EvidenceEncoder(**encoder) if isinstance(encoder, Mapping) else encoder
         self.encoder = built or EvidenceEncoder(int(explainer.width))  # type: ignore[arg-type]
         self.shared, self.own = shared, own

@@ -39,7 +39,7 @@ class FeatureMAML(DeepKernelTransfer):
         kernel: a :class:`DeepKernelTransfer` of the same form, whose trained features are taken over and stay as they are.
         steps: of the inner loop.
         rate, momentum: from which the learned ones start.
-        encoder, shared, own, caution, features: as in :class:`DeepKernelTransfer`.
+        encoder, shared, own, confidence, features: as in :class:`DeepKernelTransfer`.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class FeatureMAML(DeepKernelTransfer):
         encoder: EvidenceEncoder | Mapping[str, Any] | None = None,
         shared: int = 32,
         own: int = 16,
-        caution: float = 1.0,
+        confidence: float = 1.0,
         features: int = 64,
     ) -> None:
-        super().__init__(explainer, encoder, shared, own, caution, features)
+        super().__init__(explainer, encoder, shared, own, confidence, features)
         if kernel is not None:
             self.load_state_dict(kernel.state_dict())
             self.requires_grad_(False)

@@ -33,7 +33,7 @@ class KernelRidge(KernelRegression):
 
     Args:
         explainer: the meta-trained explainer.
-        caution: how many standard errors are taken off what the left-out rows say of a correction.
+        confidence: how many standard errors are taken off what the left-out rows say of a correction.
         features: how many random features stand for the exponential.
     """
 

@@ -44,15 +44,15 @@ class Ridge(MetaLearner[RidgeState]):
 
     Args:
         explainer: the meta-trained explainer.
-        caution: how many standard errors are taken off what the left-out rows say of a correction.
+        confidence: how many standard errors are taken off what the left-out rows say of a correction.
     """
 
-    def __init__(self, explainer: Explainer, caution: float = 1.5) -> None:
+    def __init__(self, explainer: Explainer, confidence: float = 1.5) -> None:
         super().__init__(explainer)
-        self.caution = caution
+        self.confidence = confidence
 
     def arguments(self) -> dict[str, object]:
-        return {"caution": self.caution}
+        return {"confidence": self.confidence}
 
     def adapt(self, support: Explanations) -> RidgeState:
         self.require_rows(support)
@@ -63,9 +63,9 @@ class Ridge(MetaLearner[RidgeState]):
         trust = _trust(residual, support.variance)
         spread = prior.spread.double()
         shared = _shared_regression(_shared_features(prior, evidence).double(), residual, trust)
-        weights, left_out = _choose(shared, residual, spread, self.caution)
+        weights, left_out = _choose(shared, residual, spread, self.confidence)
         own = _own_regression(_effects(evidence).double(), left_out, trust)
-        coefficients, _ = _choose(own, left_out, spread, self.caution)
+        coefficients, _ = _choose(own, left_out, spread, self.confidence)
         weights, coefficients = weights.to(start.dtype), coefficients.to(start.dtype)
         return RidgeState(weights, coefficients, _added(weights, coefficients, prior, evidence).norm(dim=-1).amax(-1))
 
@@ -154,9 +154,9 @@ def _own_regression(features: Tensor, target: Tensor, trust: Tensor) -> _Regress
     return regress
 
 
-def _choose(regression: _Regression, residual: Tensor, spread: Tensor, caution: float) -> tuple[Tensor, Tensor]:
+def _choose(regression: _Regression, residual: Tensor, spread: Tensor, confidence: float) -> tuple[Tensor, Tensor]:
     """The coefficients of the best strength, shrunk to what is sure of them, and what left-out rows still miss."""
     fits = [regression(strength) for strength in _STRENGTHS]
     coefficients = torch.stack([weights for weights, _ in fits])
-    trust, applied = judge(torch.stack([correction for _, correction in fits]), residual, caution, spread)
+    trust, applied = judge(torch.stack([correction for _, correction in fits]), residual, confidence, spread)
     return trust.of(coefficients), residual - applied

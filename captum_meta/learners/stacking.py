@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from captum_meta.games import SurrogateGame
-from captum_meta.learners._config import part_of, told_part
+from captum_meta.learners._config import described_part, part_of
 from captum_meta.learners._coordinates import coordinates
 from captum_meta.learners._correction import folds, shares, within
 from captum_meta.learners._kernel import KernelRegression, KernelState, alive
@@ -91,23 +91,23 @@ class Stacking(MetaLearner[StackingState]):
 
     Without coalitions of support rows, of rows with more than 64 players or an output that no support row has, and before
     :meth:`adapt`, this is the base. The networks read all elements of players that have up to 64, and 32 random sums of
-    larger ones, whose slopes they are not told.
+    larger ones, whose gradients they are not given.
 
     Args:
         base: a :class:`DeepKernelTransfer`, :class:`FeatureMAML` or :class:`KernelRidge`, whose explainer is this one's.
         surrogate: how the networks learn: a :class:`~captum_meta.nn.Distillation`, the default, or a
             :class:`~captum_meta.nn.LearnedDescent`.
-        caution: how many standard errors are taken off what the left-out rows say of the networks.
+        confidence: how many standard errors are taken off what the left-out rows say of the networks.
     """
 
     def __init__(
         self,
         base: KernelRegression,
         surrogate: Distillation | LearnedDescent | Mapping[str, Any] | None = None,
-        caution: float = 1.0,
+        confidence: float = 1.0,
     ) -> None:
         nn.Module.__init__(self)
-        self.base, self.caution = base, caution
+        self.base, self.confidence = base, confidence
         built = part_of(surrogate) if isinstance(surrogate, Mapping) else surrogate
         self.surrogate: Distillation | LearnedDescent = built or Distillation()
 
@@ -117,7 +117,7 @@ class Stacking(MetaLearner[StackingState]):
         return self.base.explainer
 
     def arguments(self) -> dict[str, object]:
-        return {"base": self.base, "surrogate": told_part("surrogate", self.surrogate), "caution": self.caution}
+        return {"base": self.base, "surrogate": described_part("surrogate", self.surrogate), "confidence": self.confidence}
 
     @property
     def reading(self) -> Reading:
@@ -141,7 +141,7 @@ class Stacking(MetaLearner[StackingState]):
         answers = torch.stack([unseen, *(answer.squeeze(-2) for answer in networks)], dim=-1)
         zero_shot = self.explainer.prior(plain)
         start = self.explainer.complete(zero_shot, plain).attributions
-        found = shares(answers, support.attributions, start, self.caution).to(start)
+        found = shares(answers, support.attributions, start, self.confidence).to(start)
         corrections = (answers * found[..., None, None, :]).sum(-1) - start
         reach = _REACH * (corrections.norm(dim=-1) / zero_shot.scale).amax(-1)
         return StackingState(base, surrogate, found, reach)

@@ -29,6 +29,8 @@ _FORM = ("learner", "arguments", "explainer", "explainer_arguments")
 
 _DEFAULTS: dict[Kind, str] = {"shapley": "surrogate"}
 """What measures best in the mean after 16 rows on synthetic validation, where it is as safe; otherwise ridge."""
+_RENAMED = {"caution": "confidence"}
+"""Arguments of learners that files of version 0.2 name otherwise."""
 
 
 def save_learner(learner: MetaLearner, path: str | PathLike[str]) -> None:
@@ -67,8 +69,8 @@ def _form(value: Any) -> Any:
     """A learner that another one is made of, as JSON can hold it."""
     if not isinstance(value, MetaLearner):
         return value
-    told = configuration(value)
-    return {name: told[name] for name in ("learner", "arguments")}
+    description = configuration(value)
+    return {name: description[name] for name in ("learner", "arguments")}
 
 
 def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley") -> MetaLearner:
@@ -170,12 +172,12 @@ def list_learners(kind: Kind = "shapley") -> list[str]:
 
 
 def build(config: dict[str, Any]) -> MetaLearner:
-    """A fresh learner of the form that :func:`configuration` told.
+    """A fresh learner of the form that :func:`configuration` describes.
 
     Raises:
         ValueError: if it names a class that is none of ours.
     """
-    arguments = dict(config["arguments"])
+    arguments = {_RENAMED.get(name, name): value for name, value in config["arguments"].items()}
     if "base" in arguments:
         inner: Any = build({**config, **arguments.pop("base")})
     else:

@@ -65,7 +65,7 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
     Args:
         explainer: the meta-trained explainer.
         transfer: rho, correlation of what is learned of two models.
-        caution: how many standard errors are taken off what the left-out rows say of a correction.
+        confidence: how many standard errors are taken off what the left-out rows say of a correction.
     """
 
     past_numbers: Tensor
@@ -73,16 +73,16 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
     past_noise: Tensor
     past_task: Tensor
 
-    def __init__(self, explainer: Explainer, transfer: float = 0.98, caution: float = 0.0) -> None:
+    def __init__(self, explainer: Explainer, transfer: float = 0.98, confidence: float = 0.0) -> None:
         super().__init__(explainer)
-        self.transfer, self.caution = transfer, caution
+        self.transfer, self.confidence = transfer, confidence
         self.register_buffer("past_numbers", torch.zeros(0, 1, _NUMBERS))
         self.register_buffer("past_residual", torch.zeros(0, 1))
         self.register_buffer("past_noise", torch.zeros(0))
         self.register_buffer("past_task", torch.zeros(0, dtype=torch.long))
 
     def arguments(self) -> dict[str, object]:
-        return {"transfer": self.transfer, "caution": self.caution}
+        return {"transfer": self.transfer, "confidence": self.confidence}
 
     @torch.no_grad()
     def condition_on(self, tasks: Sequence[Explanations]) -> None:
@@ -111,7 +111,7 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
         known = _kernel(features, features) * self._shared(task.unsqueeze(-1) == task.unsqueeze(-2))
         fits = [_fit(known, residual, level + noise, n_past) for level in _NOISES]
         corrections = torch.stack([left_out for _, left_out in fits]) * alive(support.evidence)
-        trust, _ = judge(corrections, residual[..., n_past:, :], self.caution)
+        trust, _ = judge(corrections, residual[..., n_past:, :], self.confidence)
         dual = trust.of(torch.stack([dual for dual, _ in fits])) * self._shared(task == 0).unsqueeze(-1)
         return ProcessState(features, dual, _REACH * trust.reach, deviation, unit).to(dtype=answer.dtype)
 

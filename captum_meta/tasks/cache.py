@@ -28,14 +28,14 @@ from captum_meta.types import Coalitions, Evidence, Explanations
 LAYOUT = 4
 """Version of what is stored; raise it when explanations of the same key would come out differently."""
 
-_TOLD = "explanations"
+_METADATA = "explanations"
 _NESTED: dict[str, type[Evidence] | type[Coalitions]] = {"evidence": Evidence, "coalitions": Coalitions}
 
 
 class TaskFamily(Protocol):
     """A source of batches of explanations: ``variants(index)`` gives one or more views ``(T, N, M)`` of batch ``index``.
 
-    A family of finite size has a ``__len__``. What a batch depends on is told by ``description(index)``, as JSON can hold
+    A family of finite size has a ``__len__``. What a batch depends on is said by ``description(index)``, as JSON can hold
     it; a dataclass need not have it, its fields say it.
     """
 
@@ -51,8 +51,8 @@ def describe(family: TaskFamily, index: int) -> dict[str, Any]:
     """
     own = getattr(family, "description", None)
     if own is not None:
-        told: dict[str, Any] = dict(own(index))
-        return told
+        metadata: dict[str, Any] = dict(own(index))
+        return metadata
     if not is_dataclass(family):
         raise TypeError(
             f"{type(family).__name__} does not say what its batches depend on, so they cannot be kept in a folder: give it "
@@ -95,9 +95,11 @@ class ExplanationCache:
         """
         tensors = {name: value for number, view in enumerate(views) for name, value in flatten(view, f"{number}.")}
         shape = list(views[0].attributions.shape)
-        told = {"key": key, "views": len(views), "shape": shape, "finite": all(map(is_finite, views))}
+        metadata = {"key": key, "views": len(views), "shape": shape, "finite": all(map(is_finite, views))}
         # one entry, for safetensors writes several in random order and equal shards should be equal files
-        content = save(tensors, {_TOLD: json.dumps({**told, "checksum": _checksum(tensors, told)}, sort_keys=True)})
+        content = save(
+            tensors, {_METADATA: json.dumps({**metadata, "checksum": _checksum(tensors, metadata)}, sort_keys=True)}
+        )
         path = self.path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,32 +116,32 @@ class ExplanationCache:
         """The views of one batch; their tensors are pages of the file, read when they are touched."""
         with safe_open(self.path(key), "pt") as shard:
             tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
-            return [build(Explanations, tensors, f"{view}.") for view in range(_told(shard)["views"])]
+            return [build(Explanations, tensors, f"{view}.") for view in range(_metadata_of(shard)["views"])]
 
-    def told(self, key: str) -> dict[str, Any]:
+    def metadata(self, key: str) -> dict[str, Any]:
         """What the shard says of itself: key, views, shape of the first, finite, checksum."""
         with self.path(key).open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        told: dict[str, Any] = json.loads(header["__metadata__"][_TOLD])
-        return told
+        metadata: dict[str, Any] = json.loads(header["__metadata__"][_METADATA])
+        return metadata
 
     def intact(self, key: str) -> bool:
         """Whether the shard is there and its contents are what was written."""
         try:
             with safe_open(self.path(key), "pt") as shard:
-                told = _told(shard)
-                expected = told.pop("checksum")
+                metadata = _metadata_of(shard)
+                expected = metadata.pop("checksum")
                 tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
         except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
             return False
-        return told.get("key") == key and _checksum(tensors, told) == expected
+        return metadata.get("key") == key and _checksum(tensors, metadata) == expected
 
-    def write_manifest(self, name: str, told: Sequence[Mapping[str, Any]]) -> None:
+    def write_manifest(self, name: str, metadata: Sequence[Mapping[str, Any]]) -> None:
         """List the shards of one family, by what they say of themselves, in ``manifest-NAME.json``.
 
         In a folder that may only be read, no list is written: nobody needs it.
         """
-        shards = [{**one, "file": str(self.path(one["key"]).relative_to(self.folder))} for one in told]
+        shards = [{**one, "file": str(self.path(one["key"]).relative_to(self.folder))} for one in metadata]
         content = json.dumps({"layout": LAYOUT, "shards": shards}, indent=1).encode()
         try:
             write_whole(self.folder / f"manifest-{name}.json", content)
@@ -179,9 +181,9 @@ def make(
     yield from DataLoader(_Making(family, cache, indices, keys), batch_size=None, num_workers=workers)
 
 
-def _told(shard: Any) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(shard.metadata()[_TOLD])
-    return told
+def _metadata_of(shard: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = json.loads(shard.metadata()[_METADATA])
+    return metadata
 
 
 def flatten(rows: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -208,8 +210,8 @@ def build(kind: type[Any], tensors: Mapping[str, Tensor], prefix: str = "") -> A
     return kind(**values)
 
 
-def _checksum(tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> str:
-    digest = blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16)
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    digest = blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())

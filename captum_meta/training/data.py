@@ -142,10 +142,10 @@ class ExplanationTaskDataModule(LightningDataModule):
             else:
                 family = self.families[name][label]
                 keys = (key_of(describe(family, index)) for index in range(self._length(name, label)))
-                told = [self.cache.told(key) for key in keys]
+                metadata = [self.cache.metadata(key) for key in keys]
                 if self.rank[0] == 0:
-                    self.cache.write_manifest("-".join(filter(None, place)), told)
-                pool = Shards(self.cache, told)
+                    self.cache.write_manifest("-".join(filter(None, place)), metadata)
+                pool = Shards(self.cache, metadata)
             if not len(pool):
                 raise ValueError(f"The {name} family gave no batch of finite explanations: check its models' outputs.")
             self._pools[place] = pool

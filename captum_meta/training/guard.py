@@ -23,8 +23,8 @@ class FiniteSteps:
     def admit(self, module: nn.Module, step: int) -> None:
         """Take the gradients away if one is not finite, so that an optimizer changes neither weights nor memory.
 
-        After a backward pass through :func:`told` a loss that was not finite has left no finite gradient. Ranks that average
-        their gradients need not be asked: they have the same ones.
+        After a backward pass through :func:`marked` a loss that was not finite has left no finite gradient. Ranks that
+        average their gradients need not be asked: they have the same ones.
 
         Raises:
             RuntimeError: for the fifth step in a row.
@@ -55,12 +55,12 @@ def reaching(loss: Tensor, module: nn.Module) -> Tensor:
     return loss + sum(0 * value.sum() for value in module.parameters() if value.requires_grad)
 
 
-def told(loss: Tensor) -> Tensor:
+def marked(loss: Tensor) -> Tensor:
     """The same loss; where it is not finite, its gradients are not either.
 
     >>> import torch
     >>> x = torch.zeros((), requires_grad=True)
-    >>> torch.autograd.grad(told(x + torch.inf), x)[0].isfinite().item(), torch.autograd.grad(told(3 * x), x)[0].item()
+    >>> torch.autograd.grad(marked(x + torch.inf), x)[0].isfinite().item(), torch.autograd.grad(marked(3 * x), x)[0].item()
     (False, 3.0)
     """
     return loss * (1 + 0 * loss.detach())

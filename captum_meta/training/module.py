@@ -18,7 +18,7 @@ from captum_meta.learners.storage import build, configuration
 from captum_meta.losses import relative_errors
 from captum_meta.metrics import AttributionError
 from captum_meta.training.chunks import loss_in_chunks, loss_of_shares
-from captum_meta.training.guard import FiniteSteps, reaching, told
+from captum_meta.training.guard import FiniteSteps, marked, reaching
 from captum_meta.types import ExplanationTask
 
 _LEARNER = "captum_meta learner"
@@ -123,7 +123,7 @@ class MetaLearningModule(LightningModule):
         loss = self._loss(shares[0]) if len(shares) == 1 else loss_of_shares(self.learner, shares, self._loss)
         logged = (self.trainer.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0
         self.log("train/loss", loss, prog_bar=True, sync_dist=logged)  # ranks wait for each other where it is written down
-        return told(reaching(loss, self.learner))
+        return marked(reaching(loss, self.learner))
 
     def _precise(self, tasks: ExplanationTask) -> ExplanationTask:
         """In the precision of the learner."""

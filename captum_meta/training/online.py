@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from captum_meta.learners import MetaLearner
 from captum_meta.losses import relative_errors
 from captum_meta.training.buffer import TaskBuffer, is_finite_task
-from captum_meta.training.guard import told
+from captum_meta.training.guard import marked
 from captum_meta.training.module import MetaLearningModule
 from captum_meta.training.stream import TaskStream
 from captum_meta.types import ExplanationTask
@@ -155,7 +155,7 @@ class FollowTheMetaLeader(MetaLearningModule):
             loss = self.learner.loss(self.buffer.draw(self.tasks_per_step, generator).to(self.device, self.dtype))
             optimizer.zero_grad()
             if loss.requires_grad:
-                self.manual_backward(told(loss))
+                self.manual_backward(marked(loss))
             gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
             if not gradients or not all(gradient.isfinite().all() for gradient in gradients):
                 left_out += 1

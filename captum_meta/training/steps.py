@@ -24,9 +24,9 @@ def split(explanations: Explanations, support_rows: int) -> ExplanationTask:
 class Shards(Sequence[list[Explanations]]):
     """Batches that lie in a folder, those that are not finite left out."""
 
-    def __init__(self, cache: ExplanationCache, told: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, cache: ExplanationCache, metadata: Sequence[Mapping[str, Any]]) -> None:
         self.cache = cache
-        self.keys = [one["key"] for one in told if one["finite"]]
+        self.keys = [one["key"] for one in metadata if one["finite"]]
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -149,8 +149,8 @@ def tokens(values: Tensor, words: Sequence[str], errors: Tensor | None = None) -
         shade = f"rgb({255 * red:.0f},{255 * green:.0f},{255 * blue:.0f})"
         style = f"background:{shade};color:black;padding:2px 3px;border-radius:3px;white-space:pre-wrap"
         style += ";outline:1px dashed" if is_open else ""
-        told = f"{value:+.3g}" + (f" ± {error:.2g}" if errors is not None else "")
-        spans.append(f'<span style="{style}" title="{told}">{escape(word)}</span>')
+        tooltip = f"{value:+.3g}" + (f" ± {error:.2g}" if errors is not None else "")
+        spans.append(f'<span style="{style}" title="{tooltip}">{escape(word)}</span>')
     legend = f"<br><small>dashed: {OPEN_SIGN}</small>" if bool(unsure.any()) else ""
     return TokenHeatMap(f'<div style="line-height:2">{" ".join(spans)}{legend}</div>')
 

@@ -15,7 +15,7 @@ from tests.learners.explained_nets import synthetic_task
 
 def network() -> DeepKernelTransfer:
     torch.manual_seed(0)
-    learner = DeepKernelTransfer(ShapleyExplainer(16, 1), shared=5, own=3, caution=0.0, features=8).double().eval()
+    learner = DeepKernelTransfer(ShapleyExplainer(16, 1), shared=5, own=3, confidence=0.0, features=8).double().eval()
     for parameter in learner.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     return learner.requires_grad_(False)

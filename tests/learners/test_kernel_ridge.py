@@ -58,7 +58,7 @@ def covariance(learner: KernelRidge, left: np.ndarray, right: np.ndarray) -> np.
 
 def test_it_is_the_posterior_mean_at_the_noise_and_strength_that_left_out_rows_advise() -> None:
     support, query = explanations(7, 3, seed=0), explanations(4, 3, seed=1)
-    learner = KernelRidge(EvidenceExplainer(), caution=0.5, features=8)
+    learner = KernelRidge(EvidenceExplainer(), confidence=0.5, features=8)
     scale = learner.explainer.prior(support.evidence).scale
     unit = float(scale.square().mean().sqrt())
     assert support.evidence.inputs is not None

@@ -23,7 +23,7 @@ def explanations(n_rows: int, n_players: int, seed: int, signal: float) -> Expla
     return Explanations(evidence_of(effects, values), values)
 
 
-def plain_shared(features: np.ndarray, target: np.ndarray, strength: float, caution: float) -> tuple[np.ndarray, float]:
+def plain_shared(features: np.ndarray, target: np.ndarray, strength: float, confidence: float) -> tuple[np.ndarray, float]:
     """Ridge on all rows, shrunk by what rows left out one at a time say, and by how much these rows gain."""
     flat = features.reshape(-1, features.shape[-1])
     size = np.mean(np.diag(flat.T @ flat))
@@ -39,7 +39,7 @@ def plain_shared(features: np.ndarray, target: np.ndarray, strength: float, caut
         correction = features[row] @ fit([other for other in everyone if other != row])
         agreement.append((correction * target[row]).sum())
         size += (correction**2).sum()
-    sure = sum(agreement) - caution * np.std(agreement, ddof=1) * len(everyone) ** 0.5
+    sure = sum(agreement) - confidence * np.std(agreement, ddof=1) * len(everyone) ** 0.5
     share = min(max(sure / size, 0.0), 1.0)
     return share * fit(everyone), share * (2 * sure - share * size)
 
@@ -51,7 +51,7 @@ def test_shared_coefficients_are_those_that_left_out_rows_gain_most_by() -> None
     features = torch.cat([support.evidence.effects, prior.features], dim=-1).numpy()
     fits = [plain_shared(features, support.attributions.numpy(), strength, 0.5) for strength in STRENGTHS]
     expected = max(fits, key=lambda fit: fit[1])[0]
-    state = Ridge(explainer, caution=0.5).adapt(support)
+    state = Ridge(explainer, confidence=0.5).adapt(support)
     assert np.abs(expected).max() > 0.1
     assert np.allclose(state.shared.numpy(), expected, atol=1e-8)
 

@@ -59,7 +59,7 @@ OTHER: dict[str, Any] = {
     "clip": 0.01,
     "zero_shot": 0.5,
     "rule": "lstm",
-    "caution": 0.3,
+    "confidence": 0.3,
     "features": 16,
     "encoder": {"features": 16, "width": 24, "depth": 2},
     "shared": 8,
@@ -150,7 +150,7 @@ def test_what_is_loaded_answers_and_trains_as_what_was_saved(
 
 
 @pytest.mark.parametrize("kind", [MAML, FeatureMAML])
-@pytest.mark.parametrize("argument", ["inner_loss", "steps", "fast", "rate", "clip", "caution"])
+@pytest.mark.parametrize("argument", ["inner_loss", "steps", "fast", "rate", "clip", "confidence"])
 def test_arguments_change_answers(kind: type[MetaLearner], argument: str, explained: Explanations) -> None:
     """Else the round trips would show nothing."""
     if argument in arguments_of(kind):

@@ -1,4 +1,4 @@
-"""By which networks surrogate stacking is judged: those that have not seen the row, and with caution."""
+"""By which networks surrogate stacking is judged: those that have not seen the row, and with confidence."""
 
 from dataclasses import replace
 from itertools import product
@@ -62,7 +62,7 @@ def test_each_row_is_judged_by_the_network_and_the_kernel_without_it(learner: St
         without = learner.base.predict(kernel, plain)[row]
         answers[row] = torch.stack([without, values, values + rest], dim=-1)
     start = learner.explainer(plain).attributions
-    assert torch.equal(shares(answers, rows.attributions, start, learner.caution), state.shares)
+    assert torch.equal(shares(answers, rows.attributions, start, learner.confidence), state.shares)
     correction = (answers * state.shares).sum(-1) - start
     reach = 2 * (correction.norm(dim=-1) / learner.explainer.prior(plain).scale).max()
     assert torch.allclose(reach, state.reach, rtol=1e-6)
@@ -96,7 +96,7 @@ def test_networks_do_not_read_players_without_effect(learner: Stacking) -> None:
     assert torch.allclose(first, second, rtol=1e-9, atol=1e-12)
 
 
-def plainly(answers: Tensor, truth: Tensor, start: Tensor, caution: float) -> tuple[float, ...]:
+def plainly(answers: Tensor, truth: Tensor, start: Tensor, confidence: float) -> tuple[float, ...]:
     """The shares, by a loop over all of them."""
     best, most = (0.0, 0.0, 0.0), -float("inf")
     kernel = (answers[..., 0] - truth).square().sum(-1)
@@ -107,26 +107,26 @@ def plainly(answers: Tensor, truth: Tensor, start: Tensor, caution: float) -> tu
             gains = kernel - (answer - truth).square().sum(-1)
             uneven = sum((share - 1 / 3) ** 2 for share in three)
             pull = 0.1 * float((start - truth).square().sum()) * uneven
-            sure = float(gains.sum() - caution * gains.std() * len(truth) ** 0.5) - pull
+            sure = float(gains.sum() - confidence * gains.std() * len(truth) ** 0.5) - pull
             if sure > most:
                 best, most = three, sure
     return best
 
 
-def test_caution_takes_standard_errors_off_the_gains() -> None:
+def test_confidence_takes_standard_errors_off_the_gains() -> None:
     generator = torch.Generator().manual_seed(0)
     found: dict[float, list[tuple[float, ...]]] = {0.0: [], 1.0: [], -1.0: []}
     for _ in range(20):
         truth = torch.randn(5, 3, generator=generator, dtype=torch.float64)
         noise = torch.randn(5, 3, 3, generator=generator).double()
         answers = truth.unsqueeze(-1) + torch.tensor([1.0, 1.5, 1.0]) * noise * noise.abs()
-        for caution, some in found.items():
-            some.append(plainly(answers, truth, truth + 0.1, caution))
+        for confidence, some in found.items():
+            some.append(plainly(answers, truth, truth + 0.1, confidence))
             for start in (truth + 0.1, truth + 1.5):  # even shares count by the zero-shot error
-                if caution >= 0:
-                    assert shares(answers, truth, start, caution).tolist() == pytest.approx(
-                        plainly(answers, truth, start, caution)
+                if confidence >= 0:
+                    assert shares(answers, truth, start, confidence).tolist() == pytest.approx(
+                        plainly(answers, truth, start, confidence)
                     )
     assert found[0.0] != found[1.0] != found[-1.0]
-    towards_the_kernel = [sum(share[0] for share in found[caution]) for caution in (1.0, 0.0, -1.0)]
+    towards_the_kernel = [sum(share[0] for share in found[confidence]) for confidence in (1.0, 0.0, -1.0)]
     assert towards_the_kernel == sorted(towards_the_kernel, reverse=True)

@@ -106,8 +106,8 @@ def test_rows_of_much_smaller_effects_are_not_corrected_out_of_proportion(traine
     assert (moved <= 2 * state.reach).all()
 
 
-@pytest.mark.parametrize("caution", [0.0, 1.0])
-def test_shares_leave_least_of_what_was_left_out(caution: float) -> None:
+@pytest.mark.parametrize("confidence", [0.0, 1.0])
+def test_shares_leave_least_of_what_was_left_out(confidence: float) -> None:
     generator = torch.Generator().manual_seed(0)
     truth = torch.randn(5, 3, generator=generator, dtype=torch.float64)
     answers = truth.unsqueeze(-1) + torch.tensor([0.7, 1.0, 0.7]) * torch.randn(5, 3, 3, generator=generator).double()
@@ -120,10 +120,10 @@ def test_shares_leave_least_of_what_was_left_out(caution: float) -> None:
             answer = three[0] * answers[..., 0] + three[1] * answers[..., 1] + three[2] * answers[..., 2]
             gains = kernel - (answer - truth).square().sum(-1)
             uneven = sum((share - 1 / 3) ** 2 for share in three)
-            sure = float(gains.sum() - caution * gains.std() * 5**0.5 - 0.1 * 15 * 0.09 * uneven)
+            sure = float(gains.sum() - confidence * gains.std() * 5**0.5 - 0.1 * 15 * 0.09 * uneven)
             if sure > most:
                 best, most = three, sure
-    assert shares(answers, truth, start, caution).tolist() == pytest.approx(best)
+    assert shares(answers, truth, start, confidence).tolist() == pytest.approx(best)
 
 
 class TestMeasuring:

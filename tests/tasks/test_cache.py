@@ -113,7 +113,7 @@ def _write_often(folder: Path, times: int, failures: Any) -> None:
     for _ in range(times):
         try:
             cache.write(KEYS[0], views)
-            cache.write_manifest("train", [cache.told(KEYS[0])])
+            cache.write_manifest("train", [cache.metadata(KEYS[0])])
         except Exception as error:
             failures.put(repr(error))
 
@@ -188,7 +188,7 @@ def test_an_incomplete_cache_where_nothing_can_be_written_says_so(
 
 
 def test_the_manifest_lists_the_shards(cache: ExplanationCache) -> None:
-    cache.write_manifest("train", [cache.told(key) for key in KEYS])
+    cache.write_manifest("train", [cache.metadata(key) for key in KEYS])
     shards = json.loads((cache.folder / "manifest-train.json").read_text())["shards"]
     assert [shard["key"] for shard in shards] == KEYS
     assert all((cache.folder / shard["file"]).is_file() and shard["finite"] for shard in shards)

@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(0)
     trainer = quiet(folder)
-    trainer.fit(MetaLearningModule(Ridge(ShapleyExplainer(8, 1), caution=2.0), warmup_steps=1), data(folder))
+    trainer.fit(MetaLearningModule(Ridge(ShapleyExplainer(8, 1), confidence=2.0), warmup_steps=1), data(folder))
     trainer.save_checkpoint(folder / "end.ckpt")
     return folder
 
@@ -56,7 +56,7 @@ def test_a_checkpoint_holds_no_model_and_unpickles_nothing(trained: Path) -> Non
 
 def test_a_checkpoint_becomes_a_learner_and_a_front_end(trained: Path) -> None:
     learner = learner_from_checkpoint(trained / "end.ckpt")
-    assert isinstance(learner, Ridge) and learner.caution == 2.0 and not learner.training
+    assert isinstance(learner, Ridge) and learner.confidence == 2.0 and not learner.training
     state = torch.load(trained / "end.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(value, state[f"learner.{name}"]) for name, value in learner.state_dict().items())
     model = small_run.AnyWidth(7).eval()
