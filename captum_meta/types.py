@@ -93,6 +93,7 @@ class Evidence(Record):
         curve: ``(*batch, G)``, f minus f(baseline) at the path points; 0 where not measured.
         points: ``(*batch, G)``, the path points in [0, 1].
         coalitions: all coalitions evaluated, where any has 2 to M - 2 members or they are all there are; otherwise None.
+            Those of one player and of all but one are the border; coalitions inside the border have 2 to M - 2 members.
         inputs: ``(*batch, M, V)``, what the players' inputs and baselines are, for encoders that compare rows.
         elements: ``(*batch, M, D, 2)``, each element of the players' inputs and baselines, for learners that model f, as
             :meth:`captum_meta.evidence.Players.gather` has them.

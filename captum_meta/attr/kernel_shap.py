@@ -120,8 +120,9 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             tolerance: stop spending on a row as soon as its error estimate is at most this; ``n_samples`` (by default 2,048,
                 or all there are) is then the most that a row may cost.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
-                0 where all coalitions were evaluated, NaN where fewer than the 2M of the border were.
-            seed: of the coalitions sampled inside the border.
+                0 where all coalitions were evaluated, NaN where fewer were than the 2M of one player
+                and of all but one.
+            seed: of the coalitions sampled, which have 2 to M - 2 of a row's M players.
 
         Returns:
             Attributions in the shapes of the inputs, a group's value on each of its elements; if not ``return_input_shape``

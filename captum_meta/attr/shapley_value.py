@@ -81,7 +81,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
             perturbations_per_eval: the most coalitions of all rows that are evaluated at once; None chooses.
             show_progress: show how many of the batches of coalitions have been evaluated.
             background, outputs, tolerance, return_error_estimate: as for :class:`MetaKernelShap`.
-            seed: of the coalitions sampled inside the border.
+            seed: of the coalitions sampled, which have 2 to M - 2 of a row's M players.
 
         Returns:
             Attributions in the shapes of the inputs; ``(B, *outputs, *features)`` where no target selects one output, and

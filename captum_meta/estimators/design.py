@@ -39,7 +39,9 @@ _TIES = 1e-4
 
 
 def telling_coalitions(n_players: int, count: int, border: bool = True) -> Bool[Tensor, "count M"]:
-    """The first ``count`` coalitions that are to follow the border, ``(count, n_players)`` bool; one of each pair.
+    """The first ``count`` coalitions that follow the border, ``(count, n_players)`` bool; one of each pair.
+
+    The border are the coalitions of one player and of all but one.
 
     Without ``border`` they are to come first, and coalitions of the border are among them where these tell most.
 

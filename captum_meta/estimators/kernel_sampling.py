@@ -19,7 +19,7 @@ _LISTED = 5000
 
 
 def other_pairs(n_players: int, known: Bool[Tensor, "P M"], seed: int, keys: Int64[Tensor, " N"]) -> Bool[Tensor, "N A M"]:
-    """All pairs inside the border that are not ``known`` ``(P, M)``, in random order.
+    """All pairs of 2 to M - 2 players that are not ``known`` ``(P, M)``, in random order.
 
     The next one is drawn from those left in proportion to its kernel weight. To this end each draws an exponential time at
     the rate of its weight, and the earliest comes first (Efraimidis and Spirakis 2006).
@@ -38,7 +38,7 @@ def other_pairs(n_players: int, known: Bool[Tensor, "P M"], seed: int, keys: Int
 def sampled_pairs(
     n_players: int, pairs: int, known: Bool[Tensor, "P M"], seed: int, keys: Int64[Tensor, " N"]
 ) -> Bool[Tensor, "N A M"]:
-    """So many pairs inside the border that are not ``known`` ``(P, M)``, of all sizes in turn, ``(N, pairs, M)``."""
+    """So many pairs of 2 to M - 2 players that are not ``known`` ``(P, M)``, of all sizes in turn, ``(N, pairs, M)``."""
     taken = known.sum(-1).bincount(minlength=n_players)[: n_players // 2 + 1].tolist()
     counts = _allocate(n_players, pairs, taken)
     if not counts:

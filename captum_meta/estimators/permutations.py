@@ -23,7 +23,7 @@ def permutation_variance(evidence: Evidence) -> Float[Tensor, "*batch"]:
     players add to the variance, and are left out.
 
     Args:
-        evidence: with its border, and coalitions inside it.
+        evidence: with coalitions of one player, of all but one, and of numbers between.
 
     Returns:
         ``(*batch,)``, in squared units of the output; of n permutations it is this over n.

@@ -23,8 +23,9 @@ def measure_shapley(game: Game, n_samples: int | Tensor | None = None, seed: int
 
     Args:
         game: the explained model and the rows.
-        n_samples: coalitions of each row, a number or ``(N,)``. None: the border (2M) where there are at most 256 players,
-            else none. With 0, players whose gradient vanishes get their border all the same, with a warning.
+        n_samples: coalitions of each row, a number or ``(N,)``. None: the border, which are the 2M coalitions
+            of one player and of all but one, where there are at most 256 players, else none. With 0, players whose gradient
+            vanishes get their border all the same, with a warning.
         seed: of the coalitions sampled inside the border.
         border: whether it comes first in any case (see :class:`~captum_meta.evidence.shapley.ShapleyMeasurement`).
 

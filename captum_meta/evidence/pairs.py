@@ -17,7 +17,8 @@ from captum_meta.evidence.rows import row_keys
 from captum_meta.games import MeanGame
 
 _TESTS, _TESTED = 16, 4
-"""Pairs that look for effects of players who show none at the border, and how many times as many a row must have."""
+"""Pairs that look for effects of players who show none alone and as the only one left out, and how many times as many a
+row must have."""
 
 
 class PairMeasurement:
@@ -37,7 +38,7 @@ class PairMeasurement:
         members, drawn: ``(N, S, M)`` bool and ``(N, S)``, the pairs planned.
         planned, asked: ``(N, S)`` bool, which are meant (others are padding), and which have been evaluated.
         values: ``(N, S, O)``, f of the latter.
-        tested: ``(N, M)`` bool, players without effect at the border, of whom further pairs were asked.
+        tested: ``(N, M)`` bool, players without effect alone and as the only one left out, of whom further pairs were asked.
     """
 
     def __init__(self, game: MeanGame, budgets: Num[Tensor, " N"], seed: int = 0) -> None:

@@ -19,7 +19,7 @@ def measure_path(game: Game, nodes: Float[Tensor, "*rows G"]) -> tuple[Evidence,
     """Gradients at ``nodes`` (ascending in (0, 1)) of the path and f along it; every element is a player.
 
     Returns:
-        Evidence ``(N, M, G)`` and the gradients themselves, ``(N, M, G)``. G gradients and two forwards a row.
+        Evidence ``(N, M, G)`` and the gradients themselves, ``(N, M, G)``. G gradients and two forwards per row.
 
     Raises:
         AssertionError, RuntimeError: as :func:`path_slopes`.

@@ -32,8 +32,8 @@ class ShapleyMeasurement:
 
     Args:
         game: the explained model and the rows.
-        budgets: coalitions of each row, a number or ``(N,)``; None: the border (2M) where there are at most 256 players,
-            else none, with a warning.
+        budgets: coalitions of each row, a number or ``(N,)``; None: the border, which are the 2M coalitions
+            of one player and of all but one, where there are at most 256 players, else none, with a warning.
         seed: of the coalitions sampled inside the border.
         border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients all speak, and lie
             along few directions, have coalitions chosen by what they tell alone, where the budget is that of the border or

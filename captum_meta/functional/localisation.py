@@ -22,7 +22,7 @@ def pointing_game(
 
     .. math:: 1[\arg\max_i \phi_i \in R]
 
-    Range: 0 or 1 a row. Higher is better.
+    Range: 0 or 1 per row. Higher is better.
 
     Args:
         attributions: ``(B, *features)``; the sign counts, pass magnitudes where it should not.

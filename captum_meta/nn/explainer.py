@@ -18,7 +18,7 @@ _NOTHING = 1e-6
 
 @dataclass(frozen=True)
 class Prior(Record):
-    """What an explainer says before the efficiency correction and before coalitions inside the border are used.
+    """What an explainer says before the efficiency correction and before coalitions of 2 to M - 2 players are used.
 
     Attributes:
         attributions: ``(*batch, M)``, in units of the output.

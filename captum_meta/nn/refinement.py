@@ -25,7 +25,7 @@ _MAX_EXACT = 20
 
 
 def refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evidence: Evidence) -> Float[Tensor, "*batch M"]:
-    """Shapley values given all coalitions evaluated, but not all there are; as ``before`` where only a border is known.
+    """Shapley values given all coalitions evaluated, but not all there are; ``before`` where none has 2 to M - 2 players.
 
     What coalitions beyond the first 2,048 say differently from what these let expect is a game of its own, whose Shapley
     values KernelSHAP adds.

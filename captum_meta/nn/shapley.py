@@ -22,6 +22,8 @@ _FEWEST_LATE = 4
 class ShapleyExplainer(Explainer):
     """Three gradients, the border, or both, to Shapley values; more coalitions refine them.
 
+    The border are the 2M coalitions of one player and of all but one; coalitions inside it have 2 to M - 2 players.
+
     Each player's effects, divided by the row's scale, pass through blocks that pool over all players. The answer is a
     per-player mixture of the measured effects plus a residual that is bounded by them, so a player without any effect
     gets none. Where coalitions inside the border were evaluated, this answer is the prior mean of the hypercube

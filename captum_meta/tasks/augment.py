@@ -22,8 +22,8 @@ _INSIDE, _ROWS_INSIDE = 0.3, 6
 def drop_evidence(evidence: Evidence, generator: Generator) -> Evidence:
     """Forget, task by task, the gradients, the border or part of it; and, for all, coalitions inside the border.
 
-    Gradients are kept where nothing else would be left. Players that are flat in the gradient keep their border, which is
-    always evaluated.
+    The border are the coalitions of one player and of all but one. Gradients are kept where nothing else would be left.
+    Players that are flat in the gradient keep their border, which is always evaluated.
     """
     n_tasks = len(evidence.total)
     draw = torch.rand(n_tasks, generator=generator)

@@ -16,7 +16,7 @@ _IG_POINTS, _IG_PIECES = 8, 12
 
 
 def shapley_explanations(games: BatchedGames, coalitions: int, seed: int) -> Explanations:
-    """Gradients, the border and up to ``coalitions`` coalitions, labelled with Shapley values.
+    """Gradients, the border (one player, and all but one) and up to ``coalitions`` coalitions, labelled with Shapley values.
 
     Up to 12 players the labels are exact; beyond, they are means over antithetic permutations (unbiased, with variance).
     """
