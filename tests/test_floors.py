@@ -87,3 +87,16 @@ def test_no_test_module_imports_another() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
                 named = [*str(node.module).split("."), *(alias.name for alias in node.names)]
                 assert not [name for name in named if name.startswith("test_")], path
+
+
+FORMULAS = ("estimators", "evidence", "functional", "games", "learners", "metrics", "nn", "optim", "tasks")
+
+
+def test_tests_of_formulas_name_nothing_private() -> None:
+    """What they derive again has a name of its own; a module whose name begins with a line is shared within its room."""
+    for folder in FORMULAS:
+        for path in (Path(__file__).parent / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("captum_meta."):
+                    private = [alias.name for alias in node.names if alias.name.startswith("_")]
+                    assert not private, f"{path.name} imports {private} from {node.module}"

@@ -31,7 +31,7 @@ _TINY = 1e-30
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def _spectrum(n_directions: int) -> tuple[Float[Tensor, "Q D"], Float[Tensor, " Q"]]:
+def spectrum(n_directions: int) -> tuple[Float[Tensor, "Q D"], Float[Tensor, " Q"]]:
     """Frequencies omega ``(Q, D)`` and amplitudes a ``(Q,)``, which sum to 1."""
     joint = _SPREAD * torch.randn(_JOINT, n_directions, generator=Generator().manual_seed(1)).double()
     single = pi * (torch.arange(_SINGLE).double() + 0.5)
@@ -57,7 +57,7 @@ class MultiIndexWaves:
 
     def __init__(self, directions: Float[Tensor, "*batch D M"]) -> None:
         directions = directions / directions.abs().sum(-1, keepdim=True).clamp(min=_TINY)
-        frequencies, amplitudes = _spectrum(directions.shape[-2])
+        frequencies, amplitudes = spectrum(directions.shape[-2])
         self._frequencies = frequencies.to(directions) @ directions
         self._sizes = amplitudes.to(directions).sqrt()
 

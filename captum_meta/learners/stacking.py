@@ -137,7 +137,7 @@ class Stacking(MetaLearner[StackingState]):
         surrogate = self.distil(support)
         unseen = self._left_out_base(replace(support, evidence=plain, labels=None), left_out)
         alone = plain.map(lambda rows: rows.unsqueeze(left_out.dim() - 1))
-        networks = self._answers(self._game(_each_row_s_own(surrogate, left_out), alone), alone)
+        networks = self.surrogate_answers(self.surrogate_game(_each_row_s_own(surrogate, left_out), alone), alone)
         answers = torch.stack([unseen, *(answer.squeeze(-2) for answer in networks)], dim=-1)
         zero_shot = self.explainer.prior(plain)
         start = self.explainer.complete(zero_shot, plain).attributions
@@ -173,7 +173,7 @@ class Stacking(MetaLearner[StackingState]):
 
     def distilled_values(self, state: SurrogateState, evidence: Evidence) -> Float[Tensor, "*batch N M"]:
         """Shapley values ``(*batch, N, M)`` of the networks of :meth:`distil`, for these rows."""
-        return self._game(state, evidence).shapley_values()
+        return self.surrogate_game(state, evidence).shapley_values()
 
     def propose(self, state: StackingState | None, evidence: Evidence) -> Prior:
         if state is None:
@@ -190,7 +190,7 @@ class Stacking(MetaLearner[StackingState]):
         z = coordinates(prior, evidence, state.base.statistics)
         _, known = _heads(evidence, surrogate.outputs)
         trust = state.base.nearness(z, evidence.players).square() * known.unsqueeze(-1)
-        answers = torch.stack(self._answers(self._game(surrogate, evidence), evidence), dim=-1)
+        answers = torch.stack(self.surrogate_answers(self.surrogate_game(surrogate, evidence), evidence), dim=-1)
         beyond = answers - base.attributions.unsqueeze(-1)
         correction = (beyond * state.shares[..., None, None, 1:]).sum(-1)
         correction = torch.where(alive(evidence), trust * correction, 0.0) + base.attributions - prior.attributions
@@ -198,7 +198,7 @@ class Stacking(MetaLearner[StackingState]):
         correction = unit * within(correction / unit, state.reach)
         return replace(base, attributions=prior.attributions + correction)
 
-    def _answers(self, game: SurrogateGame, plain: Evidence) -> tuple[Tensor, Tensor]:
+    def surrogate_answers(self, game: SurrogateGame, plain: Evidence) -> tuple[Tensor, Tensor]:
         """The network's Shapley values, and these with what the zero-shot explainer says of the rest."""
         values = game.shapley_values().to(plain.effects)
         return values, values + self.explainer(game.taken_from(plain)).attributions
@@ -214,7 +214,7 @@ class Stacking(MetaLearner[StackingState]):
             answers = answers.scatter(-2, these.unsqueeze(-1).expand_as(found), found)
         return answers
 
-    def _game(self, state: SurrogateState, evidence: Evidence) -> SurrogateGame:
+    def surrogate_game(self, state: SurrogateState, evidence: Evidence) -> SurrogateGame:
         inputs, baselines = _in_units(evidence, state.elements)
         enter = fit_players(fit_players(state.networks.enter, inputs.shape[-2], dim=-3), inputs.shape[-1], dim=-2)
         votes = enter.new_full((*enter.shape[:-3], inputs.shape[-3]), 1 / enter.shape[-4])

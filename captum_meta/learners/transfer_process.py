@@ -109,7 +109,7 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
         noise = self._with_past(self.past_noise, _noise(support, unit)).double()
         residual = self._with_past(fit_players(self.past_residual, width), own).double()
         known = _kernel(features, features) * self._shared(task.unsqueeze(-1) == task.unsqueeze(-2))
-        fits = [_fit(known, residual, level + noise, n_past) for level in _NOISES]
+        fits = [fit(known, residual, level + noise, n_past) for level in _NOISES]
         corrections = torch.stack([left_out for _, left_out in fits]) * alive(support.evidence)
         trust, _ = judge(corrections, residual[..., n_past:, :], self.confidence)
         dual = trust.of(torch.stack([dual for dual, _ in fits])) * self._shared(task == 0).unsqueeze(-1)
@@ -191,7 +191,7 @@ def _kernel(one: Tensor, other: Tensor) -> Tensor:
     return (1 + distances / (2 * _TAIL * _LENGTH**2)) ** -_TAIL
 
 
-def _fit(known: Tensor, residual: Tensor, noise: Tensor, n_past: int) -> tuple[Tensor, Tensor]:
+def fit(known: Tensor, residual: Tensor, noise: Tensor, n_past: int) -> tuple[Tensor, Tensor]:
     """Dual coefficients of all rows, and corrections of this task's rows, each fitted without the row."""
     own = residual.shape[-2] - n_past
     one_each = torch.eye(residual.shape[-2], dtype=residual.dtype, device=residual.device)[:, n_past:]

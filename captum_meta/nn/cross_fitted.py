@@ -82,7 +82,7 @@ class CrossFitted:
 
     def fit(self, known: KnownRows, shown: Callable[[range], Iterable[int]] = iter) -> None:
         """Learn from rows; ``shown`` may show how far the steps have come."""
-        begun = self._prepare(known)
+        begun = self.prepare(known)
         known = known.to(dtype=torch.float64).times(1 / self.unit.expand(len(known))).to(dtype=torch.float32)
         generator = Generator().manual_seed(self.seed + self.fits)
         steps = min(_MOST, _FIRST + len(known)) // (2 if begun else 1)
@@ -91,7 +91,7 @@ class CrossFitted:
             weights = [weight.clone().requires_grad_() for weight in self.weights]
             optimizer = torch.optim.AdamW(weights, weight_decay=_DECAY)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _AGAIN if begun else _RATE, steps, pct_start=0.15)
-            loss = _Loss(self, known, generator)
+            loss = Loss(self, known, generator)
             for _ in shown(range(steps)):
                 optimizer.zero_grad()
                 loss(weights).backward()
@@ -122,7 +122,7 @@ class CrossFitted:
         spread = (right - signs @ shared).square().sum()
         return 1 - float((right - found).square().sum() / spread)
 
-    def _prepare(self, known: KnownRows) -> bool:
+    def prepare(self, known: KnownRows) -> bool:
         """Units, link and heads for these rows; whether the networks' weights still serve them."""
         values = known.values[known.measured].double()
         logistic = bool((values >= 0).all() & (values <= 1).all())
@@ -189,7 +189,7 @@ class CrossFitted:
         return found.sigmoid() if self.logistic else self.centre.to(found) + found
 
 
-class _Loss:
+class Loss:
     """Of some points and slopes, drawn anew at each call."""
 
     def __init__(self, networks: CrossFitted, known: KnownRows, generator: Generator) -> None:
@@ -208,9 +208,9 @@ class _Loss:
         self.steepness = _positive(effects.square().sum((0, 1, 2)) / max(1, len(self.sloped)))
 
     def __call__(self, weights: list[Tensor]) -> Tensor:
-        loss = self._of_values(weights, self._drawn(len(self.rows), _POINTS))
+        loss = self.of_values(weights, self._drawn(len(self.rows), _POINTS))
         if len(self.sloped):
-            loss = loss + self._of_slopes(weights, self._drawn(len(self.sloped), _GRADIENTS))
+            loss = loss + self.of_slopes(weights, self._drawn(len(self.sloped), _GRADIENTS))
         return loss
 
     def _drawn(self, count: int, number: int) -> Tensor:
@@ -221,7 +221,8 @@ class _Loss:
         found = network(weights, points.expand(FOLDS, -1, -1))
         return found.gather(2, self.heads[rows].reshape(1, -1, 1).expand(FOLDS, -1, 1)).squeeze(2)
 
-    def _of_values(self, weights: list[Tensor], some: Tensor) -> Tensor:
+    def of_values(self, weights: list[Tensor], some: Tensor) -> Tensor:
+        """Mean squared error of f at the points ``some``, in units of its spread."""
         rows, turns = self.rows[some], self.turns[some]
         inside = self.known.members[rows, turns].repeat_interleave(self.n_elements, dim=1)
         values = self.known.values[rows, turns].expand(FOLDS, -1)
@@ -231,7 +232,8 @@ class _Loss:
             missed = missed + _CROSS_ENTROPY * functional.binary_cross_entropy_with_logits(found, values, reduction="none")
         return (self.seen[:, rows] * missed).sum() / len(some)
 
-    def _of_slopes(self, weights: list[Tensor], some: Tensor) -> Tensor:
+    def of_slopes(self, weights: list[Tensor], some: Tensor) -> Tensor:
+        """Mean squared error of the effects at the points ``some`` of the path, in units of their mean square."""
         rows, places = self.sloped[some].unbind(1)
         along = torch.tensor(SHAPLEY_POINTS).to(self.ends)[places].unsqueeze(1)
         delta = self.ends[rows] - self.starts[rows]

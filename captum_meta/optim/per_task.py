@@ -35,11 +35,11 @@ def call_per_task(module: nn.Module, method: str, parameters: Mapping[str, Tenso
         arguments: of the call: tensors or rows whose first dimension is of tasks, or other things.
     """
     replaced = {f"module.{name}": value for name, value in parameters.items()}
-    calling = _Calling(module, method)
+    calling = Calling(module, method)
     if batched_by_hand(module):
         with _PerTask():
             return functional_call(calling, replaced, arguments)
-    return _mapped(calling, replaced, arguments)
+    return mapped(calling, replaced, arguments)
 
 
 def fast_names(module: nn.Module, patterns: Sequence[str], called: str = "module") -> list[str]:
@@ -84,7 +84,7 @@ def _is_known(module: nn.Module) -> bool:
     return kind in _KNOWN or (vars(kind).get("batched_by_hand", False) and not module._parameters)
 
 
-def _mapped(calling: nn.Module, parameters: Mapping[str, Tensor], arguments: Sequence[Any]) -> Any:
+def mapped(calling: nn.Module, parameters: Mapping[str, Tensor], arguments: Sequence[Any]) -> Any:
     """Each task's call, side by side where that can be, else one after another."""
     given, form = _taken_apart(arguments)
     results: list[Any] = []
@@ -128,7 +128,7 @@ def _taken_apart(values: Sequence[Any]) -> tuple[list[Tensor], Callable[[Iterabl
     return tensors, together
 
 
-class _Calling(nn.Module):
+class Calling(nn.Module):
     """A module whose ``forward`` is another method, for :func:`torch.func.functional_call`."""
 
     def __init__(self, module: nn.Module, method: str) -> None:

@@ -60,7 +60,7 @@ def shapley_reference(game: Game, seed: int) -> Tensor:
         return torch.cat([_exact(part) for part in games])
     if one_mask and game.players.count <= _SHARED_PLAYERS:
         ends = _ends(game).split([part.n_rows for part in games])  # of all rows at once: calls cost as much as a small model
-        return torch.cat([_by_shared_plan(part, number, ends[number]) for number, part in enumerate(games)])
+        return torch.cat([by_shared_plan(part, number, ends[number]) for number, part in enumerate(games)])
     return torch.cat([_paired(part, seed) for part in games])
 
 
@@ -82,8 +82,8 @@ def _paired(game: Game, seed: int) -> Tensor:
     return kernel_shapley_values(members, worths, measured, game.mask, total, even, strength)
 
 
-def _by_shared_plan(game: Game, part: int, ends: Tensor) -> Tensor:
-    members, solution = (tensor.to(game.device) for tensor in _plan(game.n_rows, game.players.count, part))
+def by_shared_plan(game: Game, part: int, ends: Tensor) -> Tensor:
+    members, solution = (tensor.to(game.device) for tensor in shared_plan(game.n_rows, game.players.count, part))
     worths, total = _worths(game, members, ends)
     share = (total / game.players.count).unsqueeze(-1)
     beyond = worths - share * members.sum(-1)
@@ -101,7 +101,7 @@ def _worths(game: Game, members: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=32)
-def _plan(n_rows: int, n_players: int, part: int) -> tuple[Tensor, Tensor]:
+def shared_plan(n_rows: int, n_players: int, part: int) -> tuple[Tensor, Tensor]:
     """Coalitions ``(N, S, M)`` of the rows of part ``part`` of any task, and KernelSHAP on them ``(N, M, S)``.
 
     Tasks share plans, for planning and solving cost as much as a small model does.
@@ -116,15 +116,15 @@ def path_reference(game: Game, seed: int) -> Tensor:
 
     Rows whose attributions then miss f(input) - f(baseline) by a hundredth of their norm are given eight times as many.
     """
-    labels = _composite(game, _IG_PIECES)
+    labels = composite(game, _IG_PIECES)
     ends = _ends(game)
     missed = (labels.sum(-1) - (ends[:, 1] - ends[:, 0])).abs() > _LABEL_TOLERANCE * labels.norm(dim=-1)
     if bool(missed.any()):
-        labels[missed] = _composite(game.take(missed.nonzero().flatten()), 8 * _IG_PIECES)
+        labels[missed] = composite(game.take(missed.nonzero().flatten()), 8 * _IG_PIECES)
     return labels
 
 
-def _composite(game: Game, pieces: int) -> Tensor:
+def composite(game: Game, pieces: int) -> Tensor:
     def gradients(points: Tensor) -> Tensor:
         slopes = game.slopes(points)
         if slopes is None:

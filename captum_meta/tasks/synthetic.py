@@ -127,7 +127,7 @@ class SyntheticTaskFamily:
             return [shapley_explanations(games, min(budget, 192), seed).detach()]
         each_number = games.inputs[0, 0].numel() <= _MOST_NUMBERS and pick(generator, True, False)
         reference = long_integrated_gradients(games, each_number)
-        rows = _rightly_labelled(reference, games.along(torch.tensor([0.0, 1.0])).diff(dim=-1).squeeze(-1))
+        rows = rightly_labelled(reference, games.along(torch.tensor([0.0, 1.0])).diff(dim=-1).squeeze(-1))
         explained = (path_explanations(games, n, each_number, reference).detach() for n in _PATH_POINTS)
         return [explanations[torch.arange(len(rows)).unsqueeze(-1), rows] for explanations in explained]
 
@@ -184,7 +184,7 @@ class SyntheticTaskFamily:
         return BatchedGames(function, inputs, baselines, model.has_gradient)
 
 
-def _rightly_labelled(labels: Tensor, totals: Tensor) -> Tensor:
+def rightly_labelled(labels: Tensor, totals: Tensor) -> Tensor:
     """Indices ``(T, N)`` of rows; in place of one whose label's sum misses f(input) - f(baseline), its model's best."""
     missed = (labels.sum(-1) - totals).abs() / labels.norm(dim=-1).clamp(min=1e-12)
     own = torch.arange(labels.shape[1]).expand_as(missed)

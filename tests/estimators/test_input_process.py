@@ -14,13 +14,13 @@ def seats_of(members: Tensor, drawn: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def process() -> tuple[InputProcess, Tensor, Tensor]:
+def process() -> tuple[InputProcess, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
-    values = torch.randn(2, 1 + N_BACKGROUND, N_PLAYERS, 2)
+    distances = value_distances(torch.randn(2, 1 + N_BACKGROUND, N_PLAYERS, 2))
     seats = seats_of(torch.rand(2, 40, N_PLAYERS) < 0.5, torch.randint(N_BACKGROUND, (2, 40)))
     known = torch.rand(2, 40) < 0.8
     worths = torch.where(known, torch.randn(2, 40), torch.nan)
-    return InputProcess(value_distances(values), seats, worths, known), seats, worths
+    return InputProcess(distances, seats, worths, known), distances, seats, worths
 
 
 @pytest.mark.parametrize("shares", [torch.full((5,), 0.2), torch.tensor([0.5, 0.1, 0.1, 0.3, 0.0])])
@@ -53,9 +53,9 @@ def test_players_whose_values_are_equal_get_nothing() -> None:
 
 
 def test_answers_scale_and_shift_with_the_model(process) -> None:
-    found, seats, worths = process
+    found, distances, seats, worths = process
     known = worths.isfinite()
-    other = InputProcess(found._distances, seats, -8 * worths + 3, known)
+    other = InputProcess(distances, seats, -8 * worths + 3, known)
     shares = torch.full((N_BACKGROUND,), 0.2).double()
     torch.testing.assert_close(other.shapley_values(shares), -8 * found.shapley_values(shares), rtol=1e-4, atol=1e-5)
 

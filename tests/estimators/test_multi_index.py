@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_meta.estimators import all_coalitions, shapley_values
-from captum_meta.estimators.multi_index import MultiIndexWaves, _spectrum
+from captum_meta.estimators.multi_index import MultiIndexWaves, spectrum
 
 N_PLAYERS = 5
 
@@ -87,7 +87,7 @@ def test_a_player_that_no_direction_names_gets_nothing() -> None:
 
 
 def test_what_inference_mode_has_seen_first_can_still_be_differentiated() -> None:
-    _spectrum.cache_clear()
+    spectrum.cache_clear()
     with torch.inference_mode():
         MultiIndexWaves(directions(6, 3)).shapley_values()
     along = directions(6, 3).requires_grad_()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from captum_meta.learners import KernelRidge, _kernel
+from captum_meta.learners import KernelRidge
 from captum_meta.nn import EvidenceExplainer, ShapleyExplainer
 from captum_meta.types import Evidence, Explanations, ExplanationTask
 from tests.learners.measured import evidence_of
@@ -130,7 +130,7 @@ def test_of_very_many_players_those_missed_most_are_learned_from(monkeypatch: py
     support = explanations(24, 5, seed=4)
     learner = KernelRidge(EvidenceExplainer())
     everyone = learner.adapt(support)
-    monkeypatch.setattr(_kernel, "_MAX_PAIRS", 24 * 2)
+    monkeypatch.setattr("captum_meta.learners._kernel._MAX_PAIRS", 24 * 2)
     some = learner.adapt(support)
     assert everyone.own.any(-1).all()
     assert some.own.any(-1).tolist() == [False, False, False, True, True]

@@ -54,7 +54,7 @@ def test_each_row_is_judged_by_the_network_and_the_kernel_without_it(learner: St
     for row in range(ROWS):
         fold = int(left_out[:, row].nonzero())
         assert state.surrogate is not None
-        game = learner._game(replace(state.surrogate, networks=state.surrogate.networks[fold : fold + 1]), plain)
+        game = learner.surrogate_game(replace(state.surrogate, networks=state.surrogate.networks[fold : fold + 1]), plain)
         values = game.shapley_values()[row]
         rest = learner.explainer(game.taken_from(plain)).attributions[row]
         others = (~left_out[fold]).nonzero().flatten()
@@ -76,7 +76,7 @@ def test_networks_fade_with_the_distance_twice_as_fast_as_the_kernel(learner: St
     near = state.base.nearness(coordinates(zero_shot, evidence, state.base.statistics), evidence.players)
     assert (near < 0.9).any()
     correction = kernel - zero_shot.attributions
-    answers = learner._answers(learner._game(state.surrogate, evidence), evidence)
+    answers = learner.surrogate_answers(learner.surrogate_game(state.surrogate, evidence), evidence)
     for share, answer in zip(state.shares[1:], answers, strict=True):
         correction = correction + near**2 * share * (answer - kernel)
     unit = zero_shot.scale.unsqueeze(-1)

@@ -85,13 +85,13 @@ def test_the_correction_is_the_posterior_mean_of_the_process(days: list[Explanat
 
 
 def test_left_out_rows_are_fitted_without_the_row(days: list[Explanations]) -> None:
-    from captum_meta.learners.transfer_process import _fit
+    from captum_meta.learners.transfer_process import fit
 
     generator = torch.Generator().manual_seed(0)
     root = torch.randn(9, 12, generator=generator, dtype=torch.float64)
     known, residual = root @ root.T, torch.randn(9, 3, generator=generator, dtype=torch.float64)
     noise = torch.rand(9, generator=generator, dtype=torch.float64) + 0.1
-    _, left_out = _fit(known, residual, noise, 5)
+    _, left_out = fit(known, residual, noise, 5)
     for row in range(5, 9):
         others = torch.tensor([i for i in range(9) if i != row])
         covariance = known[others][:, others] + noise[others].diag()

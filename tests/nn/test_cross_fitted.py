@@ -92,8 +92,8 @@ def test_the_loss_is_that_of_the_formula() -> None:
     known = known_rows(6, 3)
     known = known.times(1 / known.values.std(unbiased=False).expand(6))
     networks = CrossFitted()
-    networks._prepare(known)
-    loss = cross_fitted._Loss(networks, known, torch.Generator())
+    networks.prepare(known)
+    loss = cross_fitted.Loss(networks, known, torch.Generator())
     every = torch.arange(len(loss.rows))
     spread = (known.values - known.values.mean()).square().mean()
     total = torch.zeros(())
@@ -105,7 +105,7 @@ def test_the_loss_is_that_of_the_formula() -> None:
                     one.members.float()
                 )
                 total += (played - one.values).square().sum() / spread
-    torch.testing.assert_close(loss._of_values(networks.weights, every), total / len(every))
+    torch.testing.assert_close(loss.of_values(networks.weights, every), total / len(every))
 
     total, size = torch.zeros(()), known.effects.square().sum() / 18
     for row in range(6):
@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_the_formula() -> None:
                     value = networks.game(one.inputs, one.baselines, one.outputs, torch.tensor([fold])).function(at)
                     effects = torch.autograd.grad(value.sum(), at)[0][0, 0]
                     total += (effects - one.effects[0, :, place]).square().sum() / size
-    torch.testing.assert_close(loss._of_slopes(networks.weights, torch.arange(18)).detach(), total / 18)
+    torch.testing.assert_close(loss.of_slopes(networks.weights, torch.arange(18)).detach(), total / 18)
 
 
 def test_what_is_understood_is_that_of_the_formula() -> None:
@@ -125,7 +125,7 @@ def test_what_is_understood_is_that_of_the_formula() -> None:
     known, complements = known_rows(20, 3), [0, 7, 1, 6, 2, 5, 3, 4]
     known = replace(known, members=known.members[:, complements], values=known.values[:, complements])
     networks = CrossFitted()
-    networks._prepare(known)
+    networks.prepare(known)
     game = networks.game(known.inputs, known.baselines, known.outputs, known.folds)
     worths = game.worths(known.members)
     signs, right, found = [], [], []

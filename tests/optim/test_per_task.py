@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 from captum_meta.learners import MAML, ImplicitMAML, LearnedOptimizer, MetaLearner, MetaSGD, MomentumMAML, Reptile
 from captum_meta.nn import Explainer, PathExplainer, Prior, ShapleyExplainer
 from captum_meta.optim import FirstOrder, call_per_task
-from captum_meta.optim.per_task import _Calling, _mapped, batched_by_hand
+from captum_meta.optim.per_task import Calling, batched_by_hand, mapped
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.types import Evidence, Explanations, ExplanationTask
 
@@ -178,7 +178,7 @@ def parameters_of(module: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 def one_by_one(module: nn.Module, parameters: dict[str, Tensor], rows: Evidence) -> list[Prior]:
-    calling = _Calling(module, "prior")
+    calling = Calling(module, "prior")
     own = [{f"module.{name}": value[task] for name, value in parameters.items()} for task in range(T)]
     return [functional_call(calling, own[task], (rows[task],)) for task in range(T)]
 
@@ -212,9 +212,9 @@ def test_what_is_batched_by_hand_is_what_vmap_gives(make: Callable[[], Explainer
     assert batched_by_hand(explainer)
     for number, (name, values) in enumerate(parameters_of(explainer, 1).items()):
         by_hand = call_per_task(explainer, "prior", {name: values}, rows)
-        mapped = _mapped(_Calling(explainer, "prior"), {f"module.{name}": values}, (rows, None))
+        apart = mapped(Calling(explainer, "prior"), {f"module.{name}": values}, (rows, None))
         for field in ("attributions", "spread", "features"):
-            assert torch.allclose(getattr(by_hand, field), getattr(mapped, field), rtol=1e-7, atol=1e-9), (number, name)
+            assert torch.allclose(getattr(by_hand, field), getattr(apart, field), rtol=1e-7, atol=1e-9), (number, name)
 
 
 @pytest.mark.parametrize("name", OWN.keys() - {"looks at values"})

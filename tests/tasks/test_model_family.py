@@ -16,7 +16,7 @@ from captum_meta.tasks import ExplainedData, ModelTaskFamily
 from captum_meta.tasks.cache import ExplanationCache, describe, key_of, make
 from captum_meta.tasks.fingerprint import fingerprint
 from captum_meta.tasks.joining import join
-from captum_meta.tasks.labelling import LabelError, _by_shared_plan, _composite, _plan, path_reference
+from captum_meta.tasks.labelling import LabelError, by_shared_plan, composite, path_reference, shared_plan
 
 
 def rows(width: int = 4, count: int = 12, seed: int = 0) -> Tensor:
@@ -83,15 +83,15 @@ def test_shared_plans_solve_kernel_shap() -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(15, 8), nn.Tanh(), nn.Linear(8, 1)).double()
     game = Game(model, rows(15, 3).double(), None, 0)
-    members, _ = _plan(3, 15, 2)
+    members, _ = shared_plan(3, 15, 2)
     ends = game.at(torch.tensor([0.0, 1.0])).squeeze(-1)
     worths = game.values(members).squeeze(-1) - ends[:, :1]
     everyone, total = torch.ones(3, 15, dtype=torch.bool), ends[:, 1] - ends[:, 0]
     known = torch.ones_like(worths, dtype=torch.bool)
     nothing = torch.zeros(3, 15, dtype=torch.float64)
     expected = kernel_shapley_values(members, worths, known, everyone, total, nothing, nothing + 1e-9)
-    assert torch.allclose(_by_shared_plan(game, 2, ends), expected, atol=1e-6)
-    assert not torch.equal(_plan(3, 15, 1)[0], members)
+    assert torch.allclose(by_shared_plan(game, 2, ends), expected, atol=1e-6)
+    assert not torch.equal(shared_plan(3, 15, 1)[0], members)
 
 
 @pytest.mark.parametrize("teacher", [KernelShap, ShapleyValueSampling, IntegratedGradients])
@@ -330,7 +330,7 @@ def test_path_labels_are_measured_more_finely_where_f_jumps() -> None:
     x = torch.tensor([[0.02, 0.03], [0.2, 0.8]]).double()
     game = Game(model, x)
     total = model(x) - model(torch.zeros_like(x))
-    assert (_composite(game, 12).sum(1) - total)[1].abs() > 0.01
+    assert (composite(game, 12).sum(1) - total)[1].abs() > 0.01
     labels = path_reference(game, seed=0)
     assert torch.allclose(labels[1], x[1] * total[1], atol=1e-6)
-    assert torch.equal(labels[0], _composite(game, 12)[0])
+    assert torch.equal(labels[0], composite(game, 12)[0])

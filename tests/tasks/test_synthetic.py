@@ -10,7 +10,7 @@ from captum_meta.tasks.batched_games import (
     path_explanations,
     shapley_explanations,
 )
-from captum_meta.tasks.synthetic import _rightly_labelled
+from captum_meta.tasks.synthetic import rightly_labelled
 from captum_meta.types import Explanations
 
 
@@ -136,7 +136,7 @@ def test_paths_are_measured_at_nodes_of_each_rows_own() -> None:
 def test_a_row_whose_label_misses_the_change_of_f_gives_way_to_its_models_best() -> None:
     labels = torch.tensor([[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [1.0, 0.0], [2.0, 0.0]]])
     totals = torch.tensor([[2.0, 2.1, 2.001], [0.9, 1.005, 2.001]])
-    assert _rightly_labelled(labels, totals).tolist() == [[0, 0, 2], [2, 1, 2]]
+    assert rightly_labelled(labels, totals).tolist() == [[0, 0, 2], [2, 1, 2]]
 
 
 @pytest.mark.parametrize("index", range(6))
