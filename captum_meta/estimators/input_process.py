@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from captum_meta.estimators.interactions import InteractionRule
-from captum_meta.estimators.likelihood import likelihood_slopes
+from captum_meta.estimators.likelihood import likelihood_slopes, standardised
 from captum_meta.estimators.quadrature import gauss_legendre
 
 _CONSTANT = 10.0
@@ -77,13 +77,7 @@ class InputProcess:
         fitted: tuple[InputKernel, Tensor] | None = None,
     ) -> None:
         self._distances, self._seats, self._worths, self._known = distances, seats, worths, known
-        count = known.sum(1, keepdim=True).clamp(min=1)
-        seen = torch.where(known, worths.double(), 0.0)
-        self._middle = seen.sum(1, keepdim=True) / count
-        centred = torch.where(known, seen - self._middle, 0.0)
-        spread = (centred.square().sum(1, keepdim=True) / count).sqrt()
-        self._unit = torch.where(spread > 0, spread, 1.0)
-        residual = centred / self._unit
+        residual, self._middle, self._unit = standardised(worths, known)
         self._kernel, self._noise = fitted or _fitted(distances, seats, residual, known)
         self._table = self._kernel.factors(distances).log()
         covariance = _covariance(_gathered_sum(self._table, seats, seats).exp(), known, self._noise)

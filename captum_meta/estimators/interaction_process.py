@@ -25,7 +25,7 @@ from torch import Tensor
 
 from captum_meta.estimators.conditioning import cholesky_factor
 from captum_meta.estimators.interactions import InteractionRule
-from captum_meta.estimators.likelihood import likelihood_slopes
+from captum_meta.estimators.likelihood import likelihood_slopes, standardised
 from captum_meta.estimators.multi_index import FullWaves
 
 _CONSTANT = 10.0
@@ -87,13 +87,7 @@ class InteractionProcess:
     ) -> None:
         self._acting, self._known = acting, known
         self._signs = torch.where(acting.unsqueeze(1), members.double() * 2 - 1, 0.0)
-        count = known.sum(1, keepdim=True).clamp(min=1)
-        seen = torch.where(known, worths.double(), 0.0)
-        self._middle = seen.sum(1, keepdim=True) / count
-        centred = torch.where(known, seen - self._middle, 0.0)
-        spread = (centred.square().sum(1, keepdim=True) / count).sqrt()
-        self._unit = torch.where(spread > 0, spread, 1.0)
-        residual = centred / self._unit
+        residual, self._middle, self._unit = standardised(worths, known)
         waves = FullWaves(torch.where(acting.unsqueeze(1), directions.double(), 0.0))
         self._kernel = _fitted(self._signs, residual, known, acting, waves)
         factor = cholesky_factor(_masked(self._kernel.between(self._signs, self._signs), known))

@@ -11,6 +11,18 @@ from captum_meta.estimators.conditioning import cholesky_factor
 _TINY = 1e-30
 
 
+def standardised(
+    worths: Float[Tensor, "R N"], known: Bool[Tensor, "R N"]
+) -> tuple[Float[Tensor, "R N"], Float[Tensor, "R 1"], Float[Tensor, "R 1"]]:
+    """What is known of each row in units of its spread about its mean, 0 elsewhere; the mean and the unit; all float64."""
+    count = known.sum(1, keepdim=True).clamp(min=1)
+    mean = torch.where(known, worths.double(), 0.0).sum(1, keepdim=True) / count
+    centred = torch.where(known, worths - mean, 0.0)
+    spread = (centred.square().sum(1, keepdim=True) / count).sqrt()
+    unit = torch.where(spread > 0, spread, 1.0)
+    return centred / unit, mean, unit
+
+
 def likelihood_slopes(
     covariance: Float[Tensor, "R N N"], residual: Float[Tensor, "R N"], known: Bool[Tensor, "R N"]
 ) -> Float[Tensor, "R N N"]:

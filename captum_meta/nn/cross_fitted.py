@@ -222,7 +222,7 @@ class Loss:
         return found.gather(2, self.heads[rows].reshape(1, -1, 1).expand(FOLDS, -1, 1)).squeeze(2)
 
     def of_values(self, weights: list[Tensor], some: Tensor) -> Tensor:
-        """Mean squared error of f at the points ``some``, in units of its spread."""
+        """Squared errors of f, in units of its spread: their mean over the points ``some``, summed over the networks."""
         rows, turns = self.rows[some], self.turns[some]
         inside = self.known.members[rows, turns].repeat_interleave(self.n_elements, dim=1)
         values = self.known.values[rows, turns].expand(FOLDS, -1)
@@ -233,7 +233,7 @@ class Loss:
         return (self.seen[:, rows] * missed).sum() / len(some)
 
     def of_slopes(self, weights: list[Tensor], some: Tensor) -> Tensor:
-        """Mean squared error of the effects at the points ``some`` of the path, in units of their mean square."""
+        """The same of the effects at the points ``some`` of the path, in units of their mean square."""
         rows, places = self.sloped[some].unbind(1)
         along = torch.tensor(SHAPLEY_POINTS).to(self.ends)[places].unsqueeze(1)
         delta = self.ends[rows] - self.starts[rows]
