@@ -41,7 +41,7 @@ _FINAL = (torch.OutOfMemoryError, TargetError)
 
 
 class Evaluation:
-    """Values and gradients of the explained model at ``T`` points, one a turn, of each of the batch's rows.
+    """Values and gradients of the explained model at ``T`` points of each of the batch's rows, one point for each turn.
 
     Args:
         batch: the model and the rows.

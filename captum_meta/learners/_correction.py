@@ -1,8 +1,8 @@
 r"""How far a correction of the zero-shot answer is to be trusted, judged on support rows that it was not fitted to.
 
-A learner offers one or several corrections, each with what it says of every support row when it was fitted without this
-row. :func:`judge` chooses among them, says how much of the chosen one is applied, how long the correction of a row may be,
-and how soon corrections fade with the distance from the support rows. That is all that learners share of "how much".
+A learner offers one or several corrections. For each of them it gives leave-one-out predictions: the correction of every
+support row when it was fitted without this row. :func:`judge` chooses one, and returns how much of it is applied, how long
+the correction of a row may be, and how fast corrections fade with the distance from the support rows.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from captum_meta.learners._coordinates import SupportCoordinates
 from captum_meta.types import Record
 
 DECAYS = (0.3, 0.1)
-"""Of corrections with the distance; left-out rows choose."""
+"""Rates at which corrections fade with the distance; left-out rows choose among them."""
 _FOLDS = 4
 _CONFIDENCE = 1.0
 _STEPS = 8
-"""Of the shares from 0 to 1 that are tried."""
+"""Steps from 0 to 1 of the shares that are tried."""
 _EVEN = 0.1
-"""How much even shares are preferred, against the zero-shot error."""
+"""Penalty of uneven shares, in units of the zero-shot error."""
 _MOST = 1.5
-"""Times what is retrieved of other rows."""
+"""Largest factor of what is retrieved from other rows."""
 
 
 @dataclass(frozen=True)
 class Trust(Record):
-    """What left-out rows say of the corrections that were offered.
+    """Which of the offered corrections is applied, and how much of it, as left-out rows advise.
 
     Attributes:
-        option: ``(*batch,)`` int64, the one to be taken.
+        option: ``(*batch,)`` int64, number of the chosen correction.
         strength: ``(*batch,)``, from 0 to 1, how much of it is applied.
-        reach: ``(*batch,)``, length of the longest correction of a left-out row, as it is applied.
-        decay: ``(*batch,)``, how soon corrections fade with the distance; None where no coordinates were given.
+        reach: ``(*batch,)``, length of the longest correction that was applied to a left-out row.
+        decay: ``(*batch,)``, rate at which corrections fade with the distance; None where no coordinates were given.
     """
 
     option: Tensor
@@ -75,12 +75,12 @@ def judge(
     spread: Tensor | None = None,
     support: SupportCoordinates | None = None,
 ) -> tuple[Trust, Tensor]:
-    r"""The correction d and the share s of it that leave least of the residual r, at the lower end of what is believed.
+    r"""The correction d, and the share s of it, that lower the squared residual r of left-out rows most.
 
     .. math:: \sum_n |r_n|^2 - |r_n - s d_n|^2 = \sum_n 2 s \, r_n \cdot d_n - s^2 |d_n|^2
 
-    is largest for :math:`s = \sum_n r_n \cdot d_n / \sum_n |d_n|^2`. From the numerator its standard error is taken off,
-    ``confidence`` times. Labels' noise does not bias it, for d has not seen these rows.
+    is largest for :math:`s = \sum_n r_n \cdot d_n / \sum_n |d_n|^2`. In place of the numerator its lower confidence bound is
+    taken: ``confidence`` standard errors below it. Noise of the labels does not bias it, for d has not seen these rows.
 
     Args:
         corrections: ``(S, *batch, K, M)``, options, each fitted without the row that it is for.
@@ -126,7 +126,7 @@ def _best(
 def factor(corrections: Float[Tensor, "*batch K M"], residual: Float[Tensor, "*batch K M"]) -> Float[Tensor, "*batch"]:
     """Least-squares factor of left-out rows' corrections ``(*batch, K, M)``, shrunk, ``(*batch,)``; from 0 to 1.5.
 
-    It tells how far what other rows miss may be carried over to a row, which may be more than they miss.
+    By this factor the errors of other rows are carried over to a row; it may exceed 1.
     """
     agreement, size = (corrections * residual).sum((-2, -1)), corrections.square().sum((-2, -1))
     shrunk = size * (1 + 2 / residual.shape[-2])
@@ -136,9 +136,10 @@ def factor(corrections: Float[Tensor, "*batch K M"], residual: Float[Tensor, "*b
 def shares(
     answers: Float[Tensor, "*batch K M 3"], truth: Float[Tensor, "*batch K M"], start: Float[Tensor, 3], confidence: float
 ) -> Float[Tensor, "*batch 3"]:
-    """Shares ``(*batch, 3)`` with which left-out answers ``(*batch, K, M, 3)`` err least, at the lower end of the belief.
+    """Shares ``(*batch, 3)`` of three answers ``(*batch, K, M, 3)`` to left-out rows whose mixture errs least.
 
-    Of what they gain on the first alone ``confidence`` standard errors are taken off; even shares are a little preferred.
+    Their gain over the first answer alone counts by its lower confidence bound, ``confidence`` standard errors below it.
+    Uneven shares are penalised a little.
     """
     grid = _simplex().to(answers)
     errors = ((answers @ grid.mT) - truth.unsqueeze(-1)).square().sum(-2)
