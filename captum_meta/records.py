@@ -1,4 +1,4 @@
-"""Records of tensors: what is done to all of a record, from what each of its fields says of itself."""
+"""Records of tensors, and operations on all of a record's fields, by the metadata of each field."""
 
 from __future__ import annotations
 

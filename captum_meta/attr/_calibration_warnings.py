@@ -10,7 +10,7 @@ from captum_meta.attr._runs import content_of
 from captum_meta.estimators.conformal import binomial_tail
 
 _CLAIMED, _SURE = 0.2, 0.05
-"""An estimate, which one row in ten may exceed, is doubted where surely more than two in ten do."""
+"""An estimate, which one row in ten may exceed, is doubted where more than two in ten do, beyond chance."""
 
 
 def warn_of_wrong_estimates(rows: Compared) -> None:

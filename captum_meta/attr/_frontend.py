@@ -174,7 +174,7 @@ class Frontend:
         additional_forward_args: Any = None,
         feature_mask: Any = None,
     ) -> Tensor:
-        """Which support rows the explanations of these rows lean on: explanation by example.
+        """The weight of each support row in the explanations of these rows: explanation by example.
 
         Args:
             inputs, baselines, target, additional_forward_args, feature_mask: the rows, as for ``attribute``.

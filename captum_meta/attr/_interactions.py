@@ -27,7 +27,7 @@ _MAX_TABLE = 16
 
 
 def check_interactions(game: Any, index: str, n_samples: int | None) -> None:
-    """Raises ``ValueError`` for an unknown index, for no coalitions, and for more players than pairs can be told of."""
+    """Raises ``ValueError`` for an unknown index, for no coalitions, and for players whose pairs are too many."""
     InteractionRule.of(index, 1)
     if n_samples == 0:
         raise ValueError("n_samples is 0, but gradients alone tell no interactions: pass the number of coalitions.")

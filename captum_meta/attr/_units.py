@@ -74,7 +74,7 @@ class InUnits:
         return explainer.late_error(evidence.times(1 / _of_rows(like)))
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
-        """Which of the support rows ``(K, M)`` the explanations lean on, ``(N, K)``."""
+        """The weight of each of the support rows ``(K, M)`` in the explanations, ``(N, K)``."""
         unit = _of_support(support)
         return self.learner.support_weights(support.times(1 / unit), evidence.times(1 / unit))
 

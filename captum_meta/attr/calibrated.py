@@ -46,8 +46,8 @@ class CalibratedAttribution(Attribution):
       the tolerance. With probability at least .9 over the calibration rows,
       :math:`P(\text{distance} > \text{bound} \mid \text{accepted}) \le \alpha` for a new row. So at most a share
       :math:`\alpha` of all rows returned is beyond its bound, those of the teacher included, whose bound is 0.
-    - **Of the truth** this says what the teacher says of it. The error of a random teacher is part of the distance, so that
-      bounds become wider. A row that the teacher answers has the teacher's error, which the bound of 0 does not count.
+    - **The truth** is known only as far as the teacher knows it. The error of a random teacher is part of the distance, so
+      that bounds become wider. A row that the teacher answers has the teacher's error, which the bound of 0 does not count.
 
     One third of 60 or more calibration rows teaches the score and does not calibrate. Rows given to the method's ``adapt``
     are refused, as errors on them are smaller than on others. Rows that act on each other are not exchangeable.

@@ -48,7 +48,7 @@ class MetaShapExplainer:
             ``shap.kmeans`` gives. Also called ``background``.
         feature_names: M names; by default the columns of a DataFrame.
         link: "identity" or "logit".
-        keep_index: not served: the model is not told of an index.
+        keep_index: not supported: the model is given no index.
         seed: of the pairs drawn.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The players of a metric's rows: those of a game, and what attributions say of each of them."""
+"""The players of a metric's rows: those of a game, and the attribution of each of them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def infidelity(
     max_rows: int = 256,
     reduction: Reduction = "mean",
 ) -> Float[Tensor, "*reduced"]:
-    r"""Expected squared gap between what attributions and model say of a change, by ``captum.metrics.infidelity``.
+    r"""Expected squared gap between the change of f by attributions and by the model, by ``captum.metrics.infidelity``.
 
     .. math:: E_{I} \Big[\big(I^\top \phi - (f(x) - f(x_I))\big)^2\Big]
 

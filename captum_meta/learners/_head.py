@@ -38,7 +38,8 @@ class ClosedFormHead(nn.Module):
     An encoder gives the features psi and chi and the noise sigma, all in units of the player's effects; training fits them
     so that the posterior mean of w and u, in closed form, explains other rows of the same model. It is computed for a few
     noise levels tau, and these, and no correction at all, are averaged with weights that fall with the errors on support
-    rows left out one at a time. Of the average so much is applied as these rows surely want. Cost is linear in players.
+    rows left out one at a time. How much of the average is applied is
+    the share that lowers the errors of these rows, by a lower confidence bound. The cost is linear in the players.
 
     Closed-form heads in meta-learning: Bertinetto et al. 2019; learned priors for Bayesian regression: Harrison et al. 2018.
 
@@ -46,7 +47,7 @@ class ClosedFormHead(nn.Module):
         encoder: gives the features.
         shared: dimensions of psi.
         own: dimensions of chi.
-        confidence: how many standard errors are taken off what the left-out rows say of the averaged correction.
+        confidence: standard errors that are subtracted from the gain of the averaged correction on left-out rows.
     """
 
     def __init__(self, encoder: EvidenceEncoder, shared: int = 48, own: int = 16, confidence: float = 1.0) -> None:
@@ -91,7 +92,7 @@ class ClosedFormHead(nn.Module):
 
         Args:
             support: the explained rows.
-            prior: what the explainer says of them.
+            prior: the explainer's answer for them.
             residual: attributions minus the explainer's, 0 for padding.
             statistics: of these rows.
             coordinates: where they stand.

@@ -73,7 +73,7 @@ class KernelRegression(MetaLearner[KernelState]):
 
     Args:
         explainer: the meta-trained explainer.
-        confidence: how many standard errors are taken off what the left-out rows say of a correction.
+        confidence: standard errors that are subtracted from the gain of a correction on left-out rows.
         features: how many random features stand for the exponential.
     """
 

@@ -204,7 +204,7 @@ class MetricLearner(MetaLearner[MetricState]):
         return replace(prior, attributions=prior.attributions + _bounded(retrieved, evidence))
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Float[Tensor, "*batch N K"]:
-        """Which support rows the explanations lean on, ``(*batch, N, K)``; 1 in sum, or 0 where nothing is leaned on.
+        """The weight of each support row in the explanations, ``(*batch, N, K)``; 1 in sum, or 0 where no row has any.
 
         A support row's weight is its share of what the support set adds to the explanation: the sum over players of the
         absolute values that it contributes.

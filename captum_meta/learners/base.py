@@ -119,7 +119,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
         )
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Float[Tensor, "*batch N K"]:
-        """Which of the support rows ``(*batch, K, M)`` the explanations lean on, ``(*batch, N, K)``.
+        """The weight of each of the support rows ``(*batch, K, M)`` in the explanations, ``(*batch, N, K)``.
 
         Raises:
             ValueError: if the learner does not explain by comparing rows.

@@ -30,7 +30,7 @@ class DeepKernelTransfer(KernelRegression):
         \chi = e^{a(h)} \big[\sqrt{1 - \rho}\, \varphi(\Lambda z, V h),\; U h\big], \qquad
         \epsilon \sim N(0, \tau e^{b(h)})
 
-    of what is shared and of what is each player's own. h is what an encoder says of a player within its row, phi are the
+    of what is shared and of what is each player's own. h is the encoding of a player within its row, phi are the
     random waves and lines of :class:`KernelRidge`, and the scales Lambda, the maps V, W and U, the amplitude a, the noise b
     and the share rho are learned so that the regression, its choices included, explains other rows of the same model. It
     begins close to the kernel of :class:`KernelRidge`.

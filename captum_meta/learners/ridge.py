@@ -44,7 +44,7 @@ class Ridge(MetaLearner[RidgeState]):
 
     Args:
         explainer: the meta-trained explainer.
-        confidence: how many standard errors are taken off what the left-out rows say of a correction.
+        confidence: standard errors that are subtracted from the gain of a correction on left-out rows.
     """
 
     def __init__(self, explainer: Explainer, confidence: float = 1.5) -> None:

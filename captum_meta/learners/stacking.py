@@ -83,11 +83,11 @@ class Stacking(MetaLearner[StackingState]):
 
     .. math:: \phi = w_1 \phi^\text{base}(e) + w_2 \phi(h) + w_3 \big[\phi(h) + \phi^0(e - e_h)\big]
 
-    where e is the row's evidence and :math:`e_h` that of h. The shares w (stacked generalisation: Wolpert 1992), at least 0
-    and together 1, leave least of the support rows' errors at the lower end of what is believed, each row explained by the
-    network and the base that have not seen it. Far from the support rows the networks' shares fade, twice as fast as the
-    base's correction does. No row is corrected, in units of its scale, by more than twice what the left-out row was that was
-    corrected most. Coalitions inside the border refine the answer as they refine any.
+    where e is the row's evidence and :math:`e_h` that of h. The shares w (stacked generalisation: Wolpert 1992) are at least
+    0 and sum to 1. They are those of the smallest error on the support rows, by a lower confidence bound, where each row is
+    explained by the network and the base that have not seen it. Far from the support rows the networks' shares fade, twice
+    as fast as the base's correction does. In units of its scale, no row's correction is longer than twice the longest one of
+    a left-out row. Coalitions inside the border refine the answer as they refine any.
 
     Without coalitions of support rows, of rows with more than 64 players or an output that no support row has, and before
     :meth:`adapt`, this is the base. The networks read all elements of players that have up to 64, and 32 random sums of
@@ -97,7 +97,7 @@ class Stacking(MetaLearner[StackingState]):
         base: a :class:`DeepKernelTransfer`, :class:`FeatureMAML` or :class:`KernelRidge`, whose explainer is this one's.
         surrogate: how the networks learn: a :class:`~captum_meta.nn.Distillation`, the default, or a
             :class:`~captum_meta.nn.LearnedDescent`.
-        confidence: how many standard errors are taken off what the left-out rows say of the networks.
+        confidence: standard errors that are subtracted from the gain of the networks on left-out rows.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Stacking(MetaLearner[StackingState]):
         return replace(base, attributions=prior.attributions + correction)
 
     def surrogate_answers(self, game: SurrogateGame, plain: Evidence) -> tuple[Tensor, Tensor]:
-        """The network's Shapley values, and these with what the zero-shot explainer says of the rest."""
+        """The network's Shapley values, and these plus the zero-shot explanation of the rest."""
         values = game.shapley_values().to(plain.effects)
         return values, values + self.explainer(game.taken_from(plain)).attributions
 

@@ -65,7 +65,7 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
     Args:
         explainer: the meta-trained explainer.
         transfer: rho, correlation of what is learned of two models.
-        confidence: how many standard errors are taken off what the left-out rows say of a correction.
+        confidence: standard errors that are subtracted from the gain of a correction on left-out rows.
     """
 
     past_numbers: Tensor

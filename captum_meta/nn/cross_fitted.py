@@ -1,7 +1,7 @@
 """Networks that learn the explained model from what was evaluated of many rows, each without a part of the rows.
 
-A row is explained by the network that has not seen it (cross-fitting: Chernozhukov et al. 2018), so what the network says of
-the row's coalitions tells how good it is.
+A row is explained by the network that has not seen it (cross-fitting: Chernozhukov et al. 2018), so its errors at
+the row's coalitions are those of new rows.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class CrossFitted:
                            {\sum_{n, S} (d_n(S) - \sum_{i \in S} m_i + \sum_{i \notin S} m_i)^2}
 
         with :math:`d_n(S)` f of a coalition of row n less f of the other players, :math:`h_n(S)` the same by the network
-        that has not seen the row, and m the one explanation that suits all rows best. The last rows speak for all.
+        that has not seen the row, and m the one explanation that suits all rows best. It is estimated on the last rows.
         """
         n_pairs, n_players = known.members.shape[1] // 2, known.members.shape[2]
         known = known[-max(_LEAST_JUDGED, min(_JUDGED, _SIGNS // (n_pairs * n_players))) :]

@@ -53,7 +53,7 @@ class Statistics(Record):
 
 
 class Encoder(nn.Module, ABC):
-    """From evidence, what the explainer says of it, and the support set's statistics to keys ``(*batch, N, P, H)``.
+    """From evidence, the explainer's answer, and the support set's statistics to keys ``(*batch, N, P, H)``.
 
     Attributes:
         width: H, or None where it depends on the explained model.

@@ -62,7 +62,7 @@ class Explainer(nn.Module, ABC):
 
     @abstractmethod
     def prior(self, evidence: Evidence, hidden: Float[Tensor, "*batch M W"] | None = None) -> Prior:
-        """What the network says of the players.
+        """The network's answer before corrections, and its uncertainty.
 
         Args:
             evidence: of the rows.

@@ -8,9 +8,9 @@ player's gradients share with that curve along the path, it shares of the error,
 vary. That is the answer before any training; the network bends it, for at a kink the error belongs to the players whose
 gradient jumps. Every correction is proportional to the errors found, so it vanishes as the quadrature converges.
 
-Errors are shared out in two ways, and the network says how far to trust each. Interval by interval, which suits kinks; but
-on smooth paths the interpolant's errors on the intervals cancel in the quadrature, whose gap falls with twice their order,
-and what is shared out of them does not cancel. So the gap of the whole path is shared out, too.
+Errors are shared out among the players in two ways, whose weights the network gives. The first goes interval by interval,
+which suits kinks. But on smooth paths the errors on the intervals cancel in the quadrature, and their shares do not. So the
+second way shares out the gap of the whole path, which falls with twice the order of the intervals' errors.
 
 Tried without gain: each row's own quadrature weights from Gaussian processes over the path (Matern kernels on the path,
 on f along it, or times its slope, chosen by the errors of their predicted intervals): worse than the covariance alone.

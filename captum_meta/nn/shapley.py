@@ -115,9 +115,9 @@ class ShapleyExplainer(Explainer):
     ) -> Float[Tensor, "*batch"]:
         """The relative squared error that nine in ten rows stay below, ``(*batch,)``, by the shipped error head.
 
-        0 where all coalitions were evaluated. NaN where nothing tells: where fewer coalitions than the border's were
-        evaluated, or only those of a border larger than 2,048. Infinite where nothing is known to act. Of more than 2,048
-        coalitions the first speak for all, which overstates the error.
+        0 where all coalitions were evaluated. NaN where the error cannot be estimated: where fewer coalitions than the
+        border's were evaluated, or only those of a border larger than 2,048. Infinite where no player is known to act. Of
+        more than 2,048 coalitions only the first are used, which overstates the error.
         """
         known = _known_error(evidence)
         if known is not None:

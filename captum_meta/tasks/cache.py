@@ -119,7 +119,7 @@ class ExplanationCache:
             return [build(Explanations, tensors, f"{view}.") for view in range(_metadata_of(shard)["views"])]
 
     def metadata(self, key: str) -> dict[str, Any]:
-        """What the shard says of itself: key, views, shape of the first, finite, checksum."""
+        """The shard's metadata: key, views, shape of the first, finite, checksum."""
         with self.path(key).open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         metadata: dict[str, Any] = json.loads(header["__metadata__"][_METADATA])
@@ -137,7 +137,7 @@ class ExplanationCache:
         return metadata.get("key") == key and _checksum(tensors, metadata) == expected
 
     def write_manifest(self, name: str, metadata: Sequence[Mapping[str, Any]]) -> None:
-        """List the shards of one family, by what they say of themselves, in ``manifest-NAME.json``.
+        """List the shards of one family, by their metadata, in ``manifest-NAME.json``.
 
         In a folder that may only be read, no list is written: nobody needs it.
         """

@@ -135,7 +135,7 @@ def described(value: Any) -> Any:
 
 
 def settings_of(method: Any) -> str | None:
-    """What a method says of itself, such as its learner and how many rows it is adapted to; None where it says nothing."""
+    """A method's description of itself, such as its learner and how many rows it is adapted to; None where it has none."""
     return repr(method) if type(method).__repr__ is not object.__repr__ else None
 
 
