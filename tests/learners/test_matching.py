@@ -228,6 +228,7 @@ def _cut(evidence, count: int):  # type: ignore[no-untyped-def]
     )
 
 
+@pytest.mark.usefixtures("unchecked")
 class TestBadInput:
     def test_an_empty_support_set(self, explained: Explanations) -> None:
         with pytest.raises(ValueError, match="support set is empty: pass at least one"):
