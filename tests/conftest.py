@@ -7,7 +7,7 @@ from jaxtyping import config, install_import_hook
 
 import tests.shapes  # noqa: F401  (the hook looks its checker up by name)
 
-ROOMS = ("_random", "estimators", "evidence", "functional", "games", "learners", "losses", "nn", "types")
+ROOMS = ("_random", "estimators", "functional", "losses")
 
 install_import_hook([f"captum_meta.{room}" for room in ROOMS], "tests.shapes.checked")
 
