@@ -25,9 +25,9 @@ class Adaptation:
 
     Attributes:
         rows: how many support rows there are.
-        evaluations: of the explained model, for these rows; a gradient counts as three. Those of a ``teacher`` are not known.
-        zero_shot_error: relative squared error of the support rows' explanations before adapting, against their labels, whose
-            own noise is part of it; NaN for fewer than four rows.
+        evaluations: of the explained model, for these rows; a gradient counts as three; without those of a ``teacher``.
+        zero_shot_error: relative squared error of the support rows' explanations before adapting, against their
+            labels, whose own noise is part of it; NaN for fewer than four rows.
         error: the same after adapting, where each row is explained without its own quarter of the support rows.
         pays_after: from how many explained rows on adapting costs less than the coalitions that would give the same error
             without it; infinite where adapting does not help, NaN where that is not known, as for path methods.
