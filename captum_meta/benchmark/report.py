@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from io import StringIO
 from math import ceil
 from pathlib import Path
@@ -131,27 +132,38 @@ class ModelBenchmark:
 
     def table(self) -> Table:
         """A row for each method and budget; the lowest error of each budget is bold."""
-        title = f"{self.kind} attributions, {self.n_players} players, {len(self.reference.values)} rows"
-        table = Table(
-            title=title, caption=f"Reference: {self.reference.method}; its own error {short(self.reference.error)}"
-        )
-        metrics = list(self.measurements[0].metrics) if self.measurements else []
-        names = ("method", "evaluations per row", "error", "90 % interval", "seconds per row", *metrics)
+        table = Table(title=self._title(f", {len(self.reference.values)} rows"), caption=self._caption())
+        names, lines = self._lines()
         for name in names:
             first = name == "method"
-            table.add_column(name.replace("_", " "), justify="left" if first else "right", no_wrap=first)
+            table.add_column(name, justify="left" if first else "right", no_wrap=first)
         previous = None
-        for m in self.measurements:
-            if previous not in (None, m.method):
+        for method, *cells in lines:
+            if previous not in (None, method):
                 table.add_section()
-            previous = m.method
+            previous = method
+            table.add_row(method, *cells)
+        return table
+
+    def _lines(self) -> tuple[list[str], list[list[str]]]:
+        """Names of the columns, and the cells of each method and budget; what is bold is in [bold]."""
+        metrics = list(self.measurements[0].metrics) if self.measurements else []
+        names = ["method", "evaluations per row", "error", "90 % interval", "seconds per row", *metrics]
+        lines = []
+        for m in self.measurements:
             lowest = m.error <= min(o.error for o in self.measurements if o.evaluations <= m.evaluations + 0.5)
             error = f"[bold]{short(m.error)}[/bold]" if lowest else short(m.error)
             low, high = m.interval
             numbers = [f"{m.metrics[name]:.4g}" for name in metrics]
             spent = f"{m.evaluations:,.0f}"
-            table.add_row(m.method, spent, error, f"{short(low)}-{short(high)}", f"{m.seconds:.4f}", *numbers)
-        return table
+            lines.append([m.method, spent, error, f"{short(low)}-{short(high)}", f"{m.seconds:.4f}", *numbers])
+        return [name.replace("_", " ") for name in names], lines
+
+    def _title(self, end: str = "") -> str:
+        return f"{'Shapley values' if self.kind == 'shapley' else 'Path integrals'}, {self.n_players} features{end}"
+
+    def _caption(self) -> str:
+        return f"Reference: {self.reference.method}; its own error {short(self.reference.error)}"
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary of plain numbers for each method and budget."""
@@ -195,14 +207,19 @@ class ModelBenchmark:
         for m in self.measurements:
             curves.setdefault(m.method, []).append((m.evaluations, m.error))
             intervals.setdefault(m.method, []).append(m.interval)
-        title = f"{'Shapley values' if self.kind == 'shapley' else 'Path integrals'}, {self.n_players} features"
-        return error_against_cost(curves, title, intervals=intervals, axes=axes)
+        return error_against_cost(curves, self._title(), intervals=intervals, axes=axes)
 
     def __str__(self) -> str:
         return self._printed().export_text()
 
     def _repr_html_(self) -> str:
-        return self._printed().export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+        names, lines = self._lines()
+        head = "".join(f"<th>{escape(name)}</th>" for name in names)
+        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in cells) for cells in lines]
+        body = "".join(f"<tr>{row}</tr>" for row in rows).replace("[bold]", "<b>").replace("[/bold]", "</b>")
+        title = f"<p>{escape(self._title(f', {len(self.reference.values)} rows'))}. {escape(self._caption())}.</p>"
+        table = f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        return f"{title}{table}<p>{escape(self.recommendation)}</p>"
 
     def _printed(self) -> Console:
         """A console that has recorded the table and the recommendation."""

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from html import escape
 from io import StringIO
 from pathlib import Path
 
@@ -154,7 +155,9 @@ def test_files_and_figure(tmp_path: Path) -> None:
     assert [label for label in FAST if label in {text.get_text() for text in found.figure().axes[0].texts}] == list(FAST)
     assert list(found.to_pandas()["method"]) == [m.method for m in found.measurements]
     assert str(found).split()[-5:] == found.recommendation.split()[-5:]
-    assert FAST[0] in found._repr_html_()
+    shown = found._repr_html_()
+    assert shown.count("<tr>") == 1 + len(found.measurements) and escape(found.recommendation) in shown
+    assert shown.count("<b>") == shown.count("</b>") >= 1 and "bold" not in shown and FAST[0] in shown
 
 
 def test_the_model_is_left_as_it_was_and_results_repeat() -> None:
