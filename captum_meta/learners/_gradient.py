@@ -239,8 +239,10 @@ class GradientLearner(MetaLearner[GradientState]):
         for fast in trajectory[1:]:
             with torch.no_grad():
                 predicted = self._predicted(fast, rows.explanations.evidence, rows.hidden)
-            predicted = predicted.unflatten(0, (n_tasks, -1))[:, 1:]
-            corrections.append(torch.where(left_out.unsqueeze(-1), predicted, 0.0).sum(1) - base)
+            predicted = predicted.unflatten(0, (n_tasks, -1))
+            found = torch.where(left_out.unsqueeze(-1), predicted[:, 1:], 0.0).sum(1) - base
+            ends = predicted.flatten(1).isfinite().all(1).reshape(-1, 1, 1)  # in all loops, that of all rows too
+            corrections.append(torch.where(ends, found, torch.nan))
         trust, _ = judge(torch.stack(corrections), support.attributions - base)
         return GradientState(_picked(trajectory, trust.option, used.shape[1]), trust.strength)
 
@@ -275,13 +277,14 @@ class _Read(Record):
 
 
 def _between(start: Prior, end: Prior, strength: Tensor) -> Prior:
-    """The prior that lies the share ``strength`` ``(*batch,)`` on the way."""
+    """The prior that lies the share ``strength`` ``(*batch,)`` on the way; the start where the end is no number."""
     ends = {name: value for name, value in vars(end).items() if value is not None}
 
     def mixed(name: str) -> Tensor:
         value: Tensor = getattr(start, name)
         share = strength.reshape(*strength.shape, *[1] * (value.dim() - strength.dim()))
-        return value + share * (ends[name] - value)
+        way = ends[name] - value
+        return value + share * torch.where(way.isfinite(), way, 0.0)
 
     return replace(start, **{name: mixed(name) for name in ends})
 

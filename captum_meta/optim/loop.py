@@ -34,10 +34,13 @@ class InnerLoop(nn.Module):
         rule: how a gradient changes the fast parameters.
         steps: of the inner loop in training.
         hypergradient: how training differentiates the inner loop; through all of it by default.
-        fast: names of the parameters that adapt, as patterns; all by default.
+        fast: names of the parameters that adapt, as patterns; by default all that require a gradient.
+
+    The module is called in the mode that it is in: a ``BatchNorm`` that trains normalises each task by its own rows, and
+    counts them into its running statistics, as in any training.
 
     Raises:
-        ValueError: if a pattern fits no parameter.
+        ValueError: if a pattern fits no parameter, none requires a gradient, or the loss of a task is not one number.
 
     >>> from captum_meta.optim import GradientDescent
     >>> loop = InnerLoop(nn.Linear(1, 1), nn.functional.mse_loss, GradientDescent(0.1), steps=3)
@@ -54,12 +57,12 @@ class InnerLoop(nn.Module):
         rule: UpdateRule,
         steps: int = 1,
         hypergradient: Hypergradient | None = None,
-        fast: Sequence[str] = ("*",),
+        fast: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.module, self.loss, self.rule, self.steps = module, loss, rule, steps
         self.hypergradient = hypergradient or Backprop()
-        self.names = fast_names(module, fast)
+        self.names = _trained(module) if fast is None else fast_names(module, fast)
 
     def start(self, n_tasks: int) -> Tensors:
         """The fast parameters before the first step, ``(T, *shape)`` by name: the same for all tasks."""
@@ -92,4 +95,19 @@ class InnerLoop(nn.Module):
 
     def _total(self, parameters: Tensors, rows: Rows) -> Tensor:
         inputs, right = rows
-        return vmap(self.loss)(self(parameters, inputs), right).sum()
+        losses = vmap(self.loss)(self(parameters, inputs), right)
+        if losses.dim() != 1:
+            raise ValueError(
+                f"The loss of one task has the shape {tuple(losses.shape[1:])}, but must be one number: take a loss that "
+                "averages, such as torch.nn.functional.mse_loss."
+            )
+        return losses.sum()
+
+
+def _trained(module: nn.Module) -> list[str]:
+    names = [name for name, value in module.named_parameters() if value.requires_grad]
+    if not names:
+        raise ValueError(
+            'No parameter of the module requires a gradient: pass the names of those that adapt, as in fast=["*"] for all.'
+        )
+    return names

@@ -6,6 +6,7 @@ every operation twice. Where only linear maps and normalisations read weights, o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
@@ -34,12 +35,28 @@ def call_per_task(module: nn.Module, method: str, parameters: Mapping[str, Tenso
             be ``(T, M, size)``: one for each index of the second-last dimension of what it is added to.
         arguments: of the call: tensors or rows whose first dimension is of tasks, or other things.
     """
-    replaced = {f"module.{name}": value for name, value in parameters.items()}
+    replaced = {f"module.{name}": value for name, value in _everywhere(module, parameters).items()}
     calling = Calling(module, method)
     if batched_by_hand(module):
         with _PerTask():
-            return functional_call(calling, replaced, arguments)
+            return functional_call(calling, replaced, arguments, tie_weights=False)
     return mapped(calling, replaced, arguments)
+
+
+def _everywhere(module: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same by the names of all places where the module holds these parameters, the parts that it holds twice once.
+
+    ``functional_call`` ties names too, but leaves a part that is held twice with the tensor that stood in for its parameter.
+    """
+    held = {
+        f"{prefix}.{name}" if prefix else name: value
+        for prefix, part in module.named_modules()
+        for name, value in part._parameters.items()
+    }
+    places: dict[int, list[str]] = {}
+    for place, value in held.items():
+        places.setdefault(id(value), []).append(place)
+    return {place: value for name, value in parameters.items() for place in places[id(held[name])]}
 
 
 def fast_names(module: nn.Module, patterns: Sequence[str], called: str = "module") -> list[str]:
@@ -90,12 +107,14 @@ def mapped(calling: nn.Module, parameters: Mapping[str, Tensor], arguments: Sequ
     results: list[Any] = []
 
     def call(own: dict[str, Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-        found, result = _taken_apart((functional_call(calling, own, tuple(form(tensors))),))
+        found, result = _taken_apart((functional_call(calling, own, tuple(form(tensors)), tie_weights=False),))
         results.append(result)
         return tuple(found)
 
     try:
-        found = vmap(call, randomness="different")(dict(parameters), *given)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop")  # an operation that vmap loops over
+            found = vmap(call, randomness="different")(dict(parameters), *given)
     except RuntimeError:  # of the module itself too, which then raises it again
         count = len(next(iter(parameters.values())))
         each = [call({n: v[task] for n, v in parameters.items()}, *(v[task] for v in given)) for task in range(count)]
@@ -111,6 +130,10 @@ def _taken_apart(values: Sequence[Any]) -> tuple[list[Tensor], Callable[[Iterabl
     def each(value: Any, use: Callable[[Tensor], Tensor]) -> Any:
         if isinstance(value, Record):
             return value.map(use)
+        if isinstance(value, Mapping):
+            return {name: each(part, use) for name, part in value.items()}
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*(each(part, use) for part in value))
         if isinstance(value, (tuple, list)):
             return type(value)(each(part, use) for part in value)
         return use(value) if isinstance(value, Tensor) else value

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captum_meta.optim.rules import UpdateRule
 
 Tensors = dict[str, Tensor]
 """Tensors by name, each with a leading dimension of tasks."""
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """Within it, attention is computed by operations that have second derivatives: torch's fused ones have none."""
+    context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return context
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,12 @@ class InnerProblem:
     def gradient(self, parameters: Tensors, create_graph: bool) -> Tensors:
         """Of each task's loss, 0 where no parameter acts on it; with ``create_graph``, to be differentiated again."""
         values = {name: v if v.requires_grad else v.detach().requires_grad_() for name, v in parameters.items()}
-        loss = self.loss(values)
+        with twice_differentiable() if create_graph else nullcontext():
+            loss = self.loss(values)
         if not loss.requires_grad:
             return {name: torch.zeros_like(value) for name, value in values.items()}
-        gradients = torch.autograd.grad(loss, list(values.values()), create_graph=create_graph)
+        inputs = list(values.values())
+        gradients = torch.autograd.grad(loss, inputs, create_graph=create_graph, allow_unused=True, materialize_grads=True)
         return dict(zip(values, gradients, strict=True))
 
     def closed_over(self, parameters: Tensors) -> list[Tensor]:

@@ -76,3 +76,17 @@ def test_the_outer_loss_is_what_training_minimises(name: str, tasks: Explanation
 def test_a_shipped_explainer_may_be_the_start() -> None:
     assert all(p.requires_grad for p in MAML(shipped_explainer(requires_grad=True)).parameters())
     assert not any(p.requires_grad for p in shipped_explainer().parameters())
+
+
+@pytest.mark.parametrize("rate", [10.0, 1e4])
+def test_inner_loops_that_diverge_are_not_taken(rate: float, tasks: ExplanationTask) -> None:
+    torch.manual_seed(0)
+    learner = MAML(ShapleyExplainer(8, 1), steps=8, rate=rate, clip=None).eval()
+    rows = tasks.to(dtype=torch.float32)
+    ends = learner.fit(rows.support)
+    assert not all(value.isfinite().all() for value in ends.values()) or rate < 1e3
+    found = learner.predict(learner.adapt(rows.support), rows.query.evidence)
+    start = learner.predict(None, rows.query.evidence)
+    right = rows.query.attributions
+    assert found.isfinite().all()
+    assert (found - right).norm() <= 1.5 * (start - right).norm()

@@ -1,8 +1,12 @@
 """Hypergradients of long loops: windows, and evolution strategies, on a quadratic whose gradient is known."""
 
-import torch
-from torch import Tensor, nn
+from copy import deepcopy
 
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from captum_meta._random import row_keys
 from captum_meta.optim import Backprop, FirstOrder, InnerProblem, PersistentES, Truncated, UpdateRule
 
 
@@ -101,6 +105,42 @@ def test_persistent_evolution_strategies_are_unbiased() -> None:
     assert error.norm() < 0.15 * exact.norm()
     truncated = torch.stack([g.sum() for g in gradients(Truncated(2), 8)[1][:2]])
     assert ((truncated - exact).abs() > 4 * error).any()
+
+
+def one_after_another(es: PersistentES, steps: int) -> tuple[Tensor, list[Tensor]]:
+    """The estimate by a loop over pairs, signs, windows and steps, each with a rule of its own."""
+    rule = Descent()
+    flat = nn.utils.parameters_to_vector(rule.parameters()).detach()
+    count = -(-steps // es.length)
+    generator = Generator().manual_seed(int(row_keys((flat.unsqueeze(0),))[0] ^ es.seed))
+    value, gradient = torch.zeros((), dtype=flat.dtype), torch.zeros_like(flat)
+    for _ in range(es.pairs):
+        noise = es.sigma * torch.randn(count, len(flat), generator=generator).to(flat)
+        ends = []
+        for sign in (1, -1):
+            fast, memory, losses = start(), {}, []
+            for window in range(count):
+                moved = deepcopy(rule).requires_grad_(False)
+                nn.utils.vector_to_parameters(flat + sign * noise[window], moved.parameters())
+                memory = moved.initial_memory(fast) if window == 0 else memory
+                for step in range(window * es.length, min((window + 1) * es.length, steps)):
+                    slopes = InnerProblem(inner, moved, steps).gradient(fast, create_graph=False)
+                    fast, memory = moved.update(step, fast, slopes, memory)
+                    fast = {name: each.detach() for name, each in fast.items()}
+                losses.append(outcome(fast).detach())
+            ends.append(torch.stack(losses))
+        value = value + (ends[0] + ends[1]).mean() / (2 * es.pairs)
+        gradient = gradient + (ends[0] - ends[1]) / (2 * es.pairs * es.sigma**2 * count) @ noise.cumsum(0)
+    return value, [gradient[0], gradient[1:]]
+
+
+@pytest.mark.parametrize("steps", [1, 6, 7])
+def test_loops_side_by_side_are_loops_one_after_another(steps: int) -> None:
+    es = PersistentES(3, pairs=2, sigma=0.05, seed=4)
+    (value, found), (right, expected) = gradients(es, steps), one_after_another(es, steps)
+    assert torch.allclose(value, right, rtol=1e-12)
+    for ours, theirs in zip(found[:2], expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_an_estimate_is_the_formula_and_repeats_itself() -> None:
