@@ -18,6 +18,14 @@ def unmoved_random_state(device: torch.device) -> Iterator[None]:
         yield
 
 
+def reseed(device: torch.device) -> None:
+    """Another random state, which the present one chooses; within :func:`unmoved_random_state`."""
+    seed = int(torch.randint(2**31, ()))
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 @contextmanager
 def untouched(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
     """Restore the random state and, in train mode, the buffers of the model afterwards, also when it raises."""

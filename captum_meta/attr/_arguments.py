@@ -184,10 +184,10 @@ def check_tolerance(name: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not (isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)):
-        raise TypeError(f"{name} is {_told(value)}: pass the relative squared error that you accept, such as 0.01.")
+        raise TypeError(f"{name} is {_told(value)}: pass the error that you accept, such as 0.01.")
     number = float(value)
     if math.isnan(number) or number <= 0:
-        raise ValueError(f"{name} must be positive, got {number:g}: pass the relative squared error that you accept.")
+        raise ValueError(f"{name} must be positive, got {number:g}: pass the error that you accept.")
     return number
 
 

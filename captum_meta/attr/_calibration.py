@@ -11,21 +11,19 @@ from torch import Tensor
 from captum_meta.attr._compared import Compared, Measure
 from captum_meta.attr._difficulty import LEAST_ROWS, Difficulty, Likeness
 from captum_meta.estimators.conformal import (
-    accepted_rows_needed,
-    accepted_scale,
+    chance_of_no_quantile,
     conformal_quantile,
     exceedance_tail,
-    ordered_scales,
+    likely_limit,
+    passing_ratios,
     rows_needed,
 )
 
-DELTA = 0.1
-"""The probability, over calibration rows, that accepted rows miss more often than alpha."""
 FALSE_ALARMS = 0.05
 _PARTS = 3
 """One of so many calibration rows teaches the difficulty."""
-_SCALES = 2.0 ** (torch.arange(-24, 33) / 8)
-"""Scales tested under a tolerance, in units of the one that the rows that teach would need."""
+_RISK, _MOST_RISK = 0.05, 0.2
+"""That a tolerance accepts no row: aimed at, and at most. Chosen on synthetic models (docs/research-log.md)."""
 
 
 @dataclass(frozen=True)
@@ -73,26 +71,27 @@ class Calibration:
         """What scores are multiplied by to bound an error at the first level, ``()``."""
         return conformal_quantile(self._ratios(measure)[~self.teach, 0], self.alpha)
 
-    def scale_within(self, measure: Measure, tolerance: float) -> Tensor:
-        """The same under a tolerance, at any level, ``()``; infinite where no row can be accepted.
+    def within(self, measure: Measure, tolerance: float) -> tuple[Tensor, Tensor]:
+        """The size up to which rows pass, at any level, and the scale of their bounds, ``()`` both.
+
+        The rows that teach set the size, and the others that pass it the scale: infinite where too many of them have errors
+        beyond the tolerance, so that no row can be accepted.
 
         Raises:
-            ValueError: if there are too few calibration rows to tell.
+            ValueError: if there are too few calibration rows.
         """
-        needed = accepted_rows_needed(self.alpha, DELTA)
         calibrate = ~self.teach
-        if not bool(self.teach.any()) or int(calibrate.sum()) < needed:
-            enough = max(_PARTS * LEAST_ROWS, ceil(needed * _PARTS / (_PARTS - 1)))
+        enough = _rows_for_a_tolerance(self.alpha)
+        if len(self.teach) < enough:
             raise ValueError(
                 f"{len(self.teach)} calibration rows are too few for a tolerance at alpha={self.alpha:g}: what is accepted "
                 f"is judged apart, so pass at least {enough} rows to calibrate()."
             )
         ratios, sizes = self._ratios(measure), self.rows.lengths.widths(measure, self.scores)
-        unit = conformal_quantile(ratios[self.teach].flatten(), self.alpha)
-        scales = torch.where((unit > 0) & unit.isfinite(), unit, 1.0) * _SCALES.to(unit)
         known = (ratios[self.teach], sizes[self.teach])
-        scales = ordered_scales(*known, scales, tolerance, self.alpha, int(calibrate.sum()))
-        return accepted_scale(ratios[calibrate], sizes[calibrate], scales, tolerance, self.alpha, DELTA)
+        limit = likely_limit(*known, tolerance, self.alpha, int(calibrate.sum()), _RISK, _MOST_RISK)
+        needed = passing_ratios(ratios[calibrate], sizes[calibrate], limit, tolerance)
+        return limit, conformal_quantile(needed, self.alpha)
 
     def _ratios(self, measure: Measure) -> Tensor:
         return self.rows.errors.ratios(measure, self.rows.lengths, self.scores)
@@ -106,3 +105,15 @@ class Calibration:
         beyond = self.likeness.distances(content) > self.usual[place - 1]
         chance = exceedance_tail(int(beyond.sum()), len(content), rows, place)
         return beyond.nonzero().flatten().tolist() if chance <= FALSE_ALARMS + 1e-9 else []
+
+
+def _rows_for_a_tolerance(alpha: float) -> int:
+    """With fewer calibration rows none could be accepted, even if no row that teaches missed.
+
+    >>> [_rows_for_a_tolerance(alpha) for alpha in (0.2, 0.1, 0.05)]
+    [60, 60, 118]
+    """
+    rows = _PARTS * LEAST_ROWS
+    while chance_of_no_quantile(0, rows // _PARTS, rows - rows // _PARTS, alpha) > _MOST_RISK:
+        rows += 1
+    return rows

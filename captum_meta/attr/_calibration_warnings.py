@@ -27,8 +27,14 @@ def warn_of_wrong_estimates(rows: Compared) -> None:
 
 
 def warn_of_unlike_rows(calibration: Calibration, call: Call) -> None:
-    """Name rows that are further from the calibration rows than chance explains."""
-    unlike = calibration.unlike(content_of(call))
+    """Name rows that are further from the calibration rows than chance explains; refuse rows of another size."""
+    content = content_of(call)
+    known, given = calibration.rows.content.shape[1], content.shape[1]
+    if known != given:
+        raise ValueError(
+            f"The rows have {given} numbers each and the calibration rows {known}: calibrate with rows of the same size."
+        )
+    unlike = calibration.unlike(content)
     if unlike:
         shown = ", ".join(map(str, unlike[:10])) + (", ..." if len(unlike) > 10 else "")
         warn(

@@ -21,7 +21,7 @@ from captum.attr import (
 from torch import Tensor
 
 from captum_meta import _captum
-from captum_meta._model import unmoved_random_state
+from captum_meta._model import reseed, unmoved_random_state
 from captum_meta.attr._support import player_attributions
 from captum_meta.games import Game
 from captum_meta.games.arguments import take_rows, take_target
@@ -110,8 +110,11 @@ class Call:
             feature_mask=each(self.feature_mask) if len(self) > 1 else self.feature_mask,
         )
 
-    def explain(self, method: Attribution, **further: Any) -> Any:
-        """What a method gives for these rows; the global random state stays where it is."""
+    def explain(self, method: Attribution, other_draws: bool = False, **further: Any) -> Any:
+        """What a method gives for these rows; the global random state stays where it is.
+
+        With ``other_draws`` a method that samples draws independently of one that is called without.
+        """
         named = {
             "baselines": self.baselines,
             "target": self.target,
@@ -120,12 +123,25 @@ class Call:
         }
         known = {name: value for name, value in named.items() if value is not None}
         with unmoved_random_state(self.device):
+            if other_draws:
+                reseed(self.device)
             return method.attribute(self.inputs if self.is_tuple else self.inputs[0], **{**known, **further})
 
     def values(self, parts: Tensors) -> Tensor:
         """Attributions ``(B, *shape)`` as ``(B, M)`` float64: a player of the inputs is counted once."""
         double = tuple(part.detach().double() for part in parts)
         return join(double) if self.feature_mask is None else player_attributions(double, self.game)
+
+    def given_values(self, attributions: Any) -> Tensor:
+        """The same of attributions that were passed, in the inputs' shapes or by group."""
+        parts = parts_of(attributions)
+        by_element = [part.shape for part in parts] == [x.shape for x in self.inputs]
+        if by_element or self.feature_mask is None:
+            wrong = [tuple(part.shape) for part in parts if len(part) != len(self)]
+            if wrong:
+                raise ValueError(f"attributions have shapes {wrong} for {len(self)} rows: pass the teacher's of each row.")
+            return self.values(parts)
+        return player_attributions(attributions, self.game).double()
 
     def parts(self, values: Tensor, like: Tensors) -> Tensors:
         """Back from ``(B, M)`` to the shapes of attributions ``like`` these."""

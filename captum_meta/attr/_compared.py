@@ -94,14 +94,16 @@ def shares(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def bounds(measure: Measure, scale: Tensor, scores: Tensor, values: Tensor, counts: Tensor) -> Tensor:
-    """Bounds ``(R,)``, or half-widths ``(R, M)`` of the players' intervals; NaN where the attributions are not finite."""
+    """Bounds ``(R,)``, or half-widths ``(R, M)`` of the players' intervals; NaN where the attributions are not finite.
+
+    The scale, the scores and the counts of players are ``(R,)``, the attributions ``(R, M)``.
+    """
+    known = values.isfinite().all(-1)
     if measure == "players":
-        sizes = scores.unsqueeze(-1) * shares(values, counts)
+        sizes, scale, known = scores.unsqueeze(-1) * shares(values, counts), scale.unsqueeze(-1), known.unsqueeze(-1)
     else:
         sizes = Lengths.of(values, counts).widths(measure, scores)
-    known = values.isfinite().all(-1)
-    found = torch.where(scale == 0, torch.zeros_like(sizes), scale * sizes)
-    return torch.where(known.unsqueeze(-1) if measure == "players" else known, found, torch.nan)
+    return torch.where(known, torch.where(scale == 0, torch.zeros_like(sizes), scale * sizes), torch.nan)
 
 
 def over(numerators: Tensor, denominators: Tensor) -> Tensor:

@@ -75,6 +75,8 @@ class BoundedRun(Run):
         tolerance: None for none.
 
     Attributes:
+        scale: ``()``, between scores and bounds.
+        limit: under a tolerance, the size up to which rows pass, ``()``.
         bounds: ``(N,)``, or ``(N, M)`` of players; 0 where the teacher has answered.
         accepted: ``(N,)`` bool.
     """
@@ -82,7 +84,10 @@ class BoundedRun(Run):
     def __init__(self, call: Call, calibration: Calibration, measure: Measure, tolerance: float | None) -> None:
         super().__init__(call)
         self.calibration, self.measure, self.tolerance = calibration, measure, tolerance
-        self.scale = calibration.scale(measure) if tolerance is None else calibration.scale_within(measure, tolerance)
+        if tolerance is None:
+            self.scale = calibration.scale(measure)
+        else:
+            self.limit, self.scale = calibration.within(measure, tolerance)
         self.accepted = torch.zeros(len(call), dtype=torch.bool, device=call.device)
 
     def begin(self, form: Any, parts: Tensors) -> None:
@@ -95,19 +100,20 @@ class BoundedRun(Run):
         parts = parts_of(answer)
         self.begin(answer, parts)
         self.replace(rows, tuple(part[rows] for part in parts) if len(parts[0]) > len(rows) else parts)
+        self.bounds[rows[~self.values[rows].isfinite().all(1)]] = torch.nan
 
     def visit(self, level: int, rows: Tensor, answer: Answer) -> Tensor:
         """Which of the rows ``(R,)`` need no further level."""
         signals, features = self.add(rows, answer)
         scores = self.calibration.levels[level].scores(signals, features)
         found, counts = self.values[rows], self.counts[rows]
-        if self.tolerance is None:
-            accepted = torch.ones_like(self.accepted[rows])
-        else:
+        accepted, scale = torch.ones_like(self.accepted[rows]), self.scale.expand(len(rows))
+        if self.tolerance is not None:
             sizes = Lengths.of(found, counts).widths(self.measure, scores)
-            accepted = self.scale * sizes <= self.tolerance
+            accepted = (sizes <= self.limit) & found.isfinite().all(1)
+            scale = torch.minimum(scale, self.tolerance / sizes)
         some = rows[accepted]
-        self.bounds[some] = bounds(self.measure, self.scale, scores[accepted], found[accepted], counts[accepted])
+        self.bounds[some] = bounds(self.measure, scale[accepted], scores[accepted], found[accepted], counts[accepted])
         self.accepted[some] = True
         return accepted
 
@@ -120,6 +126,11 @@ def compared(call: Call, truth: Tensor) -> Compared:
 
     def visit(level: int, rows: Tensor, answer: Answer) -> Tensor:
         signals, features = run.add(rows, answer)
+        if run.values.shape != truth.shape:
+            raise ValueError(
+                f"The teacher's attributions have {truth.shape[1]} numbers per row and the method's {run.values.shape[1]}: "
+                "pass attributions, or a teacher, of the same players."
+            )
         here = torch.zeros_like(run.counts, dtype=torch.bool).index_fill(0, rows, True)
         values = torch.where(here.unsqueeze(1), run.values, torch.nan)
         signals, features = (

@@ -79,15 +79,16 @@ def some(arguments: Mapping[str, Any], rows: slice) -> dict[str, Any]:
 def judged(calibration: Calibration, rows: Compared, tolerance: float | None) -> dict[str, Tensor]:
     """What ``attribute`` would return of rows that are known at all levels: each row's level, error and bound."""
     scores = torch.stack([d.scores(rows.signals[:, i], rows.features[:, i]) for i, d in enumerate(calibration.levels)], 1)
+    largest = torch.inf if tolerance is None else tolerance
     if tolerance is None:
         scale, levels = calibration.scale("distance"), torch.zeros(len(scores), dtype=torch.long)
     else:
-        scale = calibration.scale_within("distance", tolerance)
-        levels = stopping_levels(scores, scale, tolerance)
+        limit, scale = calibration.within("distance", tolerance)
+        levels = stopping_levels(scores, limit if bool(scale.isfinite()) else -torch.inf)
     accepted = levels < scores.shape[1]
     at = levels.clamp(max=scores.shape[1] - 1).unsqueeze(1)
     error = torch.where(accepted, rows.errors.distance.gather(1, at).squeeze(1), 0.0)
-    bound = torch.where(accepted, scale * scores.gather(1, at).squeeze(1), 0.0)
+    bound = torch.where(accepted, (scale * scores.gather(1, at).squeeze(1)).clamp(max=largest), 0.0)
     return {"level": levels, "accepted": accepted, "error": error, "bound": bound, "scale": scale}
 
 

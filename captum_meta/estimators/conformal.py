@@ -4,8 +4,8 @@ All of it rests on one assumption, that calibration rows and new rows are exchan
 
 References: Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World*, 2005. Lei, G'Sell, Rinaldo, Tibshirani and
 Wasserman, *Distribution-Free Predictive Inference for Regression*, JASA 2018 (split conformal, errors over a difficulty).
-Angelopoulos, Bates, Candès, Jordan and Lei, *Learn then Test*, 2021. Angelopoulos, Bates, Fisch, Lei and Schuster,
-*Conformal Risk Control*, 2022, which for the loss of a miss is the quantile used here.
+Of rows that pass a rule, a quantile over calibration rows that pass it is valid if other rows have made the rule: this is a
+Mondrian conformal predictor (section 4.5 of the book) with two categories.
 """
 
 from __future__ import annotations
@@ -31,17 +31,6 @@ def rows_needed(alpha: float) -> int:
     """
     _check_level("alpha", alpha)
     return max(1, ceil(1 / alpha - _ROUNDING) - 1)
-
-
-def accepted_rows_needed(alpha: float, delta: float) -> int:
-    r"""The least number of rows which, if none misses, tells that less than ``alpha`` miss: :math:`(1-\alpha)^n \le \delta`.
-
-    >>> accepted_rows_needed(0.1, 0.1)
-    22
-    """
-    _check_level("alpha", alpha)
-    _check_level("delta", delta)
-    return ceil(log(delta) / log1p(-alpha) - _ROUNDING)
 
 
 def conformal_quantile(scores: Float[Tensor, "*batch n"], alpha: float) -> Float[Tensor, "*batch"]:
@@ -113,96 +102,94 @@ def exceedance_tail(exceeding: int, new: int, rows: int, place: int) -> float:
     return min(1.0, float(terms.logsumexp(0).exp())) if len(k) else 0.0
 
 
-def stopping_levels(sizes: Float[Tensor, "n L"], scale: Tensor | float, tolerance: float) -> Int64[Tensor, "*scales n"]:
-    """The first level at which each row's bound, ``scale`` times its size, is within the tolerance.
+def stopping_levels(sizes: Float[Tensor, "n L"], limit: Tensor | float) -> Int64[Tensor, " n"]:
+    """The first level at which each row's size is within a limit.
 
     Args:
         sizes: ``(n, L)``, bounds in units of the scale, at each level of effort; NaN is never within.
-        scale: ``()``, or ``(K, 1, 1)`` for K of them at once.
+        limit: ``()``.
 
     Returns:
-        ``(n,)`` or ``(K, n)`` int64, L where no bound is.
+        ``(n,)`` int64, L where none is.
 
-    >>> stopping_levels(torch.tensor([[3.0, 1.0], [3.0, 2.0]]), 1.0, tolerance=1.5)
+    >>> stopping_levels(torch.tensor([[3.0, 1.0], [3.0, 2.0]]), limit=1.5)
     tensor([1, 2])
     """
-    within = scale * sizes <= tolerance
+    within = sizes <= limit
     return torch.where(within.any(-1), within.to(torch.uint8).argmax(-1), sizes.shape[-1])
 
 
-def accepted_misses(
-    ratios: Float[Tensor, "n L"], sizes: Float[Tensor, "n L"], scales: Float[Tensor, " K"], tolerance: float
-) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]:
-    """How many rows are accepted at each scale, and how many of these have an error beyond their bound.
+def passing_ratios(
+    ratios: Float[Tensor, "n L"], sizes: Float[Tensor, "n L"], limit: Tensor | float, tolerance: float
+) -> Float[Tensor, " passed"]:
+    r"""What the scale must be for the bounds of the rows that pass, where no bound is larger than the tolerance.
+
+    A row passes if it stops at some level. With the scale q its bound is then :math:`\min(q \cdot \text{size},
+    \text{tolerance})`, so that no scale is enough where the error itself is larger.
 
     Args:
-        ratios: ``(n, L)``, errors over difficulties: what the scale would have to be.
-        sizes: ``(n, L)``, bounds in units of the scale.
-        scales: ``(K,)``.
-        tolerance: a row is accepted at the first level whose bound is within it.
+        ratios: ``(n, L)``, errors over difficulties.
+        sizes, limit: as for :func:`stopping_levels`.
+        tolerance: the largest bound.
 
     Returns:
-        ``(K,)`` and ``(K,)`` int64: misses and accepted rows.
+        ``(passed,)``, infinite where no scale is enough.
+
+    >>> passing_ratios(torch.tensor([[2.0], [3.0], [1.0]]), torch.tensor([[1.0], [1.0], [9.0]]), limit=5.0, tolerance=2.5)
+    tensor([2., inf])
     """
-    levels = stopping_levels(sizes, scales[:, None, None], tolerance)
-    accepted = levels < sizes.shape[-1]
-    ends = levels.clamp(max=sizes.shape[-1] - 1)
-    met = ratios.expand(len(scales), -1, -1).gather(2, ends.unsqueeze(-1)).squeeze(-1)
-    missed = accepted & ~(met <= scales.unsqueeze(-1))
-    return missed.sum(-1), accepted.sum(-1)
+    levels = stopping_levels(sizes, limit)
+    passed = (levels < sizes.shape[-1]).nonzero().flatten()
+    ratio, size = ratios[passed, levels[passed]], sizes[passed, levels[passed]]
+    return torch.where((ratio == 0) | (ratio * size <= tolerance), ratio, torch.inf)
 
 
-def accepted_scale(
+def likely_limit(
     ratios: Float[Tensor, "n L"],
     sizes: Float[Tensor, "n L"],
-    scales: Float[Tensor, " K"],
-    tolerance: float,
-    alpha: float,
-    delta: float,
-) -> Float[Tensor, ""]:
-    r"""The smallest scale of bounds with which, of the rows accepted under a tolerance, at most a share ``alpha`` misses.
-
-    Learn-then-test: the hypothesis that a scale's accepted rows miss more often is tested by its binomial p-value, one scale
-    after the other, until the first that is not rejected at level ``delta`` (fixed-sequence testing). So with probability
-    at least ``1 - delta`` over the calibration rows
-
-    .. math:: P(\text{error} > \text{bound} \mid \text{accepted}) \le \alpha
-
-    for the scale returned. The order of the ``scales`` must not depend on these rows.
-
-    Args:
-        ratios, sizes, scales, tolerance: as for :func:`accepted_misses`.
-        alpha, delta: between 0 and 1.
-
-    Returns:
-        ``()``; infinite, so that no row is accepted, if the first scale is not rejected.
-    """
-    _check_level("delta", delta)
-    misses, accepted = accepted_misses(ratios, sizes, scales, tolerance)
-    passed = (binomial_tail(misses, accepted, alpha) <= delta).cumprod(0).bool()
-    return torch.where(passed, scales, torch.inf).amin() if len(scales) else sizes.new_full((), torch.inf)
-
-
-def ordered_scales(
-    ratios: Float[Tensor, "n L"],
-    sizes: Float[Tensor, "n L"],
-    scales: Float[Tensor, " K"],
     tolerance: float,
     alpha: float,
     rows: int,
-) -> Float[Tensor, " C"]:
-    """Scales ``(C,)`` in the order in which :func:`accepted_scale` should test them on ``rows`` rows, judged by others.
+    risk: float,
+    most: float,
+) -> Float[Tensor, ""]:
+    """The largest limit with which the bounds of rows that pass are likely to hold within the tolerance.
 
-    The first is that of the smallest p-value, reckoning with one miss more than was seen; all smaller ones follow.
-    Larger scales, which accept fewer rows, are of no use. Arguments are as for :func:`accepted_scale`, of rows that are not
-    used for the test.
+    It is told of ``rows`` other rows, which pass as often: that the quantile of their :func:`passing_ratios` is infinite
+    should have a probability of at most ``risk``. If no limit has that, it is the best one, if its probability is at most
+    ``most``.
+
+    Args:
+        ratios, sizes, tolerance: as for :func:`passing_ratios`.
+        alpha: of the quantile.
+
+    Returns:
+        ``()``, one of the sizes; minus infinity, so that no row passes, where there is none.
     """
-    misses, accepted = accepted_misses(ratios, sizes, scales, tolerance)
-    factor = rows / max(1, len(sizes))
-    expected = ((misses + (accepted > 0)) * factor).ceil().long()
-    promised = binomial_tail(expected, (accepted * factor).floor().long(), alpha)
-    first = scales[promised == promised.amin()].amin() if len(scales) else scales
-    return scales[scales <= first].sort(descending=True).values
+    best, least = sizes.new_full((), -torch.inf), torch.inf
+    for limit in sizes[sizes.isfinite()].unique().flip(0):
+        needed = passing_ratios(ratios, sizes, limit, tolerance)
+        others = round(len(needed) * rows / len(sizes))
+        fails = chance_of_no_quantile(int(needed.isinf().sum()), len(needed), others, alpha)
+        if fails <= most and fails < least:
+            best, least = limit, fails
+        if fails <= risk:
+            break
+    return best
+
+
+def chance_of_no_quantile(infinite: int, known: int, rows: int, alpha: float) -> float:
+    """How likely the conformal quantile of ``rows`` numbers is infinite, at most, if ``infinite`` of ``known`` others are.
+
+    All are exchangeable. Counted as if a number were infinite once it is above the largest known one that is not.
+
+    >>> round(chance_of_no_quantile(0, known=20, rows=40, alpha=0.1), 3)
+    0.187
+    """
+    allowed = rows - ceil((rows + 1) * (1 - alpha) - _ROUNDING)
+    if allowed < 0 or infinite >= known:
+        return 1.0
+    return exceedance_tail(allowed + 1, rows, known, known - infinite)
 
 
 def _log_beta(a: Float[Tensor, "*a"], b: Float[Tensor, "*b"]) -> Float[Tensor, "*c"]:

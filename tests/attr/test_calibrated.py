@@ -132,14 +132,14 @@ class TestTolerance:
     ) -> None:
         x = wide_rows(60, seed=1)
         truth = exact_of_wide(x)
-        tolerance = 0.1 * float(wider.attribute(x, return_error_bound=True)[1].median())
+        tolerance = 0.05 * float(wider.attribute(x, return_error_bound=True)[1].median())
         values, bounds = wider.attribute(x, tolerance=tolerance, return_error_bound=True)
         assert (bounds <= tolerance * (1 + 1e-6)).all()
         accepted = bounds > 0
         assert 10 < int(accepted.sum()) < 60
         assert torch.allclose(values[~accepted], truth[~accepted], atol=1e-5)
         missed = (values - truth).norm(dim=1)[accepted] > bounds[accepted]
-        assert float(missed.double().mean()) < 0.3
+        assert float(missed.double().mean()) < 0.45  # .2, with a deviation of .12 where some 22 rows pass of both kinds
 
     def test_a_looser_tolerance_costs_less(self) -> None:
         counting = CountingModel(M)
@@ -166,8 +166,13 @@ class TestTolerance:
         with pytest.raises(ValueError, match="pass at least 60 rows"):
             attr.attribute(rows(3), target=0, tolerance=0.1)
         rarely = kernel().calibrate(rows(66), target=0, alpha=0.05)
-        with pytest.raises(ValueError, match="pass at least 68 rows"):
+        with pytest.raises(ValueError, match="pass at least 118 rows"):
             rarely.attribute(rows(3), target=0, tolerance=0.1)
+
+    @pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan")])
+    def test_a_tolerance_is_positive(self, calibrated: CalibratedAttribution, tolerance: float) -> None:
+        with pytest.raises(ValueError, match="tolerance must be positive"):
+            calibrated.attribute(rows(3), target=0, tolerance=tolerance)
 
 
 METHODS: dict[str, tuple[Callable[[], Attribution], Callable[[], Attribution] | None, dict[str, Any], dict[str, Any]]] = {
@@ -280,6 +285,30 @@ class TestMistakes:
             attr.calibrate(rows(20), target=0)
         attr.calibrate(rows(70), target=0, alpha=0.2, attributions=rows(70, seed=3))
         assert attr.attribute(rows(2), target=0, return_error_bound=True)[1].isfinite().all()
+        with pytest.raises(ValueError, match="Saliency has no reference of its own: pass teacher="):
+            attr.attribute(rows(2), target=0, tolerance=1e9)  # before it is known whether a row needs one
+
+    @pytest.mark.parametrize(
+        ("shape", "message"), [((29, M), r"\[\(29, 6\)\] for 30 rows"), ((30, 1), "1 numbers per row and the method's 6")]
+    )
+    def test_given_attributions_are_of_these_rows_and_players(self, shape: tuple[int, int], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            kernel().calibrate(rows(30), target=0, attributions=torch.zeros(shape))
+
+    def test_rows_of_another_size(self) -> None:
+        attr = CalibratedAttribution(MetaKernelShap(lambda x: x.prod(1))).calibrate(rows(30), alpha=0.2)
+        with pytest.raises(ValueError, match="The rows have 4 numbers each and the calibration rows 6"):
+            attr.attribute(rows(3)[:, :4])
+
+    def test_another_model_under_the_wrapper(self) -> None:
+        attr = kernel().calibrate(rows(30), target=0)
+        attr.forward_func = lambda x: 2 * model(x)
+        with pytest.raises(RuntimeError, match="forward_func is another one"):
+            attr.attribute(rows(2), target=0)
+
+    def test_background_rows_need_a_teacher(self) -> None:
+        with pytest.raises(ValueError, match="MetaKernelShap with background rows has no reference of its own"):
+            kernel().calibrate(rows(30), target=0, background=rows(4, seed=3))
 
     def test_what_cannot_be_calibrated(self, calibrated: CalibratedAttribution) -> None:
         with pytest.raises(ValueError, match="return_error_estimate cannot be calibrated"):
@@ -418,6 +447,41 @@ def test_the_random_state_stands_still() -> None:
     attr = CalibratedAttribution(KernelShap(model), ShapleyValueSampling(model)).calibrate(rows(9), target=0)
     attr.attribute(rows(2), target=0)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_teacher_that_samples_does_not_draw_what_the_method_draws() -> None:
+    """The same method as its own teacher: their distance is the noise of two answers."""
+    sampler = ShapleyValueSampling(model)
+    attr = CalibratedAttribution(sampler, sampler).calibrate(
+        rows(30), target=0, alpha=0.2, n_samples=4, teacher_kwargs={"n_samples": 4}
+    )
+    x = rows(60, seed=1)
+    values, bounds = attr.attribute(x, target=0, return_error_bound=True)
+    torch.manual_seed(5)
+    others = sampler.attribute(x, target=0, n_samples=4)
+    within = ((values - others).norm(dim=1) <= bounds).float().mean()
+    assert bounds.min() > 0 and 0.55 < within < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.bfloat16, torch.float64])
+def test_inputs_of_other_types(dtype: torch.dtype) -> None:
+    x = (3 * rows(150)).round().to(dtype)
+    attr = CalibratedAttribution(MetaKernelShap(lambda z: wide(torch.cat([z, z[:, :3]], 1).float())))
+    values, bounds = attr.calibrate(x[:90], alpha=0.2).attribute(x[90:], return_error_bound=True)
+    truth = attr.method.attribute(x[90:], n_samples=62)
+    assert values.dtype == bounds.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert 0.6 < ((values - truth).norm(dim=1) <= bounds + 1e-6).double().mean() < 1
+
+
+def test_an_infinite_tolerance_accepts_and_a_second_calibration_starts_anew(calibrated: CalibratedAttribution) -> None:
+    x = rows(4, seed=1)
+    twice = kernel().calibrate(rows(70, seed=5), target=0, n_samples=12).calibrate(rows(120), target=0, alpha=0.2)
+    for measure in (True, "players"):
+        wanted = calibrated.attribute(x, target=0, return_error_bound=measure)
+        for one, two in zip(twice.attribute(x, target=0, return_error_bound=measure), wanted, strict=True):
+            assert torch.equal(one, two)
+    values, bounds = calibrated.attribute(x, target=0, tolerance=float("inf"), return_error_bound=True)
+    assert torch.equal(values, calibrated.attribute(x, target=0)) and (bounds > 0).all()
 
 
 def test_noise_tunnel_takes_it(calibrated: CalibratedAttribution) -> None:

@@ -52,11 +52,11 @@ def test_the_command_prints_tables_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def small(name: str) -> tuple[Any, dict[str, Any], bool]:
-        x = torch.randn(100, 6, generator=torch.Generator().manual_seed(1))
-        return model, {"inputs": x, "baselines": torch.zeros_like(x), "target": torch.zeros(100, dtype=torch.long)}, True
+        x = torch.randn(140, 6, generator=torch.Generator().manual_seed(1))
+        return model, {"inputs": x, "baselines": torch.zeros_like(x), "target": torch.zeros(140, dtype=torch.long)}, True
 
     monkeypatch.setattr(trust, "explained_rows", small)
-    monkeypatch.setattr(trust, "_CALIBRATE", 80)
+    monkeypatch.setattr(trust, "_CALIBRATE", 120)
     name, path = trust.problem_names()[0], tmp_path / "trust.jsonl"
     arguments = ["trust", "--models", name, "--output", str(path)]
     main(arguments)

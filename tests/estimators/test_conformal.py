@@ -8,12 +8,11 @@ import torch
 from torch import Generator, Tensor
 
 from captum_meta.estimators.conformal import (
-    accepted_rows_needed,
-    accepted_scale,
     binomial_tail,
     conformal_quantile,
     exceedance_tail,
-    ordered_scales,
+    likely_limit,
+    passing_ratios,
     rows_needed,
     stopping_levels,
 )
@@ -64,13 +63,6 @@ def test_binomial_tails_are_sums_of_terms() -> None:
     assert torch.allclose(found, torch.tensor(wanted, dtype=torch.float64), atol=1e-12)
 
 
-def test_accepted_rows_needed_is_the_least_number_that_convinces() -> None:
-    for alpha, delta in ((0.05, 0.1), (0.1, 0.1), (0.2, 0.05)):
-        needed = accepted_rows_needed(alpha, delta)
-        tails = binomial_tail(torch.tensor([0, 0]), torch.tensor([needed, needed - 1]), alpha)
-        assert tails[0] <= delta < tails[1]
-
-
 def test_exceedances_are_counted_over_all_orders() -> None:
     """All ways of placing 3 new rows among 5 calibration rows are equally likely."""
     rows, new = 5, 3
@@ -84,22 +76,21 @@ def test_exceedances_are_counted_over_all_orders() -> None:
             assert abs(exceedance_tail(exceeding, new, rows, place) - wanted) < 1e-12
 
 
-def _stop(sizes: Tensor, scale: float, tolerance: float) -> list[int]:
+def _stop(sizes: Tensor, limit: float) -> list[int]:
     """By hand."""
     levels = []
     for row in sizes.tolist():
-        within = [level for level, size in enumerate(row) if scale * size <= tolerance]
+        within = [level for level, size in enumerate(row) if size <= limit]
         levels.append(within[0] if within else len(row))
     return levels
 
 
-def test_rows_stop_at_their_first_level_within_the_tolerance() -> None:
+def test_rows_stop_at_their_first_level_within_the_limit() -> None:
     sizes = torch.rand(50, 4, generator=Generator().manual_seed(1))
     sizes[0, 0], sizes[1] = torch.nan, torch.inf
-    for scale in (0.3, 1.0, 4.0):
-        assert stopping_levels(sizes, scale, 0.2).tolist() == _stop(sizes, scale, 0.2)
-    together = stopping_levels(sizes, torch.tensor([0.3, 4.0])[:, None, None], 0.2)
-    assert together.tolist() == [_stop(sizes, 0.3, 0.2), _stop(sizes, 4.0, 0.2)]
+    for limit in (0.05, 0.2, 0.8):
+        assert stopping_levels(sizes, limit).tolist() == _stop(sizes, limit)
+    assert stopping_levels(sizes, -torch.inf).eq(4).all()
 
 
 def _rows(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -108,25 +99,72 @@ def _rows(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
     return torch.randn(count, 3, generator=generator).exp() * (1 + sizes), sizes
 
 
-def test_accepted_rows_miss_too_often_in_at_most_delta_of_all_calibrations() -> None:
-    alpha, delta, tolerance, generator = 0.2, 0.1, 1.5, Generator().manual_seed(2)
-    ratios, sizes = _rows(100_000, generator)
-    scales = 2.0 ** (torch.arange(-4, 13) / 2)
-    levels = stopping_levels(sizes, scales[:, None, None], tolerance)
-    accepted = levels < 3
-    met = ratios.expand(len(scales), -1, -1).gather(2, levels.clamp(max=2).unsqueeze(-1)).squeeze(-1)
-    risk = (accepted & (met > scales.unsqueeze(1))).sum(1) / accepted.sum(1)
-    chosen = []
-    for _ in range(400):
-        order = ordered_scales(*_rows(40, generator), scales, tolerance, alpha, rows=120)
-        chosen.append(float(accepted_scale(*_rows(120, generator), order, tolerance, alpha, delta)))
-    finite = [scale for scale in chosen if scale < float("inf")]
-    assert len(finite) > 300  # the test has power
-    too_often = sum(float(risk[scales.tolist().index(scale)]) > alpha for scale in finite)
-    assert too_often <= (delta + 3 * (delta * (1 - delta) / len(chosen)) ** 0.5) * len(chosen)
-    assert 0.5 * alpha < sum(float(risk[scales.tolist().index(scale)]) for scale in finite) / len(finite) < alpha
+@pytest.mark.parametrize("limit", [0.1, 0.5, 2.0])
+def test_a_passing_row_needs_its_ratio_or_more_than_any_scale(limit: float) -> None:
+    """Bounds of a fine grid of scales, row by row."""
+    ratios, sizes = _rows(40, Generator().manual_seed(3))
+    ratios[3], tolerance, wanted = torch.inf, 1.5, []
+    scales = torch.logspace(-4, 6, 4001)
+    for row, level in enumerate(_stop(sizes, limit)):
+        if level < 3:
+            error = float(ratios[row, level] * sizes[row, level])
+            holds = (torch.minimum(scales * sizes[row, level], torch.tensor(tolerance)) >= error).tolist()
+            wanted.append(float(scales[holds.index(True)]) if True in holds else float("inf"))
+    found = passing_ratios(ratios, sizes, limit, tolerance)
+    assert len(wanted) > 1 and torch.allclose(found, torch.tensor(wanted), rtol=0.01)
 
 
-def test_no_row_is_accepted_where_nothing_convinces() -> None:
-    ratios, sizes = torch.full((30, 2), torch.inf), torch.ones(30, 2)
-    assert float(accepted_scale(ratios, sizes, torch.tensor([1.0, 2.0]), 5.0, 0.1, 0.1)) == float("inf")
+def test_rows_without_error_hold_with_any_scale() -> None:
+    assert passing_ratios(torch.zeros(1, 1), torch.full((1, 1), 3.0), 5.0, 1.0).tolist() == [0.0]
+    assert passing_ratios(torch.full((1, 1), torch.inf), torch.zeros(1, 1), 5.0, 1.0).tolist() == [float("inf")]
+
+
+def _promised(misses: int, known: int, rows: int, alpha: float) -> float:
+    """How likely the quantile of ``rows`` numbers is finite, over all orders in which they stand among the known ones.
+
+    Infinite are, as the known ones that miss, those above the largest known one that does not.
+    """
+    finite = {}
+    for above in range(rows + 1):
+        numbers = torch.tensor([1.0] * (rows - above) + [torch.inf] * above)
+        finite[above] = bool(conformal_quantile(numbers, alpha).isfinite())
+    largest = known - misses
+    orders = [finite[rows - (seats[largest - 1] - (largest - 1))] for seats in combinations(range(known + rows), known)]
+    return sum(orders) / len(orders)
+
+
+def test_the_limit_is_the_largest_that_other_rows_can_likely_keep() -> None:
+    ratios, sizes = _rows(6, Generator().manual_seed(5))
+    tolerance, alpha, rows = 0.8, 0.4, 8
+    chances = {}
+    for limit in sizes.flatten().tolist():
+        needed = passing_ratios(ratios, sizes, limit, tolerance)
+        missed, passed = int(needed.isinf().sum()), len(needed)
+        chances[limit] = 1 - _promised(missed, passed, round(passed * rows / 6), alpha) if missed < passed else 1.0
+    assert len(set(chances.values())) > 4
+    for risk in (0.01, 0.05, 0.2, 0.4):
+        kept = [limit for limit, chance in chances.items() if chance <= risk]
+        wanted = max(kept) if kept else min(chances, key=lambda limit: (chances[limit], -limit))
+        assert float(likely_limit(ratios, sizes, tolerance, alpha, rows, risk, most=1.0)) == wanted
+        found = float(likely_limit(ratios, sizes, tolerance, alpha, rows, risk, most=0.3))
+        assert found == (wanted if chances[wanted] <= 0.3 else -float("inf"))
+
+
+def test_no_row_passes_where_no_bound_can_be_promised() -> None:
+    assert float(likely_limit(torch.full((30, 2), torch.inf), torch.ones(30, 2), 5.0, 0.1, 60, 0.05, 0.2)) == -float("inf")
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 1.5, 6.0])
+def test_bounds_of_rows_that_pass_hold_at_the_rate_that_is_promised(tolerance: float) -> None:
+    """Over calibrations and new rows together; other rows set the limit anew each time."""
+    alpha, generator, trials, count = 0.2, Generator().manual_seed(2), 100, 400
+    beyond, passing = [], []
+    for _ in range(trials):
+        limit = likely_limit(*_rows(24, generator), tolerance, alpha, 60, 0.1, 0.3)
+        scale = conformal_quantile(passing_ratios(*_rows(60, generator), limit, tolerance), alpha)
+        needed = passing_ratios(*_rows(count, generator), limit, tolerance)
+        beyond.append(float((needed > scale).sum()) / count)
+        passing.append(len(needed) / count)
+    excess = torch.tensor(beyond) - alpha * torch.tensor(passing)
+    assert float(excess.mean()) <= 3 * float(excess.std()) / trials**0.5
+    assert sum(passing) / trials > 0.05 and sum(beyond) > 0.7 * alpha * sum(passing)  # not by great caution
