@@ -67,7 +67,7 @@ class Measurement:
         return errors[rows].sum(1) / sizes[rows].sum(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelBenchmark:
     """What :func:`captum_meta.benchmark.benchmark_model` found.
 
@@ -209,7 +209,8 @@ class ModelBenchmark:
             intervals.setdefault(m.method, []).append(m.interval)
         return error_against_cost(curves, self._title(), intervals=intervals, axes=axes)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        """The table and the recommendation, where Python or a notebook shows this."""
         return self._printed().export_text()
 
     def _repr_html_(self) -> str:

@@ -154,7 +154,8 @@ def test_files_and_figure(tmp_path: Path) -> None:
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 1 + len(found.measurements)
     assert [label for label in FAST if label in {text.get_text() for text in found.figure().axes[0].texts}] == list(FAST)
     assert list(found.to_pandas()["method"]) == [m.method for m in found.measurements]
-    assert str(found).split()[-5:] == found.recommendation.split()[-5:]
+    assert repr(found).split()[-5:] == found.recommendation.split()[-5:]
+    assert str(found) == repr(found)
     shown = found._repr_html_()
     assert shown.count("<tr>") == 1 + len(found.measurements) and escape(found.recommendation) in shown
     assert shown.count("<b>") == shown.count("</b>") >= 1 and "bold" not in shown and FAST[0] in shown
