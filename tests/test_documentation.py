@@ -7,6 +7,7 @@ import shlex
 import sys
 from contextlib import redirect_stdout, suppress
 from functools import cache
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
@@ -118,6 +119,27 @@ def test_a_tutorial_says_how_to_install_and_shows_no_path_of_a_machine(tutorial:
 def test_front_ends_are_in_the_tables_of_their_page() -> None:
     page = (ROOT / "docs/api/attr.md").read_text()
     assert not [name for name in captum_meta.attr.__all__ if f"   ~captum_meta.attr.{name}\n" not in page]
+
+
+def algorithms() -> list[list[str]]:
+    """The cells of the table of all algorithms, one list a line."""
+    page = (ROOT / "docs/algorithms.md").read_text()
+    lines = page.split("<!-- algorithms -->")[1].split("<!-- end of algorithms -->")[0].strip().splitlines()[2:]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+
+
+def test_the_table_of_algorithms_names_what_exists() -> None:
+    rooms = [import_module(f"captum_meta.{room}") for room in ("learners", "nn", "optim", "training")]
+    named, shipped = set(), set()
+    for _, formula, kind, test, weights, *_ in algorithms():
+        assert formula and any(hasattr(room, kind.strip("`")) for room in rooms), kind
+        assert (ROOT / "tests" / test.strip("`")).is_file(), test
+        assert kind.strip("`") in (ROOT / "tests" / test.strip("`")).read_text() or "test_contract" in test, test
+        named.add(kind.strip("`"))
+        shipped.add(weights.strip("`"))
+    classes = {name for name in learners.__all__ if inspect.isclass(getattr(learners, name))} - {"MetaLearner"}
+    assert classes <= named, f"the table of algorithms lacks {classes - named}"
+    assert shipped - {"none", ""} == set(learners.list_learners())
 
 
 def test_the_learner_that_a_page_adds_keeps_the_contract(

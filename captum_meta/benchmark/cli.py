@@ -31,6 +31,7 @@ _FURTHER = {
     "overhead": "overhead",
     "players": "many_players",
     "real": "real",
+    "small": "small_models",
     "speed": "speed",
     "rows": "table_memory",
     "step": "step",

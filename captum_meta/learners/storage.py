@@ -158,8 +158,8 @@ def shipped_explainer(name: str = "zero-shot", kind: Kind = "shapley", requires_
 def list_learners(kind: Kind = "shapley") -> list[str]:
     """Names of the shipped learners that predict ``kind``.
 
-    Of the Shapley kind ``"maml"``, ``"prototypical"`` and ``"learned-optimizer"`` are for research: prefer
-    ``"surrogate-maml"``, ``"matching"`` and ``"surrogate"``.
+    Of the Shapley kind ``"maml"``, ``"prototypical"`` and ``"learned-optimizer"`` are for study, as they gain too seldom
+    (``captum-meta benchmark small``): prefer ``"feature-maml"``, ``"matching"`` and ``"surrogate"``.
 
     Raises:
         ValueError: if there is no such kind.

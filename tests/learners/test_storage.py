@@ -226,7 +226,7 @@ def test_loading_leaves_the_random_state_alone(saved: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", ["surrogate", "maml", "learned-optimizer", "matching"])
+@pytest.mark.parametrize("name", ["surrogate", "feature-maml", "maml", "learned-optimizer", "matching"])
 def test_loading_does_not_depend_on_the_default_device(name: str) -> None:
     with torch.device("meta"):
         loaded = load_learner(name)

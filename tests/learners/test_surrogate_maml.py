@@ -27,7 +27,7 @@ def learner() -> Stacking:
 @pytest.fixture(scope="module")
 def features() -> FeatureMAML:
     """Its loop over features alone."""
-    found = load_learner("maml")
+    found = load_learner("feature-maml")
     assert isinstance(found, FeatureMAML)
     return found
 

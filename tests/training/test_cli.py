@@ -97,28 +97,6 @@ def test_a_configuration_that_there_is_not(tmp_path: Path, capsys: pytest.Captur
     assert "no file 'nonsense', and no shipped configuration among ['own-models'" in capsys.readouterr().err
 
 
-def test_a_loss_is_named_in_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    config = tmp_path / "my.yaml"
-    text = (CONFIG.parent / "shapley-whole-maml.yaml").read_text()
-    small = [
-        "--data.workers",
-        "0",
-        "--data.batches",
-        "1",
-        "--data.validation_batches",
-        "1",
-        "--trainer.fast_dev_run",
-        "true",
-    ]
-    small += ["--data.support_rows", "[4]", "--data.validation_support_rows", "[4]"]
-    for family in ("train", "validation"):
-        small += [f"--data.{family}.tasks_per_batch", "2", f"--data.{family}.rows", "8"]
-    for loss in ("mean_squared_error", "captum_meta.losses.mean_squared_error"):
-        config.write_text(text.replace("zero_shot: 1.0", f"zero_shot: 1.0\n      inner_loss: {loss}"))
-        assert main(["fit", "--config", str(config), *small]) == 0
-
-
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"captum-meta {captum_meta.__version__}\n"
