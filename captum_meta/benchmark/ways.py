@@ -24,6 +24,8 @@ from captum_meta.functional import attribution_error
 ROWS, BUDGETS = (100, 1000, 10_000), (2, 4)
 ZERO_SHOT, ADAPT, CHEAP, MEMORY = "zero-shot", "adapt", "adapt, 16M per label", "memory"
 WAYS = (ZERO_SHOT, ADAPT, CHEAP, MEMORY)
+_EQUAL = 1e-6
+"""Errors below count as equal."""
 _MOST_KNOWN = 1000
 """Rows from which memory learns: the networks' time grows with them, and what they gain by more than 1,000 is small."""
 _FIRST_BASELINE = 128
@@ -61,7 +63,7 @@ class Outcome:
 
 
 def _at_least(error: float) -> float:
-    return max(error, 1e-4)
+    return max(error, _EQUAL)
 
 
 def outcomes(name: str, done: Sequence[Outcome], references: Path) -> Iterator[Outcome]:
