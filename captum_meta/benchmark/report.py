@@ -224,7 +224,7 @@ class ModelBenchmark:
 
     def _printed(self) -> Console:
         """A console that has recorded the table and the recommendation."""
-        console = Console(record=True, file=StringIO(), width=140)
+        console = Console(record=True, file=StringIO(), width=140, force_jupyter=False)  # else a notebook shows it at once
         console.print(self.table())
         console.print(self.recommendation)
         return console

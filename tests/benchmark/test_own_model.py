@@ -161,6 +161,13 @@ def test_files_and_figure(tmp_path: Path) -> None:
     assert shown.count("<b>") == shown.count("</b>") >= 1 and "bold" not in shown and FAST[0] in shown
 
 
+def test_a_notebook_shows_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, shown = run(small_net(6), methods=FAST[:1]), []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *told: shown.append(told))
+    assert FAST[0] in repr(found) and not shown
+
+
 def test_the_model_is_left_as_it_was_and_results_repeat() -> None:
     net = small_net(6).train()
     states = torch.get_rng_state(), np.random.get_state()[1].copy()
