@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from captum_meta._warnings import warn
 from captum_meta.attr._arithmetic import plain_arithmetic
 from captum_meta.attr._incomplete import UNEXPLAINED, warn_of_rows
+from captum_meta.attr._pair_support import MAX_POINTS, PairSupport, SupportedPairs
 from captum_meta.estimators import InputProcess, kernel_shapley_values, plan_coalitions, shapley_values, value_distances
-from captum_meta.evidence import PairMeasurement
+from captum_meta.evidence.shapley import BORDER_PLAYERS
 from captum_meta.games import MeanGame
 
 _FIRST_PAIRS = 8
@@ -19,8 +21,6 @@ _FIRST_PAIRS = 8
 _PAIRS, _MAX_PAIRS = 64, 2048
 """By default: for each player, and in all."""
 _MAX_ROWS = 1024
-MAX_POINTS = 3072
-"""Pairs and background rows that the process takes: its cost is cubic in them. Weighted least squares takes the rest."""
 _MAX_NUMBERS = 2**23
 _LINKED = 1022
 """Coalitions of which the link is taken: all of up to ten players."""
@@ -33,7 +33,13 @@ _FEW_PAIRS = 12.0
 
 
 def explain_mean_game(
-    game: MeanGame, budgets: Tensor, tolerance: float | None, with_bounds: bool, seed: int, link: Link | None = None
+    game: MeanGame,
+    budgets: Tensor,
+    tolerance: float | None,
+    with_bounds: bool,
+    seed: int,
+    link: Link | None = None,
+    support: PairSupport | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attributions ``(N, O, M)`` from pairs of coalitions and background rows, and bounds on their errors ``(N, O)``.
 
@@ -43,8 +49,9 @@ def explain_mean_game(
         tolerance: pairs are evaluated in rounds, each as large as all before, until a row's bounds are at most this.
         with_bounds: whether bounds are asked for; NaN otherwise.
         link: what the mean over the background rows is passed through, to be explained in its units; without a tolerance.
+        support: what is known of the model from other rows.
     """
-    measurement = PairMeasurement(game, budgets, seed)
+    measurement = SupportedPairs(game, budgets, seed, support)
     rows = torch.arange(game.n_rows, device=game.device)
     if tolerance is None:
         measurement.evaluate()
@@ -57,7 +64,7 @@ def explain_mean_game(
     return values.to(measurement.everyone), bounds.to(measurement.everyone)
 
 
-def _within(measurement: PairMeasurement, tolerance: float) -> tuple[Tensor, Tensor]:
+def _within(measurement: SupportedPairs, tolerance: float) -> tuple[Tensor, Tensor]:
     game, rows = measurement.game, torch.arange(len(measurement.planned), device=measurement.planned.device)
     limits, counts = measurement.planned.sum(1), _FIRST_PAIRS * game.mask.sum(1)
     values = measurement.total.new_zeros(*measurement.total.shape, game.players.count)
@@ -71,7 +78,7 @@ def _within(measurement: PairMeasurement, tolerance: float) -> tuple[Tensor, Ten
 
 
 def _explained(
-    measurement: PairMeasurement, rows: Tensor, with_bounds: bool, link: Link | None = None
+    measurement: SupportedPairs, rows: Tensor, with_bounds: bool, link: Link | None = None
 ) -> tuple[Tensor, Tensor]:
     """Attributions ``(R, O, M)`` of the rows ``(R,)``, and bounds on their errors ``(R, O)``; NaN if not asked for.
 
@@ -89,7 +96,7 @@ def _explained(
     return values, bounds
 
 
-def _exact(measurement: PairMeasurement, rows: Tensor, link: Link | None) -> tuple[Tensor, Tensor]:
+def _exact(measurement: SupportedPairs, rows: Tensor, link: Link | None) -> tuple[Tensor, Tensor]:
     """From all pairs; rows of fewer players than others have them in the same order."""
     total = measurement.total[rows]
     values = total.new_zeros(*total.shape, measurement.members.shape[2])
@@ -101,7 +108,7 @@ def _exact(measurement: PairMeasurement, rows: Tensor, link: Link | None) -> tup
     return values, torch.zeros_like(total)
 
 
-def table_of(measurement: PairMeasurement, row: int) -> Tensor:
+def table_of(measurement: SupportedPairs, row: int) -> Tensor:
     """The mean game's worths of all coalitions of the row's own players, ``(O, 2**M)``, where all pairs are known."""
     players, planned = measurement.game.mask[row], measurement.planned[row]
     members = measurement.members[row, planned][:, players]
@@ -121,7 +128,7 @@ def inert(worths: Tensor, noise: Tensor) -> Tensor:
     return torch.stack(gains, dim=1) <= noise.unsqueeze(1)
 
 
-def _expected(measurement: PairMeasurement, rows: Tensor, with_bounds: bool, link: Link | None) -> tuple[Tensor, Tensor]:
+def _expected(measurement: SupportedPairs, rows: Tensor, with_bounds: bool, link: Link | None) -> tuple[Tensor, Tensor]:
     """By the process over inputs, some rows at a time."""
 
     def of_output(some: Tensor, output: int, apart: Tensor, seats: Tensor, idle: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,9 +138,7 @@ def _expected(measurement: PairMeasurement, rows: Tensor, with_bounds: bool, lin
     return values, bounds
 
 
-def by_output(
-    measurement: PairMeasurement, rows: Tensor, of_output: Callable[..., tuple[Tensor, ...]]
-) -> tuple[Tensor, ...]:
+def by_output(measurement: SupportedPairs, rows: Tensor, of_output: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """What a function finds for some of the ``rows (R,)`` and one output at a time, each ``(R, O, ...)``.
 
     Args:
@@ -151,7 +156,7 @@ def by_output(
     idle, player_values = measurement.idle(), game.player_values()
     parts = []
     for some in rows.split(step):
-        apart = value_distances(player_values[some])
+        apart = value_distances(measurement.beside(player_values[some]), game.count)
         seats = _seats(measurement, some)
         outputs = [
             of_output(some, output, apart, seats, idle[some, :, output]) for output in range(measurement.everyone.shape[1])
@@ -166,23 +171,35 @@ def default_pairs(game: MeanGame) -> Tensor:
     return (_PAIRS * game.mask.sum(1)).clamp(max=most)
 
 
-def _numbers_of_row(measurement: PairMeasurement) -> int:
+def affordable_pairs(game: MeanGame, pairs: Tensor, tolerance: float | None) -> Tensor:
+    """The pairs ``(N,)`` meant where no number was given; none, with a warning, where there are too many players."""
+    if game.players.count <= BORDER_PLAYERS or tolerance is not None:
+        return pairs
+    warn(
+        f"The rows have {game.players.count} players, so only gradients at a few background rows are measured: pass "
+        f"n_samples for better explanations, such as {2 * game.players.count} pairs of a coalition and a background row, or "
+        "a feature_mask that groups the players. With n_samples=0 there is no warning."
+    )
+    return torch.zeros_like(pairs)
+
+
+def _numbers_of_row(measurement: SupportedPairs) -> int:
     """The most numbers that a row keeps at once: its tables, its covariance, or those that the process is fitted to."""
-    n_values, n_players = measurement.game.count + 1, measurement.game.players.count
-    n_points = min(measurement.members.shape[1] + n_values, MAX_POINTS)
+    n_values, n_players = measurement.game.count + 1 + measurement.n_supporting, measurement.game.players.count
+    n_points = min(measurement.members.shape[1] + n_values + len(measurement.support_seats), MAX_POINTS)
     return max(n_values**2 * n_players, n_points**2, n_players * min(n_points, 256) ** 2)
 
 
-def _seats(measurement: PairMeasurement, rows: Tensor) -> Tensor:
-    """Which value each player has: at the input, at the background rows, and at the pairs, ``(R, 1 + K + S, M)``."""
+def _seats(measurement: SupportedPairs, rows: Tensor) -> Tensor:
+    """Which value each player has: at the input, the background rows, and the pairs, then at support, ``(R, *, M)``."""
     members, count = measurement.members[rows], measurement.game.count
     ends = torch.arange(count + 1, device=rows.device).reshape(1, -1, 1).expand(len(rows), -1, members.shape[2])
     pairs = torch.where(members, 0, measurement.drawn[rows].unsqueeze(-1) + 1)
-    return torch.cat([ends, pairs], dim=1)
+    return torch.cat([ends, pairs, measurement.support_seats.expand(len(rows), -1, -1)], dim=1)
 
 
 def _of_output(
-    measurement: PairMeasurement,
+    measurement: SupportedPairs,
     rows: Tensor,
     output: int,
     distances: Tensor,
@@ -205,7 +222,7 @@ def _of_output(
     if with_bounds:
         answers = [
             completed(process.given(known[:, used] & half).shapley_values(shares), total, acting)
-            for half in _halves(measurement.game.count, min(MAX_POINTS, seats.shape[1]), rows.device)
+            for half in _halves(measurement, min(MAX_POINTS, seats.shape[1]))
         ]
         apart = (answers[0] - answers[1]).square().sum(1) / 4
         each = measurement.asked[rows].sum(1) / measurement.game.mask[rows].sum(1)
@@ -215,25 +232,27 @@ def _of_output(
     return values, bounds
 
 
-def _seen(measurement: PairMeasurement, rows: Tensor, output: int) -> tuple[Tensor, Tensor]:
-    """f of the input, of the background rows and of the pairs, ``(R, 1 + K + S)`` float64, and which of them are known."""
+def _seen(measurement: SupportedPairs, rows: Tensor, output: int) -> tuple[Tensor, Tensor]:
+    """f of the input, the background, the pairs and points of support, ``(R, 1 + K + S + P)`` float64; which are known."""
     everyone, nobody = measurement.everyone[rows, output].unsqueeze(1), measurement.nobody[rows, :, output]
     worths = torch.cat([everyone, nobody, measurement.values[rows, :, output]], dim=1).double()
     asked = functional.pad(measurement.asked[rows], (worths.shape[1] - measurement.asked.shape[1], 0), value=True)
-    return worths, asked & worths.isfinite()
+    worths = torch.cat([worths, measurement.support_worths(rows, output)], dim=1)
+    return worths, functional.pad(asked, (0, worths.shape[1] - asked.shape[1]), value=True) & worths.isfinite()
 
 
 def process_of(
-    measurement: PairMeasurement, rows: Tensor, output: int, distances: Tensor, seats: Tensor, idle: Tensor
+    measurement: SupportedPairs, rows: Tensor, output: int, distances: Tensor, seats: Tensor, idle: Tensor
 ) -> InputProcess:
     """The process over inputs, given the first 3,072 points seen of the ``rows (R,)``."""
     worths, known = _seen(measurement, rows, output)
-    apart, used = torch.where(idle[..., None, None], 0.0, distances), slice(0, MAX_POINTS)
+    still = idle & measurement.changed[rows]  # values of others are all alike but for those of support rows
+    apart, used = torch.where(still[..., None, None], 0.0, distances), slice(0, MAX_POINTS)
     return InputProcess(apart, seats[:, used], worths[:, used], known[:, used])
 
 
 def _linked(
-    process: InputProcess, measurement: PairMeasurement, rows: Tensor, output: int, acting: Tensor, link: Link
+    process: InputProcess, measurement: SupportedPairs, rows: Tensor, output: int, acting: Tensor, link: Link
 ) -> Tensor:
     """Shapley values ``(R, M)`` of the link of the mean game, at as many coalitions as cost no evaluations."""
     mask = measurement.game.mask[rows]
@@ -248,11 +267,12 @@ def _linked(
     return completed(values, total, acting)
 
 
-def _halves(count: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Points ``(N,)`` bool: every other coalition with its complement, and both ends in either."""
-    places = torch.arange(length, device=device) - count - 1
-    first = (places // 2 % 2 == 0) | (places < 0)
-    return first, ~first | (places < 0)
+def _halves(measurement: SupportedPairs, length: int) -> tuple[Tensor, Tensor]:
+    """Points ``(N,)`` bool: every other coalition with its complement, every other support row, and both ends in either."""
+    of_support = measurement.support_half
+    places = torch.arange(length - len(of_support), device=of_support.device) - measurement.game.count - 1
+    first, ends = places // 2 % 2 == 0, places < 0
+    return torch.cat([first | ends, of_support]), torch.cat([~first | ends, ~of_support])
 
 
 def completed(values: Tensor, total: Tensor, acting: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class DrawnPaths:
     @classmethod
     def of(cls, game: Game, distribution: Parts, stdevs: tuple[float, ...], n_samples: int, seed: int) -> DrawnPaths:
         """``n_samples`` paths of each example that depend on the seed and the example alone."""
-        keys = row_keys(game.inputs)
+        keys = row_keys(tuple(part.detach() for part in game.inputs))
         numbers = uniform(keys, (2 * len(distribution) + 1, n_samples), seed)
         rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
         chosen = tuple(

@@ -18,6 +18,8 @@ from captum_meta._model import wide
 from captum_meta.attr._adaptation import Adaptation, Counting
 from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._arithmetic import chunks, plain_arithmetic, working_dtype
+from captum_meta.attr._paired import paired
+from captum_meta.attr._selection import check_background_alone
 from captum_meta.attr._support import Support, player_attributions
 from captum_meta.attr._units import InUnits, UnitState
 from captum_meta.evidence import EvidencePlan, Game, Players
@@ -36,6 +38,7 @@ class Frontend:
 
     kind: Kind
     forward_func: Callable[..., Any]
+    _learns_from_pairs = False
 
     def _set_learner(self, learner: Learner) -> None:
         check_model(self.forward_func)
@@ -77,6 +80,7 @@ class Frontend:
         additional_forward_args: Any = None,
         feature_mask: Any = None,
         *,
+        background: Any = None,
         attributions: Any = None,
         teacher: Attribution | None = None,
         teacher_kwargs: dict[str, Any] | None = None,
@@ -87,6 +91,9 @@ class Frontend:
 
         Args:
             inputs, baselines, target, additional_forward_args, feature_mask: the support rows, as for ``attribute``.
+            background: rows in place of ``baselines``. Shapley methods evaluate ``n_samples`` pairs of each support row's
+                coalitions and background rows (None: 4M), all outputs whatever the target; calls with this background know
+                them beside their own. Others explain each row against four of the background rows.
             attributions: their explanations, as Captum returns them, or ``(B, groups)``. By default they are computed:
                 by ``teacher`` if there is one, else by this method's own reference.
             teacher: any Captum method over the same model.
@@ -105,12 +112,25 @@ class Frontend:
 
         Raises:
             AssertionError: if ``attributions`` have another shape than the inputs.
-            ValueError: if they are not finite, there are no rows, a Shapley reference is asked for of more than 1,024
-                players, or ``n_samples`` where it is no budget of labels. The support set is then as it was before.
+            ValueError: if they are not finite, or stand beside ``background``; if there are no rows, a Shapley reference is
+                asked for of more than 1,024 players, or ``n_samples`` where it is no budget of labels. The support set is
+                then as it was before.
         """
         count_examples(inputs, empty=ValueError)
         if n_samples is not None and (attributions is not None or teacher is not None):
             raise ValueError("n_samples is the budget of our own labels: leave it out beside attributions= and teacher=.")
+        baselines = check_background_alone(baselines, background)
+        if background is not None and baselines is None:
+            if attributions is not None:
+                raise ValueError(
+                    "attributions= of a mean over background rows do not say what each of these adds to it: leave them out, "
+                    "or pass those of single background rows with baselines=."
+                )
+            given = (inputs, background, target, additional_forward_args, feature_mask)
+            if teacher is None and self._learns_from_pairs:
+                return self._adapt_to_pairs(*given, n_samples)
+            labelled: dict[str, Any] = {"teacher": teacher, "teacher_kwargs": teacher_kwargs, "n_samples": n_samples}
+            return self.adapt(*paired(self.forward_func, *given), **labelled, show_progress=show_progress)
         game = RememberedGame(self._game(inputs, baselines, target, additional_forward_args, feature_mask))
         counting = Counting(game.batch.forward_func)
         game.batch = game.evaluation.batch = replace(game.batch, forward_func=counting)
@@ -197,6 +217,9 @@ class Frontend:
         learner = self._learner_for(evidence.total)
         with plain_arithmetic(evidence.total.device):
             return torch.cat([learner.support_weights(support, part) for part in chunks(evidence)])
+
+    def _adapt_to_pairs(self, *given: Any) -> Self:
+        raise NotImplementedError
 
     def _game(
         self,

@@ -9,6 +9,7 @@ shared out by the size of the attributions: everything that is returned is diffe
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -62,12 +63,15 @@ def integrated(
         return shaped, values.sum(1) - change
 
 
-def drawn(game: Game, distribution: Parts, stdevs: tuple[float, ...], n_samples: int, seed: int, multiply: bool) -> Tensor:
-    """Expected gradients ``(B, M)`` of the draws that are made without a graph, too."""
-    paths = DrawnPaths.of(game, distribution, stdevs, n_samples, seed)
-    batch = paths.standing(game, paths.middles)
-    model = Differentiated(batch.forward_func, batch.target, batch.extra or ())
-    with untouched(batch.forward_func, game.device), torch.enable_grad():
+def drawn(
+    inputs: Parts, game: Game, distribution: Parts, stdevs: tuple[float, ...], n_samples: int, seed: int, multiply: bool
+) -> Tensor:
+    """Expected gradients ``(B, M)`` of the draws that are made without a graph, too; of inputs with their graph."""
+    game = game.of(replace(game.batch, inputs=inputs))
+    with untouched(game.batch.forward_func, game.device), torch.enable_grad():
+        paths = DrawnPaths.of(game, distribution, stdevs, n_samples, seed)
+        batch = paths.standing(game, paths.middles)
+        model = Differentiated(batch.forward_func, batch.target, batch.extra or ())
         slopes, change = join(model.slopes(paths.middles)), model.values(paths.ends) - model.values(paths.starts)
         delta, expected = join(paths.differences), expected_difference(game, distribution)
         draws = Draws(game, distribution, stdevs, n_samples, expected, delta, change, slopes)

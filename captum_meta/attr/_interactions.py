@@ -9,10 +9,10 @@ from torch import Tensor
 
 from captum_meta._warnings import warn
 from captum_meta.attr._arithmetic import chunks, plain_arithmetic
-from captum_meta.attr._background import MAX_POINTS, by_output, completed, inert, process_of, table_of
+from captum_meta.attr._background import by_output, completed, inert, process_of, table_of
+from captum_meta.attr._pair_support import MAX_POINTS, PairSupport, SupportedPairs
 from captum_meta.estimators import InteractionProcess, InteractionRule, all_coalitions, interactions
 from captum_meta.estimators.interactions import EFFICIENT
-from captum_meta.evidence import PairMeasurement
 from captum_meta.games import Game, MeanGame
 from captum_meta.nn.refinement import MAX_POSTERIOR, border_coalitions
 from captum_meta.types import LEAVE_ONE_OUT, Evidence
@@ -135,15 +135,20 @@ def _completed(found: Tensor, total: Tensor, acting: Tensor, index: str) -> Tens
     return found + added + added.triu(1).mT
 
 
-def interactions_of_mean_game(game: MeanGame, budgets: Tensor, index: str, seed: int) -> Tensor:
-    """``(N * O, M, M)`` of the mean game over background rows, from ``budgets (N,)`` pairs; exact where these are all."""
+def interactions_of_mean_game(
+    game: MeanGame, budgets: Tensor, index: str, seed: int, support: PairSupport | None = None
+) -> Tensor:
+    """``(N * O, M, M)`` of the mean game over background rows, from ``budgets (N,)`` pairs; exact where these are all.
+
+    ``support`` is what is known of the model from other rows.
+    """
     n_players = game.players.count
     every = (2.0 ** game.mask.sum(1) - 2) * game.count
     most = max(MAX_POINTS - 1 - game.count, 2 * n_players)
     if bool(((budgets > most) & (budgets < every)).any()):
         warn(f"{most} pairs of a coalition and a background row are read per row at most, so no more are evaluated.")
         budgets = torch.where(budgets < every, budgets.clamp(max=most), budgets)
-    measurement = PairMeasurement(game, budgets, seed)
+    measurement = SupportedPairs(game, budgets, seed, support)
     measurement.evaluate()
     rule, shares = InteractionRule.of(index, n_players), game.weights
     noise = measurement.rounding()

@@ -44,3 +44,8 @@ def check_background_alone(baselines: Any, background: Any) -> Any:
     )
     parts = background if isinstance(background, tuple) else (background,)
     return background if all(part.dim() > 0 and len(part) == 1 for part in parts) else None
+
+
+def rows_at_once(perturbations_per_eval: int | None, n_examples: int) -> int | None:
+    """Rows of the model evaluated together: so many coalitions of all examples; None for as many as fit into memory."""
+    return None if perturbations_per_eval is None else perturbations_per_eval * n_examples

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import nan
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta._random import uniform
+from captum_meta.attr._adaptation import Adaptation, Counting
 from captum_meta.attr._arguments import checked
 from captum_meta.attr._arithmetic import chunks, plain_arithmetic
 from captum_meta.attr._background import default_pairs, explain_mean_game
@@ -24,6 +27,7 @@ from captum_meta.attr._interactions import (
     interactions_of_mean_game,
 )
 from captum_meta.attr._memory import Memory, explain_alone
+from captum_meta.attr._pair_support import PairSupport
 from captum_meta.attr._selection import check_background_alone
 from captum_meta.attr._units import InUnits
 from captum_meta.estimators.interactions import Index
@@ -41,6 +45,8 @@ BOUND_OVER_ERROR = 4
 """Error bounds, which nine in ten rows stay below, over the errors to be expected."""
 _GRADIENT_ROWS = 8
 """Background rows of each row where gradients alone are asked for."""
+_SUPPORT_PAIRS = 4
+"""Of a support row beside background rows, for each player."""
 _SIGNALS = 22
 """Of the numbers that error estimates read, so many are logarithms of squares."""
 Accept = Callable[[Tensor, Evidence, Tensor, Tensor], Tensor]
@@ -54,6 +60,8 @@ class ShapleyFrontend(Frontend):
     counts_permutations = False
     """Whether ``n_samples`` counts coalitions for each player."""
     _memory: Memory | None = None
+    _pairs: PairSupport | None = None
+    _learns_from_pairs = True
 
     @checked
     def interactions(
@@ -102,7 +110,7 @@ class ShapleyFrontend(Frontend):
         if isinstance(game, MeanGame):
             each = n_samples if n_samples is None or not self.counts_permutations else n_samples * game.mask.sum(1)
             budgets = default_pairs(game) if each is None else torch.as_tensor(each).expand(game.n_rows)
-            values = interactions_of_mean_game(game, budgets, index, seed)
+            values = interactions_of_mean_game(game, budgets, index, seed, self._pairs)
         else:
             plan = self._plan(coalitions_for_interactions(game, n_samples, self.counts_permutations), seed)
             evidence = plan.measure(game)
@@ -112,6 +120,29 @@ class ShapleyFrontend(Frontend):
         players = self._players(game, values)
         rows = torch.stack([players.by_id(part) for part in values.unbind(1)], dim=2)
         return torch.stack([players.by_id(part) for part in rows.unbind(1)], dim=2)
+
+    def reset(self) -> Self:
+        """Forget the support set, and pairs with background rows."""
+        self._pairs = None
+        return super().reset()
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """As for all front ends; of pairs with background rows, without labels, rows and evaluations alone are known."""
+        if self._support.empty and self._pairs is not None:
+            spent = sum(counting.evaluations for counting in self._counts)
+            return Adaptation(self._pairs.game.n_rows, spent, nan, nan, nan)
+        return super().adaptation
+
+    def _adapt_to_pairs(
+        self, inputs: Any, background: Any, target: Any, extra: Any, feature_mask: Any, n_samples: int | None
+    ) -> Self:
+        counting, per_player = Counting(self.forward_func), n_samples is None or self.counts_permutations
+        each = _SUPPORT_PAIRS if n_samples is None else n_samples
+        known = PairSupport.measured(counting, inputs, background, extra, feature_mask, each, per_player)
+        self._pairs = known if self._pairs is None else self._pairs.joined(known)
+        self._counts = [*self._counts, counting]
+        return self
 
     def _plan(self, coalitions: int | None = None, seed: int = 0, per_player: bool = False) -> ShapleyPlan:
         return ShapleyPlan(coalitions, per_player, seed, border=not self._support.empty, reading=self.learner.reading)
@@ -175,7 +206,7 @@ class ShapleyFrontend(Frontend):
             self._memory.pass_over()
         if not bool(budgets.any()):
             return self._predict_mean_from_gradients(game, seed)
-        values, bounds = explain_mean_game(game, budgets, tolerance, with_bounds, seed)
+        values, bounds = explain_mean_game(game, budgets, tolerance, with_bounds, seed, support=self._pairs)
         return values.flatten(0, 1), bounds.flatten()
 
     def _predict_mean_from_gradients(self, game: MeanGame, seed: int) -> tuple[Tensor, Tensor]:
@@ -266,8 +297,3 @@ class ShapleyFrontend(Frontend):
         expected = (bounds / BOUND_OVER_ERROR).nan_to_num(1.0, 1.0).clamp(max=1.0)
         size = values.square().sum(1) / evidence.n_players.clamp(min=1)
         return values, (expected * size).unsqueeze(1) * evidence.players
-
-
-def rows_at_once(perturbations_per_eval: int | None, n_examples: int) -> int | None:
-    """Rows of the model evaluated together: so many coalitions of all examples; None for as many as fit into memory."""
-    return None if perturbations_per_eval is None else perturbations_per_eval * n_examples

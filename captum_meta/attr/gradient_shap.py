@@ -118,7 +118,8 @@ class MetaGradientShap(Frontend, GradientShap):
                 return_convergence_delta=return_convergence_delta,
             )
             drawn_from = distribution_of(self.forward_func, *given)
-            values = drawn(*drawn_from, n_samples or _DRAWS, seed, self.multiplies_by_inputs)
+            attached = real(_captum.format_input_baseline(inputs, None)[0])
+            values = drawn(attached, *drawn_from, n_samples or _DRAWS, seed, self.multiplies_by_inputs)
             return _captum.format_output(is_tuple, of_inputs(values, drawn_from[0]))
         game, distribution, noise = distribution_of(self.forward_func, *given)
         most = n_samples or (_DRAWS if tolerance is None else _MOST_DRAWS)

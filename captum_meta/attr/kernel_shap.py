@@ -14,12 +14,12 @@ from typing_extensions import Self
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import check_rows, checked
-from captum_meta.attr._background import default_pairs
+from captum_meta.attr._background import affordable_pairs, default_pairs
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._memory import Memory
 from captum_meta.attr._recommendation import Recommendation, recommend
-from captum_meta.attr._selection import selection
-from captum_meta.attr._shapley import ShapleyFrontend, rows_at_once
+from captum_meta.attr._selection import rows_at_once, selection
+from captum_meta.attr._shapley import ShapleyFrontend
 from captum_meta.evidence.shapley import BORDER_PLAYERS
 from captum_meta.games import MeanGame
 
@@ -112,9 +112,9 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             show_progress: show how many of the batches of coalitions have been evaluated.
             background: for each input rows ``(K, *features)``, in place of ``baselines``: Shapley values of the mean of the
                 games that have one of them as baseline, which is what shap's explainers give. ``n_samples`` then counts
-                pairs of a coalition and a background row (None: 64M, at most 2,048; 0: gradients at 8 background rows),
-                beside one evaluation of each row and of each background row. What ``adapt`` learned serves
-                ``n_samples=0`` alone.
+                pairs of a coalition and a background row (None: 64M, at most 2,048, where M <= 256, else gradients alone,
+                with a warning; 0: gradients at 8 background rows), beside one evaluation of each row and of each background
+                row. After ``adapt`` with the same background fewer are needed.
             outputs: "all", or a list of indices, in place of ``target``: several outputs from the same evaluations, of which
                 gradients alone are taken for each.
             tolerance: stop spending on a row as soon as its error estimate is at most this; ``n_samples`` (by default 2,048,
@@ -136,7 +136,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         game = self._mean_game(inputs, baselines, background, *model_arguments)
         plan = self._plan(n_samples, seed)
         if isinstance(game, MeanGame):
-            budgets = default_pairs(game) if n_samples is None else torch.full((game.n_rows,), n_samples)
+            meant = default_pairs(game) if n_samples is None else torch.full((game.n_rows,), n_samples)
+            budgets = meant if n_samples is not None else affordable_pairs(game, meant, tolerance)
             values, bounds = self._predict_mean(game, budgets, tolerance, return_error_estimate, seed)
         elif tolerance is not None:
             values, bounds = self._predict_within(game, plan, tolerance)

@@ -14,16 +14,16 @@ from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
 from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
-from captum_meta.attr._layers import Unadapted, Values, beside_zeros, outputs_of, parts_like, path_points
+from captum_meta.attr._layers import Unadapted, Values, beside_zeros, outputs_of, parts_like, path_points, values_through
 from captum_meta.attr._path import real
 from captum_meta.attr._selection import of_outputs, selection, side_by_side
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
-from captum_meta.evidence import Game, LayerModel, PathPlan
+from captum_meta.evidence import PathPlan
 from captum_meta.evidence.conductance import completed, measure_layer, same
 from captum_meta.evidence.path import inconsistent_rows
 from captum_meta.games import each_output
 from captum_meta.games.layer_path import ReadLayers
-from captum_meta.games.players import Tensors, join
+from captum_meta.games.players import join
 
 
 class MetaLayerConductance(Unadapted, LayerConductance):
@@ -106,7 +106,7 @@ class MetaLayerConductance(Unadapted, LayerConductance):
         game = beside_zeros(model, whole, (*end, *end), internal_batch_size, whole.batch.target)
         ends, points = torch.stack([join(start), join(end)], dim=-1), path_points(whole, n_steps, method)
         explained, deltas = [], []
-        passing = self._passing(model, end, whole) if n_steps <= MAX_INTERPOLATED else last
+        passing = values_through(model, end, whole) if n_steps <= MAX_INTERPOLATED else last
         for one, through, value in zip(each_output(game), passing.unbind(1), last.unbind(1), strict=True):
             evidence, trapezia = measure_layer(one, ends, points, n_steps)
             total, values = evidence.total, trapezia
@@ -123,10 +123,3 @@ class MetaLayerConductance(Unadapted, LayerConductance):
         shape = () if outputs is None else tuple(whole.output_shape)
         attributions = self._shaped(model, side_by_side(explained, shape))
         return (attributions, of_outputs(deltas, shape)) if return_convergence_delta else attributions
-
-    def _passing(self, model: LayerModel, end: Tensors, whole: Game) -> Tensor:
-        """f ``(N, K)`` of the baselines with the layer as at the inputs: f of the inputs where all of it passes through."""
-        rest = LayerModel(self._model, self._layers, model.of_inputs)
-        rest.counts = model.counts
-        extra = (*whole.baselines, *(whole.batch.extra or ()))
-        return outputs_of(Game(rest, end, None, whole.batch.target, extra))

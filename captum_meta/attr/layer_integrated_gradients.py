@@ -9,10 +9,11 @@ from captum.attr import LayerIntegratedGradients
 from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
-from captum_meta.attr._graph import STEPS, integrated, refuse_with_graph
+from captum_meta.attr._graph import STEPS, filled, integrated, refuse_with_graph
 from captum_meta.attr._layers import OfLayers, Values
 from captum_meta.attr._path import PathFrontend, PathResult
 from captum_meta.attr._selection import selection
@@ -97,9 +98,11 @@ class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradie
         multiply = self.multiplies_by_inputs
         if create_graph:
             refuse_with_graph(outputs=outputs, tolerance=tolerance, return_error_estimate=return_error_estimate)
-            arguments = (*whole.inputs, *(whole.batch.extra or ()))
+            ends, begins = _captum.format_input_baseline(inputs, baselines)
+            ends, begins = self._moved((ends, filled(ends, begins)))
+            arguments = (*ends, *(whole.batch.extra or ()))
             end = model.activations_in_graph(arguments)
-            start = model.activations_in_graph((*whole.baselines, *(whole.batch.extra or ())))
+            start = model.activations_in_graph((*begins, *(whole.batch.extra or ())))
             rest = Differentiated(model, whole.batch.target, arguments)
             parts, delta = integrated(rest, end, start, n_steps or STEPS, method, multiply)
             return (self._shaped(model, parts), delta) if return_convergence_delta else self._shaped(model, parts)

@@ -14,9 +14,10 @@ from torch import Tensor
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import checked
+from captum_meta.attr._background import affordable_pairs
 from captum_meta.attr._frontend import Learner, count_examples
-from captum_meta.attr._selection import selection
-from captum_meta.attr._shapley import BOUND_OVER_ERROR, ShapleyFrontend, rows_at_once
+from captum_meta.attr._selection import rows_at_once, selection
+from captum_meta.attr._shapley import BOUND_OVER_ERROR, ShapleyFrontend
 from captum_meta.estimators import permutation_variance
 from captum_meta.evidence.shapley import BORDER_PLAYERS
 from captum_meta.games import MeanGame
@@ -96,6 +97,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         plan = self._plan(n_samples, seed, per_player=True)
         if isinstance(game, MeanGame):
             pairs = (_PERMUTATIONS if n_samples is None else n_samples) * game.mask.sum(1)
+            pairs = pairs if n_samples is not None else affordable_pairs(game, pairs, tolerance)
             values, bounds = self._predict_mean(game, pairs, tolerance, return_error_estimate, seed)
         elif tolerance is not None:
             values, bounds = self._predict_within(game, plan, tolerance)

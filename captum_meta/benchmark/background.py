@@ -7,9 +7,10 @@ background rows is known to all. Errors are against all pairs, over 8 rows, a me
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from math import ceil
+from statistics import geometric_mean
 
 import torch
 from rich.console import Console
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     """Errors against background rows at 16M, 64M and 256M evaluations, and what shap.KernelExplainer needs for the same."""
     ArgumentParser(prog="captum-meta benchmark background", description=main.__doc__).parse_args(arguments)
     torch.set_num_threads(1)
-    console = Console(width=200)
+    console, ratios = Console(width=200), {multiple: (list[float](), list[float]()) for multiple in _BUDGETS}
     for name, make in background_problems().items():
         problem, table = make(), Table(title=f"{name}: error against all pairs of coalitions and background rows")
         for column in ("evaluations", *METHODS, "ours / better of the sampled", "KernelExplainer evaluations / ours"):
@@ -137,8 +138,22 @@ def main(arguments: Sequence[str]) -> None:
             found = {label: errors(problem, method, budget) for label, method in METHODS.items()}
             ratio = found["MetaKernelShap"] / min(found["permutations"], found["paired KernelSHAP"])
             cells = [f"{error:.5f}" for error in found.values()]
+            ratios[multiple][0].append(ratio)
             theirs = "shap is not installed"
             if find_spec("shap"):
-                theirs = f"{shap_evaluations(problem, found['MetaKernelShap']) / budget:.0f}"
+                ratios[multiple][1].append(shap_evaluations(problem, found["MetaKernelShap"]) / budget)
+                theirs = f"{ratios[multiple][1][-1]:.0f}"
             table.add_row(f"{multiple}M", *cells, f"{ratio:.3f}", theirs)
         console.print(table)
+    console.print(summary(ratios))
+
+
+def summary(ratios: Mapping[int, tuple[Sequence[float], Sequence[float]]]) -> Table:
+    """Geometric means over the models, least and most, of both ratios by multiple of M."""
+    table = Table(title="All models: geometric mean (least to most)")
+    for column in ("evaluations", "ours / better of the sampled", "KernelExplainer evaluations / ours"):
+        table.add_column(column, justify="right")
+    for multiple, both in ratios.items():
+        told = [f"{geometric_mean(some):.3g} ({min(some):.3g} to {max(some):.3g})" if some else "" for some in both]
+        table.add_row(f"{multiple}M", *told)
+    return table

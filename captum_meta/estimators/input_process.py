@@ -104,7 +104,7 @@ class InputProcess:
         inside, outside = members.double(), (~members).double()
         own = inside @ table[:, 0].gather(1, seats)  # (S, N)
         worths = own.new_full((len(members),), _CONSTANT) * weighted.sum()
-        for share, some in zip(shares.tolist(), table[:, 1:].unbind(1), strict=True):
+        for share, some in zip(shares.tolist(), table[:, 1 : 1 + len(shares)].unbind(1), strict=True):
             worths += share * ((own + outside @ some.gather(1, seats)).exp() @ weighted)
         return worths
 
@@ -120,7 +120,8 @@ class InputProcess:
         own = factors[:, 0].gather(1, seats).unsqueeze(1)  # (M, 1, N)
         values = torch.zeros(n_players, dtype=torch.float64, device=seats.device)
         step = max(1, _MAX_NUMBERS // max(1, seats.numel()))
-        for some, share in zip(factors[:, 1:].split(step, dim=1), shares.split(step), strict=True):
+        behind = factors[:, 1 : 1 + len(shares)]
+        for some, share in zip(behind.split(step, dim=1), shares.split(step), strict=True):
             others = some.gather(2, seats.unsqueeze(1).expand(-1, some.shape[1], -1))  # (M, k, N)
             gains = own - others
             for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
@@ -146,7 +147,7 @@ class InputProcess:
         weighted = torch.where(self._known[row], self._coefficients[row], 0.0)
         own = factors[:, 0].gather(1, seats)  # (M, N)
         found = torch.zeros([len(factors)] * (2 if second else 1), dtype=torch.float64, device=seats.device)
-        for share, some in zip(shares.tolist(), factors[:, 1:].unbind(1), strict=True):
+        for share, some in zip(shares.tolist(), factors[:, 1 : 1 + len(shares)].unbind(1), strict=True):
             others = some.gather(1, seats)
             mixed = others + t * (own - others)
             relative = (own - others) / mixed
@@ -155,17 +156,18 @@ class InputProcess:
         return found
 
 
-def value_distances(values: Num[Tensor, "R L M D"]) -> Float[Tensor, "R M L L"]:
+def value_distances(values: Num[Tensor, "R L M D"], count: int | None = None) -> Float[Tensor, "R M L L"]:
     """Distances between the values that each player may take, in units of their spread.
 
     Args:
         values: ``(R, L, M, D)``, elements of the input's value and of the K background rows'; 0 where a player has fewer.
+        count: K, where further values come behind those of the background; None for L - 1.
 
     Returns:
         ``(R, M, L, L)`` float64; 0 exactly where values are equal.
     """
     values = values.double()
-    background = values[:, 1:]
+    background = values[:, 1 : None if count is None else 1 + count]
     spread = (background - background.mean(1, keepdim=True)).square().mean(1, keepdim=True).sqrt()
     away = (values[:, :1] - background).square().mean(1, keepdim=True).sqrt()
     unit = torch.maximum(spread, 0.3 * away)

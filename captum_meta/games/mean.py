@@ -149,6 +149,12 @@ class MeanGame:
         batch = self.game.batch.take(rows)
         return self.game.of(replace(batch, baselines=tuple(part[drawn.flatten()] for part in self.background)))
 
+    def of(self, batch: Batch) -> MeanGame:
+        """The mean game of other examples of the same model."""
+        other = copy(self)
+        other.game = self.game.of(batch)
+        return other
+
     def take(self, rows: Int64[Tensor, " R"]) -> MeanGame:
         """The mean game of some of the examples."""
         other = copy(self)
@@ -189,7 +195,7 @@ def _alike(inputs: Tensors, background: Tensors) -> tuple[Tensors, Tensors]:
 def _numbers(tensors: Tensors, background: Tensors) -> Tensors:
     """Numbers in the place of all elements; missing and infinite values have places of their own."""
     parts = []
-    for part, rows in zip(tensors, background, strict=True):
+    for part, rows in zip(map(_real, tensors), map(_real, background), strict=True):
         known, rows = wide(rows).isfinite(), wide(rows)
         high = torch.where(known, rows, -torch.inf).amax(0).nan_to_num(0.0, 0.0, 0.0)
         low = torch.where(known, rows, torch.inf).amin(0).nan_to_num(0.0, 0.0, 0.0)
@@ -197,3 +203,8 @@ def _numbers(tensors: Tensors, background: Tensors) -> Tensors:
         part = torch.where(part.isnan(), high + step, part)
         parts.append(torch.where(part == torch.inf, high + 2 * step, torch.where(part == -torch.inf, low - step, part)))
     return tuple(parts)
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Complex numbers as real ones that no two of them share."""
+    return tensor.real + _BEYOND * tensor.imag if tensor.is_complex() else tensor

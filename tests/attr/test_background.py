@@ -280,3 +280,14 @@ def test_background_rows_between_whole_numbers_are_not_rounded(method) -> None:
     weights = torch.tensor([1.0, 2.0, 3.0])
     values = method(lambda rows: rows.float() @ weights).attribute(x, background=background)
     torch.testing.assert_close(values.float(), (x - background.mean(0)) * weights)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_of_many_players_gradients_alone_are_measured_and_said_so(method) -> None:
+    """Twice as many pairs as players, each of a place for every player, were more than any memory holds."""
+    torch.manual_seed(0)
+    net, x, background = Net(400), torch.randn(2, 400), torch.randn(12, 400)
+    with pytest.warns(UserWarning, match="only gradients at a few background rows"):
+        values = method(net).attribute(x, target=0, background=background)
+    assert net.rows < 2 * 8 * 5 + 2 + 12 + 20
+    torch.testing.assert_close(values.sum(1), net(x)[:, 0] - net(background)[:, 0].mean(), rtol=1e-4, atol=1e-4)

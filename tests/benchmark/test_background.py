@@ -53,3 +53,11 @@ def test_problems_are_their_seed() -> None:
     assert torch.equal(one.values, two.values) and one.values.shape == (8, 8)
     total = one.model(one.inputs) - one.model(one.background).mean()
     torch.testing.assert_close(one.values.sum(1), total.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_ratios_of_all_models_are_summed_up() -> None:
+    table = background.summary({16: ([0.1, 0.4], [8.0, 2.0]), 64: ([0.5], [])})
+    assert [list(column.cells) for column in table.columns[1:]] == [
+        ["0.2 (0.1 to 0.4)", "0.5 (0.5 to 0.5)"],
+        ["4 (2 to 8)", ""],
+    ]
