@@ -265,7 +265,8 @@ class Frontend:
         """Predictions ``(N, M)`` for rows measured as planned, with the state that belongs to the plan."""
         learner, state = self._learner_for(evidence.total), self._state(evidence, plan)
         with plain_arithmetic(evidence.total.device):
-            return Prediction.concatenate([learner.explain(state, part) for part in chunks(evidence)])
+            parts = chunks(evidence, learner.learner.explainer.places_at_once(evidence))
+            return Prediction.concatenate([learner.explain(state, part) for part in parts])
 
     def _state(self, evidence: Evidence, plan: EvidencePlan) -> UnitState | None:
         """What is known of the model, for evidence of this plan, in the evidence's precision and on its device."""

@@ -86,10 +86,14 @@ def _taken(state: UnitState | None, evidence: Evidence) -> tuple[Record | None, 
 
 def _of_rows(evidence: Evidence) -> Tensor:
     """``(N,)``."""
-    parts = [evidence.effects.flatten(1), evidence.total.unsqueeze(1), evidence.curve.flatten(1)]
+    parts = [evidence.effects, evidence.total.unsqueeze(1), evidence.curve]
     if evidence.coalitions is not None:
-        parts.append(evidence.coalitions.worths.flatten(1))
-    return power_of_two(torch.cat([part.to(evidence.total) for part in parts], dim=1))
+        parts.append(evidence.coalitions.worths)
+    parts = [part.to(evidence.total) for part in parts]
+    found = torch.stack([part.abs().amax(tuple(range(1, part.dim()))) for part in parts], dim=1)
+    if not bool(found.isfinite().all()):
+        found = torch.cat([part.flatten(1) for part in parts], dim=1)
+    return power_of_two(found)
 
 
 def _of_support(support: Explanations) -> Tensor:

@@ -48,7 +48,7 @@ def path_evidence(
     difference = game.difference.unsqueeze(-1)
     evidence = Evidence(
         effects=slopes * torch.where(difference.isfinite(), difference, 0.0),
-        measured=known_slopes & difference.isfinite(),
+        measured=(known_slopes & difference.isfinite()).expand_as(slopes),
         players=game.mask,
         total=known[:, -1] - known[:, 0],
         curve=values - known[:, :1],
@@ -69,10 +69,13 @@ def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, t
 
 
 def _lent(slopes: Tensor) -> tuple[Tensor, Tensor]:
-    """Slopes ``(N, M, G)``, those that are not finite replaced by the nearest that are, and which of them there are now."""
+    """Slopes ``(N, M, G)``, those that are not finite replaced by the nearest that are, and which of them there are now.
+
+    The latter as ``(N, M, G)``, or where all are ``(N, M, 1)``.
+    """
+    if bool(slopes.sum().isfinite()):  # much cheaper than to ask all of them
+        return slopes, torch.ones_like(slopes[..., :1], dtype=torch.bool)
     finite = slopes.isfinite()
-    if bool(finite.all()):
-        return slopes, finite
     places = torch.arange(slopes.shape[-1], device=slopes.device)
     distances = (places.unsqueeze(-1) - places).abs() + torch.where(finite, 0, len(places)).unsqueeze(-2)
     nearest = distances.argmin(-1)

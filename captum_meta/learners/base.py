@@ -74,7 +74,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
 
     def propose(self, state: StateT | None, evidence: Evidence) -> Prior:
         """What the adapted explainer says of the rows, before the efficiency correction and before coalitions refine it."""
-        prior = self.explainer.trained_prior(evidence)
+        prior = self.explainer.trained_prior(evidence, features=state is not None)
         return prior if state is None else self.corrected(prior, state, evidence)
 
     def explain(self, state: StateT | None, evidence: Evidence) -> Prediction:

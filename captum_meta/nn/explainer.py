@@ -16,6 +16,9 @@ _NOTHING = 1e-6
 """Of a coalition's worth: in units of effects so small worths would overflow when they are squared."""
 
 
+PLACES_AT_ONCE = 2**13
+
+
 @dataclass(frozen=True)
 class Prior(Record):
     """What an explainer says before the efficiency correction and before coalitions of 2 to M - 2 players are used.
@@ -69,9 +72,18 @@ class Explainer(nn.Module, ABC):
             hidden: what :meth:`hidden` gives for them, where it is known: it is computed otherwise.
         """
 
-    def trained_prior(self, evidence: Evidence) -> Prior:
-        """:meth:`prior` with parameters as they were trained, for which there may be a cheaper way."""
+    def trained_prior(self, evidence: Evidence, features: bool = True) -> Prior:
+        """:meth:`prior` with parameters as they were trained, for which there may be a cheaper way.
+
+        Args:
+            evidence: of the rows.
+            features: whether the answer's features are read; else there may be none of them.
+        """
         return self.prior(evidence)
+
+    def places_at_once(self, evidence: Evidence) -> int:
+        """Players, at each interval of their paths, to be read at once: what is known of so many stays in the cache."""
+        return PLACES_AT_ONCE
 
     def hidden(self, evidence: Evidence) -> Float[Tensor, "*batch M W"]:
         """The last hidden units, which the parameters of ``reading`` do not change."""
@@ -105,7 +117,12 @@ def row_scale(evidence: Evidence) -> Float[Tensor, "*batch"]:
     """
     measured = evidence.measured & evidence.players.unsqueeze(-1)
     squares = torch.where(measured, evidence.effects, 0.0).square().sum((-2, -1))
-    rms = (squares / measured.sum((-2, -1)).clamp(min=1)).sqrt()
+    return scale_of(squares, measured.sum((-2, -1)), evidence)
+
+
+def scale_of(squares: Tensor, count: Tensor, evidence: Evidence) -> Tensor:
+    """:func:`row_scale` from the sums of squares of the measured effects, and how many these are, both ``(*batch,)``."""
+    rms = (squares / count.clamp(min=1)).sqrt()
     scale = rms + evidence.total.abs() / evidence.n_players.clamp(min=1)
     coalitions, otherwise = evidence.coalitions, evidence.curve.abs().amax(-1)
     least = torch.zeros_like(scale)

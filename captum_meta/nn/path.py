@@ -26,13 +26,15 @@ from torch import Tensor, nn
 from captum_meta.estimators import interval_weights
 from captum_meta.nn.blocks import PoolingBlock, masked_mean
 from captum_meta.nn.explainer import Explainer, Prior, gap_shares, row_scale
-from captum_meta.nn.path_regression import regressed, suffices
+from captum_meta.nn.path_polynomials import SHAPES, PathPolynomials
+from captum_meta.nn.path_rows import RowPathExplainer
 from captum_meta.types import Evidence
 
 _PLAYER_NUMBERS, _INTERVAL_NUMBERS = 22, 8
-_DEGREES = 3
-_SHAPES = 4
 _LEAST = 1e-9
+_FEWEST_GRADIENTS = 8
+"""From which on weights set for a row as a whole are as good as those for each player, on synthetic validation."""
+_MAX_PLACES_OF_ROWS = 2**20
 _UNITS = 16
 """Units in the last place of a row's level below which numbers are taken for rounding."""
 
@@ -43,15 +45,18 @@ class PathExplainer(Explainer):
     Args:
         width: width of the hidden layers.
         depth: number of pooling blocks; each pools over players, then over the path.
+        rows: whether there is a :class:`~captum_meta.nn.path_rows.RowPathExplainer` beside it, which once trained
+            (``python -m captum_meta.training.path_rows``) answers in its place from eight gradients on.
     """
 
     kind = "path"
     reading = ("head.*", "whole.*")
     batched_by_hand = True
 
-    def __init__(self, width: int = 32, depth: int = 2) -> None:
+    def __init__(self, width: int = 32, depth: int = 2, rows: bool = False) -> None:
         super().__init__()
         self.width, self.depth = width, depth
+        self.rows = RowPathExplainer(width, depth) if rows else None
         self.encode = nn.Sequential(
             nn.Linear(_PLAYER_NUMBERS + _INTERVAL_NUMBERS, width), nn.GELU(), nn.Linear(width, width)
         )
@@ -59,13 +64,24 @@ class PathExplainer(Explainer):
         self.along = nn.ModuleList([PoolingBlock(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 9)
-        self.whole = nn.Linear(width, 7 + _SHAPES)
+        self.whole = nn.Linear(width, 7 + SHAPES)
         for layer in (self.head, self.whole):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def arguments(self) -> dict[str, object]:
-        return {"width": self.width, "depth": self.depth}
+        return {"width": self.width, "depth": self.depth, **({} if self.rows is None else {"rows": True})}
+
+    def trained_prior(self, evidence: Evidence, features: bool = True) -> Prior:
+        rows = self._rows_for(evidence)
+        return self.prior(evidence) if rows is None else rows.trained_prior(evidence, features)
+
+    def places_at_once(self, evidence: Evidence) -> int:
+        return super().places_at_once(evidence) if self._rows_for(evidence) is None else _MAX_PLACES_OF_ROWS
+
+    def _rows_for(self, evidence: Evidence) -> RowPathExplainer | None:
+        """What answers for this evidence in place of the network that reads each player."""
+        return None if self.training or evidence.points.shape[-1] < _FEWEST_GRADIENTS else self.rows
 
     def hidden(self, evidence: Evidence) -> Tensor:
         return self._hidden(evidence, _Pieces.of(*_scaled(evidence), evidence))
@@ -94,11 +110,6 @@ class PathExplainer(Explainer):
             scale=scale,
             features=pooled * (magnitude * scale.unsqueeze(-1)).unsqueeze(-1),
         )
-
-    def trained_prior(self, evidence: Evidence) -> Prior:
-        """As :meth:`prior`; of many players and gradients what needs no network (:mod:`captum_meta.nn.path_regression`)."""
-        known = not self.training and suffices(evidence)
-        return regressed(evidence, self.width) if known else self.prior(evidence)
 
     def _apart(self, pieces: _Pieces, features: Tensor, evidence: Evidence) -> Tensor:
         """Corrections ``(*batch, M)`` that share out the error of each interval on its own: right where f has kinks."""
@@ -173,10 +184,11 @@ class _Pieces:
         near = digits * (self.left.abs() + self.right.abs()).sum(-1, keepdim=True)
         self.jump_share = _shares(self.right - self.left, near + self.rounding)
         self.level_share = _shares((self.left + self.right) / 2, self.rounding)
-        coefficients = _legendre(points, weights).to(effects) @ by_node
+        polynomials = PathPolynomials.at(points, weights)
+        coefficients = polynomials.coefficient_rows().to(effects) @ by_node
         self.shapes = [_shares(row, floor.squeeze(-1)) for row in coefficients.unbind(-2)]
         self.common, self.likeness = [], []
-        for without in _without_polynomials(points, weights):
+        for without in polynomials.without():
             varying = without.to(effects) @ by_node
             together = varying.sum(-1, keepdim=True)
             covariance = (varying * together).sum(-2, keepdim=True)
@@ -253,35 +265,3 @@ def _over(values: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
     With a floor under s alone, rounding of :math:`10^{-16}` came out as shares of :math:`10^{-4}` of errors that are real.
     """
     return values * size / (size.square() + rounding.square()).clamp(min=torch.finfo(values.dtype).tiny)
-
-
-def _without_polynomials(points: Tensor, weights: Tensor) -> list[Tensor]:
-    """What is left of values at ``points (*batch, G)`` without their mean, line and parabola, in the quadrature's norm.
-
-    ``(*batch, G, G)`` each, zero where the points are too few to have anything left.
-    """
-    root = weights.clamp(min=0).sqrt()
-    kept = []
-    for degree in range(_DEGREES):
-        basis = _orthonormal(points, root, min(degree + 1, points.shape[-1]))
-        left = torch.diag_embed(root) - basis @ (basis.mT * root.unsqueeze(-2))
-        kept.append(left if points.shape[-1] > degree + 1 else torch.zeros_like(left))
-    return kept
-
-
-def _legendre(points: Tensor, weights: Tensor) -> Tensor:
-    """Coefficients of the first Legendre polynomials from values at ``points (*batch, G)``, ``(*batch, _SHAPES, G)``.
-
-    Zero beyond the points.
-    """
-    root = weights.clamp(min=0).sqrt()
-    basis = _orthonormal(points, root, min(_SHAPES, points.shape[-1]))
-    rows = (basis * root.unsqueeze(-1)).mT
-    return torch.nn.functional.pad(rows, (0, 0, 0, _SHAPES - rows.shape[-2]))
-
-
-def _orthonormal(points: Tensor, root: Tensor, count: int) -> Tensor:
-    """The first polynomials on the path times ``root``, made orthonormal, ``(*batch, G, count)``; leading terms positive."""
-    powers = root.unsqueeze(-1) * torch.stack([(2 * points - 1) ** degree for degree in range(count)], dim=-1)
-    basis = torch.linalg.qr(powers)[0]
-    return basis * (basis * powers).sum(-2, keepdim=True).sign()

@@ -1,0 +1,135 @@
+"""What is known of a path and its gradients once these are summed over the players: the input of a network without players.
+
+The nodes cut the path into ``J = G + 1`` intervals, on each of which gradients jump from one node's to the next one's, but
+for the outermost two. All is in units of the row's scale. Shares are divided by their absolute sum over the players, unless
+that is as small as its rounding (:func:`over`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from captum_meta.estimators import interval_weights
+from captum_meta.nn.explainer import scale_of
+from captum_meta.nn.path_polynomials import DEGREES, SHAPES, PathPolynomials
+from captum_meta.types import Evidence
+
+SHARES = DEGREES + SHAPES
+INTERVAL_NUMBERS, ROW_NUMBERS = 13, SHARES + 4
+_UNITS = 16
+"""Units in the last place of a row's level below which numbers are taken for rounding."""
+_RIDGE = 0.01
+_LEAST, _LEAST_SQUARE = 1e-30, 1e-12
+_STEEP, _LEAST_GAP, _LEAST_CHANGE = 30.0, 3e-3, 1e-2
+"""Bounds of slopes: what a number is that may be rounding must not change what is made of errors that are real."""
+
+
+class PathStatistics:
+    """Of rows of ``M`` players with ``G`` gradients.
+
+    Attributes:
+        scale: ``(*batch,)``, the row's.
+        effects: ``(*batch, G, M)``.
+        weights: ``(*batch, 1, G)``, of the quadrature.
+        errors: ``(*batch, J)``, change of f not explained by the quadrature.
+        jumps, sizes: ``(*batch, G - 1, M)``, of the effects on the intervals between nodes, and their absolute values.
+        size, jump_sums, together: ``(*batch, J)``, sums of the sizes and of the jumps, and the latter over the former; 0 on
+            the outermost intervals.
+        floor: ``(*batch, 1)``, sums over the players that may be rounding, of differences.
+        regression: ``(*batch, J)``, weights of the jumps in the regression of a gap of 1 on them
+            (:class:`~captum_meta.estimators.PathIntervals`), and what they add up to, ``(*batch, 1)``.
+        share_rows: ``(*batch, 7, G)``, weights of the effects in their covariance along the path with the sum of all (of all
+            but their mean, their line, their parabola), and in the coefficients of the first Legendre polynomials.
+        share_units, share_sums: ``(*batch, 7)``, one over the absolute sums of these over the players, and their sums in
+            these units.
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        count = evidence.measured.sum((-2, -1))
+        self.scale = scale_of(evidence.effects.square().sum((-2, -1)), count, evidence)
+        scaled = evidence.effects / self.scale[..., None, None]
+        self.effects, points = scaled.mT, evidence.points.double()
+        self.total, curve = evidence.total / self.scale, evidence.curve / self.scale.unsqueeze(-1)
+        digits = torch.finfo(scaled.dtype).eps ** 0.5
+        self.sums, levels = self.effects.sum(-1), self.effects.abs().sum(-1)
+        self.floor = digits * levels.mean(-1, keepdim=True)
+        self.rounding = _UNITS * digits * self.floor
+        intervals = interval_weights(points)
+        self.weights = intervals.sum(-2, keepdim=True).to(scaled)
+        start = torch.zeros_like(self.total).unsqueeze(-1)
+        values = torch.cat([start, curve, self.total.unsqueeze(-1)], dim=-1)
+        self.errors = values.diff(dim=-1) - (intervals.to(scaled) @ self.sums.unsqueeze(-1)).squeeze(-1)
+        self.widths = torch.cat([start, points.to(scaled), start + 1], dim=-1).diff(dim=-1)
+        self.jumps = self.effects.diff(dim=-2)
+        self.sizes = self.jumps.abs()
+        self.size, self.jump_sums = (functional.pad(part.sum(-1), (1, 1)) for part in (self.sizes, self.jumps))
+        self.gram = functional.pad(self.jumps @ self.jumps.mT, (1, 1, 1, 1))
+        self._regress()
+        self.together = over(self.jump_sums, self.size, self.floor)
+        self._share(points, intervals.sum(-2))
+
+    def _regress(self) -> None:
+        sums, energy = self.jump_sums, self.widths.square()
+        squares = self.gram.diagonal(dim1=-2, dim2=-1)
+        own = (energy * (sums.square() + _RIDGE * squares)).sum(-1, keepdim=True)
+        rounding = self.floor.square() * energy.amax(-1, keepdim=True)
+        self.regression = energy * sums * over(torch.ones_like(own), own, rounding)
+        self.regression_sum = (self.regression * sums).sum(-1, keepdim=True)
+
+    def _share(self, points: Tensor, weights: Tensor) -> None:
+        polynomials = PathPolynomials.at(points, weights)
+        rows = [polynomials.covariance_rows(self.sums.double()), polynomials.coefficient_rows()]
+        self.share_rows = torch.cat(rows, dim=-2).to(self.sums)
+        shares = self.share_rows @ self.effects
+        size = shares.abs().sum(-1)
+        floors = torch.cat(
+            [(self.floor**2).expand_as(size[..., :DEGREES]), self.floor.expand_as(size[..., DEGREES:])], dim=-1
+        )
+        self.share_units = over(torch.ones_like(size), size, floors)
+        self.share_sums = shares.sum(-1) * self.share_units
+
+    def numbers(self) -> Tensor:
+        """Scale-free inputs of a network, ``(*batch, J, numbers)``: of the interval, of those beside it, of the row."""
+        errors, tiny = self.errors, torch.finfo(self.errors.dtype).eps * _UNITS
+        trouble = errors.abs().sum(-1, keepdim=True)
+        relative = over(errors, trouble, self.rounding)
+        lengths = self.gram.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+        both, either = lengths[..., 1:] * lengths[..., :-1], lengths[..., 1:] + lengths[..., :-1]
+        alike = over(self.gram.diagonal(offset=1, dim1=-2, dim2=-1), both, self.floor * (either + self.floor))
+        real, varies = over(self.size, self.size, self.floor), self.size.sum(-1, keepdim=True)
+        share = over(self.size, varies, self.floor)
+        left, right = torch.cat([self.sums[..., :1], self.sums], -1), torch.cat([self.sums, self.sums[..., -1:]], -1)
+        own = torch.stack(
+            [
+                relative,
+                torch.asinh(_STEEP * relative.abs()) / 2,
+                torch.asinh(10 * errors),
+                self.together,
+                share,
+                torch.asinh(_STEEP * share) / 2,
+                over(lengths, self.size, self.floor),
+                functional.pad(alike, (0, 1)),
+                torch.asinh(right - left),
+                torch.asinh((left + right) / 2),
+                self.widths * self.widths.shape[-1],
+                relative * self.together,
+                torch.tanh(over(errors, self.size * self.widths, self.floor * self.widths)) * real,
+            ],
+            dim=-1,
+        )
+        around = functional.pad(own, (0, 0, 1, 1))
+        gap = relative.sum(-1, keepdim=True)
+        count = torch.full_like(gap, float(self.widths.shape[-1])).log() / 3
+        sizes = [(gap.abs() + _LEAST_GAP).log() / 5, (trouble + tiny).log() / 5, (varies + _LEAST_CHANGE).log() / 5, count]
+        row = torch.cat([self.share_sums, *sizes], dim=-1)
+        everywhere = row.unsqueeze(-2).expand(*own.shape[:-1], -1)
+        return torch.cat([own, around[..., :-2, :], around[..., 2:, :], everywhere], dim=-1)
+
+
+def over(values: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
+    r"""Ratios :math:`v s / (s^2 + r^2)`, near 0 where the size s is below its rounding r; of any magnitude."""
+    unit = torch.maximum(size.abs(), rounding).clamp(min=_LEAST)
+    size, rounding = size / unit, rounding / unit
+    return values / unit * size / (size.square() + rounding.square()).clamp(min=_LEAST_SQUARE)
