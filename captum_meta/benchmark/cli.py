@@ -24,6 +24,7 @@ _FURTHER = {
     "estimates": "error_estimates",
     "gradient-shap": "gradient_shap",
     "interactions": "interactions",
+    "labels": "labels",
     "memory": "memory",
     "metrics": "metric_speed",
     "optimizers": "optimizers",

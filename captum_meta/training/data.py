@@ -43,6 +43,8 @@ class ExplanationTaskDataModule(LightningDataModule):
         rows_per_step: rows of each task used in a step, drawn anew each time; None for all.
         validation_support_rows: numbers of support rows at which errors are measured, on the same queries; by default
             the largest of ``support_rows``.
+        validation_budgets: budgets at which errors are measured and logged each by itself, such as 0, 2 and 8 coalitions
+            for each player, or 3, 5 and 10 gradients of paths; None: all that was measured.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ExplanationTaskDataModule(LightningDataModule):
         batches_per_step: int = 1,
         rows_per_step: int | None = None,
         validation_support_rows: list[int] | None = None,
+        validation_budgets: list[int] | None = None,
     ) -> None:
         super().__init__()
         validations = _named(validation)
@@ -68,6 +71,7 @@ class ExplanationTaskDataModule(LightningDataModule):
         self.steps_per_epoch, self.batches_per_step, self.rows_per_step = steps_per_epoch, batches_per_step, rows_per_step
         self.support_rows = [support_rows] if isinstance(support_rows, int) else list(support_rows)
         self.validation_support_rows = validation_support_rows or [max(self.support_rows)]
+        self.validation_budgets: list[int | None] = [*validation_budgets] if validation_budgets else [None]
         self.cache = None if folder is None else ExplanationCache(folder)
         self.workers, self.seed = workers, seed
         self._memory: dict[tuple[str, str], list[list[Explanations]]] = {}
@@ -105,17 +109,21 @@ class ExplanationTaskDataModule(LightningDataModule):
         return self._evaluations("test")
 
     def labels(self, name: str) -> list[str]:
-        """What each loader of ``"validation"`` or ``"test"`` measures: the family, where there are several, and k."""
+        """What each loader of ``"validation"`` or ``"test"`` measures: the family (of several), k, and the budget."""
         return [
-            f"{label}/k={k}" if label else f"k={k}" for label in self.families[name] for k in self.validation_support_rows
+            "/".join([*filter(None, [label]), f"k={k}", *([] if budget is None else [f"budget={budget}"])])
+            for label in self.families[name]
+            for k in self.validation_support_rows
+            for budget in self.validation_budgets
         ]
 
     def _evaluations(self, name: str) -> list[DataLoader[ExplanationTask]]:
         skip = max(self.validation_support_rows)
         return [
-            DataLoader(Evaluations(self._pool(name, label), k, skip, *self.rank), batch_size=None)
+            DataLoader(Evaluations(self._pool(name, label), k, skip, *self.rank, budget), batch_size=None)
             for label in self.families[name]
             for k in self.validation_support_rows
+            for budget in self.validation_budgets
         ]
 
     def _make(self, name: str, label: str) -> None:

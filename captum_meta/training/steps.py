@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from captum_meta.tasks.augment import augment
 from captum_meta.tasks.cache import ExplanationCache, TaskFamily
 from captum_meta.tasks.joining import join
+from captum_meta.training.budgets import at_budget
 from captum_meta.types import Explanations, ExplanationTask
 
 
@@ -110,16 +111,23 @@ class Steps(IterableDataset[ExplanationTask]):
 
 
 class Evaluations(IterableDataset[ExplanationTask]):
-    """All views of this rank's share of a pool, with ``k`` support rows; queries are the rows behind the first ``skip``."""
+    """All views of this rank's share of a pool, with ``k`` support rows; queries are the rows behind the first ``skip``.
 
-    def __init__(self, pool: Sequence[list[Explanations]], k: int, skip: int, rank: int, ranks: int) -> None:
-        self.pool, self.k, self.skip = pool, k, skip
+    With a ``budget`` they are as :func:`at_budget` leaves them.
+    """
+
+    def __init__(
+        self, pool: Sequence[list[Explanations]], k: int, skip: int, rank: int, ranks: int, budget: int | None = None
+    ) -> None:
+        self.pool, self.k, self.skip, self.budget = pool, k, skip, budget
         self.indices = range(rank, len(pool), ranks)
 
     def __iter__(self) -> Iterator[ExplanationTask]:
         for index in self.indices:
             for view in self.pool[index]:
-                yield ExplanationTask(view[:, : self.k], view[:, self.skip :])
+                known = view if self.budget is None else at_budget(view, self.budget)
+                if known is not None:
+                    yield ExplanationTask(known[:, : self.k], known[:, self.skip :])
 
     def __len__(self) -> int:
         return sum(len(self.pool[index]) for index in self.indices)
