@@ -193,7 +193,7 @@ class GradientLearner(MetaLearner[GradientState]):
         self.hypergradient.begin_step(number)
 
     def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
-        """The query loss after the inner loop, taken as far as it goes, and perhaps that before it.
+        """The query loss after the inner loop, which runs all of its steps, plus ``zero_shot`` times that before it.
 
         Raises:
             ValueError: if there are no support rows.
@@ -226,7 +226,6 @@ class GradientLearner(MetaLearner[GradientState]):
 
     def _adapted(self, support: Explanations) -> GradientState:
         """The state ``(T, ...)`` after the inner loop on all rows, stopped and shortened as left-out rows advise."""
-        n_tasks = len(support.attributions)
         left_out = folds(support.evidence.total)
         used = torch.cat([torch.ones_like(left_out[:, :1]), ~left_out], dim=1)
         with torch.no_grad():
@@ -239,7 +238,7 @@ class GradientLearner(MetaLearner[GradientState]):
         for fast in trajectory[1:]:
             with torch.no_grad():
                 predicted = self._predicted(fast, rows.explanations.evidence, rows.hidden)
-            predicted = predicted.unflatten(0, (n_tasks, -1))
+            predicted = predicted.unflatten(0, (len(base), -1))
             found = torch.where(left_out.unsqueeze(-1), predicted[:, 1:], 0.0).sum(1) - base
             ends = predicted.flatten(1).isfinite().all(1).reshape(-1, 1, 1)  # in all loops, that of all rows too
             corrections.append(torch.where(ends, found, torch.nan))
@@ -282,9 +281,8 @@ def _between(start: Prior, end: Prior, strength: Tensor) -> Prior:
 
     def mixed(name: str) -> Tensor:
         value: Tensor = getattr(start, name)
-        share = strength.reshape(*strength.shape, *[1] * (value.dim() - strength.dim()))
         way = ends[name] - value
-        return value + share * torch.where(way.isfinite(), way, 0.0)
+        return value + strength[(..., *[None] * (value.dim() - strength.dim()))] * torch.where(way.isfinite(), way, 0.0)
 
     return replace(start, **{name: mixed(name) for name in ends})
 
