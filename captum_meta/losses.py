@@ -18,7 +18,7 @@ def relative_errors(
 ) -> Float[Tensor, "*batch"]:
     """Squared error of each task's rows over their squared reference, ``(*batch, N, M)`` twice to ``(*batch,)``.
 
-    The noise that ``variance`` tells of is taken off both. Tasks whose reference is zero, or nothing but noise, have no
+    The noise, of this ``variance``, is subtracted from both. Tasks whose reference is zero, or nothing but noise, have no
     relative error and get 0.
 
     >>> relative_errors(torch.ones(2, 3), 2 * torch.ones(2, 3))

@@ -71,7 +71,7 @@ class OfLayers:
 
 
 class Unadapted(OfLayers, Frontend):
-    """Of those whose evidence is not that of a model and its inputs alone, so that support rows do not tell of it."""
+    """Front ends whose evidence is not that of a model and its inputs alone, so that adapting to support rows is no help."""
 
     def _game(self, *arguments: Any) -> Game:
         raise NotImplementedError(

@@ -33,9 +33,9 @@ FEWEST = 32
 _MORE = 4
 """Networks are fitted again when a quarter more is known."""
 _UNDERSTOOD = 0.6
-"""How much networks must tell of rows that they have not seen, or nothing is changed."""
+"""The least share of unseen rows' differences that networks must predict; below it nothing is changed."""
 _SLACK = 0.2
-"""How much more of a network is used than what it tells, at most: the whole where that is 0.8."""
+"""A network's share exceeds what it predicts of unseen rows by this at most: it is 1 where that is 0.8."""
 _MARGIN = 0.3
 """How much larger, a logarithm, the gain of the whole of a network must be: rows' own coalitions praise it too much."""
 _AGAINST = 2.0
@@ -59,11 +59,11 @@ class Memory:
 
     with h a network fitted to the coalitions and gradients of other rows
     (:class:`~captum_meta.nn.cross_fitted.CrossFitted`), :math:`\phi(h)` its Shapley values, which cost no evaluation, and
-    :math:`\phi^0` the explainer, told the row's evidence e less that of h. The share w, from 0 to 1, is that with which
+    :math:`\phi^0` the explainer, given the row's evidence e less that of h. The share w, from 0 to 1, is that with which
     the rows' own coalitions are predicted best, which h has not seen: the later half of them from the earlier, on average
-    over all rows, with a margin. It is not much larger than what the networks tell of the differences between rows that
-    they have not seen (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and 0 where that is little, or where a
-    row's own coalitions speak against it.
+    over all rows, with a margin. It is not much larger than the share of the differences between unseen rows that
+    the networks predict (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and 0 where that share is small, or
+    where a row's own coalitions contradict it.
 
     Args:
         rows: the most that are kept.

@@ -1,10 +1,10 @@
-"""Which coalitions a budget is spent on: the border first, then those that tell most, then all sizes by their kernel mass.
+"""On which coalitions a budget is spent: the border, then the most informative ones, then all sizes by kernel mass.
 
 The border (one player alone, or all but one) holds the coalitions of highest Shapley-kernel weight. A coalition and its
 complement are always taken together: pairing removes the error of all interactions of even order (Covert and Lee 2021).
 As far as the hypercube posterior reads them, the next ones are those of :mod:`captum_meta.estimators.design`, with the
 players in an order of the row's own. Beyond, sizes are sampled in proportion to their kernel mass, and small sizes without
-replacement, as KernelSHAP wants them.
+replacement, as in KernelSHAP.
 """
 
 from __future__ import annotations

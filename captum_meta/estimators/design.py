@@ -1,4 +1,4 @@
-r"""The order in which coalitions tell most of the Shapley values, whatever the model: a design of experiments.
+r"""Coalitions in the order of how much they tell about the Shapley values, whatever the model: a design of experiments.
 
 Under the hypercube posterior's prior (:mod:`captum_meta.estimators.hypercube`) a pair of coalitions c, when the pairs chosen
 so far are known, takes from the summed variance of the Shapley values

@@ -15,7 +15,7 @@ part. With s, t in {-1, 1}^M for "in" and "out", its prior covariance is
 interactions). Both come from the explainer; only their ratios matter.
 
 How much of the game depends on few directions (:mod:`captum_meta.estimators.multi_index`) differs from row to row: none,
-or 2 or 50 times as much as on the rest. The answers of all three are averaged by how well each expects what was seen.
+or 2 or 50 times as much as on the rest. The answers of all three are averaged by the likelihood of what was seen.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TINY = 1e-30
 _LOG_PRIOR = (0.0, 0.0, -1.5)
 """Of the shares of waves."""
 _TEMPER = 0.5
-"""Power of the evidence: the covariances are guesses, so what is seen tells less of them than if one were true."""
+"""Power of the likelihood, below 1 because the covariances are guesses of which none is true."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class HypercubePosterior:
         n_pairs = pairs.measured.sum(-1, keepdim=True)
         self._amplitudes = torch.stack([given.surprise for given in self._given], dim=-1) / n_pairs
         volumes = torch.stack([given.log_volume() for given in self._given], dim=-1)
-        evidence = -0.5 * n_pairs * self._amplitudes.clamp(min=_TINY).log() - volumes
-        self._weights = (_TEMPER * evidence + evidence.new_tensor(_LOG_PRIOR)).softmax(-1)
+        likelihood = -0.5 * n_pairs * self._amplitudes.clamp(min=_TINY).log() - volumes
+        self._weights = (_TEMPER * likelihood + likelihood.new_tensor(_LOG_PRIOR)).softmax(-1)
 
     def shapley_values(self) -> Float[Tensor, "*batch M"]:
         """``(*batch, M)`` in the units and dtype of ``differences``; they sum to ``total`` up to rounding; 0 for padding."""

@@ -210,7 +210,7 @@ def _fitted(
     residual: Float[Tensor, "R N"],
     known: Bool[Tensor, "R N"],
 ) -> tuple[InputKernel, Float[Tensor, " R"]]:
-    """The kernel and noise ``(R,)`` of largest evidence, given what is expected of them; from some of the points."""
+    """The kernel and noise ``(R,)`` of largest posterior density; from some of the points."""
     n_points, n_players = seats.shape[1:]
     most = min(_MOST_FITTED, max(32, int((_FIT_NUMBERS / n_players) ** 0.5)))
     if n_points > most:

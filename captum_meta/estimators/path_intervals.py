@@ -7,7 +7,7 @@ The points cut the path into intervals. On each, f itself tells what the trapezi
 Where gradients jump at places unknown (ReLU nets), their path is like a Brownian motion with the jumps :math:`J_j` seen:
 the trapezium is the best guess, and its error is :math:`h_j^2 |J_j|^2 / 12` in the mean. Where it is smooth, slopes of the
 gradients improve it (Hermite's rule). The :math:`e_j` of the two rules say which row is which. What the gap
-:math:`\sum_j e_j` tells of the single players is its regression on their jumps.
+:math:`\sum_j e_j` tells about the single players is its regression on their jumps.
 
 Everything is a weight for each gradient, so that a player that is cut in two gets what its parts get.
 

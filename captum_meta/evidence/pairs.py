@@ -90,7 +90,7 @@ class PairMeasurement:
             self.asked |= wanted
 
     def _plan_tests(self, rows: Tensor) -> None:
-        """The last pairs become earlier ones in which all players change sides whose border tells of no effect."""
+        """The last pairs become earlier ones in which all players change sides without any effect alone or left out."""
         every = (2.0 ** self.game.mask.sum(1) - 2) * self.game.count
         still = self._still()[0].all(2)
         rows = rows & still.any(1) & (self.planned.sum(1) < every) & (not self.game.game.together)
@@ -104,7 +104,7 @@ class PairMeasurement:
     def idle(self) -> Bool[Tensor, "N M O"]:
         """Players without effect, ``(N, M, O)`` bool.
 
-        Their inputs are those of all background rows; or the border tells of no effect, nor do pairs that differ in them.
+        Their inputs are those of all background rows; or no effect is seen, of them alone, left out, or in pairs.
         """
         still, noise = self._still()
         still &= self.tested.unsqueeze(-1)
@@ -121,7 +121,7 @@ class PairMeasurement:
         return self.asked.unsqueeze(-1) & self.values.isfinite()
 
     def _still(self) -> tuple[Bool[Tensor, "N M O"], Float[Tensor, "N O"]]:
-        """Players of whom the border tells of no effect, ``(N, M, O)`` bool, and what is rounding, ``(N, O)``."""
+        """Players without any effect alone or left out, ``(N, M, O)`` bool, and what is rounding, ``(N, O)``."""
         known = self._known
         behind = self.nobody.gather(1, self.drawn.unsqueeze(-1).expand(-1, -1, known.shape[-1]))
         added, left_out = self.values - behind, self.values - self.everyone.unsqueeze(1)

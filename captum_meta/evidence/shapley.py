@@ -16,7 +16,7 @@ from captum_meta.games import Game
 from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Evidence
 
 _CHOSEN_PLAYERS = (16, 128)
-"""Players of rows whose border need not come first; of fewer, what tells most is nearly the border."""
+"""Numbers of players of rows whose border need not come first; of fewer, the best pairs are nearly the border."""
 _FEW_DIRECTIONS = 0.4
 """Largest ratio of the second singular value to the first one of the gradients at the three points."""
 BORDER_PLAYERS = 256
@@ -26,18 +26,18 @@ BORDER_PLAYERS = 256
 class ShapleyMeasurement:
     """Gradients, measured at once, and coalitions, evaluated when they are asked for.
 
-    What is not finite was not measured, player by player. Nor is a gradient that vanishes at all three points: steps, whole
-    numbers and trees have it, so that it tells nothing. Both coalitions of the border are then evaluated for such a player,
-    also where gradients alone were asked for. A player whose input is its baseline has no effect.
+    What is not finite counts as not measured, player by player. So does a gradient that vanishes at all three points, as
+    those of steps, whole numbers and trees do. Both coalitions of the border are then evaluated for such a player, also
+    where gradients alone were asked for. A player whose input is its baseline has no effect.
 
     Args:
         game: the explained model and the rows.
         budgets: coalitions of each row, a number or ``(N,)``; None: the border, which are the 2M coalitions
             of one player and of all but one, where there are at most 256 players, else none, with a warning.
         seed: of the coalitions sampled inside the border.
-        border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients all speak, and lie
-            along few directions, have coalitions chosen by what they tell alone, where the budget is that of the border or
-            up to half as much again: of such rows, those of saturated nets, the border shows least.
+        border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients are all known and lie
+            along few directions have the most informative of all coalitions, where the budget is that of the border or up
+            to half as much again: in such rows, those of saturated nets, the border is the least informative.
 
     Attributes:
         length: coalitions of the longest plan.
@@ -85,7 +85,7 @@ class ShapleyMeasurement:
         self.curve[:, 1] = torch.where(self.known[:, :, 1].any(1), middle, 0.0)
 
     def _budgets(self, budgets: int | Tensor | None) -> Tensor:
-        """Coalitions of each row, ``(N,)``; where none are asked for, those of players of whom gradients tell nothing."""
+        """Coalitions of each row, ``(N,)``; where none are asked for, those of players without a gradient."""
         without = self.flat.any(-1)
         if self.game.together:  # all rows have the same coalitions: those of players who are flat in any of them
             without = without.any(0, keepdim=True).expand_as(without)
@@ -183,7 +183,7 @@ class ShapleyMeasurement:
         measured: Tensor,
         further: bool,
     ) -> None:
-        """Take rounding off players that no gradient speaks for, and leave open those who act in larger coalitions only."""
+        """Set rounding of players without a gradient to 0, and leave open who acts in larger coalitions only."""
         changes = torch.cat([self.total[rows].unsqueeze(1), worths, channels.flatten(1, 2)], dim=1)
         noise = rounding(self.ends[rows], changes.nan_to_num(0.0, 0.0, 0.0))
         slopeless = (channels[:, :, :LEAVE_ONE_OUT] == 0).all(2)

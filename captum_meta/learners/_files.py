@@ -120,7 +120,7 @@ def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Ma
     wrong += [name for name, value in expected.items() if name in shapes and value.numel() and shapes[name] != value.shape]
     if wrong:
         raise ValueError(
-            f"The weights {path} are not those that {path.stem}.json tells of, they differ in {', '.join(wrong[:3])}"
+            f"The weights {path} are not those that {path.stem}.json describes, they differ in {', '.join(wrong[:3])}"
             f"{' and more' if len(wrong) > 3 else ''}: save the learner again, both files from one save()."
         )
 

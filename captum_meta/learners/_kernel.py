@@ -131,7 +131,7 @@ class KernelRegression(MetaLearner[KernelState]):
         return trust, of_all, everyone
 
     def fits(self, shared: Tensor, own: Tensor, residual: Tensor, unexplained: Tensor, noise: Tensor) -> list[Fit]:
-        """What left-out rows choose from: here the posterior mean at each level of the noise.
+        """The corrections that left-out rows choose from: here the posterior mean at each level of the noise.
 
         Args:
             shared, own: features of the support rows, as in :class:`Features`.

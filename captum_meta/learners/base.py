@@ -104,8 +104,8 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
         """Told the number of the step of meta-training, counted from 0, before its loss: what is annealed goes by it."""
 
     def condition_on(self, tasks: Sequence[Explanations]) -> None:
-        """Take over what explained rows ``(1, N, M)`` of earlier models, oldest first, tell of the next without any step
-        of gradient descent; most learners take nothing.
+        """Learn from explained rows ``(1, N, M)`` of earlier models, oldest first, without gradient descent; most learners
+        do nothing here.
         """
 
     def compile(self, *args: object, **kwargs: object) -> None:

@@ -117,7 +117,7 @@ def _read(config: dict[str, Any], path: Path) -> MetaLearner:
         expected = _expected(json.dumps({name: value for name, value in config.items() if name in _FORM}))
     except Exception as error:
         raise ValueError(
-            f"{path} tells of a {config['learner']} over a {config['explainer']} that this release cannot build "
+            f"{path} describes a {config['learner']} over a {config['explainer']} that this release cannot build "
             f"({type(error).__name__}: {error}): save it again, or install the release that wrote it."
         ) from error
     _files.check_shapes(file, shapes, expected)

@@ -26,7 +26,7 @@ _POINTS, _GRADIENTS = 256, 32
 _CROSS_ENTROPY = 0.1
 _FIRST, _MOST = 300, 1300
 _JUDGED, _LEAST_JUDGED, _SIGNS = 256, 16, 2**22
-"""Rows that tell how well others are understood, and numbers in their coalitions, about."""
+"""Rows on which the networks' fit is measured, at most and at least, and about how many numbers their coalitions have."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class CrossFitted:
         self.weights = [weight.detach() for weight in weights]
 
     def understood(self, known: KnownRows) -> float:
-        r"""How much of what differs between rows the networks tell of rows that they have not seen: 1 is all, 0 nothing.
+        r"""The share of the differences between rows that the networks predict in rows they have not seen: 1 is all, 0 none.
 
         .. math:: 1 - \frac{\sum_{n, S} (d_n(S) - h_n(S))^2}
                            {\sum_{n, S} (d_n(S) - \sum_{i \in S} m_i + \sum_{i \notin S} m_i)^2}
