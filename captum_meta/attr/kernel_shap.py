@@ -38,7 +38,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             rows on, networks are fitted to all that was evaluated of them, and a row is explained with the help of the one
             that has not seen it, if the networks predict most of the differences between rows, and as far as the rows' own
             coalitions confirm it. It costs no evaluations of the model, but takes time. It pays where many rows of one model
-            are explained: pass them in one call, or in few large ones. ``background`` has no memory. :meth:`reset` clears it.
+            are explained: pass them in one call, or in few large ones. ``background`` has none. :meth:`reset` clears it.
 
     Reference: Lundberg and Lee, *A Unified Approach to Interpreting Model Predictions*, NeurIPS 2017.
 
