@@ -18,7 +18,6 @@ from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, Prior
 from captum_meta.optim import (
     Backprop,
-    Clipped,
     InnerProblem,
     Tensors,
     UpdateRule,
@@ -285,11 +284,6 @@ def _between(start: Prior, end: Prior, strength: Tensor) -> Prior:
         return value + strength[(..., *[None] * (value.dim() - strength.dim()))] * torch.where(way.isfinite(), way, 0.0)
 
     return replace(start, **{name: mixed(name) for name in ends})
-
-
-def clipped(rule: UpdateRule, length: float | None) -> UpdateRule:
-    """The rule, given gradients that are no longer than ``length``; None: as they are."""
-    return rule if length is None else Clipped(rule, length)
 
 
 def _picked(trajectory: Sequence[Tensors], chosen: Tensor, stride: int) -> dict[str, Tensor]:

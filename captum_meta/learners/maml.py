@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from captum_meta.learners._config import HypergradientArgument, LossArgument
-from captum_meta.learners._gradient import GradientLearner, clipped
+from captum_meta.learners._gradient import GradientLearner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer
 from captum_meta.optim import SGD
+from captum_meta.optim.rules import clipped
 
 
 class MAML(GradientLearner):

@@ -150,3 +150,8 @@ class Clipped(UpdateRule):
         )
         share = self.length * squares.clamp(min=self.length**2).rsqrt()
         return {name: share.reshape(-1, *[1] * (g.dim() - 1)) * g for name, g in gradients.items()}
+
+
+def clipped(rule: UpdateRule, length: float | None) -> UpdateRule:
+    """The rule, given gradients that are no longer than ``length``; None: as they are."""
+    return rule if length is None else Clipped(rule, length)
