@@ -81,7 +81,7 @@ class RememberedGame(Game):
         places = torch.searchsorted(ordered, keys).clamp(max=ordered.shape[1] - 1)
         return ordered.gather(1, places) == keys, order.gather(1, places)
 
-    def _keep(self, keys: Int64[Tensor, " A"], values: Num[Tensor, "A K"]) -> None:
+    def _keep(self, keys: Int64[Tensor, "N S"], values: Num[Tensor, "N S K"]) -> None:
         empty = not self._keys.numel()
         self._keys = keys if empty else torch.cat([self._keys, keys], dim=1)
         self._values = values if empty else torch.cat([self._values, values], dim=1)
