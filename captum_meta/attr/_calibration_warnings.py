@@ -9,12 +9,12 @@ from captum_meta.attr._compared import Compared
 from captum_meta.attr._runs import content_of
 from captum_meta.estimators.conformal import binomial_tail
 
-_CLAIMED, _SURE = 0.2, 0.05
-"""An estimate, which one row in ten may exceed, is doubted where more than two in ten do, beyond chance."""
+_CLAIMED, _SURE = 0.1, 0.05
+"""An estimate, which one row in ten may exceed, is doubted where more do than chance explains."""
 
 
 def warn_of_wrong_estimates(rows: Compared) -> None:
-    """Warn where the method's own error estimate, of which one row in ten may be beyond, holds far less often."""
+    """Warn where the method's own error estimate, of which one row in ten may be beyond, holds less often."""
     estimates, errors = rows.signals[:, 0, 0].exp(), rows.errors.distance[:, 0]
     known = estimates.isfinite() & errors.isfinite()
     beyond = (errors > estimates)[known].sum()
