@@ -291,3 +291,14 @@ def test_of_many_players_gradients_alone_are_measured_and_said_so(method) -> Non
         values = method(net).attribute(x, target=0, background=background)
     assert net.rows < 2 * 8 * 5 + 2 + 12 + 20
     torch.testing.assert_close(values.sum(1), net(x)[:, 0] - net(background)[:, 0].mean(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_tolerance_holds_for_a_trained_model() -> None:
+    """Rows leave where the estimate is low; it must not be so by luck alone."""
+    problem = background_problems(1)["boosted trees, logit, M=8, K=50"]()
+    values, bounds = MetaKernelShap(problem.model, learner="zero-shot").attribute(
+        problem.inputs, background=problem.background, tolerance=0.1, n_samples=400, return_error_estimate=True
+    )
+    errors = (values - problem.values).square().sum(1) / problem.values.square().sum(1)
+    left = bounds <= 0.1
+    assert int(left.sum()) >= 6 and bool((errors[left] <= 0.1).all())
