@@ -7,6 +7,7 @@ from captum_meta.nn.encoders import EmbeddingEncoder, Encoder, EvidenceEncoder, 
 from captum_meta.nn.error_head import ErrorHead
 from captum_meta.nn.evidence import EvidenceExplainer
 from captum_meta.nn.explainer import Explainer, Prediction, Prior
+from captum_meta.nn.growth import deepened
 from captum_meta.nn.path import PathExplainer
 from captum_meta.nn.shapley import ShapleyExplainer
 from captum_meta.nn.similarities import (
@@ -40,4 +41,5 @@ __all__ = [
     "RawInputs",
     "ShapleyExplainer",
     "Similarity",
+    "deepened",
 ]

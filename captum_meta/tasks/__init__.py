@@ -6,6 +6,7 @@ from captum_meta.tasks.joining import collate_tasks
 from captum_meta.tasks.labelling import LabelError
 from captum_meta.tasks.model_family import ModelTaskFamily
 from captum_meta.tasks.model_stream import ModelStream
+from captum_meta.tasks.repeated import RepeatedTaskFamily
 from captum_meta.tasks.synthetic import SyntheticTaskFamily
 from captum_meta.types import ExplanationTask
 
@@ -16,6 +17,7 @@ __all__ = [
     "LabelError",
     "ModelStream",
     "ModelTaskFamily",
+    "RepeatedTaskFamily",
     "SyntheticTaskFamily",
     "TaskFamily",
     "collate_tasks",

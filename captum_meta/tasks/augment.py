@@ -23,14 +23,16 @@ def drop_evidence(evidence: Evidence, generator: Generator) -> Evidence:
     """Forget, task by task, the gradients, the border or part of it; and, for all, coalitions inside the border.
 
     The border are the coalitions of one player and of all but one. Gradients are kept where nothing else would be left.
-    Players that are flat in the gradient keep their border, which is always evaluated.
+    Players that are flat in the gradient keep their border, which is always evaluated. Tasks that were measured
+    without the whole border keep what they have.
     """
     n_tasks = len(evidence.total)
     draw = torch.rand(n_tasks, generator=generator)
     has_gradient = evidence.measured[..., _GRADIENTS].flatten(1).any(1)
-    keep_border = (draw > 0.35) | ~has_gradient
-    keep_gradient = has_gradient & ((draw < 0.85) | ~keep_border)
-    partial = (draw > 0.35) & (draw < 0.45) & has_gradient
+    without = ~(evidence.measured[..., _BORDER].all(-1) | ~evidence.players).flatten(1).all(1)
+    keep_border = (draw > 0.5) | ~has_gradient | without
+    keep_gradient = has_gradient & ((draw < 0.88) | ~keep_border | without)
+    partial = (draw > 0.5) & (draw < 0.6) & has_gradient & ~without
     measured = evidence.measured.clone()
     measured[..., _GRADIENTS] &= keep_gradient.reshape(-1, 1, 1, 1)
     border = keep_border.reshape(-1, 1, 1) & (~partial.reshape(-1, 1, 1) | _most_important(evidence, generator))

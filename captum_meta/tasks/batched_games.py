@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Generator, Tensor
 
 from captum_meta.estimators import all_coalitions, path_nodes, plan_coalitions, shapley_values
 from captum_meta.games import BatchedGames
 from captum_meta.games.references import path_mean, permutation_gains
-from captum_meta.types import SHAPLEY_POINTS, Coalitions, Evidence, Explanations
+from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Coalitions, Evidence, Explanations
 
 MAX_EXACT = 12
 _PERMUTATION_PAIRS = 16
@@ -52,6 +54,31 @@ def shapley_explanations(games: BatchedGames, coalitions: int, seed: int) -> Exp
         inputs=_player_inputs(games, each_number=False),
     )
     return Explanations(evidence, labels, variance if variance is not None else torch.zeros_like(labels))
+
+
+def chosen_without_border(explained: Explanations, games: BatchedGames, coalitions: int, seed: int) -> Explanations:
+    """The same rows with gradients and ``coalitions`` coalitions chosen by what they tell, no border before them.
+
+    So rows of saturated models are measured at 2M (:mod:`captum_meta.evidence.shapley`). Of the border is known what
+    happens to be among these coalitions, and of players without a gradient all.
+    """
+    n_tasks, n_rows, n_players = games.shape
+    everyone = torch.ones(n_tasks * n_rows, n_players, dtype=torch.bool)
+    keys, freely = torch.arange(len(everyone)), torch.ones(len(everyone), dtype=torch.bool)
+    members = plan_coalitions(everyone, coalitions, seed, keys, freely=freely)[0].unflatten(0, (n_tasks, n_rows))
+    worths, before = games.worths(members), explained.evidence
+    sizes = members.sum(-1, keepdim=True)
+    flat = ~before.measured[..., :LEAVE_ONE_OUT].any(-1)
+    left_out = flat | (~members & (sizes == n_players - 1)).any(-2)
+    added = flat | (members & (sizes == 1)).any(-2)
+    measured = torch.cat([before.measured[..., :LEAVE_ONE_OUT], torch.stack([left_out, added], dim=-1)], dim=-1)
+    evidence = replace(
+        before,
+        effects=torch.where(measured, before.effects, 0.0),
+        measured=measured,
+        coalitions=Coalitions(members, worths, torch.ones_like(worths, dtype=torch.bool)),
+    )
+    return replace(explained, evidence=evidence)
 
 
 def _told_by_gradients(games: BatchedGames, effects: Tensor) -> Tensor:

@@ -135,6 +135,11 @@ class SyntheticTaskFamily:
         return Generator().manual_seed(self.seed * 1_000_003 + index)
 
     def _games(self, generator: Generator) -> BatchedGames:
+        x, architecture = self._drawn(generator)
+        return self._explained(x, *self._trained(x, architecture, generator), generator)
+
+    def _drawn(self, generator: Generator) -> tuple[Tensor, Architecture]:
+        """Data ``(T, R, M, V)`` and what is to learn from them."""
         domain = pick(generator, *_DOMAINS[self.kind])
         n_rows = 256
         if domain == "image":
@@ -160,14 +165,19 @@ class SyntheticTaskFamily:
             players = _PLAYERS_COSTLY if architecture is random_models.Transformer else _PLAYERS
             n_players = pick(generator, *players)
             x = random_data.tables(self.tasks_per_batch, n_rows, n_players, generator)
-        return self._explained(x, architecture, generator)
+        return x, architecture
 
-    def _explained(self, x: Tensor, architecture: Architecture, generator: Generator) -> BatchedGames:
+    def _trained(self, x: Tensor, architecture: Architecture, generator: Generator) -> tuple[BatchedModel, int]:
+        """Models that learned from the data, and the number of their outputs."""
         n_outputs = pick(generator, 1, 2, 2, 3, 5)
         model = architecture(self.tasks_per_batch, x.shape[2], x.shape[3], n_outputs, generator)
         targets = random_data.teacher_outputs(x, n_outputs, generator)
         steps = pick(generator, *_STEPS[self.kind]) // model.step_cost
         train(model, x, targets, n_outputs > 1, steps, pick(generator, 0.003, 0.01, 0.02))
+        return model, n_outputs
+
+    def _explained(self, x: Tensor, model: BatchedModel, n_outputs: int, generator: Generator) -> BatchedGames:
+        """One output of each model at the first rows, against baselines."""
         inputs = x[:, : self.rows]
         baselines = _baselines(x, self.rows, pick(generator, *_BASELINES[self.kind]), generator)
         probability = n_outputs > 1 and pick(generator, True, False)
