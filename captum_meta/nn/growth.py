@@ -23,7 +23,7 @@ def deepened(explainer: ShapleyExplainer, depth: int) -> ShapleyExplainer:
     grown = ShapleyExplainer(explainer.width, depth).to(explainer.head.weight)
     grown.load_state_dict({**grown.state_dict(), **explainer.state_dict()})
     for block in list(grown.blocks)[explainer.depth :]:
-        last = block.mix[-1]  # type: ignore[union-attr, index]
+        last = block.mix[-1]  # type: ignore[index]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)

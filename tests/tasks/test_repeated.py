@@ -7,8 +7,8 @@ from captum_meta.tasks.augment import augment, drop_evidence
 from captum_meta.tasks.batched_games import chosen_without_border, shapley_explanations
 
 
-def family(**arguments: int) -> RepeatedTaskFamily:
-    return RepeatedTaskFamily(tasks_per_batch=2, rows=3, seed=3, **arguments)
+def family(times: int = 4) -> RepeatedTaskFamily:
+    return RepeatedTaskFamily(tasks_per_batch=2, rows=3, seed=3, times=times)
 
 
 def test_models_are_explained_anew_each_time() -> None:
