@@ -205,7 +205,7 @@ def test_ranks_share_a_step_without_duplicates(tmp_path: Path) -> None:
         assert torch.equal(task.query.attributions[0::2], first.query.attributions)
         assert torch.equal(task.query.attributions[1::2], second.query.attributions)
     whole.ranks = 3
-    with pytest.raises(ValueError, match="4 tasks a step cannot be shared equally by 3 ranks"):
+    with pytest.raises(ValueError, match="4 tasks per step cannot be shared equally by 3 ranks"):
         whole.batch(0)
     with pytest.raises(ValueError, match="joins 9 different batches, but there are only 8"):
         tasks.batches_per_step = 9
