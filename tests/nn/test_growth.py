@@ -2,16 +2,19 @@ import pytest
 import torch
 
 from captum_meta.nn import ShapleyExplainer, deepened
-from tests.nn.test_explainers import explainer, shapley_evidence
+from captum_meta.tasks import SyntheticTaskFamily
 
 
 def test_a_deepened_explainer_says_the_same_and_learns_with_all_its_blocks() -> None:
-    shallow = explainer(ShapleyExplainer)
-    assert isinstance(shallow, ShapleyExplainer)
-    deep, evidence = deepened(shallow, shallow.depth + 2), shapley_evidence(inside=10).to(dtype=torch.float64)
+    torch.manual_seed(0)
+    shallow = ShapleyExplainer(width=16, depth=2).double()
+    for parameter in shallow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    evidence = SyntheticTaskFamily("shapley", tasks_per_batch=1, rows=3, seed=3)[1].evidence.to(dtype=torch.float64)
+    deep = deepened(shallow, 4)
     assert torch.equal(deep(evidence).attributions, shallow(evidence).attributions)
     deep(evidence).attributions.square().sum().backward()
-    for block in list(deep.blocks)[shallow.depth :]:
+    for block in list(deep.blocks)[2:]:
         assert block.mix[-1].weight.grad.abs().sum() > 0  # type: ignore[union-attr, index]
 
 
