@@ -10,7 +10,8 @@ def test_a_deepened_explainer_says_the_same_and_learns_with_all_its_blocks() -> 
     shallow = ShapleyExplainer(width=16, depth=2).double()
     for parameter in shallow.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    evidence = SyntheticTaskFamily("shapley", tasks_per_batch=1, rows=3, seed=3)[1].evidence.to(dtype=torch.float64)
+    rows = SyntheticTaskFamily("shapley", tasks_per_batch=1, rows=3, seed=3)[1].without_coalitions()
+    evidence = rows.evidence.to(dtype=torch.float64)
     deep = deepened(shallow, 4)
     assert torch.equal(deep(evidence).attributions, shallow(evidence).attributions)
     deep(evidence).attributions.square().sum().backward()
