@@ -6,9 +6,11 @@ import pytest
 from jaxtyping import config, install_import_hook
 
 import tests.shapes  # noqa: F401  (the hook looks its checker up by name)
+from captum_meta import _warnings
 
 ROOMS = ("_random", "estimators", "functional", "losses")
 
+_warnings._PACKAGES += ("jaxtyping",)  # whose calls lie between those of the package
 install_import_hook([f"captum_meta.{room}" for room in ROOMS], "tests.shapes.checked")
 
 

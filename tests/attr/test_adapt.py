@@ -196,6 +196,7 @@ def test_threads_may_share_a_front_end() -> None:
         assert torch.equal(values, attr.attribute(x[8:], target=0, n_samples=n))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_learner_by_name_that_is_none_says_what_to_pass() -> None:
     with pytest.raises(ValueError, match=r"no learner 'ridge' for general attributions: pass the path"):
         MetaAttribution(torch.sum, FeatureAblation(torch.sum), learner="ridge")

@@ -199,6 +199,7 @@ def test_explanations_are_tensors(given: Any) -> None:
         MetaKernelShap(CountingModel()).adapt(given, target=1)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_learners_that_there_are_not() -> None:
     with pytest.raises(ValueError, match=r"no learner 'foo' for shapley.*'zero-shot'"):
         MetaKernelShap(CountingModel(), learner="foo")
