@@ -273,8 +273,7 @@ class Frontend:
         plan = plan.of_support(evidence.players.shape[-1])
         if not self._support.empty and plan not in self._states:
             self._states[plan] = self._adapted(self._support, plan)
-        state = self._states.get(plan)
-        return state and state.to(evidence.total.device, working_dtype(evidence.total))
+        return (state := self._states.get(plan)) and state.to(evidence.total.device, working_dtype(evidence.total))
 
     def _learner_for(self, values: Tensor) -> InUnits:
         """The learner on the device and in the precision of ``values``; the user's own object stays where it is."""
