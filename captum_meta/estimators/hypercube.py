@@ -122,7 +122,7 @@ class HypercubePosterior:
         self._amplitudes = torch.stack([given.surprise for given in self._given], dim=-1) / n_pairs
         volumes = torch.stack([given.log_volume() for given in self._given], dim=-1)
         likelihood = -0.5 * n_pairs * self._amplitudes.clamp(min=_TINY).log() - volumes
-        self._weights = (_TEMPER * likelihood + likelihood.new_tensor(_LOG_PRIOR)).softmax(-1)
+        self._weights = (_TEMPER * likelihood + torch.tensor(_LOG_PRIOR).to(likelihood)).softmax(-1)
 
     def shapley_values(self) -> Float[Tensor, "*batch M"]:
         """``(*batch, M)`` in the units and dtype of ``differences``; they sum to ``total`` up to rounding; 0 for padding."""

@@ -13,7 +13,7 @@ import captum_meta.optim as optim
 from captum_meta import losses
 from captum_meta.optim import Hypergradient
 
-ExplanationLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+ExplanationLoss = Callable[[Tensor, Tensor, Tensor | None], Any]
 """From predicted attributions, reference and its variance or None, ``(T, K, M)`` each, to the mean loss of the tasks."""
 
 LossName = Literal[

@@ -82,4 +82,4 @@ def test_front_ends_that_compare_rows_keep_to_it() -> None:
     assert not attr._plan(2 * M).border
     assert attr._plan(2 * M).of_support(M).border
     assert attr.adapt(X)._plan(2 * M).border
-    assert MetaKernelShap(bent, memory=64)._plan(2 * M).border
+    assert not MetaKernelShap(bent, memory=64)._plan(2 * M).border

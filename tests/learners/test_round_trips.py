@@ -208,7 +208,7 @@ def test_the_networks_within_tell_all_their_arguments(name: str) -> None:
     if not hasattr(kind, "arguments") or inspect.isabstract(kind):
         return
     taken = [p for p in inspect.signature(kind).parameters if p not in ("args", "kwargs", "temperature")]
-    given = {"width": 24, "depth": 2, "features": 16, "layer": "body", "hidden": 5, "heads": 3, "steps": 7}
+    given = {"width": 24, "depth": 2, "features": 16, "layer": "body", "hidden": 5, "heads": 3, "steps": 7, "rows": True}
     part = kind(**{argument: given[argument] for argument in taken})
     assert dict(part.arguments()) == {argument: given[argument] for argument in taken}
 
