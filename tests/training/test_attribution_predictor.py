@@ -167,6 +167,7 @@ class TestInterruptions:
 
 
 class TestProcesses:
+    @pytest.mark.slow
     def test_two_write_what_one_writes(self, tmp_path: Path) -> None:
         run = in_a_process(tmp_path / "two", devices=2)
         assert run.returncode == 0, run.stderr.decode()[-2000:]
