@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -152,12 +153,25 @@ class Draws:
         spread = (parts / size.unsqueeze(1)).var(1).sum(1) / self.n_samples
         return _SURE * spread / (attributions / size).square().sum(1).clamp(min=torch.finfo(parts.dtype).tiny)
 
-    @property
+    @cached_property
+    def effects(self) -> Tensor:
+        """Gradients times differences, ``(B * n, M)``."""
+        return self.slopes * self.delta
+
+    @cached_property
+    def doubtful(self) -> bool:
+        """Whether an example may be unknown or inconsistent: a first look, which costs little."""
+        if self.n_samples < _FEWEST:
+            return not bool(self.change.isfinite().all())
+        spread, mean = torch.std_mean(self._each(self.change - self.effects.sum(1)), dim=1)
+        return not bool((mean.abs() <= _ALIKE / self.n_samples**0.5 * spread).all())
+
+    @cached_property
     def unknown(self) -> Tensor:
         """Whether f is not finite at the ends of one of the paths, ``(B,)``."""
         return ~self._each(self.change).isfinite().all(1)
 
-    @property
+    @cached_property
     def inconsistent(self) -> Tensor:
         """Whether all draws miss the change of f by about the same, ``(B,)``: then their gradients are not those of f.
 
@@ -165,8 +179,8 @@ class Draws:
         """
         if self.n_samples < _FEWEST:
             return torch.zeros_like(self.expected[:, 0], dtype=torch.bool)
-        effects, change = self.slopes * self.delta, self._each(self.change)
-        missed, size = change - self._each(effects.sum(1)), self._each(effects.abs().sum(1)).mean(1)
+        change, size = self._each(self.change), self._each(self.effects.abs().sum(1)).mean(1)
+        missed = change - self._each(self.effects.sum(1))
         mean = missed.mean(1).abs()
         alike = mean > _ALIKE * missed.std(1) / self.n_samples**0.5
         return alike & (mean > _NOTICEABLE * size) & (size > _NOTICEABLE * change.abs().mean(1))
@@ -178,6 +192,7 @@ class Draws:
     def _mean(self, values: Tensor) -> Tensor:
         return self._each(values).mean(1)
 
+    @cached_property
     def expected_gradients(self) -> tuple[Tensor, Tensor]:
         r"""Estimates ``(B, M)`` of expected gradients, and of the change of f from the baselines in the mean, ``(B,)``.
 
@@ -188,13 +203,13 @@ class Draws:
         draws a covariance is mostly noise; so it is drawn towards 0 (ridge regression), by less the more draws there are.
         """
         slope, delta = self._mean(self.slopes), self._mean(self.delta)
-        covariance = self._mean(self.slopes * self.delta) - slope * delta
+        covariance = self._mean(self.effects) - slope * delta
         total = self._mean(self.change) - (slope * (delta - self.expected)).sum(1)
         return slope * self.expected + self.n_samples / (self.n_samples + _RIDGE) * covariance, total
 
     def evidence(self) -> Evidence:
         """The mean over the draws, as a path of one point."""
-        effects, total = self.expected_gradients()
+        effects, total = self.expected_gradients
         return Evidence(
             effects=effects.unsqueeze(-1),
             measured=torch.ones_like(effects, dtype=torch.bool).unsqueeze(-1),
@@ -210,7 +225,7 @@ class Draws:
 
     def deltas(self, multiply: bool) -> Tensor:
         """Each draw's own gap, ``(B, n)``: of the product with the differences, or of the gradient alone."""
-        return self._each((self.slopes * self.delta if multiply else self.slopes).sum(1) - self.change)
+        return self._each((self.effects if multiply else self.slopes).sum(1) - self.change)
 
 
 def expected_difference(game: Game, distribution: Parts) -> Tensor:

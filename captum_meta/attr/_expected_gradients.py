@@ -92,7 +92,7 @@ def _drawn(game: MeanGame, count: int, multiply: bool, seed: int) -> list[tuple[
             change=torch.zeros_like(of_output[:, 0]),
             slopes=of_output,
         )
-        values = draws.expected_gradients()[0] if multiply else draws.average_gradient()
+        values = draws.expected_gradients[0] if multiply else draws.average_gradient()
         error = (1 + _FEW / count) * draws.error(values, multiply)
         found.append((values, error, torch.zeros_like(error, dtype=torch.bool)))
     return found

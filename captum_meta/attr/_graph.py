@@ -75,7 +75,7 @@ def drawn(
         slopes, change = join(model.slopes(paths.middles)), model.values(paths.ends) - model.values(paths.starts)
         delta, expected = join(paths.differences), expected_difference(game, distribution)
         draws = Draws(game, distribution, stdevs, n_samples, expected, delta, change, slopes)
-        return _completed(*draws.expected_gradients()) if multiply else draws.average_gradient()
+        return _completed(*draws.expected_gradients) if multiply else draws.average_gradient()
 
 
 def refuse_with_graph(**given: Any) -> None:

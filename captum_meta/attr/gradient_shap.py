@@ -127,26 +127,35 @@ class MetaGradientShap(Frontend, GradientShap):
         if self.multiplies_by_inputs:
             _warn_of(draws)
         if tolerance is None:
-            values, deltas, estimates = self._of_outputs(draws)
+            values = self._answers(draws)
         else:
             values, deltas, estimates = self._in_rounds(draws, most, tolerance, seed)
         shape = () if outputs is None else tuple(game.output_shape)
         parts = of_inputs(values.flatten(0, 1), game)
         shaped = tuple(part.reshape(game.n_examples, *shape, *part.shape[1:]) for part in parts)
         attributions = _captum.format_output(is_tuple, shaped)
-        asked = [deltas.mT.reshape(-1, *shape)] if return_convergence_delta else []
-        asked += [estimates.reshape(-1, *shape)] if return_error_estimate else []
+        asked = []
+        if return_convergence_delta:
+            asked.append((self._deltas(draws) if tolerance is None else deltas).mT.reshape(-1, *shape))
+        if return_error_estimate:
+            asked.append((self._errors(draws, values) if tolerance is None else estimates).reshape(-1, *shape))
         return (attributions, *asked) if asked else attributions
 
-    def _of_outputs(self, draws: tuple[Draws, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Attributions ``(R, O, M)``, deltas ``(R, O, n)`` and estimates ``(R, O)``, from the draws of each output."""
-        multiply, values = self.multiplies_by_inputs, [self._answer(one) for one in draws]
-        estimates = [one.error(found, multiply) for one, found in zip(draws, values, strict=True)]
-        deltas = [one.deltas(multiply) for one in draws]
-        return torch.stack(values, dim=1), torch.stack(deltas, dim=1), torch.stack(estimates, dim=1)
+    def _answers(self, draws: tuple[Draws, ...]) -> Tensor:
+        """Attributions ``(R, O, M)``, from the draws of each output."""
+        return torch.stack([self._answer(one) for one in draws], dim=1)
+
+    def _deltas(self, draws: tuple[Draws, ...]) -> Tensor:
+        """``(R, O, n)``."""
+        return torch.stack([one.deltas(self.multiplies_by_inputs) for one in draws], dim=1)
+
+    def _errors(self, draws: tuple[Draws, ...], values: Tensor) -> Tensor:
+        """Estimates ``(R, O)`` of attributions ``(R, O, M)``."""
+        each = zip(draws, values.unbind(1), strict=True)
+        return torch.stack([one.error(found, self.multiplies_by_inputs) for one, found in each], dim=1)
 
     def _in_rounds(self, draws: tuple[Draws, ...], limit: int, tolerance: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The same of all B rows; each round draws as much as all before."""
+        """Attributions ``(B, O, M)``, deltas and estimates; each round draws as much as all before."""
         game, count, n_outputs = draws[0].game, draws[0].game.n_examples, len(draws)
         game.at(torch.ones(1))  # which finds out whether rows may stop one by one
         values = draws[0].expected.new_zeros(count, n_outputs, draws[0].expected.shape[1])
@@ -154,9 +163,9 @@ class MetaGradientShap(Frontend, GradientShap):
         rows, turn = torch.arange(count, device=game.device), 0
         while True:
             made = draws[0].n_samples
-            found = self._of_outputs(draws)
-            values[rows], estimates[rows] = found[0].to(values), found[2].to(estimates)
-            deltas[rows, :, :made] = found[1].to(deltas)
+            found = self._answers(draws)
+            values[rows], estimates[rows] = found.to(values), self._errors(draws, found).to(estimates)
+            deltas[rows, :, :made] = self._deltas(draws).to(deltas)
             going = ~(estimates[rows] <= tolerance).all(1) & (made < limit)
             if not bool(going.any()):
                 return values, deltas[..., : int(deltas.isfinite().flatten(0, 1).any(0).sum())], estimates
@@ -170,11 +179,13 @@ class MetaGradientShap(Frontend, GradientShap):
         """Attributions ``(R, M)``."""
         if not self.multiplies_by_inputs:
             return draws.average_gradient()
-        values, total = draws.expected_gradients()
+        values, total = draws.expected_gradients
         if self._learned:
             completed = self._explain(draws.evidence(), PathPlan(draws.n_samples)).attributions
         else:
             completed = values + (total - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), draws.game.mask)
+        if not draws.doubtful:
+            return completed
         return torch.where((draws.unknown | draws.inconsistent).unsqueeze(1), values, completed)
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
@@ -186,8 +197,9 @@ class MetaGradientShap(Frontend, GradientShap):
 
 def _warn_of(draws: tuple[Draws, ...]) -> None:
     for one in draws:
-        warn_of_rows(one.unknown, UNKNOWN)
-        warn_of_rows(one.inconsistent & ~one.unknown, INCONSISTENT)
+        if one.doubtful:
+            warn_of_rows(one.unknown, UNKNOWN)
+            warn_of_rows(one.inconsistent & ~one.unknown, INCONSISTENT)
 
 
 def distribution_of(

@@ -101,7 +101,7 @@ class MetaLayerGradientShap(OfLayers, LayerGradientShap):
         paths = DrawnPaths.of(game, distribution, noise, n_samples or _DRAWS, seed)
         draws, end = _draws(model, paths, game, distribution, noise, n_samples or _DRAWS, return_convergence_delta)
         multiply, shape = self.multiplies_by_inputs, () if outputs is None else tuple(game.output_shape)
-        each = [one.expected_gradients()[0] if multiply else one.average_gradient() for one in draws]
+        each = [one.expected_gradients[0] if multiply else one.average_gradient() for one in draws]
         deltas = [one.deltas(multiply).flatten() for one in draws] if return_convergence_delta else []
         pairs = zip(draws, each, strict=True)
         errors = [one.error(found, multiply) for one, found in pairs] if return_error_estimate else []
