@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from captum_meta._model import unmoved_random_state
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.heldout_models import Residual
+from captum_meta.benchmark.table_models import train_classifier
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.learners.storage import shipped_explainer
@@ -88,12 +89,7 @@ def _made(residual: bool, n_features: int, seed: int) -> SmallModel:
         teacher = nn.Sequential(nn.Linear(n_features, 16), nn.Tanh(), nn.Linear(16, 3)).requires_grad_(False)
         labels = (3 * teacher(x)).argmax(1)
         net = (_residual_net if residual else _perceptron)(n_features)
-        optimizer = torch.optim.Adam(net.parameters(), 5e-3)
-        for _ in range(_STEPS):
-            some = torch.randint(_TRAINED, (64,))
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(x[some]), labels[some]).backward()
-            optimizer.step()
+        train_classifier(net, x[:_TRAINED], labels, _STEPS, batch=64, rate=5e-3)
     model = (nn.Sequential(net, nn.Softmax(1)) if probability else net).eval().requires_grad_(False)
     inputs = x[_TRAINED:]
     target = model(inputs).argmax(1)

@@ -44,17 +44,22 @@ def table_models(rows: int) -> dict[str, Callable[[], ExplainedTable]]:
     }
 
 
+def train_classifier(net: nn.Module, inputs: Tensor, labels: Tensor, steps: int, batch: int, rate: float) -> None:
+    """Steps of Adam on the cross-entropy of random batches of the inputs."""
+    optimizer = torch.optim.Adam(net.parameters(), rate)
+    for _ in range(steps):
+        some = torch.randint(len(inputs), (batch,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(inputs[some]), labels[some]).backward()
+        optimizer.step()
+
+
 def _table(make: Callable[[int], nn.Module], n_features: int, probability: bool, rows: int, seed: int = 0) -> ExplainedTable:
     with unmoved_random_state(torch.device("cpu")):
         torch.manual_seed(seed)
         inputs, labels = _data(n_features, _TRAINED + rows, Generator().manual_seed(seed))
         net = make(n_features)
-        optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-        for _ in range(_STEPS):
-            some = torch.randint(_TRAINED, (128,))
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(inputs[some]), labels[some]).backward()
-            optimizer.step()
+        train_classifier(net, inputs[:_TRAINED], labels, _STEPS, batch=128, rate=3e-3)
     model = (nn.Sequential(net, nn.Softmax(1)) if probability else net).eval().requires_grad_(False)
     return ExplainedTable(model, inputs[_TRAINED:], model(inputs[_TRAINED:]).argmax(1))
 

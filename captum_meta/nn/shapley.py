@@ -80,9 +80,7 @@ class ShapleyExplainer(Explainer):
         size = player_sizes(effects, measured, evidence.players, torch.ones_like(scale))
         weights = mixture.masked_fill(~measured, -1e9).softmax(-1)
         answer = (weights * effects).sum(-1) + size * 2 * torch.tanh(shift)
-        answer = torch.where(
-            evidence.players, effects[..., 1].lerp(answer, _unevenness(effects, measured, evidence)), answer
-        )
+        answer = effects[..., 1].lerp(answer, _unevenness(effects, measured, evidence))
         relative = (size / masked_mean(size, evidence.players).unsqueeze(-1).clamp(min=1e-6)).clamp(1e-2, 1e2)
         known = evidence.players & (size > 0)
         few = torch.log(1.5 / evidence.n_players.clamp(min=1).to(size)).unsqueeze(-1)
@@ -215,7 +213,7 @@ def _unevenness(
 
     Where they do, f is a sum of functions of pairs at most, as far as it is seen: then the gradient halfway is exact.
     """
-    begin, middle, end = effects[..., :LEAVE_ONE_OUT].masked_fill(~evidence.players.unsqueeze(-1), 0.0).unbind(-1)
+    begin, middle, end = effects[..., :LEAVE_ONE_OUT].unbind(-1)
     bend, size = (middle - (begin + end) / 2).square().sum(-1), (begin.square() + end.square()).sum(-1)
     known = (measured[..., :LEAVE_ONE_OUT].all(-1) | ~evidence.players).all(-1)
     share = bend / (bend + _EVEN * size).clamp(min=torch.finfo(bend.dtype).tiny)
