@@ -134,6 +134,35 @@ def test_conductance_of_gradients_that_are_not_those_of_f(steps):
     torch.testing.assert_close(values, X * WEIGHTS, rtol=1e-3, atol=1e-3)
 
 
+def beside_a_plain_output(x):
+    plain = x @ WEIGHTS.to(x)
+    return torch.stack([plain + 3 * x.detach().sum(1), plain], dim=1)
+
+
+def over_two_inputs(one, two):
+    return one @ WEIGHTS[:3].to(one) + 3 * one.detach().sum(1) + two @ WEIGHTS[3:].to(two)
+
+
+CALLS = {
+    "outputs": lambda x: MetaIntegratedGradients(beside_a_plain_output).attribute(x, outputs="all")[:, 0],
+    "outputs, ten": lambda x: MetaIntegratedGradients(beside_a_plain_output).attribute(x, outputs="all", n_steps=10)[:, 0],
+    "tolerance": lambda x: MetaIntegratedGradients(beside_a_plain_output).attribute(x, target=0, tolerance=1e-3),
+    "multipliers": lambda x: x * MetaIntegratedGradients(beside_a_plain_output, False).attribute(x, target=0),
+    "two inputs": lambda x: torch.cat(MetaIntegratedGradients(over_two_inputs).attribute((x[:, :3], x[:, 3:])), dim=1),
+    "draws of outputs": lambda x: MetaGradientShap(beside_a_plain_output).attribute(x, 0 * x, outputs="all")[:, 0],
+    "draws, tolerance": lambda x: MetaGradientShap(beside_a_plain_output).attribute(x, 0 * x, target=0, tolerance=1e-3),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("call", CALLS)
+def test_every_form_of_the_call_has_captums_values(call, dtype):
+    x = X.to(dtype)
+    with pytest.warns(UserWarning, match="rows 0, 1, 2, 3 do not explain how forward_func changes"):
+        values = CALLS[call](x)
+    torch.testing.assert_close(values, x * WEIGHTS.to(dtype), rtol=1e-5, atol=1e-5)
+
+
 def test_only_the_rows_concerned():
     def model(x):
         return torch.where(x[:, 0] > 1, detached(x), x @ WEIGHTS)
