@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from math import ceil
 from statistics import geometric_mean
@@ -23,12 +24,21 @@ from captum_meta.benchmark.peers import seeded
 from captum_meta.functional import attribution_error
 
 _BUDGETS, _SEEDS = (16, 64, 256), 3
+_ADAPTED_BUDGETS = (4, 8, 16)
 Method = Callable[[BackgroundProblem, int, int], Tensor]
 
 
 def ours(problem: BackgroundProblem, budget: int, seed: int) -> Tensor:
     """MetaKernelShap."""
     attr = MetaKernelShap(problem.model, learner="zero-shot")
+    return attr.attribute(problem.inputs, background=problem.background, n_samples=budget, seed=seed)
+
+
+def adapted(problem: BackgroundProblem, budget: int, seed: int, support: int) -> Tensor:
+    """MetaKernelShap after rows halfway between two of the background, with 4M pairs each."""
+    attr = MetaKernelShap(problem.model, learner="zero-shot")
+    rows = (problem.background[:support] + problem.background[-support:]) / 2
+    attr.adapt(rows, background=problem.background)
     return attr.attribute(problem.inputs, background=problem.background, n_samples=budget, seed=seed)
 
 
@@ -125,9 +135,16 @@ def shap_evaluations(problem: BackgroundProblem, error: float) -> int:
 
 def main(arguments: Sequence[str]) -> None:
     """Errors against background rows at 16M, 64M and 256M evaluations, and what shap.KernelExplainer needs for the same."""
-    ArgumentParser(prog="captum-meta benchmark background", description=main.__doc__).parse_args(arguments)
+    parser = ArgumentParser(prog="captum-meta benchmark background", description=main.__doc__)
+    text = "instead: errors at 4M, 8M and 16M after adapting to so many rows, beside those without"
+    parser.add_argument("--support", type=int, nargs="+", metavar="ROWS", default=[], help=text)
+    support = parser.parse_args(arguments).support
     torch.set_num_threads(1)
-    console, ratios = Console(width=200), {multiple: (list[float](), list[float]()) for multiple in _BUDGETS}
+    console = Console(width=200)
+    if support:
+        console.print(adaptation(background_problems(), support))
+        return
+    ratios = {multiple: (list[float](), list[float]()) for multiple in _BUDGETS}
     for name, make in background_problems().items():
         problem, table = make(), Table(title=f"{name}: error against all pairs of coalitions and background rows")
         for column in ("evaluations", *METHODS, "ours / better of the sampled", "KernelExplainer evaluations / ours"):
@@ -146,6 +163,20 @@ def main(arguments: Sequence[str]) -> None:
             table.add_row(f"{multiple}M", *cells, f"{ratio:.3f}", theirs)
         console.print(table)
     console.print(summary(ratios))
+
+
+def adaptation(problems: Mapping[str, Callable[[], BackgroundProblem]], support: Sequence[int]) -> Table:
+    """Errors of each model and budget before adapting, and after adapting to each of these numbers of rows."""
+    table = Table(title="Error against all pairs of coalitions and background rows")
+    for column in ("model", "evaluations", "not adapted", *(f"after {count} rows" for count in support)):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, make in problems.items():
+        problem = make()
+        for multiple in _ADAPTED_BUDGETS:
+            methods = [ours, *(partial(adapted, support=count) for count in support)]
+            found = [errors(problem, method, multiple * problem.inputs.shape[1]) for method in methods]
+            table.add_row(name, f"{multiple}M", *(f"{error:.4f}" for error in found))
+    return table
 
 
 def summary(ratios: Mapping[int, tuple[Sequence[float], Sequence[float]]]) -> Table:

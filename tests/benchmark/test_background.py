@@ -61,3 +61,12 @@ def test_the_ratios_of_all_models_are_summed_up() -> None:
         ["0.2 (0.1 to 0.4)", "0.5 (0.5 to 0.5)"],
         ["4 (2 to 8)", ""],
     ]
+
+
+def test_errors_after_adapting_stand_beside_those_without(curved) -> None:
+    problem, _ = curved
+    table = background.adaptation({"curved": lambda: problem}, [3])
+    assert [column.header for column in table.columns] == ["model", "evaluations", "not adapted", "after 3 rows"]
+    before, after = ([float(cell) for cell in column.cells] for column in list(table.columns)[2:])
+    assert before[0] == pytest.approx(background.errors(problem, background.ours, 20), abs=1e-4)
+    assert sum(after) < sum(before)
