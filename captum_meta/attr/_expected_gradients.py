@@ -2,12 +2,14 @@
 
 Where there are two or more gradients for each background row, each has a quadrature of its own, which the change of f along
 its path completes. With fewer, gradients are drawn: background rows and points of the paths are stratified, and differences
-from the background rows, whose mean is known, are a control variate (:mod:`captum_meta.attr._draws`).
+from the background rows, whose mean is known, are a control variate (:mod:`captum_meta.attr._draws`). With a tolerance there
+are rounds: more draws, beside those before, and then quadratures of more and more points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,13 +30,15 @@ _FEWEST = 2
 """Gradients of each background row from which each has a quadrature."""
 _FEW = 5.0
 """Draws so few that their spread tells half of what it would of many."""
+_FIRST, _NEXT = 16, 1009
+"""Gradients of the first round where there is a tolerance, and how far the seeds of rounds are apart."""
 _MAX_NUMBERS = 2**24
 Explain = Callable[[Evidence], Tensor]
 """Attributions ``(R, M)`` of paths ``(R, M, G)`` that were measured."""
 
 
 def expected_gradients(
-    game: MeanGame, n_steps: int, multiply: bool, seed: int, explain: Explain
+    game: MeanGame, n_steps: int, multiply: bool, seed: int, explain: Explain, tolerance: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attributions ``(N, O, M)``, their sums less f(input) - mean f(background) and error estimates, both ``(N, O)``.
 
@@ -46,6 +50,7 @@ def expected_gradients(
         multiply: False for the average gradient instead of its product with the differences.
         seed: of draws.
         explain: what a learner makes of the path from one background row.
+        tolerance: a row takes no more gradients than its outputs' estimates need to be at most this.
     """
     everyone, nobody = game.ends()
     check_output(game.game, everyone.unsqueeze(1))
@@ -54,12 +59,8 @@ def expected_gradients(
     parts = []
     numbers = n_steps * sum(part[0].numel() for part in game.inputs) * everyone.shape[1]
     for some in rows.split(max(1, _MAX_NUMBERS // numbers)):
-        part = game.take(some)
-        if n_steps < _FEWEST * game.count:
-            found = _drawn(part, n_steps, multiply, seed)
-        else:
-            found = _of_each(part, (everyone[some], nobody[some]), n_steps // game.count, multiply, explain)
-        parts.append([torch.stack(each, dim=1) for each in zip(*found, strict=True)])
+        paths = _Paths(game.take(some), everyone[some], nobody[some], multiply, seed, explain)
+        parts.append(paths.at_once(n_steps) if tolerance is None else paths.in_rounds(n_steps, tolerance))
     values, errors, strange = (torch.cat(found) for found in zip(*parts, strict=True))
     unknown = ~total.isfinite()
     strange = strange & ~unknown
@@ -72,54 +73,130 @@ def expected_gradients(
     return values, values.sum(-1) - total.to(values), errors
 
 
-def _drawn(game: MeanGame, count: int, multiply: bool, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """From one gradient for each of ``count`` draws of a background row and a point of the path from it; of each output."""
-    keys, background, inputs = row_keys(game.game), join(game.background), join(game.inputs)
-    numbers = uniform(keys, (3, count), seed)
-    behind = spread_over(background, inputs, numbers[:, :2])
-    alphas = (torch.arange(count, device=game.device) + numbers[:, 2]) / count
-    one = game.with_one(behind)
-    slopes = measured_slopes(one, one.slopes(alphas.reshape(-1, 1)))[0].squeeze(-2)
-    found = []
-    for of_output in measured(slopes, count).unbind(-1):
-        draws = Draws(
-            game=game.game,
-            distribution=game.background,
-            stdevs=(0.0,) * len(game.inputs),
-            n_samples=count,
-            expected=inputs - background.mean(0, keepdim=True),
-            delta=one.difference,
-            change=torch.zeros_like(of_output[:, 0]),
-            slopes=of_output,
-        )
-        values = draws.expected_gradients[0] if multiply else draws.average_gradient()
-        error = (1 + _FEW / count) * draws.error(values, multiply)
-        found.append((values, error, torch.zeros_like(error, dtype=torch.bool)))
-    return found
+def rounds(limit: int, count: int) -> Iterator[tuple[int, bool]]:
+    """How many gradients of a row each round takes, at most ``limit`` in all: draws, as many as in all rounds before; then
+    quadratures from each of the ``count`` background rows, of twice as many points as the last, told by True.
 
-
-def _of_each(
-    game: MeanGame, ends: tuple[Tensor, Tensor], count: int, multiply: bool, explain: Explain
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """From ``count`` gradients on the path from each background row; of each output.
-
-    f at the paths' ends is ``ends``, ``(N, O)`` and ``(N, K, O)``.
+    >>> list(rounds(900, 50))
+    [(16, False), (16, False), (32, False), (64, False), (100, True), (200, True), (400, True)]
     """
-    n_rows, n_background = ends[1].shape[:2]
-    drawn = torch.arange(n_background, device=game.device).expand(n_rows, -1)
-    one, (nodes, weights) = game.with_one(drawn), gauss_legendre(count)
-    slopes, curves = measured_slopes(one, one.slopes(nodes))
-    known = torch.stack([ends[1].flatten(0, 1), ends[0].repeat_interleave(n_background, 0)], dim=1)
-    found = []
-    for slope, curve, of_ends in zip(slopes.unbind(-1), curves.unbind(-1), known.unbind(-1), strict=True):
-        evidence, slope = path_evidence(one, nodes, slope, curve, of_ends)
-        values = slope @ weights.to(slope)
-        strange = inconsistent_rows(game.game, evidence.points, evidence.effects.sum(1), evidence.curve, evidence.total)
-        if multiply:
-            plain = strange | ~evidence.total.isfinite()
-            values = torch.where(plain.unsqueeze(1), values * one.difference, explain(evidence))
-        mean = values.unflatten(0, (n_rows, -1)).mean(1)
-        squares = (error_of(evidence).to(values) * values.square().sum(1)).unflatten(0, (n_rows, -1)).mean(1)
-        error = squares / mean.square().sum(1).clamp(min=torch.finfo(mean.dtype).tiny)
-        found.append((mean, error, strange.unflatten(0, (n_rows, -1)).any(1)))
-    return found
+    drawn, each = 0, 1
+    while limit > 0:
+        if drawn + _FIRST > _FEWEST * count and limit // count > each:
+            each = min(2 * each, limit // count)
+            made = each * count
+        elif each == 1:
+            made = min(max(drawn, _FIRST), limit)
+            drawn += made
+        else:
+            return
+        yield made, each > 1
+        limit -= made
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """Those of N rows from K background rows.
+
+    Attributes:
+        game: the rows and the background rows.
+        everyone, nobody: f at the ends of the paths, ``(N, O)`` and ``(N, K, O)``.
+        multiply, seed, explain: as for :func:`expected_gradients`.
+    """
+
+    game: MeanGame
+    everyone: Tensor
+    nobody: Tensor
+    multiply: bool
+    seed: int
+    explain: Explain
+
+    def at_once(self, n_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Means ``(N, O, M)``, error estimates, and whether gradients are not those of f, both ``(N, O)``."""
+        if n_steps < _FEWEST * self.game.count:
+            return self._of_draws(self._drawn(n_steps, self.seed))
+        return self._of_each(n_steps // self.game.count)
+
+    def in_rounds(self, limit: int, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The same; a row leaves when none of its outputs' estimates exceeds the tolerance."""
+        rows, paths, draws = torch.arange(self.game.n_rows, device=self.game.device), self, list[Draws]()
+        known = self.everyone.isfinite().all(1) & self.nobody.isfinite().flatten(1).all(1)
+        answer = None
+        for turn, (made, of_each) in enumerate(rounds(limit, self.game.count)):
+            if of_each:
+                found = paths._of_each(made // self.game.count)
+            else:
+                further = paths._drawn(made, self.seed + _NEXT * turn)
+                draws = [one.joined(other) for one, other in zip(draws, further, strict=True)] if draws else further
+                found = paths._of_draws(draws)
+            answer = found if answer is None else _replaced(answer, rows, found)
+            going = (found[1] > tolerance).any(1) & known[rows]
+            if not bool(going.any()):
+                break
+            if not self.game.game.together:
+                kept = going.nonzero().flatten()
+                rows, paths, draws = rows[kept], paths._take(kept), [one.of_rows(kept) for one in draws]
+        assert answer is not None
+        return answer
+
+    def _take(self, rows: Tensor) -> _Paths:
+        return replace(self, game=self.game.take(rows), everyone=self.everyone[rows], nobody=self.nobody[rows])
+
+    def _drawn(self, count: int, seed: int) -> list[Draws]:
+        """One gradient for each of ``count`` draws of a background row and a point of the path from it; for each output."""
+        game = self.game
+        keys, background, inputs = row_keys(game.game), join(game.background), join(game.inputs)
+        numbers = uniform(keys, (3, count), seed)
+        behind = spread_over(background, inputs, numbers[:, :2])
+        alphas = (torch.arange(count, device=game.device) + numbers[:, 2]) / count
+        one = game.with_one(behind)
+        slopes = measured_slopes(one, one.slopes(alphas.reshape(-1, 1)))[0].squeeze(-2)
+        return [
+            Draws(
+                game=game.game,
+                distribution=game.background,
+                stdevs=(0.0,) * len(game.inputs),
+                n_samples=count,
+                expected=inputs - background.mean(0, keepdim=True),
+                delta=one.difference,
+                change=torch.zeros_like(of_output[:, 0]),
+                slopes=of_output,
+            )
+            for of_output in measured(slopes, count).unbind(-1)
+        ]
+
+    def _of_draws(self, draws: list[Draws]) -> tuple[Tensor, Tensor, Tensor]:
+        means = [one.expected_gradients[0] if self.multiply else one.average_gradient() for one in draws]
+        more = 1 + _FEW / draws[0].n_samples
+        errors = torch.stack([more * one.error(mean, self.multiply) for one, mean in zip(draws, means, strict=True)], 1)
+        return torch.stack(means, 1), errors, torch.zeros_like(errors, dtype=torch.bool)
+
+    def _of_each(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """From ``count`` gradients on the path from each background row."""
+        game, (n_rows, n_background) = self.game, self.nobody.shape[:2]
+        drawn = torch.arange(n_background, device=game.device).expand(n_rows, -1)
+        one, (nodes, weights) = game.with_one(drawn), gauss_legendre(count)
+        slopes, curves = measured_slopes(one, one.slopes(nodes))
+        known = torch.stack([self.nobody.flatten(0, 1), self.everyone.repeat_interleave(n_background, 0)], dim=1)
+        found = []
+        for slope, curve, of_ends in zip(slopes.unbind(-1), curves.unbind(-1), known.unbind(-1), strict=True):
+            evidence, slope = path_evidence(one, nodes, slope, curve, of_ends)
+            values = slope @ weights.to(slope)
+            strange = inconsistent_rows(game.game, evidence.points, evidence.effects.sum(1), evidence.curve, evidence.total)
+            if self.multiply:
+                plain = strange | ~evidence.total.isfinite()
+                values = torch.where(plain.unsqueeze(1), values * one.difference, self.explain(evidence))
+            mean = values.unflatten(0, (n_rows, -1)).mean(1)
+            squares = (error_of(evidence).to(values) * values.square().sum(1)).unflatten(0, (n_rows, -1)).mean(1)
+            error = squares / mean.square().sum(1).clamp(min=torch.finfo(mean.dtype).tiny)
+            found.append((mean, error, strange.unflatten(0, (n_rows, -1)).any(1)))
+        means, errors, stranges = (torch.stack(each, dim=1) for each in zip(*found, strict=True))
+        return means, errors, stranges
+
+
+def _replaced(
+    answer: tuple[Tensor, Tensor, Tensor], rows: Tensor, found: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The answer with what was found of some rows in their places."""
+    values, errors, strange = (whole.index_copy(0, rows, part) for whole, part in zip(answer, found, strict=True))
+    return values, errors, strange

@@ -99,8 +99,8 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
             outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own,
                 from the same forwards where all of them are differentiated at the same points of the path: with background
                 rows, in the first of the rounds, and with one step or more than 32.
-            tolerance: a row stops as soon as its error estimate is at most this; ``n_steps`` (by default 50) is then the
-                most gradients that it may cost. Not with several background rows.
+            tolerance: a row stops as soon as its error estimate is at most this; ``n_steps`` (by default 50, for each
+                background row if there are several) is then the most gradients that it may cost.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;
                 NaN for ``n_steps=1``.
             seed: of the background rows and points that are drawn where there are fewer than two gradients for each row.
@@ -116,7 +116,8 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
         Raises:
             AssertionError: for arguments that Captum refuses, for ``baselines`` beside ``background``, and for ``target``
                 beside ``outputs``.
-            ValueError: for a tolerance with several background rows, and for what cannot be had with ``create_graph``.
+            ValueError: for ``method=`` with several background rows, for a tolerance that is not positive, and for what
+                cannot be had with ``create_graph``.
         """
         is_tuple = _captum.is_tuple(inputs)
         count_examples(inputs)
@@ -135,17 +136,14 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
             parts, delta = integrated(model, ends, filled(ends, starts), n_steps or STEPS, method, multiply)
             attributions = _captum.format_output(is_tuple, parts)
             return (attributions, delta) if return_convergence_delta else attributions
-        if rows is not None and (tolerance is not None or method != "gausslegendre"):
-            raise ValueError(
-                "With several background rows gradients are spread over them once, at points of our own: pass n_steps= "
-                "instead of tolerance= or method=."
-            )
+        if rows is not None and method != "gausslegendre":
+            raise ValueError("With several background rows gradients are taken at points of our own: leave out method=.")
 
         arguments = (selection(target, outputs), additional_forward_args, None, internal_batch_size)
         game: Game | MeanGame
         if rows is not None:
             game = MeanGame(self.forward_func, real(inputs), rows, *arguments)
-            results = self._of_background(game, n_steps or MOST, seed)
+            results = self._of_background(game, n_steps, tolerance, seed)
         else:
             game = self._game(inputs, baselines, *arguments)
             begins = _captum.format_input_baseline(inputs, baselines)[1]
@@ -159,12 +157,13 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
         attributions = _captum.format_output(is_tuple, found.parts)
         return found.returned(attributions, return_convergence_delta, return_error_estimate)
 
-    def _of_background(self, game: MeanGame, n_steps: int, seed: int) -> list[PathResult]:
+    def _of_background(self, game: MeanGame, n_steps: int | None, tolerance: float | None, seed: int) -> list[PathResult]:
         """Expected gradients over several background rows, of each output."""
+        most = n_steps or (MOST if tolerance is None else MOST * game.count)
 
         def explain(evidence: Evidence) -> Tensor:
             return self._explain(evidence, self._plan(evidence.points.shape[1], "gausslegendre")).attributions
 
-        found = expected_gradients(game, n_steps, self.multiplies_by_inputs, seed, explain)
+        found = expected_gradients(game, most, self.multiplies_by_inputs, seed, explain, tolerance)
         each = zip(*(part.unbind(1) for part in found), strict=True)
         return [PathResult(of_inputs(values, game), values.sum(1) - delta, error) for values, delta, error in each]

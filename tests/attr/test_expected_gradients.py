@@ -60,6 +60,56 @@ def test_sums_and_what_is_returned_beside(net: Any, n_steps: int) -> None:
     assert (error > actual).float().mean() >= 0.85
 
 
+@pytest.mark.parametrize("multiply", [True, False])
+def test_rows_stop_within_the_tolerance(net: Any, multiply: bool) -> None:
+    x, background, spent = torch.randn(20, M), torch.randn(24, M), []
+    truth = mean_of_ig(net, x, background, 1, multiply_by_inputs=multiply)
+    for tolerance in (0.3, 0.03, 0.003):
+        model = Counted(net)
+        attr = make(model, multiply_by_inputs=multiply)
+        values, error = attr.attribute(x, target=1, background=background, tolerance=tolerance, return_error_estimate=True)
+        assert bool((error <= tolerance).all())
+        actual = (values - truth).square().sum(1) / truth.square().sum(1)
+        assert (actual <= tolerance).float().mean() >= 0.9
+        if multiply:
+            assert torch.allclose(values.sum(1), net(x)[:, 1] - net(background)[:, 1].mean(), atol=1e-5)
+        spent.append(model.evaluations)
+    assert spent[0] < 0.5 * spent[2] and spent[0] < spent[1] < spent[2] < 20 * 24 * 50 * 3
+
+
+def test_a_row_in_rounds_is_as_alone_and_keeps_to_its_budget(net: Any) -> None:
+    x, background = torch.cat([0.01 * torch.randn(3, M), 5 * torch.randn(3, M)]), torch.randn(K, M)
+    asked = {"target": 0, "background": background, "tolerance": 1e-4, "return_error_estimate": True}
+    model = Counted(net)
+    together = make(model).attribute(x, n_steps=100, **asked)
+    assert model.evaluations <= 6 + K + 7 + 3 * 6 * 100
+    for row in range(6):
+        alone = make(net).attribute(x[row : row + 1], n_steps=100, **asked)
+        for one, found in zip(alone, together, strict=True):
+            assert torch.allclose(one[0], found[row], atol=1e-5, rtol=1e-3)
+    assert len({round(float(error), 6) for error in together[1]}) > 3
+
+
+def test_all_outputs_of_a_row_stop_together(net: Any) -> None:
+    x, background = torch.randn(3, M), torch.randn(K, M)
+    found = make(net).attribute(x, outputs="all", background=background, tolerance=0.01, return_error_estimate=True)
+    assert found[0].shape == (3, 3, M) and bool((found[1] <= 0.01).all())
+    truth = torch.stack([mean_of_ig(net, x, background, k) for k in range(3)], dim=1)
+    assert float(attribution_error(found[0].flatten(1), truth.flatten(1))) < 0.01
+
+
+def test_rows_that_are_unknown_cost_no_further_rounds(net: Any) -> None:
+    x, background = torch.randn(2, M), torch.randn(K, M)
+    model = Counted(lambda rows: net(rows) * torch.where(rows[:, :1] > 50, torch.inf, 1.0))
+    x[1, 0] = 100
+    with pytest.warns(UserWarning, match="not finite"):
+        _, error = make(model).attribute(
+            x, target=0, background=background, tolerance=1e-30, n_steps=400, return_error_estimate=True
+        )
+    assert bool(error[1].isnan()) and bool(error[0].isfinite())
+    assert 3 * 400 < model.evaluations <= 2 + K + 3 + 3 * (400 + 16)
+
+
 def test_one_row_is_a_baseline_and_two_inputs_are_drawn_together(net: Any) -> None:
     x, row = torch.randn(3, M), torch.randn(1, M)
     attr = make(net)
@@ -109,7 +159,7 @@ def test_mistakes_are_named(net: Any) -> None:
         attr.attribute(x, 0, 0, background=background)
     with pytest.raises(AssertionError, match="target and outputs"):
         attr.attribute(x, target=0, outputs="all")
-    with pytest.raises(ValueError, match="pass n_steps="):
-        attr.attribute(x, target=0, background=background, tolerance=0.01)
+    with pytest.raises(ValueError, match="leave out method="):
+        attr.attribute(x, target=0, background=background, method="riemann_left")
     with pytest.raises(AssertionError, match="pass target="):
         attr.attribute(x, background=background)
