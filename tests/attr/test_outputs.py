@@ -8,7 +8,7 @@ import torch
 from captum.attr import Attribution, GradientShap, IntegratedGradients, InternalInfluence, LayerGradientShap
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaGradientShap
+from captum_meta.attr import MetaGradientShap, MetaKernelShap, MetaShapleyValueSampling
 from tests.attr.front_ends import FRONT_ENDS, asked, make
 
 TAKING = [pair for pair in FRONT_ENDS if "outputs" in signature(pair[1].attribute).parameters]
@@ -71,6 +71,22 @@ def test_forwards_are_those_of_one_target(method: type[Attribution], front_end: 
     for asked_for in ({"target": 0}, {"outputs": "all"}):
         net.rows = 0
         explain(front_end, net, x, **asked_for)
+        costs.append(net.rows)
+    assert costs[1] <= 1.1 * costs[0]
+
+
+@pytest.mark.parametrize("given", [{}, {"n_samples": 0}, {"n_samples": 30}, {"background": torch.eye(6), "n_samples": 90}])
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
+def test_evaluations_of_coalitions_are_those_of_one_target(front_end: type[Attribution], given: dict[str, Any]) -> None:
+    """Where the budget is that of the row; its default, and a tolerance, depend on how hard an output is."""
+    torch.manual_seed(0)
+    net, x = Net(), torch.randn(3, 6)
+    if front_end is MetaShapleyValueSampling:
+        given = {**given, "n_samples": given.get("n_samples", 18) // 6}
+    costs = []
+    for asked_for in ({"target": 0}, {"outputs": "all"}):
+        net.rows = 0
+        explain(front_end, net, x, **asked_for, **given)
         costs.append(net.rows)
     assert costs[1] <= 1.1 * costs[0]
 
