@@ -102,10 +102,8 @@ def outputs_of(game: Game) -> Tensor:
 
 def values_through(model: LayerModel, end: tuple[Tensor, ...], whole: Game) -> Tensor:
     """f ``(N, K)`` of the baselines with the layer as at the inputs: f of the inputs where all of it passes through."""
-    rest = LayerModel(model.forward_func, model.layers, model.of_inputs)
-    rest.counts = model.counts
     extra = (*whole.baselines, *(whole.batch.extra or ()))
-    return outputs_of(Game(rest, end, None, whole.batch.target, extra))
+    return outputs_of(Game(model.rest(), end, None, whole.batch.target, extra))
 
 
 def path_points(game: Game, n_steps: int, method: str) -> Tensor | None:

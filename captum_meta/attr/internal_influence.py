@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, check_model, checked
+from captum_meta.attr._graph import refuse_with_graph
+from captum_meta.attr._graph_layers import LayersOnPath
 from captum_meta.attr._incomplete import with_captums
 from captum_meta.attr._layers import (
     OfLayers,
@@ -32,6 +34,7 @@ from captum_meta.evidence import Game, measure_bent_path, measure_path
 from captum_meta.evidence.conductance import same
 from captum_meta.evidence.path_rounds import MOST
 from captum_meta.games import each_output
+from captum_meta.games.layer import LayerModel
 from captum_meta.games.layer_path import ReadLayers, ShiftedLayers
 from captum_meta.games.players import join
 from captum_meta.types import Evidence
@@ -82,6 +85,7 @@ class MetaInternalInfluence(OfLayers, InternalInfluence):
         grad_kwargs: dict[str, Any] | None = None,
         *,
         outputs: Literal["all"] | Sequence[int] | None = None,
+        create_graph: bool = False,
     ) -> Values:
         """Explain rows; arguments as in ``captum.attr.InternalInfluence.attribute`` but for these.
 
@@ -93,12 +97,19 @@ class MetaInternalInfluence(OfLayers, InternalInfluence):
             grad_kwargs: not needed: activations that the output does not depend on get 0.
             outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own,
                 from the same forwards where all of them are differentiated at the same points of the path.
+            create_graph: attributions carry a gradient to the model's parameters as well as to the inputs, so that a loss of
+                them can train it. Gradients are then taken at the ``n_steps`` points of ``method`` (8 by default).
 
         Returns:
             Average gradients in the shapes of the activations; with ``outputs`` a dimension of them is the second.
         """
         given = (real(inputs), baselines, selection(target, outputs), additional_forward_args)
         whole = self._whole_game(*given, internal_batch_size, n_steps, method)
+        if create_graph:
+            refuse_with_graph(outputs=outputs)
+            layers = LayerModel(self._model, self._layers, attribute_to_layer_input)
+            path = LayersOnPath.of(layers, whole, real(inputs), baselines)
+            return self._shaped(layers, path.average(n_steps, method))
         last, few = outputs_of(whole), 3 <= (n_steps or MOST) <= MAX_INTERPOLATED
         model = (ReadLayers if few else ShiftedLayers)(self._model, self._layers, attribute_to_layer_input)
         extra = whole.batch.extra or ()

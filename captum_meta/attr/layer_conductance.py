@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
+from captum_meta.attr._graph import refuse_with_graph
+from captum_meta.attr._graph_layers import LayersOnPath
 from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
 from captum_meta.attr._layers import Unadapted, Values, beside_zeros, outputs_of, parts_like, path_points, values_through
 from captum_meta.attr._path import real
@@ -22,6 +24,7 @@ from captum_meta.evidence import PathPlan
 from captum_meta.evidence.conductance import completed, measure_layer, same
 from captum_meta.evidence.path import inconsistent_rows
 from captum_meta.games import each_output
+from captum_meta.games.layer import LayerModel
 from captum_meta.games.layer_path import ReadLayers
 from captum_meta.games.players import join
 
@@ -79,6 +82,7 @@ class MetaLayerConductance(Unadapted, LayerConductance):
         grad_kwargs: dict[str, Any] | None = None,
         *,
         outputs: Literal["all"] | Sequence[int] | None = None,
+        create_graph: bool = False,
     ) -> Values | tuple[Values, Tensor]:
         """Explain rows; arguments as in ``captum.attr.LayerConductance.attribute`` but for these.
 
@@ -91,15 +95,24 @@ class MetaLayerConductance(Unadapted, LayerConductance):
             grad_kwargs: not needed: activations that the output does not depend on get 0.
             outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own,
                 from the same forwards where all of them are differentiated at the same points of the path.
+            create_graph: attributions carry a gradient to the model's parameters as well as to the inputs, so that a loss of
+                them can train it. Gradients are then taken at the ``n_steps`` points of ``method`` (8 by default); each is
+                multiplied with the change of the activations around it, and what the sum misses of f's change is not shared
+                out.
 
         Returns:
             Attributions in the shapes of the activations, then the delta ``(B,)`` if asked for. With ``outputs`` each has a
             dimension of them behind the first.
         """
-        n_steps = n_steps or MAX_INTERPOLATED
         given = (real(inputs), baselines, selection(target, outputs), additional_forward_args)
         whole = self._whole_game(*given, internal_batch_size, n_steps, method)
+        if create_graph:
+            refuse_with_graph(outputs=outputs)
+            layers = LayerModel(self._model, self._layers, attribute_to_layer_input)
+            parts, delta = LayersOnPath.of(layers, whole, real(inputs), baselines).conductance(n_steps, method)
+            return (self._shaped(layers, parts), delta) if return_convergence_delta else self._shaped(layers, parts)
         last = outputs_of(whole)
+        n_steps = n_steps or MAX_INTERPOLATED
         model = ReadLayers(self._model, self._layers, attribute_to_layer_input)
         extra = whole.batch.extra or ()
         start, end = (model.activations(side, extra, internal_batch_size) for side in (whole.baselines, whole.inputs))

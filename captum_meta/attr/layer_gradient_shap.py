@@ -10,14 +10,19 @@ from captum.attr import LayerGradientShap
 from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_meta import _captum
 from captum_meta._captum import TargetType
 from captum_meta.attr._arguments import check_layers, check_model, checked
 from captum_meta.attr._draws import DrawnPaths, Draws, measured
+from captum_meta.attr._graph import refuse_with_graph
+from captum_meta.attr._graph_layers import drawn_of_layers
 from captum_meta.attr._layers import OfLayers, Values, outputs_of, parts_like
+from captum_meta.attr._path import real
 from captum_meta.attr._selection import of_outputs, selection, side_by_side
 from captum_meta.attr.gradient_shap import distribution_of
 from captum_meta.evidence import Game
 from captum_meta.evidence.path import own_output_slopes
+from captum_meta.games.layer import LayerModel
 from captum_meta.games.layer_path import ShiftedLayers
 from captum_meta.games.players import Tensors, join
 
@@ -75,6 +80,7 @@ class MetaLayerGradientShap(OfLayers, LayerGradientShap):
         outputs: Literal["all"] | Sequence[int] | None = None,
         return_error_estimate: bool = False,
         seed: int = 0,
+        create_graph: bool = False,
     ) -> Values | tuple[Values, Tensor] | tuple[Values, Tensor, Tensor]:
         """Explain rows; arguments as in ``captum.attr.LayerGradientShap.attribute``, and those behind the star.
 
@@ -87,6 +93,8 @@ class MetaLayerGradientShap(OfLayers, LayerGradientShap):
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below,
                 from the spread of its draws; NaN for one draw.
             seed: of the draws; a row's draws depend on it and on the row alone.
+            create_graph: attributions carry a gradient to the model's parameters as well as to the inputs, so that a loss of
+                them can train it.
 
         Returns:
             Attributions in the shapes of the activations, then, if asked for, the deltas ``(B * n,)`` and the estimates
@@ -96,6 +104,16 @@ class MetaLayerGradientShap(OfLayers, LayerGradientShap):
             raise ValueError("n_samples must be positive, got 0: each draw of a row is one of its gradients.")
         given = self._moved((inputs, baselines, stdevs, selection(target, outputs), additional_forward_args))
         game, distribution, noise = distribution_of(self._model, *given)
+        if create_graph:
+            refuse_with_graph(
+                outputs=outputs,
+                return_convergence_delta=return_convergence_delta,
+                return_error_estimate=return_error_estimate,
+            )
+            layers = LayerModel(self._model, self._layers, attribute_to_layer_input)
+            attached = real(_captum.format_input_baseline(given[0], None)[0])
+            drawn_from = (game, distribution, noise, n_samples or _DRAWS, seed, self.multiplies_by_inputs)
+            return self._shaped(layers, drawn_of_layers(layers, attached, *drawn_from))
         outputs_of(game)
         model = ShiftedLayers(self._model, self._layers, attribute_to_layer_input)
         paths = DrawnPaths.of(game, distribution, noise, n_samples or _DRAWS, seed)

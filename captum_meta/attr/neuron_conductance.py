@@ -15,6 +15,7 @@ from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensors
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner, of_inputs
 from captum_meta.attr._graph import carry_gradient, differences
+from captum_meta.attr._graph_layers import LayersOnPath, neuron_conductance
 from captum_meta.attr._layers import Unadapted, beside_zeros, outputs_of, path_points, path_weights
 from captum_meta.attr._path import multipliers, real
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
@@ -76,6 +77,8 @@ class MetaNeuronConductance(Unadapted, NeuronConductance):
         internal_batch_size: int | None = None,
         attribute_to_neuron_input: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
+        *,
+        create_graph: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
         """Explain rows; arguments as in ``captum.attr.NeuronConductance.attribute`` but for these.
 
@@ -86,17 +89,23 @@ class MetaNeuronConductance(Unadapted, NeuronConductance):
             internal_batch_size: rows of the model differentiated at once, at most. None: a number is chosen.
             attribute_to_neuron_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: inputs that the neuron does not depend on get 0.
+            create_graph: attributions carry a gradient to the model's parameters as well as to the inputs, so that a loss of
+                them can train it. Gradients are then taken at the ``n_steps`` points of ``method`` (8 by default);
+                what their quadrature misses is not shared out.
 
         Returns:
             Attributions in the shapes of the inputs.
         """
-        n_steps = n_steps or MAX_INTERPOLATED
         is_tuple = _captum.is_tuple(inputs)
         formatted, starts = _captum.format_input_baseline(inputs, baselines)
         given = (real(inputs), baselines, target, additional_forward_args)
         whole = self._whole_game(*given, internal_batch_size, n_steps, method)
-        outputs_of(whole)
         neuron = (self._model, self._layers[0], neuron_selector, attribute_to_neuron_input)
+        if create_graph:
+            path = LayersOnPath.of(NeuronModel(*neuron), whole, real(inputs), baselines)
+            return _captum.format_output(is_tuple, neuron_conductance(path, n_steps, method, self.multiplies_by_inputs))
+        outputs_of(whole)
+        n_steps = n_steps or MAX_INTERPOLATED
         extra = whole.batch.extra
         ends = Game(NeuronModel(*neuron), whole.inputs, whole.baselines, None, extra, None, internal_batch_size).at(
             torch.tensor([0.0, 1.0])

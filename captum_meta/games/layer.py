@@ -62,6 +62,12 @@ class LayerModel(nn.Module):
         self.counts = [len(values) for values in found]
         return tuple(part for values in found for part in values)
 
+    def rest(self) -> LayerModel:
+        """The model from these layers on, whatever is done to their activations here."""
+        found = LayerModel(self.forward_func, self.layers, self.of_inputs)
+        found.counts = self.counts
+        return found
+
     def _observe(self, arguments: tuple[Any, ...], n_rows: int) -> list[Tensors]:
         found: list[Tensors] = [()] * len(self.layers)
 

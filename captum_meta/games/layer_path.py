@@ -99,6 +99,10 @@ class NeuronModel(LayerModel):
         assert found, f"{type(self.layers[0]).__name__} gave nothing: name a layer that runs in forward_func."
         return found[-1], output
 
+    def selected(self, given: Tensors, n_rows: int) -> Tensor:
+        """The neuron's part of what is like the layer's activations, ``(R,)``."""
+        return self._of_rows(_captum.verify_select_neuron(given, self.selector), n_rows)
+
     def _of_rows(self, selected: Tensor, n_rows: int) -> Tensor:
         assert selected.shape[:1] == (n_rows,) and selected.numel() == n_rows, (
             f"neuron_selector selects a tensor of shape {tuple(selected.shape)} for {n_rows} examples: it must select one "
@@ -134,18 +138,15 @@ class NeuronConductanceModel(NeuronModel):
         share, neuron, *rest, rows = arguments
         given, output = self._run(tuple(rest))
         selected = select_outputs(output, take_target(self.target, rows, self.n_examples))
-        number = self._select(given, len(rows))
+        number = self.selected(given, len(rows))
         if not torch.is_grad_enabled():
             return selected
         slopes = torch.autograd.grad(selected.sum(), given, retain_graph=True, allow_unused=True)
         filled = tuple(torch.zeros_like(part) if slope is None else slope for slope, part in zip(slopes, given, strict=True))
-        factor = self._select(filled, len(rows)).detach()
+        factor = self.selected(filled, len(rows)).detach()
         through = factor * (number - number.detach())
         read = through + share.flatten() * factor + neuron.flatten() * number.detach()
         return _plus(selected.detach(), read)
-
-    def _select(self, given: Tensors, n_rows: int) -> Tensor:
-        return self._of_rows(_captum.verify_select_neuron(given, self.selector), n_rows)
 
 
 def _in_turn(shift: Tensor, turns: list[int], index: int) -> Tensor:

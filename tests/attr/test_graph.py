@@ -13,6 +13,9 @@ import captum_meta.attr._draws
 from captum_meta.attr import (
     MetaGradientShap,
     MetaIntegratedGradients,
+    MetaInternalInfluence,
+    MetaLayerConductance,
+    MetaLayerGradientShap,
     MetaLayerIntegratedGradients,
     MetaNeuronConductance,
     MetaNeuronGradientShap,
@@ -75,6 +78,18 @@ def cases() -> dict[str, Callable[[nn.Sequential, Tensor], Tensor]]:
         "drawn": lambda model, x: MetaGradientShap(model).attribute(x, b, 4, target=1, create_graph=True),
         "layer": lambda model, x: MetaLayerIntegratedGradients(model, model[1]).attribute(x, target=1, create_graph=True),
         "neuron": lambda model, x: MetaNeuronIntegratedGradients(model, model[1]).attribute(x, 2, create_graph=True),
+        "influence": lambda model, x: MetaInternalInfluence(model, model[1]).attribute(x, b[:1], 1, create_graph=True),
+        "conductance": lambda model, x: MetaLayerConductance(model, model[1]).attribute(x, b[:1], 1, create_graph=True),
+        "conductance of inputs": lambda model, x: MetaLayerConductance(model, model[1]).attribute(
+            x, b[:1], 1, n_steps=4, attribute_to_layer_input=True, create_graph=True
+        ),
+        "drawn layer": lambda model, x: MetaLayerGradientShap(model, model[1]).attribute(x, b, target=1, create_graph=True),
+        "neuron conductance": lambda model, x: MetaNeuronConductance(model, model[1]).attribute(
+            x, 2, b[:1], 1, create_graph=True
+        ),
+        "neuron multipliers": lambda model, x: MetaNeuronConductance(model, model[1], None, False).attribute(
+            x, 2, b[:1], 1, n_steps=5, method="riemann_trapezoid", create_graph=True
+        ),
         "drawn neuron": lambda model, x: MetaNeuronGradientShap(model, model[1]).attribute(x, 2, b, create_graph=True),
     }
 
@@ -109,6 +124,31 @@ def test_values_with_a_graph_are_path_integrals_that_sum_to_the_change() -> None
     assert torch.allclose(
         layer.attribute(x, target=1, n_steps=20, create_graph=True), layer.attribute(x, target=1), atol=1e-4
     )
+
+
+def test_values_of_layers_with_a_graph_are_those_without() -> None:
+    model, x, b = network(), torch.randn(3, 4).double(), torch.randn(1, 4).double()
+    for front_end, arguments in (
+        (MetaInternalInfluence, ()),
+        (MetaLayerConductance, ()),
+        (MetaNeuronConductance, (2,)),
+    ):
+        attr: Any = front_end(model, model[1])
+        asked: dict[str, Any] = {"baselines": b, "target": 1}
+        found = attr.attribute(x, *arguments, n_steps=60, create_graph=True, **asked)
+        assert torch.allclose(found, attr.attribute(x, *arguments, n_steps=32, **asked), atol=2e-5, rtol=1e-3)
+    layer = MetaLayerGradientShap(model, model[1])
+    given: dict[str, Any] = {"baselines": torch.randn(6, 4).double(), "target": 1}
+    assert torch.allclose(layer.attribute(x, create_graph=True, **given), layer.attribute(x, **given), atol=1e-7)
+
+
+def test_the_delta_of_conductance_with_a_graph_is_its_own() -> None:
+    model, x = network(), torch.randn(3, 4).double()
+    values, delta = MetaLayerConductance(model, model[1]).attribute(
+        x, target=1, n_steps=3, return_convergence_delta=True, create_graph=True
+    )
+    change = (model(x) - model(torch.zeros(1, 4).double()))[:, 1]
+    assert torch.allclose(delta, values.sum(1) - change) and delta.abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("case", cases())

@@ -1,0 +1,144 @@
+"""Attributions of layers, and of inputs through a neuron, that carry a gradient to the model (``create_graph``).
+
+Points of the paths do not depend on the model, and no gap is shared out: the quadrature alone is returned, differentiated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_meta import _captum
+from captum_meta._captum import BaselineType
+from captum_meta._model import untouched
+from captum_meta.attr._draws import DrawnPaths, Draws
+from captum_meta.attr._graph import STEPS, filled
+from captum_meta.games import Game
+from captum_meta.games.differentiated import Differentiated
+from captum_meta.games.layer import LayerModel
+from captum_meta.games.layer_path import NeuronModel
+from captum_meta.games.players import Tensors, join
+
+
+@dataclass(frozen=True)
+class LayersOnPath:
+    """What layers give along the path of the inputs, and the model's gradients there, all in the graph.
+
+    Attributes:
+        model: with what its layers give in place of activations.
+        ends, starts: inputs and baselines with their graph, ``(B, *features)`` each.
+        target: as in Captum.
+        extra: additional arguments.
+    """
+
+    model: LayerModel
+    ends: Tensors
+    starts: Tensors
+    target: Any
+    extra: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, model: LayerModel, whole: Game, inputs: Any, baselines: BaselineType) -> LayersOnPath:
+        """Of a checked call."""
+        ends, begins = _captum.format_input_baseline(inputs, baselines)
+        device = whole.device
+        ends, starts = (tuple(part.to(device) for part in side) for side in (ends, filled(ends, begins)))
+        return cls(model, ends, starts, whole.batch.target, whole.batch.extra or ())
+
+    def at(self, point: float) -> tuple[Any, ...]:
+        """The model's arguments at a point of the path."""
+        return (*(b + point * (x - b) for x, b in zip(self.ends, self.starts, strict=True)), *self.extra)
+
+    def activations(self, point: float) -> Tensors:
+        """What the layers give there."""
+        return self.model.activations_in_graph(self.at(point))
+
+    def slopes(self, point: float) -> Tensors:
+        """Gradients with respect to it."""
+        activations = self.activations(point)
+        return Differentiated(self.model, self.target, self.at(point)).slopes(activations)
+
+    def change(self) -> Tensor:
+        """f(input) - f(baseline), ``(B,)``."""
+        whole = Differentiated(self.model.forward_func, self.target, self.extra)
+        return whole.values(self.ends) - whole.values(self.starts)
+
+    def average(self, n_steps: int | None, method: str) -> Tensors:
+        """Internal influence: the mean gradient."""
+        with untouched(self.model.forward_func, self.ends[0].device), torch.enable_grad():
+            total: Tensors = ()
+            for point, weight in _nodes(n_steps or STEPS, method):
+                parts = tuple(weight * part for part in self.slopes(point))
+                total = tuple(map(torch.add, total, parts)) if total else parts
+        return total
+
+    def conductance(self, n_steps: int | None, method: str) -> tuple[Tensors, Tensor]:
+        """Each gradient times the change of the layers over its weight's share of the path, and the sums less f's change."""
+        with untouched(self.model.forward_func, self.ends[0].device), torch.enable_grad():
+            nodes = _nodes(n_steps or STEPS, method)
+            borders = list(accumulate(weight for _, weight in nodes))
+            before, total = self.activations(0.0), tuple[Tensor, ...]()
+            for (point, _), border in zip(nodes, borders, strict=True):
+                after = self.activations(border / borders[-1])
+                moved = zip(self.slopes(point), after, before, strict=True)
+                parts = tuple(slope * (one - other) for slope, one, other in moved)
+                total, before = tuple(map(torch.add, total, parts)) if total else parts, after
+            return total, join(total).sum(1) - self.change()
+
+
+def neuron_conductance(path: LayersOnPath, n_steps: int | None, method: str, multiply: bool) -> Tensors:
+    """What each input sends through a neuron, for each input ``(B, *features)``."""
+    neuron = path.model
+    assert isinstance(neuron, NeuronModel)
+    with untouched(neuron.forward_func, path.ends[0].device), torch.enable_grad():
+        total = tuple(torch.zeros_like(part) for part in path.ends)
+        for point, weight in _nodes(n_steps or STEPS, method):
+            x = tuple(part.requires_grad_() if part.is_leaf else part for part in path.at(point)[: len(path.ends)])
+            given = neuron.activations_in_graph((*x, *path.extra))
+            slopes = Differentiated(neuron.rest(), path.target, (*x, *path.extra)).slopes(given)
+            number, factor = neuron.selected(given, len(x[0])), neuron.selected(slopes, len(x[0]))
+            found = torch.autograd.grad(number, x, factor, create_graph=True, allow_unused=True, materialize_grads=True)
+            total = tuple(old + weight * part for old, part in zip(total, found, strict=True))
+        if multiply:
+            total = tuple(part * (x - b) for part, x, b in zip(total, path.ends, path.starts, strict=True))
+    return total
+
+
+def drawn_of_layers(
+    model: LayerModel,
+    inputs: Tensors,
+    game: Game,
+    distribution: Tensors,
+    noise: tuple[float, ...],
+    n_samples: int,
+    seed: int,
+    multiply: bool,
+) -> Tensors:
+    """Expected gradients of layers from the draws that are made without a graph, too; of inputs with their graph."""
+    game = game.of(replace(game.batch, inputs=inputs))
+    with untouched(model.forward_func, game.device), torch.enable_grad():
+        paths = DrawnPaths.of(game, distribution, noise, n_samples, seed)
+        batch = paths.standing(game, paths.middles)
+        extra = batch.extra or ()
+        start, end = (model.activations_in_graph((*side, *extra)) for side in (paths.starts, paths.ends))
+        middles = model.activations_in_graph((*paths.middles, *extra))
+        slopes = join(Differentiated(model, batch.target, (*paths.middles, *extra)).slopes(middles))
+        delta = join(end) - join(start)
+        expected = delta.unflatten(0, (-1, n_samples)).mean(1)
+        if len(distribution) == 1 and not extra and len(distribution[0]) <= len(delta):
+            everything = join(model.activations_in_graph(distribution)).mean(0)
+            expected = join(end).unflatten(0, (-1, n_samples)).mean(1) - everything
+        draws = Draws(game, distribution, noise, n_samples, expected, delta, torch.zeros_like(slopes[:, 0]), slopes)
+        found = draws.expected_gradients[0] if multiply else draws.average_gradient()
+    parts = found.split([part[0].numel() for part in end], dim=1)
+    return tuple(part.reshape(-1, *like.shape[1:]) for part, like in zip(parts, end, strict=True))
+
+
+def _nodes(n_steps: int, method: str) -> list[tuple[float, float]]:
+    """Points of the path and their weights, in order."""
+    points, weights = (part(n_steps) for part in _captum.approximation_parameters(method)[::-1])
+    return sorted((float(point), float(weight)) for point, weight in zip(points, weights, strict=True))
