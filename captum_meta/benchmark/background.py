@@ -173,7 +173,7 @@ def adaptation(problems: Mapping[str, Callable[[], BackgroundProblem]], support:
     for name, make in problems.items():
         problem = make()
         for multiple in _ADAPTED_BUDGETS:
-            methods = [ours, *(partial(adapted, support=count) for count in support)]
+            methods: list[Method] = [ours, *(partial(adapted, support=count) for count in support)]
             found = [errors(problem, method, multiple * problem.inputs.shape[1]) for method in methods]
             table.add_row(name, f"{multiple}M", *(f"{error:.4f}" for error in found))
     return table
