@@ -5,22 +5,23 @@ convolutions over the rows, batch statistics, hidden states made for one batch, 
 whole batch and happen to have its length. Captum evaluates the batch that the caller passed, with the same coalition for all
 of its rows. So it is done here, where a probe finds that it must be: a few rows in another order, and a baseline among them,
 must have the values that they have in the caller's batch.
+
+A model that fails on many rows at once is given fewer (:mod:`captum_meta.games.attempts`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from captum_meta import _captum
 from captum_meta._model import says_no_gradient, untouched, wide
 from captum_meta._warnings import warn
 from captum_meta.games.arguments import TargetError
+from captum_meta.games.attempts import Attempts, Place, Run, Tensors, shown, warn_of_gradients
 from captum_meta.games.batch import Batch
-from captum_meta.games.players import Tensors
 
 _MAX_ROWS = 4096
 _MAX_ELEMENTS = 2**25
@@ -28,12 +29,8 @@ _MAX_GRADIENT_ELEMENTS = 2**18
 _PROBED_ROWS = 8
 _ALIKE, _ROUNDING = 1e-3, 2
 """Values that differ by less, against the largest change of f and in units of their precision, are the same."""
-Place = Callable[[Tensor, Tensor], Tensors]
-"""Where the rows ``(R,)`` are evaluated, each at the point of its turn ``(R,)``."""
 Reduce = Callable[[Tensors, Tensor], Tensor]
 """What is kept of the gradients of the rows ``(R,)``: one row each."""
-_Run = Callable[[Tensors, Tensor], tuple[Tensor, ...]]
-"""What is computed of tensors that stand for some rows; f comes last."""
 
 
 _FINAL = (torch.OutOfMemoryError, TargetError)
@@ -52,6 +49,7 @@ class Evaluation:
         aggregated: whether the model answers for the whole batch at once, which is then one row.
         coupled: whether a row's value depends on the other rows, as far as gradients have told.
         has_gradient: False where the model cannot be differentiated, as far as is known.
+        attempts: the ways in which the model has been called.
         output_shape: of one row's selected outputs, once there was one.
     """
 
@@ -64,6 +62,7 @@ class Evaluation:
         self.has_gradient = all(tensor.is_floating_point() for tensor in batch.inputs)
         self.together: bool | None = None
         self.aggregated = self.coupled = False
+        self.attempts = Attempts(max(self.max_rows, self.max_gradient_rows))
         self.output_shape: torch.Size | None = None
         self._precision = 0.0
 
@@ -83,7 +82,7 @@ class Evaluation:
         """f at the turns' points, ``(N, T, K)``; only where ``wanted (N, T)``, and 0 elsewhere."""
         batch = self.batch
         with torch.no_grad(), untouched(batch.forward_func, batch.device):
-            first = self._settle(place, self._value, self.max_rows)[-1:] if self.together is None else ()
+            first = self._settle(place, self._value, self.max_rows, 1)[-1:] if self.together is None else ()
             asked = torch.ones(self.n_rows, n_turns, dtype=torch.bool, device=batch.device) if wanted is None else wanted
             left = asked & (torch.arange(n_turns, device=batch.device) >= len(first))
             found = self._whole_turns(left, place, label) if self.together else self._some_rows(left, place, label)
@@ -96,14 +95,13 @@ class Evaluation:
     def _some_rows(self, asked: Tensor, place: Place, label: str | None) -> Tensor:
         """f of all that is asked for ``(N, T)``, any of it beside any other, in the order of the rows, ``(A, K)``."""
         rows, turns = asked.nonzero(as_tuple=True)
-        parts = list(zip(rows.split(self.max_rows), turns.split(self.max_rows), strict=True))
-        values = [self._forward(place(some, turn), some) for some, turn in _shown(parts, label) if len(some)]
-        return torch.cat(values) if values else self._nothing()
+        found = self.attempts.parts(self._value, place, rows, turns, self.max_rows, 1, label)
+        return torch.cat([values for (values,) in found]) if found else self._nothing()
 
     def _whole_turns(self, asked: Tensor, place: Place, label: str | None) -> Tensor:
         """The same, one turn of the caller's whole batch after the other."""
         turns, everyone = asked.any(0).nonzero().flatten(), self.batch.everyone
-        values = [self._forward(place(everyone, 0 * everyone + turn), everyone) for turn in _shown(turns.tolist(), label)]
+        values = [self._value(place(everyone, 0 * everyone + turn), everyone)[0] for turn in shown(turns.tolist(), label)]
         return torch.stack(values, dim=1)[asked[:, turns]] if values else self._nothing()
 
     def _nothing(self) -> Tensor:
@@ -118,7 +116,7 @@ class Evaluation:
         """
         if not self.has_gradient:
             return None
-        known = self.together
+        known, bearable = self.together, self.attempts.bearable
         try:
             with untouched(self.batch.forward_func, self.batch.device):
                 return self._gradients(n_turns, place, reduce, as_passed)
@@ -126,10 +124,10 @@ class Evaluation:
             raise
         except Exception as error:
             self.values(1, place)  # raises for a model that fails without gradients, too
-            if known is None and self.together:
+            if known is None and (self.together or self.attempts.bearable < bearable):
                 return self.gradients(n_turns, place, reduce, as_passed)
             if not says_no_gradient(error):
-                _warn_of_gradients(error)
+                warn_of_gradients(error)
         self.has_gradient = False
         return None
 
@@ -142,15 +140,14 @@ class Evaluation:
         if as_passed and self.together is None and len(everyone) <= step:
             parts = [run(place(everyone, 0 * everyone), everyone)]
         elif self.together is None:
-            parts = [self._settle(place, run, step)]
+            parts = [self._settle(place, run, step, len(everyone))]
         left = torch.arange(len(parts), n_turns, device=everyone.device)
         if self.together:
             parts += [run(place(everyone, 0 * everyone + turn), everyone) for turn in left.tolist()]
             self._check_coupling(place, reduce, parts[0][0])
         else:
             rows, turns = everyone.repeat(len(left)), left.repeat_interleave(len(everyone))
-            pairs = zip(rows.split(step), turns.split(step), strict=True)
-            parts += [run(place(some, turn), some) for some, turn in pairs if len(some)]
+            parts += self.attempts.parts(run, place, rows, turns, step, len(everyone))
         gradients, values = (_joined(some).unflatten(0, (n_turns, self.n_rows)) for some in zip(*parts, strict=True))
         return gradients.movedim(0, -2), values.transpose(0, 1)
 
@@ -173,25 +170,33 @@ class Evaluation:
 
     def in_place(self, x: Tensors, which: Tensor) -> Tensor:
         """f of each row at those ``which (B, n)`` of other inputs ``x`` ``(R, *features)``, as ``(B, n, K)``."""
-        batch, index, step = self.batch, which.flatten(), self.max_rows
+        batch, index = self.batch, which.flatten()
         rows = batch.everyone.repeat_interleave(which.shape[1])
+
+        def answers(call: Callable[[Tensors, Tensor], Tensor], own: Tensor, places: Tensor) -> Tensor:
+            run, place = partial(self._answer, call), lambda _, at: tuple(part[at] for part in x)
+            return torch.cat([values for (values,) in self.attempts.parts(run, place, own, places, self.max_rows, 1)])
+
         with torch.no_grad(), untouched(batch.forward_func, batch.device):
             if batch.shares_arguments:
-                any_row = torch.zeros(len(x[0]), dtype=torch.long, device=batch.device)
-                parts = zip(*(part.split(step) for part in x), any_row.split(step), strict=True)
-                found = batch.selected(torch.cat([batch.outputs(some[:-1], some[-1]) for some in parts])[index], rows)
+                every = torch.arange(len(x[0]), device=batch.device)
+                found = batch.selected(answers(batch.outputs, 0 * every, every)[index], rows)
             else:
-                pairs = zip(index.split(step), rows.split(step), strict=True)
-                found = torch.cat([batch.forward(tuple(part[some] for part in x), own) for some, own in pairs])
+                found = answers(batch.forward, rows, index)
         self.output_shape = found.shape[1:]
         return wide(found).reshape(*which.shape, -1)
 
     def _value(self, x: Tensors, rows: Tensor) -> tuple[Tensor, ...]:
-        return (self._forward(x, rows),)
+        return self._answer(self._forward, x, rows)
+
+    def _answer(self, call: Callable[[Tensors, Tensor], Tensor], x: Tensors, rows: Tensor) -> tuple[Tensor, ...]:
+        return (self.attempts.unrecorded(call, x, rows),)
 
     def _forward(self, x: Tensors, rows: Tensor) -> Tensor:
         """The selected outputs ``(R, K)`` of one call of the model; ``(1, K)`` where it answers for the batch."""
         output = self.batch.forward(x, rows)
+        if output.dim() == 0 and self.together is False and len(rows) == 1:
+            output = output.unsqueeze(0)  # of a model that squeezes its answer
         if output.dim() == 0 or len(output) != len(rows):
             assert len(rows) == len(self.batch) and self.together is not False, (
                 f"forward_func gave an output of shape {tuple(output.shape)} for {len(rows)} examples: it must give one "
@@ -206,41 +211,44 @@ class Evaluation:
         self.output_shape = output.shape[1:]
         return wide(output).reshape(len(output), -1)
 
-    def _settle(self, place: Place, run: _Run, limit: int) -> tuple[Tensor, ...]:
+    def _settle(self, place: Place, run: Run, limit: int, fewest: int) -> tuple[Tensor, ...]:
         """Run the first turn of all rows in the caller's order, and find out whether rows may be evaluated otherwise."""
         everyone = self.batch.everyone
+        divided = limit < len(everyone)
         try:
-            parts = [run(place(some, 0 * some), some) for some in everyone.split(limit)]
+            parts = self.attempts.parts(run, place, everyone, 0 * everyone, limit, len(everyone) if divided else fewest)
         except _FINAL:
             raise
         except Exception:
-            if limit >= len(everyone):
+            if not divided:
                 raise
             self._evaluate_together("it fails on a part of them")
         else:
             found = tuple(_joined(some) for some in zip(*parts, strict=True))
             if self.together is None:
                 self._probe(place, found[-1])
-            if not self.together or len(parts) == 1:
+            if not self.together or not divided:
                 return found
         return run(place(everyone, 0 * everyone), everyone)
 
     def _probe(self, place: Place, own: Tensor) -> None:
-        """Compare f of the caller's batch, ``own (B, K)``, with f of a few rows in reverse, beside a baseline."""
+        """Compare f of the caller's batch, ``own (B, K)``, with f of a few rows in reverse, in other company.
+
+        The rows are in two batches, the second of which has a baseline too, so that each row is without half of the others.
+        """
         self.together = False
         batch = self.batch
-        count = min(len(batch), _PROBED_ROWS, self.max_rows - 1)
+        count = min(len(batch), _PROBED_ROWS, self.max_rows - 1, self.attempts.bearable - 1)
         if count < 1:
             return
         rows = torch.linspace(len(batch) - 1, 0, count, device=batch.device).round().long()
-        x = place(rows, 0 * rows)
-        if count + 1 != len(batch):  # some models take any batch of this size
-            nobody = torch.zeros(1, batch.players.count, dtype=torch.bool, device=batch.device)
-            x = tuple(torch.cat(pair) for pair in zip(x, batch.mixed(rows[:1], nobody), strict=True))
-        asked = torch.cat([rows, rows[:1]])[: len(x[0])]
+        nobody = torch.zeros(1, batch.players.count, dtype=torch.bool, device=batch.device)
+        x = tuple(torch.cat(pair) for pair in zip(place(rows, 0 * rows), batch.mixed(rows[:1], nobody), strict=True))
+        asked, sizes = torch.cat([rows, rows[:1]]), _sizes(count, len(batch))
         try:
             with torch.no_grad():
-                values = self._forward(x, asked)
+                parts = zip(*(part.split(sizes) for part in x), asked.split(sizes), strict=True)
+                values = torch.cat([self._value(some[:-1], some[-1])[0] for some in parts])
         except _FINAL:
             raise
         except Exception as error:
@@ -277,16 +285,11 @@ class Evaluation:
         self.coupled = bool(missed > _ALIKE * torch.where(finite, own, 0.0).abs().amax())
 
 
+def _sizes(count: int, n_examples: int) -> list[int]:
+    """Of batches for ``count`` rows and a baseline; not that of the caller's, as some models take any batch of its size."""
+    sizes = [count + 1] if n_examples == 1 else [count - count // 2, count // 2 + 1]
+    return [1] * (count + 1) if n_examples in sizes else sizes
+
+
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def _shown(parts: Sequence[Any], label: str | None) -> Iterable[Any]:
-    return parts if label is None else _captum.progress(parts, desc=label)
-
-
-def _warn_of_gradients(error: Exception) -> None:
-    warn(
-        f"forward_func could not be differentiated ({type(error).__name__}: {error}), so only its values are used, as of a "
-        "model that has no gradient. For recurrent layers on CUDA call model.train() first, with dropout at 0."
-    )

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta.games.arguments import Outputs, fill
+from captum_meta.games.attempts import Place
 from captum_meta.games.batch import Batch
-from captum_meta.games.evaluation import Evaluation, Place
+from captum_meta.games.evaluation import Evaluation
 from captum_meta.games.players import Players, Tensors, join
 
 _T = TypeVar("_T")

@@ -14,8 +14,8 @@ from torch import Tensor
 from captum_meta import _captum
 from captum_meta._model import wide
 from captum_meta.games.arguments import real_beside, select_outputs
+from captum_meta.games.attempts import Place
 from captum_meta.games.batch import Batch
-from captum_meta.games.evaluation import Place
 from captum_meta.games.game import Game
 from captum_meta.games.players import Players, Tensors
 

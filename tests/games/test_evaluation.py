@@ -233,3 +233,71 @@ def test_a_model_of_one_size_of_batch_is_never_given_another(n_rows: int, limit:
     game.at(torch.ones(1))
     values = game.values(MEMBERS[:n_rows], wanted)
     assert torch.allclose(values[0, 2, 0], smooth(torch.where(MEMBERS[:1, 2], x[:1], 0.0))[0], atol=1e-6)
+
+
+def of_at_most(limit: int) -> Callable[[Tensor], Tensor]:
+    def model(x: Tensor) -> Tensor:
+        if len(x) > limit:
+            raise ValueError(f"{len(x)} rows")
+        return smooth(x)
+
+    return model
+
+
+@pytest.mark.parametrize("limit", [1, 2, 6, 9])
+def test_a_model_of_few_rows_at_once_is_given_no_more(limit: int) -> None:
+    with pytest.warns(UserWarning, match="failed on more than [1-9] rows at once .ValueError"):
+        game = Game(of_at_most(limit), X)
+        values, slopes = game.values(MEMBERS), game.slopes(torch.tensor([0.25, 1.0]))
+    assert not game.together and slopes is not None
+    plain = Game(smooth, X)
+    assert torch.allclose(values, plain.values(MEMBERS))
+    assert torch.allclose(slopes[0], plain.slopes(torch.tensor([0.25, 1.0]))[0])  # type: ignore[index]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        game.values(~MEMBERS)
+
+
+def test_what_fails_on_single_rows_too_is_the_first_error() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise ValueError(f"{len(x)} rows")
+
+    with pytest.raises(ValueError, match=r"^6 rows$"):
+        Game(broken, X).values(MEMBERS)
+
+
+@pytest.mark.parametrize("n_rows", [2, 3, 6])
+def test_a_row_that_acts_on_others_only_where_it_is_the_largest_is_found(n_rows: int) -> None:
+    x = X[:n_rows] + 2.0
+    game = Game(lambda x: smooth(x) - x.sum(1).max(), x)
+    with pytest.warns(UserWarning, match="does not answer for each"):
+        game.at(torch.ones(1))
+    assert game.together
+
+
+def squeezed(x: Tensor) -> Tensor:
+    return smooth(x).unsqueeze(1).squeeze()
+
+
+def hooked(x: Tensor) -> Tensor:
+    hidden = torch.tanh(x @ W)
+    hidden.register_hook(lambda gradient: None)
+    return hidden.prod(1) + x[:, 0]
+
+
+def slope(x: Tensor) -> Tensor:
+    """A model of forces: the slope of an energy."""
+    return torch.autograd.grad(smooth(x).sum(), x, create_graph=True)[0].sum(1)
+
+
+@pytest.mark.parametrize("model", [squeezed, hooked, slope])
+@pytest.mark.parametrize("limit", [None, 2, 41])
+def test_models_that_ask_for_more_than_a_row_or_a_value(model: Callable[[Tensor], Tensor], limit: int | None) -> None:
+    game = Game(model, X, max_rows=limit)
+    values, slopes = game.values(MEMBERS), game.slopes(torch.tensor([1.0]))
+    for turn in range(7):
+        x = torch.where(MEMBERS[:, turn], X, 0.0).requires_grad_()
+        assert torch.allclose(values[:, turn, 0], model(x), atol=1e-6)
+    x = X.clone().requires_grad_()
+    assert not game.together and slopes is not None
+    assert torch.allclose(slopes[0][..., 0, 0], torch.autograd.grad(model(x).sum(), x)[0], atol=1e-6)
