@@ -23,7 +23,8 @@ class TableFormat:
     Args:
         background: ``(K, M)``, rows as the model takes them: a DataFrame, array, tensor or SciPy sparse matrix, one row
             ``(M,)``, or shap's ``DenseData``.
-        model: a module is given tensors in its own precision and on its own device.
+        model: a module is given tensors in its own precision and on its own device; a method of an estimator of
+            scikit-learn that was fitted to a DataFrame with the background's columns is given such DataFrames.
 
     Attributes:
         rows: the background ``(K, M)``, as numbers.
@@ -45,7 +46,8 @@ class TableFormat:
         self._tensors, self._sparse = module or isinstance(background, Tensor), _is_sparse(background)
         like = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         self._like = background if like is None and isinstance(background, Tensor) else like
-        self._values: dict[int, dict[Any, int]] = {}
+        self._frame = type(background) if self.names is not None and _names_known_to(model) == self.names else None
+        self._values: dict[int, dict[Any, tuple[int, Any]]] = {}
         array = _array(background)
         self._dtypes = _dtypes(array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(0, 0))
         self.rows = self.numbers(background, "background")
@@ -90,25 +92,35 @@ class TableFormat:
                 told = f"column {place}" if self.names is None else f"column {self.names[place]!r}"
                 raise ValueError(f"{name} is not made of numbers in {told}, as the background is: {error}.") from error
         known = self._values.setdefault(place, {})
-        codes = [known.setdefault(_key(value), len(known)) for value in np.ravel(column)]
+        codes = [known.setdefault(_key(value), (len(known), value))[0] for value in np.ravel(column)]
         return np.array(codes, dtype=np.float64).reshape(np.shape(column))
 
     def given(self, rows: Tensor) -> Any:
         """Rows of numbers ``(R, M)`` as the model takes them."""
         if self._tensors:
             return rows if self._like is None else rows.to(self._like)
-        array = rows.cpu().numpy()
+        array = self._array_of(rows.cpu().numpy())
+        if self._frame is not None:
+            return self._frame(array, columns=self.names).infer_objects()
+        return _sparse_matrix(array) if self._sparse else array
+
+    def _array_of(self, array: np.ndarray) -> np.ndarray:
         if not self._named:
-            array = array.astype(np.result_type(*self._dtypes))
-            return _sparse_matrix(array) if self._sparse else array
+            return array.astype(np.result_type(*self._dtypes))
         table = np.empty(array.shape, dtype=object)
         for place, dtype in enumerate(self._dtypes):
             if dtype.kind in _NUMBERS:
                 table[:, place] = array[:, place].astype(dtype)
             else:
-                values = list(self._values[place])
+                values = [value for _, value in self._values[place].values()]
                 table[:, place] = [values[int(code)] for code in array[:, place]]
         return table
+
+
+def _names_known_to(model: Callable[..., Any]) -> Columns | None:
+    """Columns that an estimator of scikit-learn was fitted to, where the model is a method of one."""
+    names = getattr(getattr(model, "__self__", None), "feature_names_in_", None)
+    return None if names is None else list(names)
 
 
 def columns_of(rows: Any) -> Columns | None:
@@ -162,8 +174,9 @@ def _sparse_matrix(array: np.ndarray) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """Missing values are one value."""
-    return None if value is None or value != value else value
+    """What is the same for equal values, and for missing values of one type."""
+    differs = value != value
+    return type(value) if not isinstance(differs, (bool, np.bool_)) or differs else value  # pandas.NA differs from nothing
 
 
 def _check_groups(background: Any) -> None:

@@ -43,7 +43,8 @@ class MetaShapExplainer:
     Args:
         model: a ``torch.nn.Module``, called with tensors; or a function, called with NumPy arrays such as scikit-learn's
             ``predict_proba``, or with tensors where the background is a tensor, or with SciPy's sparse matrices where it is
-            one. Arrays have the precision of the rows. One entry or one row of outputs per row.
+            one. A method of an estimator or pipeline that was fitted to a DataFrame with the background's columns is
+            called with such DataFrames. Arrays have the precision of the rows. One entry or one row of outputs per row.
         data: the background ``(K, M)``, a DataFrame, array, tensor or sparse matrix, one row of it ``(M,)``, or what
             ``shap.kmeans`` gives. Also called ``background``.
         feature_names: M names; by default the columns of a DataFrame.

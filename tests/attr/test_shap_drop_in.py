@@ -1,5 +1,6 @@
 """Code written for shap.KernelExplainer runs with the import changed: the same calls of both, and their answers."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from scipy import sparse
 from sklearn.compose import make_column_transformer
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -105,6 +107,69 @@ def test_the_same_call_gives_the_same(call: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert type(ours.expected_value) is type(theirs.expected_value)
     np.testing.assert_allclose(ours.expected_value, theirs.expected_value, rtol=1e-5)
+
+
+def gaps(words: list[Any]) -> pd.DataFrame:
+    """People of whom a job, a pay, and whether they are married may be missing."""
+    table = PEOPLE.assign(
+        job=[words[i % len(words)] for i in COUNTS[:, 1]], town=np.array(["here", "there"])[COUNTS[:, 4] % 2]
+    )
+    return table.assign(pay=table["pay"].where(COUNTS[:, 3] > -2))
+
+
+WORDS = {
+    "words": ["x", "y", "z"],
+    "None": ["x", None, "z"],
+    "nan": [float("nan"), "y", "z"],
+    "both": [float("nan"), None, "z"],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("categorical", [False, True])
+@pytest.mark.parametrize("missing", WORDS)
+def test_words_and_gaps_of_a_pipeline(missing: str, categorical: bool) -> None:
+    """As shap says of a function that makes the DataFrame; the pipeline itself can be passed as well."""
+    table = gaps(WORDS[missing])
+    table = table.astype({"job": "category"}) if categorical else table
+    encode = make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), ["age", "pay"]),
+        (make_pipeline(SimpleImputer(strategy="constant", fill_value="gap"), OneHotEncoder()), ["job", "town"]),
+    )
+    model = make_pipeline(encode, LogisticRegression()).fit(table.astype({"job": object}), X[:, 0] * (COUNTS[:, 1] % 3) > 0)
+
+    def of_arrays(rows: np.ndarray) -> np.ndarray:
+        return model.predict_proba(pd.DataFrame(rows, columns=table.columns))
+
+    expected = shap.KernelExplainer(of_arrays, table[:10]).shap_values(table[20:25], **WHOLE)
+    assert np.abs(expected[:, 1]).max() > 0.01
+    for function in (of_arrays, model.predict_proba):
+        found = MetaShapExplainer(function, table[:10]).shap_values(table[20:25], nsamples=16)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_model_is_given_the_missing_values_that_there_are() -> None:
+    """pandas.NA, which shap does not take, among them."""
+    words, seen = ["x", None, float("nan"), pd.NA, pd.NaT], set[str]()
+
+    def model(rows: np.ndarray) -> np.ndarray:
+        seen.update(map(repr, rows[:, 0]))
+        return np.array([sum(map(ord, repr(word))) % 11 for word in rows[:, 0]], dtype=float)
+
+    table = pd.DataFrame({"word": pd.Series(words, dtype=object), "number": np.arange(5.0)})
+    values = MetaShapExplainer(model, table).shap_values(table, nsamples=4)
+    assert seen == {"'x'", "None", "nan", "<NA>", "NaT"}
+    worths = np.array([sum(map(ord, repr(word))) % 11 for word in words])
+    np.testing.assert_allclose(values, np.stack([worths - worths.mean(), np.zeros(5)], axis=1), atol=1e-6)
+
+
+def test_an_estimator_fitted_to_names_is_given_them() -> None:
+    model = LogisticRegression().fit(FRAME, X[:, 0] > 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = MetaShapExplainer(model.predict_proba, FRAME[:10]).shap_values(FRAME[20:22], nsamples=32)
+        plain = MetaShapExplainer(lambda rows: model.predict_proba(pd.DataFrame(rows, columns=NAMES)), X[:10])
+        np.testing.assert_allclose(found, plain.shap_values(X[20:22], nsamples=32), atol=1e-7)
 
 
 @pytest.mark.filterwarnings("ignore")
