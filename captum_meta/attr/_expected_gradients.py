@@ -30,6 +30,8 @@ _FEWEST = 2
 """Gradients of each background row from which each has a quadrature."""
 _FEW = 5.0
 """Draws so few that their spread tells half of what it would of many."""
+_NOTICEABLE = 0.01
+"""Of what a row's gradients say so much must be missed on paths whose gradients are not those of f: less is rounding."""
 _FIRST, _NEXT = 16, 1009
 """Gradients of the first round where there is a tolerance, and how far the seeds of rounds are apart."""
 _MAX_NUMBERS = 2**24
@@ -189,7 +191,10 @@ class _Paths:
             mean = values.unflatten(0, (n_rows, -1)).mean(1)
             squares = (error_of(evidence).to(values) * values.square().sum(1)).unflatten(0, (n_rows, -1)).mean(1)
             error = squares / mean.square().sum(1).clamp(min=torch.finfo(mean.dtype).tiny)
-            found.append((mean, error, strange.unflatten(0, (n_rows, -1)).any(1)))
+            effects = (slope @ weights.to(slope)) * one.difference
+            missed = torch.where(strange, (evidence.total - effects.sum(1)).abs(), 0.0)
+            missed, said = (each.unflatten(0, (n_rows, -1)).sum(1) for each in (missed, effects.abs().sum(1)))
+            found.append((mean, error, missed > _NOTICEABLE * said))
         means, errors, stranges = (torch.stack(each, dim=1) for each in zip(*found, strict=True))
         return means, errors, stranges
 

@@ -110,6 +110,20 @@ def test_rows_that_are_unknown_cost_no_further_rounds(net: Any) -> None:
     assert 3 * 400 < model.evaluations <= 2 + K + 3 + 3 * (400 + 16)
 
 
+def test_gradients_that_are_not_those_of_f_are_told_from_rounding(net: Any, recwarn: pytest.WarningsRecorder) -> None:
+    """f changes by nothing but rounding between a row and its neighbour in the background."""
+    background = torch.randn(K, M)
+    x = background + 3e-7 * torch.randn(K, M)
+    asked: dict[str, Any] = {"target": 0, "background": background, "n_steps": 12 * K, "return_error_estimate": True}
+    values, error = make(net).attribute(x, **asked)
+    assert not len(recwarn) and bool(error.isfinite().all())
+    assert torch.allclose(values, mean_of_ig(net, x, background, 0), atol=1e-4)
+    detached = make(lambda rows: net(rows) + 3 * net(rows).detach())
+    with pytest.warns(UserWarning, match="do not explain how"):
+        _, error = detached.attribute(x, **asked)
+    assert bool(error.isnan().all())
+
+
 def test_one_row_is_a_baseline_and_two_inputs_are_drawn_together(net: Any) -> None:
     x, row = torch.randn(3, M), torch.randn(1, M)
     attr = make(net)
