@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from captum_meta import functional
-from captum_meta.functional._arguments import Reduction
-from captum_meta.functional.agreement import Agreement
 from captum_meta.metrics.base import ReferenceMetric
 
 
@@ -25,9 +21,6 @@ class TopKAgreement(ReferenceMetric):
     plot_lower_bound, plot_upper_bound = 0.0, 1.0
     _score = staticmethod(functional.top_k_agreement)
 
-    def __init__(self, *, k: int = 5, kind: Agreement = "feature", reduction: Reduction = "mean", **kwargs: Any) -> None:
-        super().__init__(reduction, {"k": k, "kind": kind}, **kwargs)
-
 
 class RankCorrelation(ReferenceMetric):
     """Spearman's correlation of two attributions over each row's players. Range: [-1, 1]; higher is better.
@@ -43,6 +36,3 @@ class RankCorrelation(ReferenceMetric):
     higher_is_better = True
     plot_lower_bound, plot_upper_bound = -1.0, 1.0
     _score = staticmethod(functional.rank_correlation)
-
-    def __init__(self, *, reduction: Reduction = "mean", **kwargs: Any) -> None:
-        super().__init__(reduction, **kwargs)

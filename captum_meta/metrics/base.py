@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import Parameter, Signature, signature
 from typing import Any, ClassVar
 
 import torch
@@ -26,21 +27,40 @@ class Outside:
 class ExplanationMetric(Metric):
     """A number per row, reduced over all rows seen.
 
-    A subclass says which function scores the rows (``_score``) and with which ``options``.
+    A subclass says which function scores the rows (``_score``), and by ``update`` which of its arguments a batch has. The
+    others are given to the constructor, whose signature follows from these two.
+
+    Args:
+        given: of the function, what a batch does not have and has no default, such as the explained model.
+        options: its other arguments, ``reduction`` among them, and those of ``torchmetrics.Metric``.
     """
 
     is_differentiable = False
     full_state_update = False
     reductions: ClassVar[tuple[str, ...]] = ("mean", "sum", "none")
     _score: ClassVar[Callable[..., Tensor]]
+    __signature__: ClassVar[Signature]
 
-    def __init__(self, reduction: str, options: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if reduction not in self.reductions:
-            raise ValueError(f"reduction is {reduction!r}: pass one of {', '.join(map(repr, self.reductions))}.")
-        self.reduction = reduction
-        self.options = options or {}
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "_score"):
+            batch, every = signature(cls.update).parameters, signature(cls._score).parameters.values()
+            further = Parameter("kwargs", Parameter.VAR_KEYWORD, annotation=Any)
+            cls.__signature__ = Signature([*(p for p in every if p.name not in batch), further])
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        bound = self.__signature__.bind(*given, **options)
+        super().__init__(**bound.arguments.pop("kwargs", {}))
+        bound.apply_defaults()
+        self.reduction: str = bound.arguments.pop("reduction")
+        if self.reduction not in self.reductions:
+            raise ValueError(f"reduction is {self.reduction!r}: pass one of {', '.join(map(repr, self.reductions))}.")
+        self._given = Outside({name: value for name, value in bound.arguments.items() if name != "kwargs"})
         self._add_states()
+
+    def _score_rows(self, **batch: Any) -> None:
+        """Add the function's values of the rows of a batch."""
+        self._record(type(self)._score(**self._given.held, **batch, reduction="none"))
 
     def _add_states(self) -> None:
         name = type(self).__name__.lower()
@@ -81,15 +101,11 @@ class ReferenceMetric(ExplanationMetric):
 
     def update(self, attributions: Tensors, reference: Tensors, feature_mask: Tensors | None = None) -> None:
         """Add rows."""
-        self._record(type(self)._score(attributions, reference, feature_mask, **self.options, reduction="none"))
+        self._score_rows(attributions=attributions, reference=reference, feature_mask=feature_mask)
 
 
 class ModelMetric(ExplanationMetric):
     """A metric of attributions on the explained model."""
-
-    def __init__(self, forward_func: Callable[..., Any], reduction: str, options: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(reduction, options, **kwargs)
-        self._forward_func = Outside(forward_func)
 
     def update(
         self,
@@ -101,16 +117,12 @@ class ModelMetric(ExplanationMetric):
         feature_mask: Tensors | None = None,
     ) -> None:
         """Add rows."""
-        arguments = (attributions, inputs, baselines, target, additional_forward_args, feature_mask)
-        self._record(type(self)._score(self._forward_func.held, *arguments, **self.options, reduction="none"))
+        given = {"baselines": baselines, "target": target, "additional_forward_args": additional_forward_args}
+        self._score_rows(attributions=attributions, inputs=inputs, feature_mask=feature_mask, **given)
 
 
 class MethodMetric(ExplanationMetric):
-    """A metric of an attribution method, which it calls itself; ``explained`` is what its function takes first."""
-
-    def __init__(self, explained: tuple[Any, ...], reduction: str, options: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(reduction, options, **kwargs)
-        self._explained = Outside(explained)
+    """A metric of an attribution method, which it calls itself."""
 
     def update(
         self,
@@ -121,5 +133,5 @@ class MethodMetric(ExplanationMetric):
         feature_mask: Tensors | None = None,
     ) -> None:
         """Add rows."""
-        arguments = (inputs, baselines, target, additional_forward_args, feature_mask)
-        self._record(type(self)._score(*self._explained.held, *arguments, **self.options, reduction="none"))
+        given = {"baselines": baselines, "target": target, "additional_forward_args": additional_forward_args}
+        self._score_rows(inputs=inputs, feature_mask=feature_mask, **given)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from captum_meta import functional
-from captum_meta.functional._arguments import Reduction, Tensors
+from captum_meta.functional._arguments import Tensors
 from captum_meta.metrics.base import ExplanationMetric
 
 
 class _Concentration(ExplanationMetric):
-    def __init__(self, *, reduction: Reduction = "mean", **kwargs: Any) -> None:
-        super().__init__(reduction, **kwargs)
-
     def update(self, attributions: Tensors, feature_mask: Tensors | None = None) -> None:
         """Add rows."""
-        self._record(type(self)._score(attributions, feature_mask, reduction="none"))
+        self._score_rows(attributions=attributions, feature_mask=feature_mask)
 
 
 class Sparseness(_Concentration):

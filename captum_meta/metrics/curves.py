@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 from captum_meta import functional
-from captum_meta.functional._arguments import Reduction
-from captum_meta.functional.curves import FRACTIONS
 from captum_meta.metrics.base import ModelMetric
 
 
-class _Area(ModelMetric):
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        *,
-        n_steps: int = 10,
-        normalise: bool = False,
-        max_rows: int = 256,
-        reduction: Reduction = "mean",
-        **kwargs: Any,
-    ) -> None:
-        options = {"n_steps": n_steps, "normalise": normalise, "max_rows": max_rows}
-        super().__init__(forward_func, reduction, options, **kwargs)
-
-
-class DeletionAUC(_Area):
+class DeletionAUC(ModelMetric):
     """Area under the output while players go, greatest attribution first. Range: the output's; lower is better.
 
     Formula, arguments and reference: :func:`captum_meta.functional.deletion_auc`.
@@ -41,7 +21,7 @@ class DeletionAUC(_Area):
     _score = staticmethod(functional.deletion_auc)
 
 
-class InsertionAUC(_Area):
+class InsertionAUC(ModelMetric):
     """Area under the output while players come, greatest attribution first. Range: the output's; higher is better.
 
     Formula, arguments and reference: :func:`captum_meta.functional.insertion_auc`.
@@ -56,20 +36,7 @@ class InsertionAUC(_Area):
     _score = staticmethod(functional.insertion_auc)
 
 
-class _Fall(ModelMetric):
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        *,
-        fractions: Sequence[float] = FRACTIONS,
-        max_rows: int = 256,
-        reduction: Reduction = "mean",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(forward_func, reduction, {"fractions": tuple(fractions), "max_rows": max_rows}, **kwargs)
-
-
-class Comprehensiveness(_Fall):
+class Comprehensiveness(ModelMetric):
     """Fall of the output without the strongest players. Range: differences of outputs; higher is better.
 
     Formula, arguments and reference: :func:`captum_meta.functional.comprehensiveness`.
@@ -84,7 +51,7 @@ class Comprehensiveness(_Fall):
     _score = staticmethod(functional.comprehensiveness)
 
 
-class Sufficiency(_Fall):
+class Sufficiency(ModelMetric):
     """Fall of the output with the strongest players alone. Range: differences of outputs; lower is better.
 
     Formula, arguments and reference: :func:`captum_meta.functional.sufficiency`.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
-from captum_meta.functional._arguments import Reduction, Tensors
+from captum_meta import functional
+from captum_meta.functional._arguments import Tensors
 from captum_meta.functional.error import relative, squared_errors
 from captum_meta.metrics.base import ReferenceMetric
 
@@ -23,10 +24,8 @@ class AttributionError(ReferenceMetric):
 
     higher_is_better = False
     plot_lower_bound = 0.0
+    _score = staticmethod(functional.attribution_error)
     reductions: ClassVar[tuple[str, ...]] = ("pooled", "mean", "sum", "none")
-
-    def __init__(self, *, reduction: Reduction | Literal["pooled"] = "pooled", **kwargs: Any) -> None:
-        super().__init__(reduction, **kwargs)
 
     def update(self, attributions: Tensors, reference: Tensors, feature_mask: Tensors | None = None) -> None:
         """Add rows."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from captum_meta import functional
-from captum_meta.functional._arguments import Reduction
 from captum_meta.metrics.base import ModelMetric
 
 
@@ -25,11 +21,6 @@ class CompletenessError(ModelMetric):
     plot_lower_bound = 0.0
     _score = staticmethod(functional.completeness_error)
 
-    def __init__(
-        self, forward_func: Callable[..., Any], *, max_rows: int = 256, reduction: Reduction = "mean", **kwargs: Any
-    ) -> None:
-        super().__init__(forward_func, reduction, {"max_rows": max_rows}, **kwargs)
-
 
 class Infidelity(ModelMetric):
     r"""Squared gap between attributions and output under perturbations. Range: :math:`[0, \infty)`; lower is better.
@@ -46,27 +37,6 @@ class Infidelity(ModelMetric):
     plot_lower_bound = 0.0
     _score = staticmethod(functional.infidelity)
 
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        *,
-        perturb_func: Callable[..., Any] | None = None,
-        n_perturb_samples: int = 10,
-        normalise: bool = False,
-        seed: int = 0,
-        max_rows: int = 256,
-        reduction: Reduction = "mean",
-        **kwargs: Any,
-    ) -> None:
-        options = {
-            "perturb_func": perturb_func,
-            "n_perturb_samples": n_perturb_samples,
-            "normalise": normalise,
-            "seed": seed,
-            "max_rows": max_rows,
-        }
-        super().__init__(forward_func, reduction, options, **kwargs)
-
 
 class FaithfulnessCorrelation(ModelMetric):
     """Correlation of removed attributions with the output's fall. Range: [-1, 1]; higher is better.
@@ -82,17 +52,3 @@ class FaithfulnessCorrelation(ModelMetric):
     higher_is_better = True
     plot_lower_bound, plot_upper_bound = -1.0, 1.0
     _score = staticmethod(functional.faithfulness_correlation)
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        *,
-        n_perturb_samples: int = 100,
-        fraction: float = 0.2,
-        seed: int = 0,
-        max_rows: int = 256,
-        reduction: Reduction = "mean",
-        **kwargs: Any,
-    ) -> None:
-        options = {"n_perturb_samples": n_perturb_samples, "fraction": fraction, "seed": seed, "max_rows": max_rows}
-        super().__init__(forward_func, reduction, options, **kwargs)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from captum_meta import functional
-from captum_meta.functional._arguments import Reduction, Tensors
+from captum_meta.functional._arguments import Tensors
 from captum_meta.metrics.base import ExplanationMetric
 
 
@@ -13,12 +11,9 @@ class _Localisation(ExplanationMetric):
     higher_is_better = True
     plot_lower_bound, plot_upper_bound = 0.0, 1.0
 
-    def __init__(self, *, reduction: Reduction = "mean", **kwargs: Any) -> None:
-        super().__init__(reduction, **kwargs)
-
     def update(self, attributions: Tensors, relevant: Tensors, feature_mask: Tensors | None = None) -> None:
         """Add rows."""
-        self._record(type(self)._score(attributions, relevant, feature_mask, reduction="none"))
+        self._score_rows(attributions=attributions, relevant=relevant, feature_mask=feature_mask)
 
 
 class PointingGame(_Localisation):

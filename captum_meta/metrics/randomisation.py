@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from torch import nn
-
 from captum_meta import functional
-from captum_meta.functional._arguments import Reduction
 from captum_meta.metrics.base import MethodMetric
 
 
@@ -26,17 +20,3 @@ class ParameterRandomisation(MethodMetric):
     higher_is_better = False
     plot_lower_bound, plot_upper_bound = -1.0, 1.0
     _score = staticmethod(functional.parameter_randomisation)
-
-    def __init__(
-        self,
-        method: Callable[[nn.Module], Any],
-        model: nn.Module,
-        *,
-        absolute: bool = False,
-        seed: int = 0,
-        max_rows: int = 256,
-        reduction: Reduction = "mean",
-        **kwargs: Any,
-    ) -> None:
-        options = {"absolute": absolute, "seed": seed, "max_rows": max_rows}
-        super().__init__((method, model), reduction, options, **kwargs)

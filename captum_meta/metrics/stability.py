@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from captum_meta import functional
-from captum_meta.functional._arguments import Reduction
 from captum_meta.metrics.base import MethodMetric
 
 
@@ -24,27 +20,6 @@ class MaxSensitivity(MethodMetric):
     plot_lower_bound = 0.0
     _score = staticmethod(functional.max_sensitivity)
 
-    def __init__(
-        self,
-        explanation_func: Callable[..., Any],
-        *,
-        perturb_radius: float = 0.02,
-        n_perturb_samples: int = 10,
-        norm_ord: Any = "fro",
-        seed: int = 0,
-        max_rows: int = 256,
-        reduction: Reduction = "mean",
-        **kwargs: Any,
-    ) -> None:
-        options = {
-            "perturb_radius": perturb_radius,
-            "n_perturb_samples": n_perturb_samples,
-            "norm_ord": norm_ord,
-            "seed": seed,
-            "max_rows": max_rows,
-        }
-        super().__init__((explanation_func,), reduction, options, **kwargs)
-
 
 class LocalLipschitz(MethodMetric):
     r"""Greatest change of the attributions relative to the inputs'. Range: :math:`[0, \infty)`; lower is better.
@@ -59,22 +34,3 @@ class LocalLipschitz(MethodMetric):
     higher_is_better = False
     plot_lower_bound = 0.0
     _score = staticmethod(functional.local_lipschitz)
-
-    def __init__(
-        self,
-        explanation_func: Callable[..., Any],
-        *,
-        perturb_radius: float = 0.02,
-        n_perturb_samples: int = 10,
-        seed: int = 0,
-        max_rows: int = 256,
-        reduction: Reduction = "mean",
-        **kwargs: Any,
-    ) -> None:
-        options = {
-            "perturb_radius": perturb_radius,
-            "n_perturb_samples": n_perturb_samples,
-            "seed": seed,
-            "max_rows": max_rows,
-        }
-        super().__init__((explanation_func,), reduction, options, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
@@ -65,8 +66,22 @@ def test_pickle_and_clone(case: Case) -> None:
         value = run(case, other, BATCHES[1:])
         torch.testing.assert_close(value, case.score(MODEL, DATA), atol=1e-5, rtol=1e-5)
     assert metric.update_count == 1
-    held = [name for name in ("_forward_func", "_explained") if hasattr(metric, name)]
-    assert all(getattr(metric.clone(), name) is getattr(metric, name) for name in held)
+    assert metric.clone()._given is metric._given
+
+
+@every_metric
+def test_arguments_are_those_of_the_function(case: Case) -> None:
+    names = inspect.signature(case.metric).parameters
+    assert {*names, *inspect.signature(case.metric.update).parameters} - {"self", "kwargs"} == {
+        *inspect.signature(case.function).parameters
+    }
+    with pytest.raises(ValueError, match="no_such"):
+        case.make(MODEL, no_such=1)
+    if case.arguments(MODEL):
+        with pytest.raises(TypeError, match="missing a required argument"):
+            case.metric()
+    with pytest.raises(TypeError, match="too many positional"):
+        case.metric(*case.arguments(MODEL), 1)
 
 
 @every_metric
