@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -27,35 +29,48 @@ UNEXPLAINED = (
 )
 
 
-def captums_values(game: Game, n_steps: int, method: str, multiply: bool) -> Tensor:
-    """Captum's own quadrature, ``(N, M)``."""
-    points, weights = (
-        torch.tensor(part(n_steps), dtype=torch.float64) for part in _captum.approximation_parameters(method)[::-1]
-    )
-    average = path_slopes(game, points.clamp(1e-6, 1 - 1e-6))[0]
-    average = average @ weights.to(average)
-    return average * game.difference if multiply else average
+@dataclass(frozen=True)
+class CaptumQuadrature:
+    """Captum's own quadrature.
+
+    Attributes:
+        n_steps, method: of Captum's ``attribute``.
+        multiply: False for average gradients instead of their products with (input - baseline).
+    """
+
+    n_steps: int
+    method: str
+    multiply: bool
+
+    def values(self, game: Game) -> Tensor:
+        """Attributions ``(N, M)``."""
+        points, weights = (
+            torch.tensor(part(self.n_steps), dtype=torch.float64)
+            for part in _captum.approximation_parameters(self.method)[::-1]
+        )
+        average = path_slopes(game, points.clamp(1e-6, 1 - 1e-6))[0]
+        average = average @ weights.to(average)
+        return average * game.difference if self.multiply else average
+
+    def in_rows(self, rows: Tensor, values: Tensor, game: Game) -> Tensor:
+        """The attributions ``values`` ``(N, M)``, with Captum's in the rows of these numbers, ``(R,)``."""
+        return values.index_copy(0, rows, self.values(game.take(rows)).to(values)) if len(rows) else values
 
 
-def with_captums(
-    values: Tensor, error: Tensor, inconsistent: Tensor, total: Tensor, game: Game, n_steps: int, method: str, multiply: bool
-) -> tuple[Tensor, Tensor]:
-    """Attributions ``(N, M)`` and estimates ``(N,)``, with Captum's own for rows of which nobody knows whose the gap is.
+def incompletable_rows(game: Game, total: Tensor, inconsistent: Tensor | None = None) -> Tensor:
+    """Numbers ``(R,)`` of rows in which nobody knows what the gap to the change of f belongs to, with a warning.
 
-    These are rows whose gradients are not those of f, and rows at whose ends f is not finite.
+    Args:
+        total: the change of f, ``(N,)``; it is not finite where f is not at one of the ends.
+        inconsistent: whether a row's gradients are not those of f, ``(N,)``; None: of no row.
     """
     unknown = ~total.isfinite()
+    inconsistent = torch.zeros_like(unknown) if inconsistent is None else inconsistent
     known_apart = game.difference.isfinite().all(1)
     inconsistent, unknown = inconsistent & known_apart & ~unknown, unknown & known_apart
-    rows = (inconsistent | unknown).nonzero().flatten()
-    if len(rows) == 0:
-        return values, error
     warn_of_rows(inconsistent, INCONSISTENT)
     warn_of_rows(unknown, UNKNOWN)
-    values, error = values.clone(), error.clone()
-    values[rows] = captums_values(game.take(rows), n_steps, method, multiply).to(values)
-    error[rows] = torch.nan
-    return values, error
+    return (inconsistent | unknown).nonzero().flatten()
 
 
 def warn_of_rows(which: Tensor, message: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_meta.attr._frontend import Frontend, of_inputs
-from captum_meta.attr._incomplete import captums_values, with_captums
+from captum_meta.attr._incomplete import CaptumQuadrature, incompletable_rows
 from captum_meta.attr._selection import of_outputs, side_by_side
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_slopes
 from captum_meta.evidence.path import check_output, inconsistent_rows
@@ -82,19 +82,19 @@ class PathFrontend(Frontend):
         plan = self._plan(n_steps, method)
         evidence, slopes = plan.measure_slopes(game)
         if game.coupled:
-            return self._as_captum(game, n_steps, method, evidence.total, multiply)
+            return self._as_captum(game, CaptumQuadrature(n_steps, method, multiply), evidence.total)
         values = self._explain(evidence, plan).attributions
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
             values = multipliers(values, (slopes * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
         inconsistent = inconsistent_rows(game, evidence.points, evidence.effects.sum(-2), evidence.curve, evidence.total)
-        values, error = with_captums(values, error, inconsistent, evidence.total, game, n_steps, method, multiply)
-        return PathResult(of_inputs(values, game), evidence.total, error)
+        rows = incompletable_rows(game, evidence.total, inconsistent)
+        values = CaptumQuadrature(n_steps, method, multiply).in_rows(rows, values, game)
+        return PathResult(of_inputs(values, game), evidence.total, error.index_fill(0, rows, torch.nan))
 
-    def _as_captum(self, game: Game, n_steps: int, method: str, total: Tensor, multiply: bool) -> PathResult:
+    def _as_captum(self, game: Game, quadrature: CaptumQuadrature, total: Tensor) -> PathResult:
         """Captum's own quadrature, where all rows must be at the same point of their paths, and may act on each other."""
-        values = captums_values(game, n_steps, method, multiply)
-        return PathResult(of_inputs(values, game), total, torch.full_like(total, torch.nan))
+        return PathResult(of_inputs(quadrature.values(game), game), total, torch.full_like(total, torch.nan))
 
     def _in_rounds(self, game: Game, limit: int, tolerance: float | None, multiply: bool) -> PathResult:
         # The input comes first: rows that act on each other are found where they differ.
@@ -103,7 +103,7 @@ class PathFrontend(Frontend):
         ends = ends.squeeze(-1).flip(1).double()
         if game.together:
             change = (ends[:, 1] - ends[:, 0]).to(game.difference)
-            return self._as_captum(game, limit, "gausslegendre", change, multiply)
+            return self._as_captum(game, CaptumQuadrature(limit, "gausslegendre", multiply), change)
         difference, total = game.difference, ends[:, 1] - ends[:, 0]
         if not multiply:
             difference = torch.where(difference == 0, _ALMOST_NOTHING, difference)
@@ -119,8 +119,9 @@ class PathFrontend(Frontend):
         values = values + gap_shares(weights, game.mask) * gap.unsqueeze(1)
         if not multiply:
             values = values / difference
-        given = (values, found.error.to(values), found.inconsistent.to(game.device), total)
-        values, error = with_captums(*given, game, min(limit, MOST), "gausslegendre", multiply)
+        rows = incompletable_rows(game, total, found.inconsistent.to(game.device))
+        values = CaptumQuadrature(min(limit, MOST), "gausslegendre", multiply).in_rows(rows, values, game)
+        error = found.error.to(values).index_fill(0, rows, torch.nan)
         return PathResult(of_inputs(values, game), total.to(values), error)
 
     def _game(self, inputs: Any, *others: Any) -> Game:

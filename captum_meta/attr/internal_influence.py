@@ -14,7 +14,7 @@ from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, check_model, checked
 from captum_meta.attr._graph import refuse_with_graph
 from captum_meta.attr._graph_layers import LayersOnPath
-from captum_meta.attr._incomplete import with_captums
+from captum_meta.attr._incomplete import CaptumQuadrature, incompletable_rows
 from captum_meta.attr._layers import (
     OfLayers,
     Values,
@@ -145,7 +145,7 @@ def _average(game: Game, n_steps: int, method: str) -> tuple[Tensor, Evidence, T
     points = path_points(game, n_steps, method)
     evidence, slopes = measure_bent_path(game, n_steps) if points is None else measure_path(game, points)
     average = (slopes * path_weights(evidence, n_steps, method).unsqueeze(-2)).sum(-1)
-    nothing = torch.zeros_like(evidence.total, dtype=torch.bool)
-    average, _ = with_captums(average, evidence.total, nothing, evidence.total, game, n_steps, method, multiply=False)
+    rows = incompletable_rows(game, evidence.total)
+    average = CaptumQuadrature(n_steps, method, multiply=False).in_rows(rows, average, game)
     missing = ~game.difference.isfinite().all(1)
     return torch.where((missing & ~evidence.total.isfinite()).unsqueeze(1), torch.nan, average), evidence, slopes
