@@ -20,9 +20,10 @@ from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_h
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.options import add_output, add_references
 from captum_meta.benchmark.summary import family_group
+from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import attribution_error
 from captum_meta.learners import MatchingNetwork, MetaLearner, list_learners, load_learner
-from captum_meta.learners._gradient import GradientState
+from captum_meta.learners._gradient_state import GradientState
 from captum_meta.losses import relative_squared_error
 from captum_meta.nn import CosineSimilarity, RawInputs
 from captum_meta.types import Evidence, Explanations
@@ -181,9 +182,9 @@ def table(results: Sequence[Adapted], budget: str) -> Table:
     """Median / mean error by family, and how many models are worse than zero-shot by more than 10 %, or better."""
     some = [r for r in results if r.budget == budget]
     families = list(dict.fromkeys(family_group(r) for r in some))  # type: ignore[arg-type]
-    shown = Table(title=f"Errors after adaptation, median / mean; coalitions per row: {budget}")
-    for column in ("support", "rows", "learner", *families, "worse", "better"):
-        shown.add_column(column, justify="left" if column in ("support", "learner") else "right")
+    columns = ("support", "rows", "learner", *families, "worse", "better")
+    title = f"Errors after adaptation, median / mean; coalitions per row: {budget}"
+    shown = table_of(title, columns, ("support", "learner"))
     places = [(SAME, k) for k in ROWS] + [(SHIFTED, _ELSEWHERE), (OTHER, _ELSEWHERE)]
     for where, k in places:
         here = [r for r in some if r.support == where and r.rows == k]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result", bound=Any)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -28,6 +31,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"Line {number} of {path} is not JSON: it is no journal of ours, pass another file.") from error
     return entries
+
+
+def kept(path: Path | None, results: Iterable[Result]) -> Iterator[Result]:
+    """The results, which are data classes, each added to the journal when it is there; to none without a path."""
+    for result in results:
+        if path is not None:
+            append_line(path, asdict(result))
+        yield result
 
 
 def append_line(path: Path, entry: Mapping[str, Any]) -> None:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import resource
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import log2
 from multiprocessing import get_context
-from pathlib import Path
 from time import process_time
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from captum_meta.benchmark.journal import append_line
+from captum_meta.benchmark.journal import kept
+from captum_meta.benchmark.options import add_lines
 from captum_meta.benchmark.step import random_tasks
+from captum_meta.benchmark.tables import table_of
 from captum_meta.learners import MomentumMAML, load_learner
 from captum_meta.optim import Backprop, Hypergradient, Reversible, Segmented
 from captum_meta.optim.reversible import kept_bits
 
+Result = TypeVar("Result")
 TASKS, MOMENTUM = 2, 0.9
 WAYS: dict[str, type[Hypergradient]] = {"unroll": Backprop, "segments": Segmented, "reversible": Reversible}
 
@@ -64,9 +67,8 @@ def measure(way: str, steps: int) -> Peak:
 def table(peaks: Sequence[Peak]) -> Table:
     """Steps by ways."""
     expected = log2(1 / MOMENTUM)
-    shown = Table(title=f"Peak memory; log2(1 / momentum) is {expected:.3f}")
-    for column in ("way", "steps", "MB above two steps", "s", "of it buffer MB", "bits per parameter and step"):
-        shown.add_column(column, justify="left" if column == "way" else "right")
+    columns = ("way", "steps", "MB above two steps", "s", "of it buffer MB", "bits per parameter and step")
+    shown = table_of(f"Peak memory; log2(1 / momentum) is {expected:.3f}", columns, ("way",))
     for p in peaks:
         buffer = (f"{p.buffer:.1f}", f"{p.bits:.3f}") if p.bits else ("", "")
         shown.add_row(p.way, str(p.steps), f"{p.megabytes:.0f}", f"{p.seconds:.1f}", *buffer)
@@ -79,21 +81,22 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--steps", type=int, nargs="+", default=[20, 50, 100, 200, 500], metavar="N", help="numbers of inner steps"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", default=None, help="file for the results, as JSON lines")
+    add_lines(parser)
     options = parser.parse_args(arguments)
-    peaks = []
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
-        for way in WAYS:
-            for steps in options.steps:
-                peaks.append(processes.apply(measure, (way, steps)))
-                if options.output is not None:
-                    append_line(options.output, asdict(peaks[-1]))
-    Console(width=110).print(table(peaks))
+    cases = [(way, steps) for way in WAYS for steps in options.steps]
+    Console(width=110).print(table(list(kept(options.output, in_processes(measure, cases)))))
 
 
 def _learner(way: str, steps: int) -> MomentumMAML:
     explainer = load_learner("zero-shot").explainer.requires_grad_(True)
-    return MomentumMAML(explainer, ("*",), steps, 1e-4, MOMENTUM, WAYS[way]())
+    return MomentumMAML(explainer, ("*",), steps, 1e-4, momentum=MOMENTUM, hypergradient=WAYS[way]())
+
+
+def in_processes(measure: Callable[..., Result], cases: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    """What the function gives of each case, called in a process of its own."""
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        for case in cases:
+            yield processes.apply(measure, case)
 
 
 def peak_megabytes() -> float:

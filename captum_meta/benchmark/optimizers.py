@@ -24,8 +24,9 @@ from captum_meta.benchmark.explained_rows import query_rows, support_rows
 from captum_meta.benchmark.heldout import held_out_names, load_held_out, quick_names
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.options import add_output, add_references
+from captum_meta.benchmark.tables import table_of
 from captum_meta.learners import LearnedOptimizer, load_learner
-from captum_meta.learners._gradient import GradientState
+from captum_meta.learners._gradient_state import GradientState
 from captum_meta.losses import relative_errors
 from captum_meta.optim import SGD, Clipped, Tensors, UpdateRule, iterates
 from captum_meta.tasks import SyntheticTaskFamily
@@ -188,11 +189,8 @@ def table(curves: Sequence[Curve], budget: str, steps: Sequence[int]) -> Table:
     """Geometric mean and median of the errors against steps."""
     some = [curve for curve in curves if curve.budget == budget]
     count = len({curve.problem for curve in some})
-    shown = Table(
-        title=f"{count} held-out models, {ROWS} support rows, coalitions per row: {budget}; geometric mean / median"
-    )
-    for column in ("rows", "optimizer", *(str(step) for step in steps)):
-        shown.add_column(column, justify="left" if column in ("rows", "optimizer") else "right")
+    title = f"{count} held-out models, {ROWS} support rows, coalitions per row: {budget}; geometric mean / median"
+    shown = table_of(title, ("rows", "optimizer", *map(str, steps)), ("rows", "optimizer"))
     for of in ("support", "query"):
         for optimizer in (LEARNED, *RATES):
             centre = np.exp(means(some, optimizer, of))

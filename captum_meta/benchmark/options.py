@@ -26,6 +26,11 @@ def add_output(parser: ArgumentParser, default: Path) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", default=default, help=text)
 
 
+def add_lines(parser: ArgumentParser) -> None:
+    """`--output`, a file to which results are added, if it is named."""
+    parser.add_argument("--output", type=Path, metavar="FILE", default=None, help="file for the results, as JSON lines")
+
+
 def add_references(parser: ArgumentParser) -> None:
     """`--references`, the folder of right answers, which several comparisons share."""
     text = "folder of exact attributions, which are computed once (default: beside the output)"

@@ -1,5 +1,6 @@
 """Meta-learners: how an explainer adapts to one explained model from its support set."""
 
+from captum_meta.learners._gradient import GradientLearner
 from captum_meta.learners.anil import ANIL
 from captum_meta.learners.base import MetaLearner
 from captum_meta.learners.deep_kernel import DeepKernelTransfer
@@ -24,6 +25,7 @@ __all__ = [
     "MAML",
     "DeepKernelTransfer",
     "FeatureMAML",
+    "GradientLearner",
     "ImplicitMAML",
     "KernelRidge",
     "LearnedOptimizer",

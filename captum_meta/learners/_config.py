@@ -95,6 +95,14 @@ def described_hypergradient(hypergradient: Hypergradient) -> dict[str, Any] | No
     return description
 
 
+def with_options(own: inspect.Signature, base: inspect.Signature) -> inspect.Signature:
+    """The arguments of a constructor, with those of the base that it hands on as ``**options``."""
+    names = dict(own.parameters)
+    if names.pop("options", None) is not None:
+        names |= {n: p.replace(kind=p.KEYWORD_ONLY) for n, p in base.parameters.items() if n not in names}
+    return own.replace(parameters=sorted((p for n, p in names.items() if n != "self"), key=lambda p: p.kind))
+
+
 def part_of(description: Mapping[str, Any]) -> Any:
     """The network that :func:`described_part` describes, with fresh weights.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from inspect import Signature, signature
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,40 +16,22 @@ from torch import Tensor
 
 from captum_meta.learners import _config
 from captum_meta.learners._correction import folds, judge
+from captum_meta.learners._gradient_state import GradientState, between, picked
 from captum_meta.learners.base import MetaLearner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, Prior
-from captum_meta.optim import (
-    Backprop,
-    InnerProblem,
-    Tensors,
-    UpdateRule,
-    call_per_task,
-    iterates,
-)
+from captum_meta.optim import Backprop, Hypergradient, InnerProblem, Tensors, UpdateRule, call_per_task, iterates
 from captum_meta.optim.compiled import CompiledFunction, CompiledProblem
 from captum_meta.optim.per_task import fast_names, same_for_all
+from captum_meta.optim.rules import clipped
 from captum_meta.types import Evidence, Explanations, ExplanationTask, Record
-
-
-@dataclass(frozen=True)
-class GradientState(Record):
-    """Where an inner loop arrived.
-
-    Attributes:
-        fast: by name the fast parameters, ``(*batch, *shape)``.
-        strength: ``(*batch,)``, how far the answer goes from the zero-shot one towards theirs.
-    """
-
-    fast: dict[str, Tensor]
-    strength: Tensor
 
 
 class GradientLearner(MetaLearner[GradientState]):
     r"""Adapts by a few steps along the gradient of the support rows' loss.
 
-    A subclass says in its constructor which parameters are fast, by which rule they move and how the outcome is
-    differentiated; the inner loop is the same for all.
+    A subclass says by which rule the fast parameters move (:meth:`make_rule`), and may have defaults of its own; the inner
+    loop and the arguments are the same for all.
 
     Training differentiates the plain inner loop. :meth:`adapt` also runs it without a part of the support rows at a time,
     beside the one on all of them, and from what the left-out rows would have gained chooses the number of steps and how
@@ -61,39 +46,55 @@ class GradientLearner(MetaLearner[GradientState]):
         fast: names of the explainer's parameters that adapt, as patterns: ``"*"`` all, ``"head.*"`` its last layer,
             ``"encode.2.bias"`` a context vector added to the hidden units of every player.
         steps: of the inner loop.
-        make_rule: from the fast parameters' values by name, without tasks, to the update rule.
-        hypergradient: how training differentiates the inner loop; it changes nothing once trained.
+        rate: from which the rates of the steps are learned.
+        hypergradient: how training differentiates the inner loop; it changes nothing once trained. None: the learner's own.
         inner_loss: what the inner loop minimises: the name of a function of :mod:`captum_meta.losses`, or a callable of
             (predicted, reference, variance), with which the learner cannot be saved.
         zero_shot: weight of the loss before adaptation in meta-training, beside the loss after it.
         outer_loss: what meta-training minimises, of the query rows; given as ``inner_loss``.
+        clip: length to which a task's inner gradient is cut; None: it is taken as it is.
 
     Raises:
         ValueError: if a pattern fits no parameter.
     """
 
+    __signature__: ClassVar[Signature]
+
     def __init__(
         self,
         explainer: Explainer,
-        fast: Sequence[str],
-        steps: int,
-        make_rule: Callable[[Tensors], UpdateRule],
+        fast: Sequence[str] = ("*",),
+        steps: int = 5,
+        rate: float = 0.01,
         hypergradient: _config.HypergradientArgument = None,
         inner_loss: _config.LossArgument = scaled_squared_error,
         zero_shot: float = 0.0,
         outer_loss: _config.LossArgument = relative_squared_error,
+        clip: float | None = 1.0,
     ) -> None:
         super().__init__(explainer)
-        self.fast, self.steps = tuple(fast), steps
+        self.fast, self.steps, self.clip = tuple(fast), steps, clip
         self.names = fast_names(explainer, self.fast, called="explainer")
-        self.rule = make_rule({name: explainer.get_parameter(name) for name in self.names})
-        self.hypergradient = _config.hypergradient_of(hypergradient) or Backprop()
+        self.rule = clipped(self.make_rule({name: explainer.get_parameter(name) for name in self.names}, rate), clip)
+        self.hypergradient = _config.hypergradient_of(hypergradient) or self.own_hypergradient()
         self.inner_loss, self.outer_loss = _config.loss_of(inner_loss), _config.loss_of(outer_loss)
         self.zero_shot = zero_shot
         self._hidden_is_shared = all(any(fnmatchcase(name, each) for each in explainer.reading) for name in self.names)
         self._compiled_hidden: CompiledFunction | None = None
         self._compiled_gradient: CompiledFunction | None = None
         self._compiled_outcome: CompiledFunction | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = _config.with_options(signature(cls.__init__), signature(GradientLearner.__init__))
+
+    @abstractmethod
+    def make_rule(self, parameters: Tensors, rate: float) -> UpdateRule:
+        """The update rule of the fast parameters, which are given by name, without tasks."""
+
+    def own_hypergradient(self) -> Hypergradient:
+        """The hypergradient where none is given."""
+        return Backprop()
 
     def compile(self, *args: object, **kwargs: object) -> None:
         """Training computes the inner gradients and the query loss by compiled graphs, one for each shape of a batch.
@@ -125,6 +126,7 @@ class GradientLearner(MetaLearner[GradientState]):
             "inner_loss": _config.described_loss(self.inner_loss, "inner_loss"),
             "zero_shot": self.zero_shot,
             "outer_loss": _config.described_loss(self.outer_loss, "outer_loss"),
+            "clip": self.clip,
         }
 
     def start(self, n_tasks: int) -> Tensors:
@@ -242,7 +244,7 @@ class GradientLearner(MetaLearner[GradientState]):
             ends = predicted.flatten(1).isfinite().all(1).reshape(-1, 1, 1)  # in all loops, that of all rows too
             corrections.append(torch.where(ends, found, torch.nan))
         trust, _ = judge(torch.stack(corrections), support.attributions - base)
-        return GradientState(_picked(trajectory, trust.option, used.shape[1]), trust.strength)
+        return GradientState(picked(trajectory, trust.option, used.shape[1]), trust.strength)
 
     def _trajectory(self, rows: _Read, used: Tensor) -> list[Tensors]:
         start = self.start(len(used))
@@ -263,7 +265,7 @@ class GradientLearner(MetaLearner[GradientState]):
         hidden = None if hidden is None else hidden.reshape(-1, *hidden.shape[len(batch) :])
         adapted: Prior = call_per_task(self.explainer, "prior", fast, evidence.flattened(len(batch)), hidden)
         adapted = adapted.map(lambda value: value.reshape(*batch, *value.shape[1:]))
-        return _between(start, adapted, state.strength)
+        return between(start, adapted, state.strength)
 
 
 @dataclass(frozen=True)
@@ -272,24 +274,6 @@ class _Read(Record):
 
     explanations: Explanations
     hidden: Tensor | None
-
-
-def _between(start: Prior, end: Prior, strength: Tensor) -> Prior:
-    """The prior that lies the share ``strength`` ``(*batch,)`` on the way; the start where the end is no number."""
-    ends = {name: value for name, value in vars(end).items() if value is not None}
-
-    def mixed(name: str) -> Tensor:
-        value: Tensor = getattr(start, name)
-        way = ends[name] - value
-        return value + strength[(..., *[None] * (value.dim() - strength.dim()))] * torch.where(way.isfinite(), way, 0.0)
-
-    return replace(start, **{name: mixed(name) for name in ends})
-
-
-def _picked(trajectory: Sequence[Tensors], chosen: Tensor, stride: int) -> dict[str, Tensor]:
-    """Of every task the chosen iterate of the first of its ``stride`` inner loops."""
-    tasks = torch.arange(len(chosen), device=chosen.device)
-    return {name: torch.stack([fast[name][::stride] for fast in trajectory])[chosen, tasks] for name in trajectory[0]}
 
 
 def _ordinary(value: Tensor) -> Tensor:

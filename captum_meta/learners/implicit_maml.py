@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners._gradient import GradientLearner
-from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import SGD, Implicit, InnerProblem, Tensors
+from captum_meta.optim import SGD, Hypergradient, Implicit, InnerProblem, Tensors, UpdateRule
 from captum_meta.types import Explanations
 
 
@@ -24,15 +23,12 @@ class ImplicitMAML(GradientLearner):
     Training costs no memory for the steps; the strength is learned with the start, the rate is not.
 
     Args:
-        explainer: the network whose parameters are the initialisation.
-        fast: names of the parameters that adapt, as patterns; all by default.
+        explainer, fast: as in :class:`~captum_meta.learners.GradientLearner`.
         steps: of gradient descent towards the minimum.
         rate: of each step.
         strength: lambda, from which it is learned.
-        hypergradient: how training differentiates the minimum.
-        inner_loss: what the inner loop minimises beside the proximal term.
-        zero_shot: weight of the loss before adaptation in meta-training.
-        outer_loss: what meta-training minimises, of the query rows; given as ``inner_loss``.
+        clip: as in :class:`~captum_meta.learners.GradientLearner`; None by default.
+        options: the further arguments of :class:`~captum_meta.learners.GradientLearner`.
     """
 
     def __init__(
@@ -41,23 +37,19 @@ class ImplicitMAML(GradientLearner):
         fast: Sequence[str] = ("*",),
         steps: int = 15,
         rate: float = 0.01,
+        *,
         strength: float = 1.0,
-        hypergradient: HypergradientArgument = None,
-        inner_loss: LossArgument = scaled_squared_error,
-        zero_shot: float = 0.0,
-        outer_loss: LossArgument = relative_squared_error,
+        clip: float | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            explainer,
-            fast,
-            steps,
-            lambda values: SGD(list(values), 1, rate),
-            hypergradient or Implicit(),
-            inner_loss,
-            zero_shot,
-            outer_loss,
-        )
+        super().__init__(explainer, fast, steps, rate, clip=clip, **options)
         self.log_strength = nn.Parameter(torch.tensor(strength).log())
+
+    def make_rule(self, parameters: Tensors, rate: float) -> UpdateRule:
+        return SGD(list(parameters), 1, rate)
+
+    def own_hypergradient(self) -> Hypergradient:
+        return Implicit()
 
     def compile(self, *args: object, **kwargs: object) -> None:
         raise ValueError("The proximal term of ImplicitMAML is not compiled: train it with compile=False.")

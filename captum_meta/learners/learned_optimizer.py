@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners._gradient import GradientLearner
-from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import CoordinatewiseLSTM, CoordinatewiseMLP, Preconditioned, Truncated
+from captum_meta.optim import (
+    CoordinatewiseLSTM,
+    CoordinatewiseMLP,
+    Hypergradient,
+    Preconditioned,
+    Tensors,
+    Truncated,
+    UpdateRule,
+)
 
 _RULES = {"mlp": CoordinatewiseMLP, "lstm": CoordinatewiseLSTM}
 
@@ -24,17 +30,13 @@ class LearnedOptimizer(GradientLearner):
     was trained for; how far each weight is then moved is learned too (:class:`captum_meta.optim.Preconditioned`).
 
     Args:
-        explainer: the network that adapts.
-        fast: names of the parameters that adapt, as patterns; all by default.
-        steps: of the inner loop.
+        explainer, fast, steps: as in :class:`~captum_meta.learners.GradientLearner`.
+        rate: from which each tensor's rate is learned, relative to its root mean square.
         rule: ``"mlp"``, :class:`captum_meta.optim.CoordinatewiseMLP`, or ``"lstm"``,
             :class:`captum_meta.optim.CoordinatewiseLSTM`.
-        rate: from which each tensor's rate is learned, relative to its root mean square.
-        hypergradient: how training differentiates the inner loop: windows of five steps by default;
-            :class:`captum_meta.optim.PersistentES` for very long ones.
-        inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
-        zero_shot: weight of the loss before adaptation in meta-training.
-        outer_loss: what meta-training minimises, of the query rows; given as ``inner_loss``.
+        clip: as in :class:`~captum_meta.learners.GradientLearner`; None by default.
+        options: the further arguments of :class:`~captum_meta.learners.GradientLearner`. The hypergradient takes windows of
+            five steps by default; :class:`captum_meta.optim.PersistentES` is for very long loops.
     """
 
     def __init__(
@@ -42,24 +44,21 @@ class LearnedOptimizer(GradientLearner):
         explainer: Explainer,
         fast: Sequence[str] = ("*",),
         steps: int = 20,
-        rule: Literal["mlp", "lstm"] = "mlp",
         rate: float = 0.01,
-        hypergradient: HypergradientArgument = None,
-        inner_loss: LossArgument = scaled_squared_error,
-        zero_shot: float = 0.0,
-        outer_loss: LossArgument = relative_squared_error,
+        *,
+        rule: Literal["mlp", "lstm"] = "mlp",
+        clip: float | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            explainer,
-            fast,
-            steps,
-            lambda values: Preconditioned(_RULES[rule](list(values), rate=rate), {n: v.shape for n, v in values.items()}),
-            hypergradient or Truncated(5),
-            inner_loss,
-            zero_shot,
-            outer_loss,
-        )
         self.rule_name = rule
+        super().__init__(explainer, fast, steps, rate, clip=clip, **options)
+
+    def make_rule(self, parameters: Tensors, rate: float) -> UpdateRule:
+        inner = _RULES[self.rule_name](list(parameters), rate=rate)
+        return Preconditioned(inner, {name: value.shape for name, value in parameters.items()})
+
+    def own_hypergradient(self) -> Hypergradient:
+        return Truncated(5)
 
     def arguments(self) -> dict[str, object]:
         return {**super().arguments(), "rule": self.rule_name}

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners._gradient import GradientLearner
-from captum_meta.losses import relative_squared_error, scaled_squared_error
-from captum_meta.nn import Explainer
-from captum_meta.optim import SGD
-from captum_meta.optim.rules import clipped
+from captum_meta.optim import SGD, Tensors, UpdateRule
 
 
 class MAML(GradientLearner):
@@ -21,41 +15,8 @@ class MAML(GradientLearner):
     Rates are learned for each tensor at each step (MAML++). With ``clip=None`` this is the method as it was published; with
     ``hypergradient=FirstOrder()`` first-order MAML.
 
-    Args:
-        explainer: the network whose parameters are the initialisation.
-        fast: names of the parameters that adapt, as patterns; all by default.
-        steps: of the inner loop.
-        rate: from which the rates are learned.
-        hypergradient: how training differentiates the inner loop.
-        inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
-        zero_shot: weight of the loss before adaptation in meta-training.
-        outer_loss: what meta-training minimises, of the query rows; given as ``inner_loss``.
-        clip: length to which a task's inner gradient is cut; None: it is taken as it is.
+    Args: those of :class:`~captum_meta.learners.GradientLearner`.
     """
 
-    def __init__(
-        self,
-        explainer: Explainer,
-        fast: Sequence[str] = ("*",),
-        steps: int = 5,
-        rate: float = 0.01,
-        hypergradient: HypergradientArgument = None,
-        inner_loss: LossArgument = scaled_squared_error,
-        zero_shot: float = 0.0,
-        outer_loss: LossArgument = relative_squared_error,
-        clip: float | None = 1.0,
-    ) -> None:
-        super().__init__(
-            explainer,
-            fast,
-            steps,
-            lambda values: clipped(SGD(list(values), steps, rate), clip),
-            hypergradient,
-            inner_loss,
-            zero_shot,
-            outer_loss,
-        )
-        self.clip = clip
-
-    def arguments(self) -> dict[str, object]:
-        return {**super().arguments(), "clip": self.clip}
+    def make_rule(self, parameters: Tensors, rate: float) -> UpdateRule:
+        return SGD(list(parameters), self.steps, rate)

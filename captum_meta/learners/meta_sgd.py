@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners._gradient import GradientLearner
-from captum_meta.losses import relative_squared_error, scaled_squared_error
-from captum_meta.nn import Explainer
-from captum_meta.optim import ElementwiseSGD
-from captum_meta.optim.rules import clipped
+from captum_meta.optim import ElementwiseSGD, Tensors, UpdateRule
 
 
 class MetaSGD(GradientLearner):
@@ -17,32 +11,8 @@ class MetaSGD(GradientLearner):
 
     .. math:: \theta_{s+1} = \theta_s - \alpha \circ \nabla L_{support}(\theta_s)
 
-    Args: those of :class:`MAML`.
+    Args: those of :class:`~captum_meta.learners.GradientLearner`.
     """
 
-    def __init__(
-        self,
-        explainer: Explainer,
-        fast: Sequence[str] = ("*",),
-        steps: int = 5,
-        rate: float = 0.01,
-        hypergradient: HypergradientArgument = None,
-        inner_loss: LossArgument = scaled_squared_error,
-        zero_shot: float = 0.0,
-        outer_loss: LossArgument = relative_squared_error,
-        clip: float | None = 1.0,
-    ) -> None:
-        super().__init__(
-            explainer,
-            fast,
-            steps,
-            lambda values: clipped(ElementwiseSGD({name: value.shape for name, value in values.items()}, rate), clip),
-            hypergradient,
-            inner_loss,
-            zero_shot,
-            outer_loss,
-        )
-        self.clip = clip
-
-    def arguments(self) -> dict[str, object]:
-        return {**super().arguments(), "clip": self.clip}
+    def make_rule(self, parameters: Tensors, rate: float) -> UpdateRule:
+        return ElementwiseSGD({name: value.shape for name, value in parameters.items()}, rate)

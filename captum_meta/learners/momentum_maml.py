@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from captum_meta.learners._config import HypergradientArgument, LossArgument
 from captum_meta.learners._gradient import GradientLearner
-from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer
-from captum_meta.optim import MomentumSGD, Reversible
-from captum_meta.optim.rules import clipped
+from captum_meta.optim import Hypergradient, MomentumSGD, Reversible, Tensors, UpdateRule
 
 
 class MomentumMAML(GradientLearner):
@@ -22,16 +20,9 @@ class MomentumMAML(GradientLearner):
     arithmetic, at some more memory.
 
     Args:
-        explainer: the network whose parameters are the initialisation.
-        fast: names of the parameters that adapt, as patterns; the last layer by default.
-        steps: of the inner loop.
-        rate: from which the rates are learned.
+        explainer, fast, steps, rate: as in :class:`~captum_meta.learners.GradientLearner`.
         momentum: from which the momenta are learned, between 0 and 1.
-        hypergradient: how training differentiates the inner loop.
-        inner_loss: what the inner loop minimises; a callable of (predicted, reference, variance).
-        zero_shot: weight of the loss before adaptation in meta-training.
-        outer_loss: what meta-training minimises, of the query rows; given as ``inner_loss``.
-        clip: length to which a task's inner gradient is cut; None: it is taken as it is.
+        options: the further arguments of :class:`~captum_meta.learners.GradientLearner`.
     """
 
     def __init__(
@@ -40,24 +31,15 @@ class MomentumMAML(GradientLearner):
         fast: Sequence[str] = ("head.*",),
         steps: int = 100,
         rate: float = 0.01,
+        *,
         momentum: float = 0.9,
-        hypergradient: HypergradientArgument = None,
-        inner_loss: LossArgument = scaled_squared_error,
-        zero_shot: float = 0.0,
-        outer_loss: LossArgument = relative_squared_error,
-        clip: float | None = 1.0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            explainer,
-            fast,
-            steps,
-            lambda values: clipped(MomentumSGD(list(values), steps, rate, momentum), clip),
-            hypergradient or Reversible(),
-            inner_loss,
-            zero_shot,
-            outer_loss,
-        )
-        self.clip = clip
+        self.momentum = momentum
+        super().__init__(explainer, fast, steps, rate, **options)
 
-    def arguments(self) -> dict[str, object]:
-        return {**super().arguments(), "clip": self.clip}
+    def make_rule(self, parameters: Tensors, rate: float) -> UpdateRule:
+        return MomentumSGD(list(parameters), self.steps, rate, self.momentum)
+
+    def own_hypergradient(self) -> Hypergradient:
+        return Reversible()

@@ -19,7 +19,8 @@ class Reptile(MAML):
     The inner loops of training see the rows of both sets. Nothing is differentiated twice, and neither the rates nor
     parameters that are not fast are learned.
 
-    Args: those of :class:`MAML`; ``hypergradient``, ``zero_shot`` and ``outer_loss`` change nothing.
+    Args: those of :class:`~captum_meta.learners.GradientLearner`; ``hypergradient``, ``zero_shot`` and ``outer_loss``
+        change nothing.
     """
 
     def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:

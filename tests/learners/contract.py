@@ -66,7 +66,7 @@ LEARNERS: dict[str, Callable[[], MetaLearner]] = {
     "implicit-maml": lambda: ImplicitMAML(ShapleyExplainer(16, 1), steps=2),
     "momentum-maml": lambda: MomentumMAML(ShapleyExplainer(16, 1), steps=5),
     "learned-optimizer": lambda: LearnedOptimizer(ShapleyExplainer(16, 1), steps=3),
-    "learned-optimizer lstm": lambda: LearnedOptimizer(PathExplainer(16, 1), ("head.*",), 2, "lstm"),
+    "learned-optimizer lstm": lambda: LearnedOptimizer(PathExplainer(16, 1), ("head.*",), 2, rule="lstm"),
     "matching": lambda: MatchingNetwork(ShapleyExplainer(16, 1)),
     "matching path": lambda: MatchingNetwork(PathExplainer(16, 1), neighbours=4),
     "matching cosine": lambda: MatchingNetwork(ShapleyExplainer(16, 1), InputEncoder(16), CosineSimilarity()),

@@ -23,7 +23,9 @@ def tasks() -> ExplanationTask:
 def learner(rule: str, hypergradient: Hypergradient, steps: int = 4) -> LearnedOptimizer:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    made = LearnedOptimizer(ShapleyExplainer(8, 1), ("head.*", "norm.*"), steps, rule, 0.05, hypergradient)  # type: ignore[arg-type]
+    made = LearnedOptimizer(
+        ShapleyExplainer(8, 1), ("head.*", "norm.*"), steps, 0.05, hypergradient=hypergradient, rule=rule
+    )  # type: ignore[arg-type]
     for name, parameter in made.named_parameters():
         size = 0.02 if "log_factors" in name else 0.1
         parameter.data = parameter.data + size * torch.randn(parameter.shape, generator=generator)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaSGD, MomentumMAML, Reptile
+from captum_meta.learners import ANIL, MAML, GradientLearner, ImplicitMAML, MetaSGD, MomentumMAML, Reptile
 from captum_meta.learners._correction import judge
-from captum_meta.learners._gradient import GradientLearner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.nn import Explainer, PathExplainer, Prior, ShapleyExplainer
 from captum_meta.optim import (
@@ -170,9 +169,7 @@ def flat(rows: Explanations, task: int) -> tuple[Tensor, Tensor]:
 
 def test_the_meta_gradient_of_a_linear_explainer_is_the_closed_form() -> None:
     support, query = linear_rows(0, 6), linear_rows(1, 7)
-    learner = GradientLearner(
-        LinearExplainer(), ("*",), 1, lambda values: SGD(list(values), 1, 0.1), inner_loss=mean_square
-    ).double()
+    learner = MAML(LinearExplainer(), steps=1, rate=0.1, inner_loss=mean_square, clip=None).double()
     loss = mean_square(fitted(learner, support, query), query.attributions)
     (gradient,) = torch.autograd.grad(loss, [learner.explainer.head.weight])
     rate = float((10 * learner.rule.log_rates.detach()).exp())

@@ -58,7 +58,7 @@ def plain_loss(learner: MomentumMAML, tasks: ExplanationTask) -> Tensor:
 def test_the_loss_and_its_gradients_are_those_of_the_plain_loop(
     fast: tuple[str, ...], hypergradient: Backprop | Segmented | Reversible, tolerance: float
 ) -> None:
-    learner = MomentumMAML(explainer(), fast, 6, 0.05, 0.75, hypergradient).double()
+    learner = MomentumMAML(explainer(), fast, 6, 0.05, momentum=0.75, hypergradient=hypergradient).double()
     batch = tasks(5).to(dtype=torch.float64)
     parameters = list(learner.parameters())
     loss, plain = learner.loss(batch), plain_loss(learner, batch)

@@ -17,12 +17,12 @@ from captum_meta.learners import (
     MAML,
     DeepKernelTransfer,
     FeatureMAML,
+    GradientLearner,
     KernelRidge,
     MetaLearner,
     Stacking,
     load_learner,
 )
-from captum_meta.learners._gradient import GradientLearner
 from captum_meta.learners.storage import build, configuration
 from captum_meta.nn import CosineSimilarity, EmbeddingEncoder, InputEncoder, LearnedDescent, PathExplainer, ShapleyExplainer
 from captum_meta.optim import (

@@ -1,0 +1,44 @@
+"""Where the inner loops of gradient-based learners arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from captum_meta.nn import Prior
+from captum_meta.optim import Tensors
+from captum_meta.types import Record
+
+
+@dataclass(frozen=True)
+class GradientState(Record):
+    """Where an inner loop arrived.
+
+    Attributes:
+        fast: by name the fast parameters, ``(*batch, *shape)``.
+        strength: ``(*batch,)``, how far the answer goes from the zero-shot one towards theirs.
+    """
+
+    fast: dict[str, Tensor]
+    strength: Tensor
+
+
+def between(start: Prior, end: Prior, strength: Tensor) -> Prior:
+    """The prior that lies the share ``strength`` ``(*batch,)`` on the way; the start where the end is no number."""
+    ends = {name: value for name, value in vars(end).items() if value is not None}
+
+    def mixed(name: str) -> Tensor:
+        value: Tensor = getattr(start, name)
+        way = ends[name] - value
+        return value + strength[(..., *[None] * (value.dim() - strength.dim()))] * torch.where(way.isfinite(), way, 0.0)
+
+    return replace(start, **{name: mixed(name) for name in ends})
+
+
+def picked(trajectory: Sequence[Tensors], chosen: Tensor, stride: int) -> dict[str, Tensor]:
+    """Of every task the chosen iterate of the first of its ``stride`` inner loops."""
+    tasks = torch.arange(len(chosen), device=chosen.device)
+    return {name: torch.stack([fast[name][::stride] for fast in trajectory])[chosen, tasks] for name in trajectory[0]}
