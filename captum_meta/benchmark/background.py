@@ -21,10 +21,12 @@ from torch import Generator, Tensor
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.background_models import BackgroundProblem, background_problems
 from captum_meta.benchmark.peers import seeded
+from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import attribution_error
 
 _BUDGETS, _SEEDS = (16, 64, 256), 3
 _ADAPTED_BUDGETS = (4, 8, 16)
+_RATIOS = ("ours / better of the sampled", "KernelExplainer evaluations / ours")
 Method = Callable[[BackgroundProblem, int, int], Tensor]
 
 
@@ -146,9 +148,9 @@ def main(arguments: Sequence[str]) -> None:
         return
     ratios = {multiple: (list[float](), list[float]()) for multiple in _BUDGETS}
     for name, make in background_problems().items():
-        problem, table = make(), Table(title=f"{name}: error against all pairs of coalitions and background rows")
-        for column in ("evaluations", *METHODS, "ours / better of the sampled", "KernelExplainer evaluations / ours"):
-            table.add_column(column, justify="right")
+        problem = make()
+        columns = ("evaluations", *METHODS, *_RATIOS)
+        table = table_of(f"{name}: error against all pairs of coalitions and background rows", columns)
         n_players = problem.inputs.shape[1]
         for multiple in _BUDGETS:
             budget = multiple * n_players
@@ -167,9 +169,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def adaptation(problems: Mapping[str, Callable[[], BackgroundProblem]], support: Sequence[int]) -> Table:
     """Errors of each model and budget before adapting, and after adapting to each of these numbers of rows."""
-    table = Table(title="Error against all pairs of coalitions and background rows")
-    for column in ("model", "evaluations", "not adapted", *(f"after {count} rows" for count in support)):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    columns = ("model", "evaluations", "not adapted", *(f"after {count} rows" for count in support))
+    table = table_of("Error against all pairs of coalitions and background rows", columns, ("model",))
     for name, make in problems.items():
         problem = make()
         for multiple in _ADAPTED_BUDGETS:
@@ -181,10 +182,8 @@ def adaptation(problems: Mapping[str, Callable[[], BackgroundProblem]], support:
 
 def summary(ratios: Mapping[int, tuple[Sequence[float], Sequence[float]]]) -> Table:
     """Geometric means over the models, least and most, of both ratios by multiple of M."""
-    table = Table(title="All models: geometric mean (least to most)")
-    for column in ("evaluations", "ours / better of the sampled", "KernelExplainer evaluations / ours"):
-        table.add_column(column, justify="right")
+    table = table_of("All models: geometric mean (least to most)", ("evaluations", *_RATIOS))
     for multiple, both in ratios.items():
-        told = [f"{geometric_mean(some):.3g} ({min(some):.3g} to {max(some):.3g})" if some else "" for some in both]
-        table.add_row(f"{multiple}M", *told)
+        cells = [f"{geometric_mean(some):.3g} ({min(some):.3g} to {max(some):.3g})" if some else "" for some in both]
+        table.add_row(f"{multiple}M", *cells)
     return table

@@ -10,6 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor, nn
 
 from captum_meta._model import unmoved_random_state
+from captum_meta.benchmark.nets import Recurrent, learn, perceptron, residual
 from captum_meta.estimators import all_coalitions, shapley_values
 
 _ROWS, _EXPLAINED, _STEPS = 3000, 8, 600
@@ -30,8 +31,8 @@ def background_problems(seed: int = 0) -> dict[str, Callable[[], BackgroundProbl
     return {
         "MLP, logit, M=8, K=50": lambda: _problem(_mlp, 8, 50, False, seed),
         "MLP, probability, M=11, K=100": lambda: _problem(_mlp, 11, 100, True, seed),
-        "GRU, probability, M=9, K=100": lambda: _problem(lambda _: _Recurrent(), 9, 100, True, seed),
-        "residual net, logit, M=10, K=50": lambda: _problem(_Residual, 10, 50, False, seed),
+        "GRU, probability, M=9, K=100": lambda: _problem(lambda _: Recurrent(1, 2), 9, 100, True, seed),
+        "residual net, logit, M=10, K=50": lambda: _problem(_residual, 10, 50, False, seed),
         "boosted trees, logit, M=8, K=50": lambda: _problem(None, 8, 50, False, seed),
         "boosted trees, logit, M=11, K=100": lambda: _problem(None, 11, 100, False, seed),
     }
@@ -70,12 +71,7 @@ def _trees(inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _trained(net: nn.Module, inputs: Tensor, labels: Tensor, probability: bool) -> Callable[[Tensor], Tensor]:
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-    for _ in range(_STEPS):
-        some = torch.randint(len(inputs), (256,))
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(inputs[some]), labels[some]).backward()
-        optimizer.step()
+    learn(net, inputs, labels, _STEPS, batch=256, rate=3e-3)
     net.eval().requires_grad_(False)
     if probability:
         return lambda rows: net(rows).softmax(-1)[:, 1]
@@ -83,34 +79,9 @@ def _trained(net: nn.Module, inputs: Tensor, labels: Tensor, probability: bool) 
 
 
 def _mlp(n_players: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(n_players, 48), nn.GELU(), nn.Linear(48, 48), nn.GELU(), nn.Linear(48, 2))
+    return perceptron(n_players, 48, 48, 2, activation=nn.GELU)
 
 
-class _Recurrent(nn.Module):
-    """Reads the players one after the other."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body, self.head = nn.GRU(1, 24, batch_first=True), nn.Linear(24, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.head(self.body(x.unsqueeze(-1))[0][:, -1])
-        return output
-
-
-class _Residual(nn.Module):
-    """Three blocks, each added to what it reads."""
-
-    def __init__(self, n_players: int, width: int = 48) -> None:
-        super().__init__()
-        self.first, self.last = nn.Linear(n_players, width), nn.Linear(width, 2)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)) for _ in range(3)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.first(x)
-        for block in self.blocks:
-            hidden = hidden + block(hidden)
-        output: Tensor = self.last(hidden)
-        return output
+def _residual(n_players: int, width: int = 48) -> nn.Module:
+    first, last = nn.Linear(n_players, width), nn.Linear(width, 2)
+    return nn.Sequential(first, *[residual(width, width, nn.ReLU) for _ in range(3)], last)

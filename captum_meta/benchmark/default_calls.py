@@ -6,8 +6,8 @@ import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -22,7 +22,9 @@ from captum_meta.benchmark.default_nets import NETS, Trained, trained
 from captum_meta.benchmark.options import add_choices
 from captum_meta.benchmark.peers import seeded
 from captum_meta.benchmark.problem import Counted
-from captum_meta.estimators import all_coalitions, shapley_values
+from captum_meta.benchmark.references import exact_shapley
+from captum_meta.benchmark.tables import table_of
+from captum_meta.benchmark.timing import in_turn
 from captum_meta.evidence import Game
 from captum_meta.functional import attribution_error
 
@@ -88,8 +90,7 @@ def _integral(problem: Trained) -> Tensor:
 
 def _enumeration(problem: Trained) -> Tensor:
     game = Game(problem.model, problem.inputs, None, problem.target, None, problem.players)
-    members = all_coalitions(game.players.count).expand(len(problem.inputs), -1, -1)
-    (values,) = game.players.of_elements(shapley_values(game.values(members).squeeze(-1)))
+    (values,) = game.players.of_elements(exact_shapley(game).values)
     return values
 
 
@@ -111,25 +112,20 @@ def compare_defaults(name: str, probabilities: bool, method: str, timed: int = _
     problem, default = trained(name, probabilities), DEFAULTS[method]
     model = Counted(problem.model)
     arguments, right = default.arguments(problem), default.reference(problem)
-    errors, evaluations, seconds = [], [], []
+    errors, evaluations = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        calls = [make(model) for make in (default.ours, default.theirs)]
+        calls = {"ours": default.ours(model), "theirs": default.theirs(model)}
         runs = range(_RUNS if default.sampled else 1)
-        for call in calls:
+        for call in calls.values():
             model.evaluations, found = 0, []
             for run in runs:
                 with seeded(run):
                     found.append(attribution_error(_answer(call, arguments, run), right))
             evaluations.append(model.evaluations / len(runs) / len(right))
             errors.append(float(torch.stack(found).mean()))
-        times: list[list[float]] = [[], []]
-        for run in range(timed):
-            for call, taken in zip(calls, times, strict=True):
-                start = perf_counter()
-                _answer(call, arguments, run)
-                taken.append(perf_counter() - start)
-        seconds = [median(taken) for taken in times]
+        answers = {which: partial(_answer, call, arguments, 0) for which, call in calls.items()}
+        seconds = [median(taken) for taken in in_turn(answers, timed).values()]
     label = f"{name}, {'probabilities' if probabilities else 'logits'}"
     return Outcome(label, method, (errors[0], errors[1]), (evaluations[0], evaluations[1]), (seconds[0], seconds[1]))
 
@@ -155,9 +151,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _table(method: str, outcomes: Sequence[Outcome]) -> Table:
-    table = Table(title=f"{method}, default calls of 16 rows: ours / Captum's")
-    for column in ("net", "error", "ratio", "evaluations per row", "milliseconds", "ratio of times"):
-        table.add_column(column, justify="left" if column == "net" else "right")
+    columns = ("net", "error", "ratio", "evaluations per row", "milliseconds", "ratio of times")
+    table = table_of(f"{method}, default calls of 16 rows: ours / Captum's", columns, ("net",))
     for outcome in outcomes:
         ours, theirs = outcome.seconds
         table.add_row(

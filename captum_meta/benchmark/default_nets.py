@@ -8,39 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from captum_meta.benchmark.nets import Recurrent, learn, perceptron, residual
+
 _TRAINED, _STEPS, _RATE = 512, 150, 3e-3
 _ROWS, _CLASSES = 16, 3
 _FEATURES, _STEPS_LONG, _CHANNELS, _SIDE, _WORDS = 12, 12, 4, 32, 8
-
-
-class ResidualNet(nn.Module):
-    """Three residual blocks with layer norm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = nn.Linear(_FEATURES, 32), nn.Linear(32, _CLASSES)
-        self.blocks = nn.ModuleList(
-            [nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)) for _ in range(3)]
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.first(x)
-        for block in self.blocks:
-            hidden = hidden + block(hidden)
-        logits: Tensor = self.last(hidden)
-        return logits
-
-
-class RecurrentNet(nn.Module):
-    """A GRU over a sequence, read at its end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gru, self.last = nn.GRU(_CHANNELS, 32, batch_first=True), nn.Linear(32, _CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.last(self.gru(x)[0][:, -1])
-        return logits
 
 
 class Transformer(nn.Module):
@@ -49,18 +21,22 @@ class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(_CHANNELS, 32), nn.Linear(32, _CLASSES)
-        self.places = nn.Parameter(0.3 * torch.randn(_WORDS, 32))
+        self.positions = nn.Parameter(0.3 * torch.randn(_WORDS, 32))
         layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.last(self.encoder(self.first(x) + self.places).mean(1))
+        logits: Tensor = self.last(self.encoder(self.first(x) + self.positions).mean(1))
         return logits
 
 
-def _perceptron(activation: Callable[[], nn.Module]) -> nn.Module:
-    hidden = [nn.Linear(_FEATURES, 64), activation(), nn.Linear(64, 64), activation()]
-    return nn.Sequential(*hidden, nn.Linear(64, _CLASSES))
+def _residual() -> nn.Module:
+    first, last = nn.Linear(_FEATURES, 32), nn.Linear(32, _CLASSES)
+    return nn.Sequential(first, *[residual(32, 64, nn.ReLU) for _ in range(3)], last)
+
+
+def _mlp(activation: type[nn.Module]) -> nn.Module:
+    return perceptron(_FEATURES, 64, 64, _CLASSES, activation=activation)
 
 
 def _convolutional() -> nn.Module:
@@ -79,12 +55,12 @@ class Net:
 
 
 NETS = {
-    "ReLU MLP": Net(lambda: _perceptron(nn.ReLU), (_FEATURES,), (_FEATURES,)),
-    "GELU MLP": Net(lambda: _perceptron(nn.GELU), (_FEATURES,), (_FEATURES,)),
+    "ReLU MLP": Net(lambda: _mlp(nn.ReLU), (_FEATURES,), (_FEATURES,)),
+    "GELU MLP": Net(lambda: _mlp(nn.GELU), (_FEATURES,), (_FEATURES,)),
     "CNN": Net(_convolutional, (3, _SIDE, _SIDE), (1, 3, 3)),
-    "GRU": Net(RecurrentNet, (_STEPS_LONG, _CHANNELS), (_STEPS_LONG, 1)),
+    "GRU": Net(lambda: Recurrent(_CHANNELS, _CLASSES, 32), (_STEPS_LONG, _CHANNELS), (_STEPS_LONG, 1)),
     "transformer": Net(Transformer, (_WORDS, _CHANNELS), (_WORDS, 1)),
-    "residual": Net(ResidualNet, (_FEATURES,), (_FEATURES,)),
+    "residual": Net(_residual, (_FEATURES,), (_FEATURES,)),
 }
 
 
@@ -106,12 +82,7 @@ def trained(name: str, probabilities: bool, seed: int = 0) -> Trained:
         model = net.build()
     generator = Generator().manual_seed(seed)
     inputs, labels = _data(net.shape, generator)
-    optimizer = torch.optim.Adam(model.parameters(), _RATE)
-    for _ in range(_STEPS):
-        batch = torch.randint(_TRAINED, (64,), generator=generator)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs[batch]), labels[batch]).backward()
-        optimizer.step()
+    learn(model, inputs[:_TRAINED], labels, _STEPS, 64, _RATE, generator)
     model = (nn.Sequential(model, nn.Softmax(1)) if probabilities else model).eval().requires_grad_(False)
     rows = inputs[_TRAINED:]
     return Trained(model, rows, model(rows).argmax(1), _groups(net))

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out, reference
 from captum_meta.benchmark.problem import player_values
+from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import rank_correlation
 
 _MULTIPLES = (2, 4, 8)
@@ -65,16 +65,13 @@ def main(arguments: Sequence[str]) -> None:
             values, estimates = _explain(problem, None, tolerance)
             claims[tolerance].append(_row_errors(values, right)[estimates <= tolerance] <= tolerance)
     console = Console()
-    table = Table(title=f"Spearman correlation with the true error within a model; {len(ranks[2])} models, 12 rows each")
-    for column in ("coalitions", "mean", "median"):
-        table.add_column(column, justify="right")
+    title = f"Spearman correlation with the true error within a model; {len(ranks[2])} models, 12 rows each"
+    table = table_of(title, ("coalitions", "mean", "median"))
     for multiple, found in ranks.items():
         all_ranks = torch.stack(found)
         table.add_row(f"{multiple}M", f"{all_ranks.mean():.2f}", f"{all_ranks.median():.2f}")
     console.print(table)
-    table = Table(title="rows that stop at a tolerance")
-    for column in ("tolerance", "rows that claim it", "of them within it"):
-        table.add_column(column, justify="right")
+    table = table_of("rows that stop at a tolerance", ("tolerance", "rows that claim it", "of them within it"))
     for tolerance, kept in claims.items():
         rows = torch.cat(kept)
         table.add_row(f"{tolerance}", str(len(rows)), f"{rows.double().mean():.1%}")

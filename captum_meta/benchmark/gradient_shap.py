@@ -9,12 +9,12 @@ import torch
 from captum.attr import GradientShap
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from captum_meta.attr import MetaGradientShap
 from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out
 from captum_meta.benchmark.peers import seeded
+from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import attribution_error
 
 _DRAWS, _LONG, _RUNS = 5, 500, 4
@@ -60,9 +60,8 @@ def main(arguments: Sequence[str]) -> None:
     """GradientShap at 5 draws on the held-out models, against 2,000 draws; baselines are rows of the training data."""
     ArgumentParser(prog="captum-meta benchmark gradient-shap", description=main.__doc__).parse_args(arguments)
     pairs = {name: errors(name) for name in track(problem_names(), description="GradientShap")}
-    table = Table(title="error at 5 draws against 2,000: median / mean over the models")
-    for column in ("models", "MetaGradientShap", "Captum GradientShap", "ratio, median over models"):
-        table.add_column(column, justify="right")
+    columns = ("models", "MetaGradientShap", "Captum GradientShap", "ratio, median over models")
+    table = table_of("error at 5 draws against 2,000: median / mean over the models", columns)
     groups = {
         "tabular": [name for name in pairs if not name.startswith("digits")],
         "image patches": [name for name in pairs if name.startswith("digits-patches")],

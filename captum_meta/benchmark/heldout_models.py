@@ -3,69 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from captum_meta.benchmark.heldout_data import Table
 from captum_meta.benchmark.heldout_text import SentenceSimilarity
+from captum_meta.benchmark.nets import FeatureTransformer, Recurrent, perceptron, residual
 
 Model = Callable[[Tensor], Tensor]
 
 
-class Residual(nn.Module):
-    """``x + f(x)``."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
-
-
-class FeatureTransformer(nn.Module):
-    """Every feature a token; one or two encoder layers; mean over tokens."""
-
-    def __init__(self, n_features: int, n_outputs: int, depth: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.randn(n_features, 16))
-        self.shift = nn.Parameter(0.1 * torch.randn(n_features, 16))
-        layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
-        self.out = nn.Linear(16, n_outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.encoder(x.unsqueeze(-1) * self.scale + self.shift).mean(1))
-
-
-class Recurrent(nn.Module):
-    """A GRU over the lines of an image, or over the features of a table."""
-
-    def __init__(self, width: int, n_outputs: int) -> None:
-        super().__init__()
-        self.width = width
-        self.gru = nn.GRU(width, 24, batch_first=True)
-        self.out = nn.Linear(24, n_outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.gru(x.reshape(len(x), -1, self.width))[0][:, -1])
-
-
 def _mlp(table: Table, depth: int, width: int, activation: type[nn.Module]) -> nn.Module:
-    sizes = [table.x[0].numel()] + [width] * depth
-    layers: list[nn.Module] = [nn.Flatten()]
-    for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b), activation()]
-    return nn.Sequential(*layers, nn.Linear(width, table.n_outputs))
+    sizes = (table.x[0].numel(), *[width] * depth, table.n_outputs)
+    return nn.Sequential(nn.Flatten(), perceptron(*sizes, activation=activation))
 
 
 def _residual(table: Table, depth: int, width: int, activation: type[nn.Module]) -> nn.Module:
-    def block() -> nn.Module:
-        return Residual(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), activation(), nn.Linear(width, width)))
-
-    blocks = [block() for _ in range(depth)]
+    blocks = [residual(width, width, activation) for _ in range(depth)]
     enter = nn.Linear(table.x[0].numel(), width)
     return nn.Sequential(nn.Flatten(), enter, *blocks, nn.LayerNorm(width), nn.Linear(width, table.n_outputs))
 

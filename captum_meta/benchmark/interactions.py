@@ -14,7 +14,6 @@ from math import exp, log
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from captum_meta.attr import MetaKernelShap
@@ -23,6 +22,7 @@ from captum_meta.benchmark.background_models import background_problems
 from captum_meta.benchmark.heldout import load_held_out, quick_names
 from captum_meta.benchmark.peers import RowGame, by_row
 from captum_meta.benchmark.problem import Problem
+from captum_meta.benchmark.tables import table_of
 from captum_meta.estimators import all_coalitions, interactions
 from captum_meta.estimators.interactions import Index
 from captum_meta.functional import attribution_error
@@ -160,9 +160,8 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)
     peers = {name: method for name, method in PEERS.items() if name != "ProxySHAP" or modern_peers.available()}
     ratios: dict[int, list[float]] = {multiple: [] for multiple in _BUDGETS}
-    table = Table(title=f"{_INDEX} of order 2: error against all coalitions")
-    for column in ("model", "coalitions", "MetaKernelShap", *peers, "ours / best peer"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    columns = ("model", "coalitions", "MetaKernelShap", *peers, "ours / best peer")
+    table = table_of(f"{_INDEX} of order 2: error against all coalitions", columns, ("model",))
     for given in held_out_problems() if options.held_out else synthetic_problems():
         for multiple, found in compare(given, {"MetaKernelShap": ours, **peers}).items():
             ratio = found["MetaKernelShap"] / min(found[name] for name in peers)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from captum_meta.benchmark.tables import table_of
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.types import Kind
 
@@ -50,9 +51,8 @@ def made(family: SyntheticTaskFamily, batches: int) -> list[Made]:
 
 def table(found: Sequence[Made], tasks: int, title: str) -> Table:
     """Tasks per second, and the batches that cost the most."""
-    shown = Table(title=title)
-    for heading in ("batches", "tasks per second", "seconds, models", "seconds, labels", "share of the total"):
-        shown.add_column(heading)
+    columns = ("batches", "tasks per second", "seconds, models", "seconds, labels", "share of the total")
+    shown = table_of(title, columns, ("batches",))
     total = sum(each.models + each.labels for each in found)
 
     def line(name: str, some: Sequence[Made]) -> None:

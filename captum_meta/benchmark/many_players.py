@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
-from pathlib import Path
+from dataclasses import dataclass
 from time import process_time
 from typing import Any
 
@@ -16,9 +14,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from captum_meta import attr
-from captum_meta.benchmark.journal import append_line
-from captum_meta.benchmark.memory import peak_megabytes
-from captum_meta.benchmark.options import add_choices
+from captum_meta.benchmark.journal import kept
+from captum_meta.benchmark.memory import in_processes, peak_megabytes
+from captum_meta.benchmark.options import add_choices, add_lines
+from captum_meta.benchmark.tables import table_of
 
 
 class Residual(nn.Module):
@@ -156,9 +155,8 @@ def measure(case: str, front_end: str) -> Call:
 
 def table(calls: Sequence[Call]) -> Table:
     """One line a call."""
-    shown = Table(title="Default calls of one row of many players")
-    for column in ("players", "front end", "evaluations", "MB above one gradient", "s", "time, in gradients"):
-        shown.add_column(column, justify="left" if column in ("players", "front end") else "right")
+    columns = ("players", "front end", "evaluations", "MB above one gradient", "s", "time, in gradients")
+    shown = table_of("Default calls of one row of many players", columns, ("players", "front end"))
     for c in calls:
         numbers = (f"{c.evaluations:,}", f"{c.megabytes:.0f}", f"{c.seconds:.1f}", f"{c.gradients:.0f}")
         shown.add_row(c.case, c.front_end, *numbers)
@@ -169,13 +167,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure default calls with many players (patches, windows of a sound, tokens, pixels): evaluations, memory, time."""
     parser = ArgumentParser(prog="captum-meta benchmark players", description=main.__doc__)
     add_choices(parser, "--cases", CASES, "CASE")
-    parser.add_argument("--output", type=Path, metavar="FILE", default=None, help="file for the results, as JSON lines")
+    add_lines(parser)
     options = parser.parse_args(arguments)
-    calls = []
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
-        for case in options.cases:
-            for front_end in CALLS[case]:
-                calls.append(processes.apply(measure, (case, front_end)))
-                if options.output is not None:
-                    append_line(options.output, asdict(calls[-1]))
-    Console(width=110).print(table(calls))
+    cases = [(case, front_end) for case in options.cases for front_end in CALLS[case]]
+    Console(width=110).print(table(list(kept(options.output, in_processes(measure, cases)))))

@@ -6,14 +6,15 @@ import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
+from captum_meta.benchmark.nets import perceptron
+from captum_meta.benchmark.tables import table_of
+from captum_meta.benchmark.timing import in_turn
 from captum_meta.metrics import DeletionAUC, InsertionAUC
 
 _ROWS, _SIDE, _CLASSES = 512, 8, 10
@@ -34,8 +35,7 @@ def _problem() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
     """A small net on images of 8 x 8 pixels, each a player; rows, classes and attributions."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        hidden = (nn.Flatten(), nn.Linear(_PLAYERS, 64), nn.ReLU(), nn.Linear(64, _CLASSES), nn.Softmax(1))
-        model = nn.Sequential(*hidden).eval()
+        model = nn.Sequential(nn.Flatten(), perceptron(_PLAYERS, 64, _CLASSES), nn.Softmax(1)).eval()
         x, attributions = torch.rand(2, _ROWS, 1, _SIDE, _SIDE)
     with torch.no_grad():
         return model, x, model(x).argmax(1), attributions
@@ -69,7 +69,7 @@ def _measure(repeats: int) -> tuple[list[Speed], float]:
 
     def area(metric: type[DeletionAUC] | type[InsertionAUC], n_steps: int) -> Callable[[], Tensor]:
         settings = {"n_steps": n_steps, "max_rows": _MAX_ROWS, "reduction": "none"}
-        return lambda: metric(model, **settings)(attributions=attributions, inputs=x, target=target)  # type: ignore[arg-type]
+        return lambda: metric(model, **settings)(attributions=attributions, inputs=x, target=target)
 
     cases: dict[str, Callable[[], object]] = {
         "Quantus PixelFlipping": lambda: _pixel_flipping(model, x, target, attributions),
@@ -78,15 +78,7 @@ def _measure(repeats: int) -> tuple[list[Speed], float]:
         "DeletionAUC, 10 steps (default)": area(DeletionAUC, 10),
         "InsertionAUC, 10 steps (default)": area(InsertionAUC, 10),
     }
-    for case in cases.values():
-        case()
-    # In turns, so that whatever else the machine does meets all of them alike.
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats):
-        for name, case in cases.items():
-            start = perf_counter()
-            case()
-            times[name].append(perf_counter() - start)
+    times = in_turn(cases, repeats)
     peer = min(times["Quantus PixelFlipping"])
     speeds = [Speed(name, min(seconds), peer / min(seconds)) for name, seconds in times.items()]
     with torch.no_grad():
@@ -100,10 +92,8 @@ def main(arguments: Sequence[str]) -> None:
     """Time the deletion and insertion curves of 512 rows and 64 players beside Quantus's PixelFlipping."""
     ArgumentParser(prog="captum-meta benchmark metrics", description=main.__doc__).parse_args(arguments)
     speeds, difference = measure()
-    table = Table(title=f"{_ROWS} rows, {_PLAYERS} players, the same model, one thread: best of 5")
-    table.add_column("metric")
-    table.add_column("seconds", justify="right")
-    table.add_column("times as fast", justify="right")
+    title = f"{_ROWS} rows, {_PLAYERS} players, the same model, one thread: best of 5"
+    table = table_of(title, ("metric", "seconds", "times as fast"), words=("metric",))
     for speed in speeds:
         table.add_row(speed.metric, f"{speed.seconds:.4f}", f"{speed.ratio:.1f}")
     console = Console()

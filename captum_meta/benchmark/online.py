@@ -31,6 +31,7 @@ from captum_meta.benchmark.adaptation import FineTuning
 from captum_meta.benchmark.drift import DAYS, Drift
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.options import add_output
+from captum_meta.benchmark.tables import table_of
 from captum_meta.learners import TransferGaussianProcess, ZeroShot, load_learner
 from captum_meta.learners.storage import shipped_explainer
 from captum_meta.nn import ShapleyExplainer
@@ -119,9 +120,9 @@ def from_scratch(task: ExplanationTask, seed: int) -> float:
 def table(results: Sequence[Stream]) -> Table:
     """Mean errors of the late rounds by stream and over all of them, and the regret at the end."""
     streams = sorted({result.stream for result in results})
-    shown = Table(title=f"Mean error of rounds {LATE + 1} to {DAYS}; regret after all rounds, against the best in hindsight")
-    for column in ("coalitions", "method", *(f"stream {seed}" for seed in streams), "all", "regret"):
-        shown.add_column(column, justify="left" if column in ("coalitions", "method") else "right")
+    columns = ("coalitions", "method", *(f"stream {seed}" for seed in streams), "all", "regret")
+    title = f"Mean error of rounds {LATE + 1} to {DAYS}; regret after all rounds, against the best in hindsight"
+    shown = table_of(title, columns, ("coalitions", "method"))
     for budget in BUDGETS:
         best = {r.stream: sum(r.errors) for r in results if r.budget == budget and r.method == HINDSIGHT}
         for method in METHODS:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+from functools import partial
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import torch
 from captum.attr import KernelShap
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from captum_meta.attr import MetaKernelShap
+from captum_meta.benchmark.nets import perceptron
+from captum_meta.benchmark.tables import table_of
+from captum_meta.benchmark.timing import in_turn
 
 _ROWS, _REPEATS = 64, 5
 _MULTIPLES = (2, 4, 8, 16, 32)
@@ -27,46 +29,36 @@ class _Timed(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            sizes = (n_players, 128, 128, 3)
-            layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
-        self.layers = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+            self.layers = perceptron(n_players, 128, 128, 3)
         self.seconds = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        start = perf_counter()
+        start = process_time()
         output: Tensor = self.layers(x)
-        self.seconds += (perf_counter() - start) * (3 if output.requires_grad and torch.is_grad_enabled() else 1)
+        self.seconds += (process_time() - start) * (3 if output.requires_grad and torch.is_grad_enabled() else 1)
         return output
-
-
-def _median_seconds(explain: Callable[[], object]) -> float:
-    explain()
-    seconds = []
-    for _ in range(_REPEATS):
-        start = perf_counter()
-        explain()
-        seconds.append(perf_counter() - start)
-    return median(seconds)
 
 
 def measure(n_players: int, n_samples: int) -> tuple[float, float, float]:
     """Seconds of ours, of the model within ours, and of Captum's KernelShap at its best ``perturbations_per_eval``."""
     model = _Timed(n_players).eval()
     x = torch.randn(_ROWS, n_players, generator=torch.Generator().manual_seed(0))
-    ours = MetaKernelShap(model)
-    total = _median_seconds(lambda: ours.attribute(x, target=0, n_samples=n_samples))
-    model.seconds = 0.0
-    for _ in range(_REPEATS):
-        ours.attribute(x, target=0, n_samples=n_samples)
-    inside = model.seconds / _REPEATS
-    captum = KernelShap(model)
+    ours, captum = MetaKernelShap(model), KernelShap(model)
 
     def explain(at_once: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
             return captum.attribute(x, target=0, n_samples=n_samples, perturbations_per_eval=at_once)
 
-    best = min(_median_seconds(lambda at_once=at_once: explain(at_once)) for at_once in (32, n_samples))  # type: ignore[misc]
-    return total, inside, best
+    def attribute() -> None:
+        ours.attribute(x, target=0, n_samples=n_samples)
+
+    total = median(in_turn({"ours": attribute}, _REPEATS)["ours"])
+    model.seconds = 0.0
+    for _ in range(_REPEATS):
+        attribute()
+    inside = model.seconds / _REPEATS
+    theirs = in_turn({f"{at_once}": partial(explain, at_once) for at_once in (32, n_samples)}, _REPEATS)
+    return total, inside, min(map(median, theirs.values()))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -74,9 +66,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = ArgumentParser(prog="captum-meta benchmark overhead", description=main.__doc__)
     parser.add_argument("--players", type=int, default=16, help="number of features of the model (default: 16)")
     n_players = parser.parse_args(arguments).players
-    table = Table(title=f"64 rows, {n_players} players, medians of {_REPEATS} runs; seconds")
-    for column in ("coalitions", "MetaKernelShap", "of it the model", "Captum KernelShap", "our overhead / Captum"):
-        table.add_column(column, justify="right")
+    torch.set_num_threads(1)
+    columns = ("coalitions", "MetaKernelShap", "of it the model", "Captum KernelShap", "our overhead / Captum")
+    table = table_of(f"64 rows, {n_players} players, medians of {_REPEATS} runs; seconds", columns)
     for multiple in _MULTIPLES:
         total, inside, captum = measure(n_players, multiple * n_players)
         ratio = (total - inside) / captum

@@ -17,6 +17,7 @@ from captum_meta.benchmark.options import add_choices
 from captum_meta.benchmark.problem import Problem, player_sums
 from captum_meta.benchmark.real_models import REAL
 from captum_meta.benchmark.references import exact_shapley, long_path, sampled_shapley
+from captum_meta.benchmark.tables import table_of
 from captum_meta.evidence import Game
 from captum_meta.functional import attribution_error
 
@@ -57,10 +58,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _table(title: str, methods: Mapping[str, str], budgets: Sequence[str]) -> Table:
-    table = Table(title=title)
-    for column in ("model", "players", *(f"{method}, {budget}" for budget in budgets for method in methods)):
-        table.add_column(column)
-    return table
+    columns = ("model", "players", *(f"{method}, {budget}" for budget in budgets for method in methods))
+    return table_of(title, columns, ("model",))
 
 
 def _errors(

@@ -88,36 +88,23 @@ def _tabular(load: Callable[..., Any], build: Callable[[_Table], nn.Module], rat
     return Problem(model=model, arguments=arguments)
 
 
-class _FirstOutput(nn.Module):
-    """TabNet answers with its loss beside its outputs."""
+class _Called(nn.Module):
+    """A net that takes or gives more than a tensor, called as ``call(net, x)``."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.call = net, call
 
     def forward(self, x: Tensor) -> Tensor:
-        answer: Tensor = self.net(x)[0]
-        return answer
-
-
-class _Continuous(nn.Module):
-    """A transformer over features that takes numbers beside categories, of which there are none."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        answer: Tensor = self.net(x, None)
-        return answer
+        return self.call(self.net, x)
 
 
 def _tabnet(table: _Table) -> nn.Module:
     from pytorch_tabnet.tab_network import TabNet
 
-    return _FirstOutput(
-        TabNet(table.inputs.shape[1], table.n_classes or 1, group_attention_matrix=torch.eye(table.inputs.shape[1]))
-    )
+    n_features = table.inputs.shape[1]
+    net = TabNet(n_features, table.n_classes or 1, group_attention_matrix=torch.eye(n_features))
+    return _Called(net, lambda net, x: net(x)[0])  # beside its loss
 
 
 def _resnet(table: _Table) -> nn.Module:
@@ -133,7 +120,7 @@ def _transformer(table: _Table) -> nn.Module:
     size = {"n_blocks": 2, "d_block": 32, "attention_n_heads": 4, "ffn_d_hidden_multiplier": 4 / 3}
     drop = {"attention_dropout": 0.1, "ffn_dropout": 0.1, "residual_dropout": 0.0}
     columns = {"n_cont_features": table.inputs.shape[1], "cat_cardinalities": [], "d_out": table.n_classes or 1}
-    return _Continuous(FTTransformer(**columns, **size, **drop))
+    return _Called(FTTransformer(**columns, **size, **drop), lambda net, x: net(x, None))  # numbers, no categories
 
 
 def _piecewise_linear(table: _Table) -> nn.Module:

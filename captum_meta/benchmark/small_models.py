@@ -18,9 +18,9 @@ from torch import Generator, Tensor, nn
 
 from captum_meta._model import unmoved_random_state
 from captum_meta.attr import MetaKernelShap
-from captum_meta.benchmark.heldout_models import Residual
-from captum_meta.benchmark.table_models import train_classifier
-from captum_meta.estimators import all_coalitions, shapley_values
+from captum_meta.benchmark.nets import learn, perceptron, residual
+from captum_meta.benchmark.table_models import exact_values
+from captum_meta.benchmark.tables import table_of
 from captum_meta.learners import MetaLearner, list_learners, load_learner
 from captum_meta.learners.storage import shipped_explainer
 from captum_meta.nn import Prior
@@ -76,10 +76,10 @@ class SmallModel:
 
 def small_models() -> list[SmallModel]:
     """Ten of them, the same on every machine up to rounding."""
-    return [_made(residual, m, seed) for residual in (False, True) for seed, m in enumerate(_PLAYERS)]
+    return [_made(skips, m, seed) for skips in (False, True) for seed, m in enumerate(_PLAYERS)]
 
 
-def _made(residual: bool, n_features: int, seed: int) -> SmallModel:
+def _made(skips: bool, n_features: int, seed: int) -> SmallModel:
     probability = seed % 2 == 0
     with unmoved_random_state(torch.device("cpu")):
         torch.manual_seed(1000 + seed)
@@ -88,26 +88,18 @@ def _made(residual: bool, n_features: int, seed: int) -> SmallModel:
         x = x @ (torch.eye(n_features) + 0.3 * torch.randn(n_features, n_features, generator=generator))
         teacher = nn.Sequential(nn.Linear(n_features, 16), nn.Tanh(), nn.Linear(16, 3)).requires_grad_(False)
         labels = (3 * teacher(x)).argmax(1)
-        net = (_residual_net if residual else _perceptron)(n_features)
-        train_classifier(net, x[:_TRAINED], labels, _STEPS, batch=64, rate=5e-3)
+        net = _residual_net(n_features) if skips else perceptron(n_features, _WIDTH, _WIDTH, 3)
+        learn(net, x[:_TRAINED], labels, _STEPS, batch=64, rate=5e-3)
     model = (nn.Sequential(net, nn.Softmax(1)) if probability else net).eval().requires_grad_(False)
     inputs = x[_TRAINED:]
     target = model(inputs).argmax(1)
-    members = all_coalitions(n_features)
-    worths = [model(torch.where(members, row, 0.0))[:, t] for row, t in zip(inputs, target, strict=True)]
-    kind = f"{'residual net' if residual else 'MLP'}, {'probability' if probability else 'logit'}, M={n_features}"
-    return SmallModel(kind, model, inputs, target, shapley_values(torch.stack(worths).double()).float())
-
-
-def _perceptron(n_features: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(n_features, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 3)
-    )
+    kind = f"{'residual net' if skips else 'MLP'}, {'probability' if probability else 'logit'}, M={n_features}"
+    return SmallModel(kind, model, inputs, target, exact_values(model, inputs, target))
 
 
 def _residual_net(n_features: int) -> nn.Module:
-    block = nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, _WIDTH))
-    return nn.Sequential(nn.Linear(n_features, _WIDTH), Residual(block), nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, 3))
+    block = residual(_WIDTH, _WIDTH, nn.GELU)
+    return nn.Sequential(nn.Linear(n_features, _WIDTH), block, nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, 3))
 
 
 def errors(learner: MetaLearner, small: SmallModel, n_samples: int | None) -> tuple[float, float]:
@@ -137,9 +129,8 @@ def measured(names: Sequence[str], n_samples: int | None) -> dict[str, list[tupl
 
 def table(found: dict[str, list[tuple[float, float]]], title: str) -> Table:
     """One line for each learner."""
-    shown = Table(title=title)
-    for heading in ("learner", "before", "after", "after / before", "models better", "after / the ridge's"):
-        shown.add_column(heading)
+    columns = ("learner", "before", "after", "after / before", "models better", "after / the ridge's")
+    shown = table_of(title, columns, ("learner",))
     rivals = _logs(found[RIDGE])[:, 1]
     for name, pairs in found.items():
         logs = _logs(pairs)

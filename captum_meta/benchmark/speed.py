@@ -6,16 +6,16 @@ import warnings
 from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
 from math import isnan
-from multiprocessing import get_context
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from captum_meta.benchmark.memory import peak_megabytes
+from captum_meta.benchmark.memory import in_processes, peak_megabytes
 from captum_meta.benchmark.options import add_choices
 from captum_meta.benchmark.speed_cases import SECTIONS, STEPS, path_calls
 from captum_meta.benchmark.speed_nets import PATHS, path_case
+from captum_meta.benchmark.tables import table_of
 from captum_meta.benchmark.timing import Timing
 
 _MOST_MEMORY = 1.3
@@ -30,9 +30,7 @@ def peak(name: str, which: int) -> float:
 
 def table(title: str, unit: str, timings: Iterable[Timing]) -> Table:
     """What was measured, and what it should be at most."""
-    shown = Table(title=title)
-    for column in ("", f"ours, {unit}", f"other, {unit}", "ratio", "at most"):
-        shown.add_column(column, justify="right" if column else "left")
+    shown = table_of(title, ("", f"ours, {unit}", f"other, {unit}", "ratio", "at most"), ("",))
     for timing in timings:
         numbers = [timing.ours, timing.theirs]
         cells = ["" if isnan(number) else f"{number:.4g}" for number in numbers]
@@ -59,9 +57,6 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _peaks() -> list[Timing]:
-    found = []
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
-        for name in PATHS:
-            ours, theirs = (processes.apply(peak, (name, which)) for which in (0, 1))
-            found.append(Timing(name, ours, theirs, ours / theirs, _MOST_MEMORY))
-    return found
+    found = list(in_processes(peak, [(name, which) for name in PATHS for which in (0, 1)]))
+    triples = zip(PATHS, found[::2], found[1::2], strict=True)
+    return [Timing(name, ours, theirs, ours / theirs, _MOST_MEMORY) for name, ours, theirs in triples]

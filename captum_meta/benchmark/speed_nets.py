@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor, nn
 
+from captum_meta.benchmark import nets
 from captum_meta.benchmark.default_nets import trained
 
 _SAMPLES, _SIDE, _CLASSES = 16_000, 224, 10
@@ -58,11 +59,9 @@ def _audio() -> nn.Module:
 
 def perceptron(n_players: int, n_rows: int) -> Timed:
     """Rows of an MLP with two hidden layers of 128 units and 3 outputs."""
-    sizes = (n_players, 128, 128, 3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
-    model = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+        model = nets.perceptron(n_players, 128, 128, 3)
     return Timed(model.eval().requires_grad_(False), torch.randn(n_rows, n_players, generator=Generator().manual_seed(0)))
 
 

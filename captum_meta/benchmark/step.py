@@ -10,12 +10,11 @@ from __future__ import annotations
 import resource
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
+from itertools import product
 from statistics import median
-from time import process_time
 
 import torch
 from rich.console import Console
@@ -23,7 +22,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.func import functional_call
 
-from captum_meta.benchmark.journal import append_line
+from captum_meta.benchmark.journal import kept
+from captum_meta.benchmark.options import add_lines
+from captum_meta.benchmark.tables import table_of
+from captum_meta.benchmark.timing import in_turn
 from captum_meta.learners import MAML, load_learner
 from captum_meta.losses import relative_squared_error, scaled_squared_error
 from captum_meta.optim import Backprop, FirstOrder
@@ -177,24 +179,16 @@ def time_steps(fast: str, order: str, steps: int, repeats: int, compile: bool = 
     if compile:
         graphs, compiling = compiled_learner(fast, order, steps, tasks)
         ways["compiled"] = partial(our_step, graphs, tasks)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
-        for name, way in ways.items():
-            start = process_time()
-            way()
-            if turn:
-                seconds[name].append(process_time() - start)
-    medians = {name: 1000 * median(values) for name, values in seconds.items()}
+    medians = {name: 1000 * median(values) for name, values in in_turn(ways, repeats).items()}
     return Timing(fast, order, steps, **medians, compiling=compiling, megabytes=kept_megabytes(maml, tasks))
 
 
 def table(timings: Sequence[Timing]) -> Table:
     """All timings, with the ratios that matter."""
-    shown = Table(title=f"Meta-training step: {TASKS} tasks x {ROWS} + {ROWS} rows x {PLAYERS} players, one explainer, ms")
+    title = f"Meta-training step: {TASKS} tasks x {ROWS} + {ROWS} rows x {PLAYERS} players, one explainer, ms"
     times = ("ours", "compiled", "loop", "torchopt", "floor")
     columns = ("fast", "order", "steps", *times, "loop / ours", "loop / compiled", "best / floor", "compiling s", "kept MB")
-    for column in columns:
-        shown.add_column(column, justify="left" if column in ("fast", "order") else "right")
+    shown = table_of(title, columns, ("fast", "order"))
     for t in timings:
         best = min(t.ours, t.compiled or t.ours)
         shown.add_row(
@@ -217,17 +211,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--compile", action="store_true", help="also with compiled graphs: the first time takes minutes more"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", default=None, help="file for the results, as JSON lines")
+    add_lines(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    timings = []
-    for fast in FAST:
-        for order in ("second", "first"):
-            for steps in options.steps:
-                timings.append(time_steps(fast, order, steps, options.repeats, options.compile))
-                if options.output is not None:
-                    append_line(options.output, asdict(timings[-1]))
-    Console(width=150).print(table(timings))
+    cases = product(FAST, ("second", "first"), options.steps)
+    timings = kept(options.output, (time_steps(*case, options.repeats, options.compile) for case in cases))
+    Console(width=150).print(table(list(timings)))
 
 
 def _processor_seconds() -> float:

@@ -14,6 +14,7 @@ from captum_meta.benchmark.compare import Result
 from captum_meta.benchmark.heldout import SUPPORT_ROWS
 from captum_meta.benchmark.methods import ADAPTED, PATH_ADAPTED, PATH_ZERO_SHOT, ZERO_SHOT, path_learner, shapley_learner
 from captum_meta.benchmark.problem import Counted, Problem
+from captum_meta.benchmark.tables import table_of
 
 PAIRS = {"shapley": (ZERO_SHOT, ADAPTED), "path": (PATH_ZERO_SHOT, PATH_ADAPTED)}
 _EQUAL = 1e-4
@@ -79,13 +80,12 @@ def rows_until_paid(cost: float, spent: float, error: float, without: Sequence[t
 def support_table(results: Sequence[Result], kind: str) -> Table | None:
     """For each number of players: the support rows' cost, and the rows after which they pay; None without results."""
     plain, adapted = PAIRS[kind]
-    table = Table(
-        title=f"{SUPPORT_ROWS} support rows: their cost, and the median of explained rows after which they have paid, "
-        "against the same method without them (never: they save nothing; <: the error is not reached without them)"
-    )
     budgets = sorted({r.budget for r in results if r.method == adapted})
-    for name in ("players", "models", "evaluations in all", *[f"at {budget}" for budget in budgets]):
-        table.add_column(name, justify="right")
+    table = table_of(
+        f"{SUPPORT_ROWS} support rows: their cost, and the median of explained rows after which they have paid, "
+        "against the same method without them (never: they save nothing; <: the error is not reached without them)",
+        ("players", "models", "evaluations in all", *[f"at {budget}" for budget in budgets]),
+    )
     keys = sorted({(r.n_players, r.family == "trees") for r in results if r.method == adapted})
     for n_players, trees in keys:
         some = [r for r in results if r.n_players == n_players and (r.family == "trees") == trees]
@@ -113,9 +113,8 @@ def outcomes(results: Sequence[Result], kind: str) -> dict[int, tuple[int, int, 
 
 def outcome_table(results: Sequence[Result], kind: str) -> Table:
     """What :func:`outcomes` counts."""
-    table = Table(title=f"{SUPPORT_ROWS} support rows beside none: models by more than a tenth")
-    for name in ("budget", "models", "better", "worse"):
-        table.add_column(name, justify="right")
+    columns = ("budget", "models", "better", "worse")
+    table = table_of(f"{SUPPORT_ROWS} support rows beside none: models by more than a tenth", columns)
     for budget, counts in outcomes(results, kind).items():
         table.add_row(str(budget), *map(str, counts))
     return table

@@ -9,12 +9,12 @@ from statistics import mean
 from time import process_time
 
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.problem import Counted
 from captum_meta.benchmark.table_models import ExplainedTable, table_models
+from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import attribution_error
 
 _BUDGETS = (2, 4)
@@ -66,9 +66,9 @@ def main(arguments: Sequence[str]) -> None:
         "--judged", type=int, default=100, help="how many of them are compared with exact values (default: 100)"
     )
     options = parser.parse_args(arguments)
-    table = Table(title=f"{options.rows:,} rows of one model: relative squared error, each by itself and with memory")
-    for column in ("model", "coalitions", "by itself", "with memory", "ratio", "evaluations", "seconds"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    columns = ("model", "coalitions", "by itself", "with memory", "ratio", "evaluations", "seconds")
+    title = f"{options.rows:,} rows of one model: relative squared error, each by itself and with memory"
+    table = table_of(title, columns, ("model",))
     found = []
     for c in comparisons(options.rows, options.judged):
         found.append(c)

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from captum_meta._model import unmoved_random_state
-from captum_meta.benchmark.heldout_models import FeatureTransformer, Residual
+from captum_meta.benchmark.nets import FeatureTransformer, learn, perceptron, residual
 from captum_meta.estimators import all_coalitions, shapley_values
 
 _TRAINED, _STEPS, _CLASSES, _WIDTH = 2000, 800, 3, 48
@@ -24,19 +24,21 @@ class ExplainedTable:
     target: Tensor
 
     def exact(self, count: int) -> Tensor:
-        """Shapley values of the first rows, from all coalitions, ``(count, M)``."""
-        members = all_coalitions(self.inputs.shape[1])
-        worths = [
-            self.model(torch.where(members, row, 0.0))[:, target]
-            for row, target in zip(self.inputs[:count], self.target[:count], strict=True)
-        ]
-        return shapley_values(torch.stack(worths).double()).float()
+        """Shapley values of the first rows, ``(count, M)``."""
+        return exact_values(self.model, self.inputs[:count], self.target[:count])
+
+
+def exact_values(model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor) -> Tensor:
+    """Shapley values of rows ``(N, M)`` against 0, from all coalitions, each of the output ``target`` ``(N,)``."""
+    members = all_coalitions(inputs.shape[1])
+    values = [model(torch.where(members, row, 0.0))[:, output] for row, output in zip(inputs, target, strict=True)]
+    return shapley_values(torch.stack(values).double()).float()
 
 
 def table_models(rows: int) -> dict[str, Callable[[], ExplainedTable]]:
     """Tables by the name of their model, made when they are called."""
     return {
-        "MLP, probability, M=12": lambda: _table(_perceptron, 12, True, rows),
+        "MLP, probability, M=12": lambda: _table(lambda m: perceptron(m, 64, 64, _CLASSES), 12, True, rows),
         "feature transformer, probability, M=13": lambda: _table(
             lambda m: FeatureTransformer(m, _CLASSES, 2), 13, True, rows
         ),
@@ -44,22 +46,12 @@ def table_models(rows: int) -> dict[str, Callable[[], ExplainedTable]]:
     }
 
 
-def train_classifier(net: nn.Module, inputs: Tensor, labels: Tensor, steps: int, batch: int, rate: float) -> None:
-    """Steps of Adam on the cross-entropy of random batches of the inputs."""
-    optimizer = torch.optim.Adam(net.parameters(), rate)
-    for _ in range(steps):
-        some = torch.randint(len(inputs), (batch,))
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(inputs[some]), labels[some]).backward()
-        optimizer.step()
-
-
 def _table(make: Callable[[int], nn.Module], n_features: int, probability: bool, rows: int, seed: int = 0) -> ExplainedTable:
     with unmoved_random_state(torch.device("cpu")):
         torch.manual_seed(seed)
         inputs, labels = _data(n_features, _TRAINED + rows, Generator().manual_seed(seed))
         net = make(n_features)
-        train_classifier(net, inputs[:_TRAINED], labels, _STEPS, batch=128, rate=3e-3)
+        learn(net, inputs[:_TRAINED], labels, _STEPS, batch=128, rate=3e-3)
     model = (nn.Sequential(net, nn.Softmax(1)) if probability else net).eval().requires_grad_(False)
     return ExplainedTable(model, inputs[_TRAINED:], model(inputs[_TRAINED:]).argmax(1))
 
@@ -74,13 +66,6 @@ def _data(n_features: int, count: int, generator: Generator) -> tuple[Tensor, Te
     return inputs, (along[..., 0] + 4 * torch.tanh(2 * along).prod(-1) + along[..., 1] * along[..., 2]).argmax(1)
 
 
-def _perceptron(n_features: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(n_features, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, _CLASSES))
-
-
 def _residual(n_features: int) -> nn.Module:
-    blocks = [
-        Residual(nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, _WIDTH)))
-        for _ in range(3)
-    ]
+    blocks = [residual(_WIDTH, _WIDTH, nn.GELU) for _ in range(3)]
     return nn.Sequential(nn.Linear(n_features, _WIDTH), *blocks, nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _CLASSES))

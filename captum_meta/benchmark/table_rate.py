@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.memory import peak_megabytes
+from captum_meta.benchmark.nets import perceptron
 from captum_meta.training import AttributionPredictor, AttributionWriter, whole_batches
 from captum_meta.training.attribution_files import files_in
 
@@ -87,8 +88,7 @@ def measure(rows: int, seconds: float, folder: Path) -> Rate:
     """Explain a probability of an MLP with 20 features until all rows are done or the time is over."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    layers = [nn.Linear(FEATURES, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 2)]
-    model = nn.Sequential(*layers, nn.Softmax(1)).eval()
+    model = nn.Sequential(perceptron(FEATURES, _WIDTH, _WIDTH, 2), nn.Softmax(1)).eval()
     watch = _Watch(seconds)
     trainer = Trainer(
         accelerator="cpu",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from time import process_time
@@ -43,13 +43,19 @@ class Timing:
 
 def timed(comparison: Comparison, runs: int) -> Timing:
     """Both calls in turn, so many times, after one of each that does not count."""
-    calls = [call for call in (comparison.ours, comparison.theirs) if call is not None]
-    taken = [[seconds(call) for call in calls] for _ in range(runs + 1)][1:]
-    ours = median(some[0] for some in taken)
-    if comparison.theirs is None:
+    theirs = {} if comparison.theirs is None else {"theirs": comparison.theirs}
+    taken = in_turn({"ours": comparison.ours, **theirs}, runs)
+    ours = median(taken["ours"])
+    if not theirs:
         return Timing(comparison.name, ours, float("nan"), ours, comparison.most)
-    ratio = median(some[0] / some[1] for some in taken)
-    return Timing(comparison.name, ours, median(some[1] for some in taken), ratio, comparison.most)
+    ratio = median(one / other for one, other in zip(*taken.values(), strict=True))
+    return Timing(comparison.name, ours, median(taken["theirs"]), ratio, comparison.most)
+
+
+def in_turn(calls: Mapping[str, Call], runs: int) -> dict[str, list[float]]:
+    """CPU seconds of each call, so many times, after one of each that does not count."""
+    taken = [{name: seconds(call) for name, call in calls.items()} for _ in range(runs + 1)]
+    return {name: [some[name] for some in taken[1:]] for name in calls}
 
 
 def seconds(call: Call) -> float:

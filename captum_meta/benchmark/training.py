@@ -23,7 +23,10 @@ from torch import Tensor, nn
 
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.journal import append_line
+from captum_meta.benchmark.nets import perceptron
+from captum_meta.benchmark.options import add_lines
 from captum_meta.benchmark.references import sampled_shapley
+from captum_meta.benchmark.tables import table_of
 from captum_meta.evidence import Game
 from captum_meta.learners import MetaLearner, load_learner
 from captum_meta.losses import relative_errors
@@ -41,8 +44,7 @@ class Version(nn.Module):
 
     def __init__(self, n_features: int, n_classes: int, width: int) -> None:
         super().__init__()
-        layers = [nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, n_classes)]
-        self.net = nn.Sequential(*layers)
+        self.net = perceptron(n_features, width, width, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         start = perf_counter()
@@ -123,9 +125,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rows", type=int, default=64, help="explained rows of each version to learn from (default: 64)")
     parser.add_argument("--steps", type=int, default=1200, help="training steps, of 8 models each (default: 1200)")
     parser.add_argument("--pairs", type=int, default=500, help="pairs of permutations for the reference (default: 500)")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", default=None, help="file to which results are added, as JSON lines"
-    )
+    add_lines(parser)
     options = parser.parse_args(arguments)
     start = perf_counter()
     x, y = _breast_cancer()
@@ -159,12 +159,8 @@ def _breast_cancer() -> tuple[Tensor, Tensor]:
 
 def _table(found: dict[str, np.ndarray]) -> Table:
     count = len(next(iter(found.values())))
-    table = Table(
-        title=f"median / mean error over {count} held-out classifiers; coalitions beside 3 gradients, multiples of M"
-    )
-    table.add_column("explainer")
-    for budget in _BUDGETS:
-        table.add_column(str(budget), justify="right")
+    title = f"median / mean error over {count} held-out classifiers; coalitions beside 3 gradients, multiples of M"
+    table = table_of(title, ("explainer", *map(str, _BUDGETS)), ("explainer",))
     for name, values in found.items():
         table.add_row(name, *(f"{np.median(column):.4f} / {column.mean():.4f}" for column in values.T))
     before, after = found["shipped"], found["trained further"]

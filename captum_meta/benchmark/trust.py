@@ -30,6 +30,7 @@ from captum_meta.benchmark.heldout import load_held_out, whole_table
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.options import add_choices, add_output
 from captum_meta.benchmark.peers import seeded
+from captum_meta.benchmark.tables import table_of
 from captum_meta.estimators.conformal import stopping_levels
 from captum_meta.functional import rank_correlation
 
@@ -167,10 +168,9 @@ def _call(attr: CalibratedAttribution, arguments: Mapping[str, Any]) -> Call:
 def tables(entries: Sequence[dict[str, Any]]) -> list[Table]:
     """Coverage and tightness, cost under a tolerance, and each model by itself."""
     total = sum(entry["rows"] for entry in entries)
-    first = Table(title=f"{total} rows of {len(entries)} held-out models; tolerance: each model's median bound")
-    heads = ("alpha", "covered", "bound / error (medians)", "covered under a tolerance", "of the accepted", "to the teacher")
-    for head in (*heads, "evaluations / teacher's"):
-        first.add_column(head, justify="right")
+    title = f"{total} rows of {len(entries)} held-out models; tolerance: each model's median bound"
+    under = ("covered under a tolerance", "of the accepted", "to the teacher", "evaluations / teacher's")
+    first = table_of(title, ("alpha", "covered", "bound / error (medians)", *under))
     for alpha in ALPHAS:
         some = [entry[f"{alpha}"] for entry in entries]
         sums = {key: sum(one[key] for one in some) for key in ("covered", "covered within", "accepted", "covered accepted")}
@@ -179,9 +179,8 @@ def tables(entries: Sequence[dict[str, Any]]) -> list[Table]:
         cells.insert(1, f"{_middle(one['tightness'] for one in some):.2f}")
         cost = sum(one["cost"] for one in some) / len(some)
         first.add_row(f"{alpha}", *cells, f"{1 - sums['accepted'] / total:.1%}", f"{cost:.2f}")
-    second = Table(title=f"tolerance: repeat error of ShapleyValueSampling, {_PERMUTATIONS} permutations; alpha .1")
-    for head in ("distance to", "covered", "of the accepted", "to the teacher", "evaluations / the sampler's"):
-        second.add_column(head, justify="right")
+    columns = ("distance to", "covered", "of the accepted", "to the teacher", "evaluations / the sampler's")
+    second = table_of(f"tolerance: repeat error of ShapleyValueSampling, {_PERMUTATIONS} permutations; alpha .1", columns)
     for label, shown in (("reference", "our reference"), ("sampled", "a sampled answer")):
         some = [entry["repeat"][label] for entry in entries]
         within, accepted, kept = (
@@ -190,9 +189,8 @@ def tables(entries: Sequence[dict[str, Any]]) -> list[Table]:
         cost = sum(one["cost"] for one in some) / len(some)
         cells = [f"{within / total:.3f}", f"{kept / max(1, accepted):.3f}", f"{1 - accepted / total:.1%}", f"{cost:.2f}"]
         second.add_row(shown, *cells)
-    third = Table(title="each model, alpha .1")
-    for head in ("model", "players", "covered", "bound / error", "Spearman", "accepted covered", "evaluations / teacher's"):
-        third.add_column(head, justify="left" if head == "model" else "right")
+    heads = ("model", "players", "covered", "bound / error", "Spearman", "accepted covered", "evaluations / teacher's")
+    third = table_of("each model, alpha .1", heads, ("model",))
     for entry in entries:
         one = entry["0.1"]
         accepted = f"{one['covered accepted'] / max(1, one['accepted']):.2f} of {one['accepted']}"

@@ -19,6 +19,7 @@ from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out, quick_names, reference, whole_table
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.problem import Counted, player_values
+from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import attribution_error
 
 ROWS, BUDGETS = (100, 1000, 10_000), (2, 4)
@@ -126,9 +127,8 @@ class _Judge:
 
 def table(found: Sequence[Outcome]) -> Table:
     """Errors of each model, those recommended marked."""
-    shown = Table(title="Error at equal total cost; * is recommended, - costs more than there is")
-    for column in ("model", "rows", "coalitions", "known", *WAYS):
-        shown.add_column(column, justify="left" if column == "model" else "right")
+    columns = ("model", "rows", "coalitions", "known", *WAYS)
+    shown = table_of("Error at equal total cost; * is recommended, - costs more than there is", columns, ("model",))
     for o in found:
         cells = ["-" if o.errors[way] == inf else f"{o.errors[way]:.4f}{'*' * (way == o.recommended)}" for way in WAYS]
         shown.add_row(o.problem, f"{o.rows:,}", f"{o.budget}M", f"{o.known:,}", *cells)
