@@ -23,14 +23,14 @@ class Coalitions(Record):
         members: ``(*batch, S, M)`` bool, True where the player keeps the input's value.
         worths: ``(*batch, S)``, f of the coalition minus f of the baseline, in units of the output.
         measured: ``(*batch, S)`` bool, False for padding.
-        slopes: ``(*batch, S, M, D)``, gradient of f at the coalition with respect to each player's elements, for learners
+        gradients: ``(*batch, S, M, D)``, gradient of f at the coalition with respect to each player's elements, for learners
             that model f; None where that was not asked for, or f has none.
     """
 
     members: Bool[Tensor, "*batch S M"] = field(metadata=part("S M"))
     worths: Float[Tensor, "*batch S"] = field(metadata=part("S", scale=1))
     measured: Bool[Tensor, "*batch S"] = field(metadata=part("S"))
-    slopes: Float[Tensor, "*batch S M D"] | None = field(default=None, metadata=part("S M D", scale=1))
+    gradients: Float[Tensor, "*batch S M D"] | None = field(default=None, metadata=part("S M D", scale=1))
 
     def first(self, count: int) -> Coalitions:
         """The first ``count`` of them."""
@@ -68,7 +68,7 @@ def _coalitions_reversed(coalitions: Coalitions, evidence: Evidence) -> Coalitio
         ~coalitions.members & evidence.players.unsqueeze(-2),
         evidence.total.unsqueeze(-1) - coalitions.worths,
         coalitions.measured,
-        None if coalitions.slopes is None else -coalitions.slopes,
+        None if coalitions.gradients is None else -coalitions.gradients,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_meta._model import wide
 from captum_meta._random import row_keys, uniform
 from captum_meta.evidence import Game
-from captum_meta.evidence.path import own_output_slopes
+from captum_meta.evidence.path import own_output_gradients
 from captum_meta.games import Batch
 from captum_meta.games.players import join
 from captum_meta.types import Evidence
@@ -87,7 +87,7 @@ class Draws:
         expected: ``(B, M)``, mean difference of the input from the baselines.
         delta: ``(B * n, M)``, differences between the ends of the draws' paths.
         change: ``(B * n,)``, of f between them.
-        slopes: ``(B * n, M)``, gradients.
+        gradients: ``(B * n, M)``, at the points drawn.
     """
 
     game: Game
@@ -97,7 +97,7 @@ class Draws:
     expected: Tensor
     delta: Tensor
     change: Tensor
-    slopes: Tensor
+    gradients: Tensor
 
     @classmethod
     def made(
@@ -106,15 +106,15 @@ class Draws:
         """Draws of each example that depend on the seed and the example alone; for each output of the game its own."""
         paths = DrawnPaths.of(game, distribution, stdevs, n_samples, seed)
         expected = expected_difference(game, distribution)
-        slopes, _ = own_output_slopes(game.of(paths.standing(game, paths.middles)))
+        gradients, _ = own_output_gradients(game.of(paths.standing(game, paths.middles)))
         each = torch.arange(len(paths.rows), device=game.device).reshape(-1, n_samples)
         after = (paths.ends, each) if any(stdevs) else (game.inputs, game.batch.everyone.unsqueeze(1))
         few = len(distribution) == 1 and len(distribution[0]) <= len(paths.rows)
         before = (distribution, paths.chosen[0]) if few else (paths.starts, each)
         changes = _changes(game, *after, *before).flatten(0, 1)
-        delta, slopes = join(paths.differences), measured(slopes, n_samples)
+        delta, gradients = join(paths.differences), measured(gradients, n_samples)
         shared = (game, distribution, stdevs, n_samples, expected, delta)
-        return tuple(cls(*shared, *one) for one in zip(changes.unbind(-1), slopes.unbind(-1), strict=True))
+        return tuple(cls(*shared, *one) for one in zip(changes.unbind(-1), gradients.unbind(-1), strict=True))
 
     def again(self, n_samples: int, seed: int) -> tuple[Draws, ...]:
         """Other draws of the same examples, for each output."""
@@ -126,9 +126,9 @@ class Draws:
         def both(one: Tensor, two: Tensor) -> Tensor:
             return torch.cat([self._each(one), other._each(two)], 1).flatten(0, 1)
 
-        pairs = ((self.delta, other.delta), (self.change, other.change), (self.slopes, other.slopes))
-        delta, change, slopes = (both(*pair) for pair in pairs)
-        return replace(self, n_samples=self.n_samples + other.n_samples, delta=delta, change=change, slopes=slopes)
+        pairs = ((self.delta, other.delta), (self.change, other.change), (self.gradients, other.gradients))
+        delta, change, gradients = (both(*pair) for pair in pairs)
+        return replace(self, n_samples=self.n_samples + other.n_samples, delta=delta, change=change, gradients=gradients)
 
     def of_rows(self, rows: Tensor) -> Draws:
         """The draws of some of the examples."""
@@ -136,17 +136,17 @@ class Draws:
         def some(values: Tensor) -> Tensor:
             return self._each(values)[rows].flatten(0, 1)
 
-        delta, change, slopes = (some(values) for values in (self.delta, self.change, self.slopes))
+        delta, change, gradients = (some(values) for values in (self.delta, self.change, self.gradients))
         return replace(
-            self, game=self.game.take(rows), expected=self.expected[rows], delta=delta, change=change, slopes=slopes
+            self, game=self.game.take(rows), expected=self.expected[rows], delta=delta, change=change, gradients=gradients
         )
 
     def error(self, attributions: Tensor, multiply: bool) -> Tensor:
         """Relative squared error of the means ``(B, M)`` that nine in ten rows stay below, ``(B,)``."""
-        slopes, delta = self._each(self.slopes), self._each(self.delta)
-        parts = slopes
+        gradients, delta = self._each(self.gradients), self._each(self.delta)
+        parts = gradients
         if multiply:
-            parts = slopes * delta - slopes.mean(1, keepdim=True) * (delta - self.expected.unsqueeze(1))
+            parts = gradients * delta - gradients.mean(1, keepdim=True) * (delta - self.expected.unsqueeze(1))
         if self.n_samples == 1:
             return torch.full_like(parts[:, 0, 0], torch.nan)
         size = attributions.abs().amax(1, keepdim=True).clamp(min=torch.finfo(parts.dtype).tiny)
@@ -156,7 +156,7 @@ class Draws:
     @cached_property
     def effects(self) -> Tensor:
         """Gradients times differences, ``(B * n, M)``."""
-        return self.slopes * self.delta
+        return self.gradients * self.delta
 
     @cached_property
     def doubtful(self) -> bool:
@@ -202,10 +202,10 @@ class Draws:
         estimated is a covariance, and not a product of means, so that of a linear model nothing is left to chance. Of few
         draws a covariance is mostly noise; so it is drawn towards 0 (ridge regression), by less the more draws there are.
         """
-        slope, delta = self._mean(self.slopes), self._mean(self.delta)
-        covariance = self._mean(self.effects) - slope * delta
-        total = self._mean(self.change) - (slope * (delta - self.expected)).sum(1)
-        return slope * self.expected + self.n_samples / (self.n_samples + _RIDGE) * covariance, total
+        gradient, delta = self._mean(self.gradients), self._mean(self.delta)
+        covariance = self._mean(self.effects) - gradient * delta
+        total = self._mean(self.change) - (gradient * (delta - self.expected)).sum(1)
+        return gradient * self.expected + self.n_samples / (self.n_samples + _RIDGE) * covariance, total
 
     def evidence(self) -> Evidence:
         """The mean over the draws, as a path of one point."""
@@ -221,11 +221,11 @@ class Draws:
 
     def average_gradient(self) -> Tensor:
         """The mean over the draws, ``(B, M)``."""
-        return self._mean(self.slopes)
+        return self._mean(self.gradients)
 
     def deltas(self, multiply: bool) -> Tensor:
         """Each draw's own gap, ``(B, n)``: of the product with the differences, or of the gradient alone."""
-        return self._each((self.effects if multiply else self.slopes).sum(1) - self.change)
+        return self._each((self.effects if multiply else self.gradients).sum(1) - self.change)
 
 
 def expected_difference(game: Game, distribution: Parts) -> Tensor:
@@ -234,14 +234,14 @@ def expected_difference(game: Game, distribution: Parts) -> Tensor:
     return join(wide(x) - wide(part).mean(0, keepdim=True) for x, part in pairs)
 
 
-def measured(slopes: Tensor, n_samples: int) -> Tensor:
-    """Slopes ``(B * n, M, *)``, those that are not finite replaced by the mean of the row's others."""
-    finite = slopes.isfinite()
+def measured(gradients: Tensor, n_samples: int) -> Tensor:
+    """Gradients ``(B * n, M, *)``, those that are not finite replaced by the mean of the row's others."""
+    finite = gradients.isfinite()
     if bool(finite.all()):
-        return slopes
-    known = torch.where(finite, slopes, 0.0).unflatten(0, (-1, n_samples)).sum(1)
+        return gradients
+    known = torch.where(finite, gradients, 0.0).unflatten(0, (-1, n_samples)).sum(1)
     mean = known / finite.unflatten(0, (-1, n_samples)).sum(1).clamp(min=1)
-    return torch.where(finite, slopes, mean.repeat_interleave(n_samples, 0))
+    return torch.where(finite, gradients, mean.repeat_interleave(n_samples, 0))
 
 
 def samples_of(baselines: Any, x: Tensor) -> Tensor:

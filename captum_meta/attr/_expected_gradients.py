@@ -19,7 +19,7 @@ from captum_meta.attr._draws import Draws, measured, spread_over
 from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
 from captum_meta.estimators import gauss_legendre
 from captum_meta.evidence import row_keys
-from captum_meta.evidence.path import check_output, inconsistent_rows, measured_slopes, path_evidence
+from captum_meta.evidence.path import check_output, inconsistent_rows, measured_gradients, path_evidence
 from captum_meta.evidence.path_rounds import error_of
 from captum_meta.games import MeanGame
 from captum_meta.games.players import join
@@ -152,7 +152,7 @@ class _Paths:
         behind = spread_over(background, inputs, numbers[:, :2])
         alphas = (torch.arange(count, device=game.device) + numbers[:, 2]) / count
         one = game.with_one(behind)
-        slopes = measured_slopes(one, one.slopes(alphas.reshape(-1, 1)))[0].squeeze(-2)
+        gradients = measured_gradients(one, one.gradients(alphas.reshape(-1, 1)))[0].squeeze(-2)
         return [
             Draws(
                 game=game.game,
@@ -162,9 +162,9 @@ class _Paths:
                 expected=inputs - background.mean(0, keepdim=True),
                 delta=one.difference,
                 change=torch.zeros_like(of_output[:, 0]),
-                slopes=of_output,
+                gradients=of_output,
             )
-            for of_output in measured(slopes, count).unbind(-1)
+            for of_output in measured(gradients, count).unbind(-1)
         ]
 
     def _of_draws(self, draws: list[Draws]) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,12 +178,12 @@ class _Paths:
         game, (n_rows, n_background) = self.game, self.nobody.shape[:2]
         drawn = torch.arange(n_background, device=game.device).expand(n_rows, -1)
         one, (nodes, weights) = game.with_one(drawn), gauss_legendre(count)
-        slopes, curves = measured_slopes(one, one.slopes(nodes))
+        gradients, curves = measured_gradients(one, one.gradients(nodes))
         known = torch.stack([self.nobody.flatten(0, 1), self.everyone.repeat_interleave(n_background, 0)], dim=1)
         found = []
-        for slope, curve, of_ends in zip(slopes.unbind(-1), curves.unbind(-1), known.unbind(-1), strict=True):
-            evidence, slope = path_evidence(one, nodes, slope, curve, of_ends)
-            values = slope @ weights.to(slope)
+        for gradient, curve, of_ends in zip(gradients.unbind(-1), curves.unbind(-1), known.unbind(-1), strict=True):
+            evidence, gradient = path_evidence(one, nodes, gradient, curve, of_ends)
+            values = gradient @ weights.to(gradient)
             strange = inconsistent_rows(game.game, evidence.points, evidence.effects.sum(1), evidence.curve, evidence.total)
             if self.multiply:
                 plain = strange | ~evidence.total.isfinite()
@@ -191,7 +191,7 @@ class _Paths:
             mean = values.unflatten(0, (n_rows, -1)).mean(1)
             squares = (error_of(evidence).to(values) * values.square().sum(1)).unflatten(0, (n_rows, -1)).mean(1)
             error = squares / mean.square().sum(1).clamp(min=torch.finfo(mean.dtype).tiny)
-            effects = (slope @ weights.to(slope)) * one.difference
+            effects = (gradient @ weights.to(gradient)) * one.difference
             missed = torch.where(strange, (evidence.total - effects.sum(1)).abs(), 0.0)
             missed, said = (each.unflatten(0, (n_rows, -1)).sum(1) for each in (missed, effects.abs().sum(1)))
             found.append((mean, error, missed > _NOTICEABLE * said))

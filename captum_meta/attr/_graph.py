@@ -53,7 +53,7 @@ def integrated(
         averages = tuple(torch.zeros_like(x) for x in ends)
         for point, weight in zip(points, weights, strict=True):
             at = tuple(b + float(point) * d for b, d in zip(starts, apart, strict=True))
-            averages = tuple(a + float(weight) * g for a, g in zip(averages, model.slopes(at), strict=True))
+            averages = tuple(a + float(weight) * g for a, g in zip(averages, model.gradients(at), strict=True))
         change = model.values(ends) - model.values(starts)
         if not multiply:
             return averages, join(averages).sum(1) - change
@@ -72,9 +72,9 @@ def drawn(
         paths = DrawnPaths.of(game, distribution, stdevs, n_samples, seed)
         batch = paths.standing(game, paths.middles)
         model = Differentiated(batch.forward_func, batch.target, batch.extra or ())
-        slopes, change = join(model.slopes(paths.middles)), model.values(paths.ends) - model.values(paths.starts)
+        gradients, change = join(model.gradients(paths.middles)), model.values(paths.ends) - model.values(paths.starts)
         delta, expected = join(paths.differences), expected_difference(game, distribution)
-        draws = Draws(game, distribution, stdevs, n_samples, expected, delta, change, slopes)
+        draws = Draws(game, distribution, stdevs, n_samples, expected, delta, change, gradients)
         return _completed(*draws.expected_gradients) if multiply else draws.average_gradient()
 
 

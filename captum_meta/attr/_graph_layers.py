@@ -57,10 +57,10 @@ class LayersOnPath:
         """What the layers give there."""
         return self.model.activations_in_graph(self.at(point))
 
-    def slopes(self, point: float) -> Tensors:
+    def gradients(self, point: float) -> Tensors:
         """Gradients with respect to it."""
         activations = self.activations(point)
-        return Differentiated(self.model, self.target, self.at(point)).slopes(activations)
+        return Differentiated(self.model, self.target, self.at(point)).gradients(activations)
 
     def change(self) -> Tensor:
         """f(input) - f(baseline), ``(B,)``."""
@@ -72,7 +72,7 @@ class LayersOnPath:
         with untouched(self.model.forward_func, self.ends[0].device), torch.enable_grad():
             total: Tensors = ()
             for point, weight in _nodes(n_steps or STEPS, method):
-                parts = tuple(weight * part for part in self.slopes(point))
+                parts = tuple(weight * part for part in self.gradients(point))
                 total = tuple(map(torch.add, total, parts)) if total else parts
         return total
 
@@ -84,8 +84,8 @@ class LayersOnPath:
             before, total = self.activations(0.0), tuple[Tensor, ...]()
             for (point, _), border in zip(nodes, borders, strict=True):
                 after = self.activations(border / borders[-1])
-                moved = zip(self.slopes(point), after, before, strict=True)
-                parts = tuple(slope * (one - other) for slope, one, other in moved)
+                moved = zip(self.gradients(point), after, before, strict=True)
+                parts = tuple(gradient * (one - other) for gradient, one, other in moved)
                 total, before = tuple(map(torch.add, total, parts)) if total else parts, after
             return total, join(total).sum(1) - self.change()
 
@@ -99,8 +99,8 @@ def neuron_conductance(path: LayersOnPath, n_steps: int | None, method: str, mul
         for point, weight in _nodes(n_steps or STEPS, method):
             x = tuple(part.requires_grad_() if part.is_leaf else part for part in path.at(point)[: len(path.ends)])
             given = neuron.activations_in_graph((*x, *path.extra))
-            slopes = Differentiated(neuron.rest(), path.target, (*x, *path.extra)).slopes(given)
-            number, factor = neuron.selected(given, len(x[0])), neuron.selected(slopes, len(x[0]))
+            gradients = Differentiated(neuron.rest(), path.target, (*x, *path.extra)).gradients(given)
+            number, factor = neuron.selected(given, len(x[0])), neuron.selected(gradients, len(x[0]))
             found = torch.autograd.grad(number, x, factor, create_graph=True, allow_unused=True, materialize_grads=True)
             total = tuple(old + weight * part for old, part in zip(total, found, strict=True))
         if multiply:
@@ -126,13 +126,13 @@ def drawn_of_layers(
         extra = batch.extra or ()
         start, end = (model.activations_in_graph((*side, *extra)) for side in (paths.starts, paths.ends))
         middles = model.activations_in_graph((*paths.middles, *extra))
-        slopes = join(Differentiated(model, batch.target, (*paths.middles, *extra)).slopes(middles))
+        gradients = join(Differentiated(model, batch.target, (*paths.middles, *extra)).gradients(middles))
         delta = join(end) - join(start)
         expected = delta.unflatten(0, (-1, n_samples)).mean(1)
         if len(distribution) == 1 and not extra and len(distribution[0]) <= len(delta):
             everything = join(model.activations_in_graph(distribution)).mean(0)
             expected = join(end).unflatten(0, (-1, n_samples)).mean(1) - everything
-        draws = Draws(game, distribution, noise, n_samples, expected, delta, torch.zeros_like(slopes[:, 0]), slopes)
+        draws = Draws(game, distribution, noise, n_samples, expected, delta, torch.zeros_like(gradients[:, 0]), gradients)
         found = draws.expected_gradients[0] if multiply else draws.average_gradient()
     parts = found.split([part[0].numel() for part in end], dim=1)
     return tuple(part.reshape(-1, *like.shape[1:]) for part, like in zip(parts, end, strict=True))

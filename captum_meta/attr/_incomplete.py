@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._warnings import warn
-from captum_meta.evidence import Game, path_slopes
+from captum_meta.evidence import Game, path_gradients
 
 _NAMED = 10
 """Rows that a warning names."""
@@ -48,7 +48,7 @@ class CaptumQuadrature:
             torch.tensor(part(self.n_steps), dtype=torch.float64)
             for part in _captum.approximation_parameters(self.method)[::-1]
         )
-        average = path_slopes(game, points.clamp(1e-6, 1 - 1e-6))[0]
+        average = path_gradients(game, points.clamp(1e-6, 1 - 1e-6))[0]
         average = average @ weights.to(average)
         return average * game.difference if self.multiply else average
 

@@ -105,9 +105,9 @@ def _table(members: Tensor, worths: Tensor, known: Tensor, expected: Tensor | No
 
 def _from_process(evidence: Evidence, members: Tensor, worths: Tensor, known: Tensor, index: str) -> Tensor:
     acting = evidence.acting
-    slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
+    gradients = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
     read = slice(0, MAX_POSTERIOR + 2)
-    process = InteractionProcess(members[:, read], worths[:, read], known[:, read], acting, slopes.mT.double())
+    process = InteractionProcess(members[:, read], worths[:, read], known[:, read], acting, gradients.mT.double())
     n_players = members.shape[-1]
     if members.shape[1] <= MAX_POSTERIOR + 2 or n_players > _MAX_TABLE:
         found = process.interactions(InteractionRule.of(index, n_players))

@@ -77,7 +77,7 @@ def known_rows(evidence: Evidence, start: Tensor, keys: Tensor) -> KnownRows:
         values=torch.where(measured, values, 0.0),
         measured=measured,
         effects=evidence.effects[..., :LEAVE_ONE_OUT].to(values),
-        sloped=evidence.measured[..., :LEAVE_ONE_OUT] & evidence.total.isfinite()[:, None, None],
+        differentiable=evidence.measured[..., :LEAVE_ONE_OUT] & evidence.total.isfinite()[:, None, None],
         outputs=torch.zeros_like(keys) if evidence.targets is None else evidence.targets.to(keys),
         folds=_random.mix(keys).remainder(FOLDS),
     )

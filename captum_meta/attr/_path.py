@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_meta.attr._frontend import Frontend, of_inputs
 from captum_meta.attr._incomplete import CaptumQuadrature, incompletable_rows
 from captum_meta.attr._selection import of_outputs, side_by_side
-from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_slopes
+from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_gradients
 from captum_meta.evidence.path import check_output, inconsistent_rows
 from captum_meta.evidence.path_rounds import MOST, error_of
 from captum_meta.games.references import path_mean
@@ -80,13 +80,13 @@ class PathFrontend(Frontend):
             return self._in_rounds(game, n_steps or MOST, tolerance, multiply)
         n_steps = n_steps or MOST
         plan = self._plan(n_steps, method)
-        evidence, slopes = plan.measure_slopes(game)
+        evidence, gradients = plan.measure_gradients(game)
         if game.coupled:
             return self._as_captum(game, CaptumQuadrature(n_steps, method, multiply), evidence.total)
         values = self._explain(evidence, plan).attributions
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
-            values = multipliers(values, (slopes * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
+            values = multipliers(values, (gradients * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
         inconsistent = inconsistent_rows(game, evidence.points, evidence.effects.sum(-2), evidence.curve, evidence.total)
         rows = incompletable_rows(game, evidence.total, inconsistent)
         values = CaptumQuadrature(n_steps, method, multiply).in_rows(rows, values, game)
@@ -133,7 +133,7 @@ class PathFrontend(Frontend):
     def _reference(self, game: Game) -> Tensor:
         """A long run of Captum's own quadrature, ``(N, M)``."""
         difference = game.difference
-        return path_mean(lambda points: path_slopes(game, points)[0], _REFERENCE_STEPS).to(difference) * difference
+        return path_mean(lambda points: path_gradients(game, points)[0], _REFERENCE_STEPS).to(difference) * difference
 
 
 def real(inputs: Any) -> Any:

@@ -121,9 +121,9 @@ class MetaInternalInfluence(OfLayers, InternalInfluence):
             ends, passing = torch.stack([join(start), join(end)], dim=-1), values_through(model, end, whole)
         averages = []
         for one, through, value in zip(each_output(game), passing.unbind(1), last.unbind(1), strict=True):
-            average, evidence, slopes = _average(one, n_steps or MOST, method)
+            average, evidence, gradients = _average(one, n_steps or MOST, method)
             if ends is not None and method == "gausslegendre" and not one.together:
-                corrected = _corrections(evidence, slopes, ends).to(average)
+                corrected = _corrections(evidence, gradients, ends).to(average)
                 known = same(through, value, evidence.total) & evidence.total.isfinite()
                 average[:, :count] += torch.where(known.unsqueeze(1), corrected, 0.0)
             averages.append(average[:, :count])
@@ -131,21 +131,21 @@ class MetaInternalInfluence(OfLayers, InternalInfluence):
         return self._shaped(model, side_by_side([parts_like(end, average) for average in averages], shape))
 
 
-def _corrections(evidence: Evidence, slopes: Tensor, ends: Tensor) -> Tensor:
+def _corrections(evidence: Evidence, gradients: Tensor, ends: Tensor) -> Tensor:
     """What f's changes tell of the layer's gradients between the nodes, ``(N, elements)``."""
     count = ends.shape[1]
-    path = torch.cat([ends[..., :1], slopes[:, count : 2 * count], ends[..., 1:]], dim=-1)
+    path = torch.cat([ends[..., :1], gradients[:, count : 2 * count], ends[..., 1:]], dim=-1)
     values = torch.cat([0 * evidence.curve[:, :1], evidence.curve, evidence.total.unsqueeze(1)], dim=1)
-    return jump_corrections(evidence.points, interval_weights(evidence.points), slopes[:, :count], path, values)
+    return jump_corrections(evidence.points, interval_weights(evidence.points), gradients[:, :count], path, values)
 
 
 def _average(game: Game, n_steps: int, method: str) -> tuple[Tensor, Evidence, Tensor]:
     """Averages of all gradients, ``(N, elements)``, the evidence, and the gradients ``(N, elements, n_steps)``."""
     outputs_of(game)
     points = path_points(game, n_steps, method)
-    evidence, slopes = measure_bent_path(game, n_steps) if points is None else measure_path(game, points)
-    average = (slopes * path_weights(evidence, n_steps, method).unsqueeze(-2)).sum(-1)
+    evidence, gradients = measure_bent_path(game, n_steps) if points is None else measure_path(game, points)
+    average = (gradients * path_weights(evidence, n_steps, method).unsqueeze(-2)).sum(-1)
     rows = incompletable_rows(game, evidence.total)
     average = CaptumQuadrature(n_steps, method, multiply=False).in_rows(rows, average, game)
     missing = ~game.difference.isfinite().all(1)
-    return torch.where((missing & ~evidence.total.isfinite()).unsqueeze(1), torch.nan, average), evidence, slopes
+    return torch.where((missing & ~evidence.total.isfinite()).unsqueeze(1), torch.nan, average), evidence, gradients

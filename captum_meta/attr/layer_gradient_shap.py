@@ -21,7 +21,7 @@ from captum_meta.attr._path import real
 from captum_meta.attr._selection import of_outputs, selection, side_by_side
 from captum_meta.attr.gradient_shap import distribution_of
 from captum_meta.evidence import Game
-from captum_meta.evidence.path import own_output_slopes
+from captum_meta.evidence.path import own_output_gradients
 from captum_meta.games.layer import LayerModel
 from captum_meta.games.layer_path import ShiftedLayers
 from captum_meta.games.players import Tensors, join
@@ -143,16 +143,16 @@ def _draws(
     start, end = (model.activations(side, extra, most) for side in (paths.starts, paths.ends))
     nothing = tuple(torch.zeros_like(part) for part in end)
     shifted = Game(model, (*nothing, *paths.middles), None, last.target, last.extra)
-    slopes = measured(own_output_slopes(shifted)[0][:, : sum(part[0].numel() for part in end)], n_samples)
-    delta = (join(end) - join(start)).to(slopes)
+    gradients = measured(own_output_gradients(shifted)[0][:, : sum(part[0].numel() for part in end)], n_samples)
+    delta = (join(end) - join(start)).to(gradients)
     expected = delta.unflatten(0, (-1, n_samples)).mean(1)
     if len(distribution) == 1 and not extra and len(distribution[0]) <= len(delta):
-        everything = join(model.activations(distribution, (), most)).to(slopes).mean(0)
-        expected = join(end).to(slopes).unflatten(0, (-1, n_samples)).mean(1) - everything
-    change = torch.zeros_like(slopes[:, 0])
+        everything = join(model.activations(distribution, (), most)).to(gradients).mean(0)
+        expected = join(end).to(gradients).unflatten(0, (-1, n_samples)).mean(1) - everything
+    change = torch.zeros_like(gradients[:, 0])
     if with_change:
         sides = (game.of(last), game.of(paths.standing(game, paths.starts)))
         after, before = (side.at(torch.ones(1))[:, 0] for side in sides)
         change = after - before
     shared = (game, distribution, noise, n_samples, expected, delta)
-    return [Draws(*shared, *one) for one in zip(change.unbind(-1), slopes.unbind(-1), strict=True)], end
+    return [Draws(*shared, *one) for one in zip(change.unbind(-1), gradients.unbind(-1), strict=True)], end

@@ -113,8 +113,8 @@ class MetaNeuronConductance(Unadapted, NeuronConductance):
         model = NeuronConductanceModel(*neuron, whole.batch.target, whole.n_examples)
         nothing = torch.zeros(whole.n_examples, 1, dtype=ends.dtype, device=ends.device)
         game = beside_zeros(model, whole, (nothing, nothing), internal_batch_size, None, whole.batch.everyone)
-        evidence, slopes = measure_neuron(game, ends.mT, path_points(whole, n_steps, method), n_steps)
-        average = (slopes * path_weights(evidence, n_steps, method).unsqueeze(-2)).sum(-1)
+        evidence, gradients = measure_neuron(game, ends.mT, path_points(whole, n_steps, method), n_steps)
+        average = (gradients * path_weights(evidence, n_steps, method).unsqueeze(-2)).sum(-1)
         if not self.multiplies_by_inputs:
             values = average
         elif evidence.points.shape[1] <= MAX_INTERPOLATED:

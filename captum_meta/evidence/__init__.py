@@ -3,7 +3,7 @@
 from captum_meta.evidence.measure import measure_shapley, measure_support
 from captum_meta.evidence.padding import joined
 from captum_meta.evidence.pairs import PairMeasurement
-from captum_meta.evidence.path import measure_bent_path, measure_path, path_slopes
+from captum_meta.evidence.path import measure_bent_path, measure_path, path_gradients
 from captum_meta.evidence.path_rounds import Integrals, integrate_in_rounds
 from captum_meta.evidence.plan import EvidencePlan, PathPlan, ShapleyPlan
 from captum_meta.evidence.rows import row_keys, with_elements
@@ -27,7 +27,7 @@ __all__ = [
     "measure_path",
     "measure_shapley",
     "measure_support",
-    "path_slopes",
+    "path_gradients",
     "row_keys",
     "with_elements",
 ]

@@ -28,9 +28,9 @@ def measure_layer(game: Game, ends: Tensor, points: Tensor | None, n_steps: int)
     Returns:
         Evidence ``(N, E, G)`` whose total is f(input) - f(baseline), and ``(N, E)``.
     """
-    found, slopes = _measured(game, points, n_steps)
+    found, along = _measured(game, points, n_steps)
     count = ends.shape[1]
-    gradients, given = slopes[:, :count], slopes[:, count : 2 * count]
+    gradients, given = along[:, :count], along[:, count : 2 * count]
     values = torch.cat([ends[..., :1], given, ends[..., 1:]], dim=-1)
     if found.points.shape[1] > MAX_INTERPOLATED:
         effects = torch.zeros_like(gradients)
@@ -50,16 +50,16 @@ def measure_neuron(game: Game, ends: Tensor, points: Tensor | None, n_steps: int
     Returns:
         Evidence ``(N, M, G)`` whose total is the integral of the output's gradient over what the neuron gives.
     """
-    found, slopes = _measured(game, points, n_steps)
+    found, along = _measured(game, points, n_steps)
     effects = found.effects[:, 2:]
-    factor, given = slopes[:, :1], slopes[:, 1:2]
+    factor, given = along[:, :1], along[:, 1:2]
     values = torch.cat([ends[..., :1], given, ends[..., 1:]], dim=-1)
     evidence = replace(_of(found, effects), measured=found.measured[:, 2:])
     if found.points.shape[1] > MAX_INTERPOLATED:
         evidence = replace(evidence, total=trapezia(factor, values).squeeze(1).to(effects))
     else:
         evidence = completed(evidence, (factor * rates(found.points, values)).squeeze(1))
-    return evidence, slopes[:, 2:]
+    return evidence, along[:, 2:]
 
 
 def completed(evidence: Evidence, sums: Tensor | None = None, where: Tensor | None = None) -> Evidence:

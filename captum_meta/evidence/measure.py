@@ -57,11 +57,12 @@ def measure_support(
     members, planned = sample_coalitions(players, max(0, count - 2), 0, row_keys(game))
     members = torch.cat([members, players.unsqueeze(1), torch.zeros_like(players).unsqueeze(1)], dim=1)
     planned = functional.pad(planned, (0, 2), value=True)
-    found = game.coalition_slopes(members) if smooth else None
-    slopes, values = (None, game.values(members, planned)) if found is None else found
+    found = game.coalition_gradients(members) if smooth else None
+    gradients, values = (None, game.values(members, planned)) if found is None else found
     worths = values - values[:, -1:]
     known = planned.unsqueeze(-1) & worths.isfinite()
-    if slopes is not None:
-        known &= slopes.isfinite().all(2).all(2)
-        slopes = outputs_first(torch.where(known[:, :, None, None], slopes, 0.0))
-    return replace(evidence, coalitions=replace(per_output(members, torch.where(known, worths, 0.0), known), slopes=slopes))
+    if gradients is not None:
+        known &= gradients.isfinite().all(2).all(2)
+        gradients = outputs_first(torch.where(known[:, :, None, None], gradients, 0.0))
+    coalitions = per_output(members, torch.where(known, worths, 0.0), known)
+    return replace(evidence, coalitions=replace(coalitions, gradients=gradients))

@@ -15,9 +15,9 @@ def joined(parts: Sequence[Explanations]) -> Explanations:
 
     Of rows without coalitions beside others with them none is measured.
     """
-    slopes = any(some is not None and some.slopes is not None for some in (part.evidence.coalitions for part in parts))
+    gradients = any(some is not None and some.gradients is not None for some in (part.evidence.coalitions for part in parts))
     if any(part.evidence.coalitions is not None for part in parts):
-        parts = [replace(part, evidence=_with_coalitions(part.evidence, slopes)) for part in parts]
+        parts = [replace(part, evidence=_with_coalitions(part.evidence, gradients)) for part in parts]
     sizes: dict[str, int] = {}
     for part in parts:
         for name, size in part.sizes().items():
@@ -26,10 +26,10 @@ def joined(parts: Sequence[Explanations]) -> Explanations:
     return Explanations.concatenate([part.padded(**most) for part in parts])
 
 
-def _with_coalitions(evidence: Evidence, slopes: bool) -> Evidence:
+def _with_coalitions(evidence: Evidence, gradients: bool) -> Evidence:
     """Evidence as it is, or with coalitions of which there are none."""
     if evidence.coalitions is not None:
         return evidence
     nothing, players = evidence.total.new_zeros(*evidence.total.shape, 0), evidence.players.unsqueeze(-2)[..., :0, :]
-    none = players.unsqueeze(-1).to(nothing) if slopes else None
+    none = players.unsqueeze(-1).to(nothing) if gradients else None
     return replace(evidence, coalitions=Coalitions(players, nothing, nothing.bool(), none))

@@ -22,10 +22,10 @@ def measure_path(game: Game, nodes: Float[Tensor, "*rows G"]) -> tuple[Evidence,
         Evidence ``(N, M, G)`` and the gradients themselves, ``(N, M, G)``. G gradients and two forwards per row.
 
     Raises:
-        AssertionError, RuntimeError: as :func:`path_slopes`.
+        AssertionError, RuntimeError: as :func:`path_gradients`.
     """
-    slopes, values = path_slopes(game, nodes)
-    return path_evidence(game, nodes, slopes, values, game.at(torch.tensor([0.0, 1.0])).squeeze(-1))
+    gradients, values = path_gradients(game, nodes)
+    return path_evidence(game, nodes, gradients, values, game.at(torch.tensor([0.0, 1.0])).squeeze(-1))
 
 
 def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Float[Tensor, "N M G"]]:
@@ -37,25 +37,29 @@ def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Float[Tensor, "N M 
     check_output(game, end)
     known = torch.cat([game.at(torch.tensor([0.0, 0.5] if is_bent(n) else [0.0])), end], dim=1).squeeze(-1)
     nodes = path_nodes(known, n) if is_bent(n) else gauss_legendre(n)[0]
-    return path_evidence(game, nodes, *path_slopes(game, nodes), known)
+    return path_evidence(game, nodes, *path_gradients(game, nodes), known)
 
 
 def path_evidence(
-    game: Game, nodes: Float[Tensor, "*rows G"], slopes: Float[Tensor, "N M G"], values: Float[Tensor, "N G"], known: Tensor
+    game: Game,
+    nodes: Float[Tensor, "*rows G"],
+    gradients: Float[Tensor, "N M G"],
+    values: Float[Tensor, "N G"],
+    known: Tensor,
 ) -> tuple[Evidence, Tensor]:
     """Evidence of gradients and f at the nodes, with f at the baseline first and at the input last of ``known``."""
-    slopes, known_slopes = _lent(slopes)
+    gradients, known_gradients = _lent(gradients)
     difference = game.difference.unsqueeze(-1)
     evidence = Evidence(
-        effects=slopes * torch.where(difference.isfinite(), difference, 0.0),
-        measured=(known_slopes & difference.isfinite()).expand_as(slopes),
+        effects=gradients * torch.where(difference.isfinite(), difference, 0.0),
+        measured=(known_gradients & difference.isfinite()).expand_as(gradients),
         players=game.mask,
         total=known[:, -1] - known[:, 0],
         curve=values - known[:, :1],
         points=nodes.to(values.device, torch.promote_types(values.dtype, torch.float32)).expand(len(values), -1),
         inputs=player_inputs(game),
     )
-    return evidence, slopes
+    return evidence, gradients
 
 
 def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, total: Tensor) -> Tensor:
@@ -68,57 +72,59 @@ def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, t
     return found if exact else torch.zeros_like(found)
 
 
-def _lent(slopes: Tensor) -> tuple[Tensor, Tensor]:
-    """Slopes ``(N, M, G)``, those that are not finite replaced by the nearest that are, and which of them there are now.
+def _lent(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients ``(N, M, G)``, those that are not finite replaced by the nearest that are, and which of them there are now.
 
     The latter as ``(N, M, G)``, or where all are ``(N, M, 1)``.
     """
-    if bool(slopes.sum().isfinite()):  # much cheaper than to ask all of them
-        return slopes, torch.ones_like(slopes[..., :1], dtype=torch.bool)
-    finite = slopes.isfinite()
-    places = torch.arange(slopes.shape[-1], device=slopes.device)
+    if bool(gradients.sum().isfinite()):  # much cheaper than to ask all of them
+        return gradients, torch.ones_like(gradients[..., :1], dtype=torch.bool)
+    finite = gradients.isfinite()
+    places = torch.arange(gradients.shape[-1], device=gradients.device)
     distances = (places.unsqueeze(-1) - places).abs() + torch.where(finite, 0, len(places)).unsqueeze(-2)
     nearest = distances.argmin(-1)
-    known = finite.any(-1, keepdim=True).expand_as(slopes)
-    return torch.where(known, slopes.gather(-1, nearest), 0.0), known
+    known = finite.any(-1, keepdim=True).expand_as(gradients)
+    return torch.where(known, gradients.gather(-1, nearest), 0.0), known
 
 
-def path_slopes(game: Game, points: Float[Tensor, "*rows G"]) -> tuple[Float[Tensor, "N elements G"], Float[Tensor, "N G"]]:
+def path_gradients(
+    game: Game, points: Float[Tensor, "*rows G"]
+) -> tuple[Float[Tensor, "N elements G"], Float[Tensor, "N G"]]:
     """Gradients of the one selected output at points of the path ``(N, elements, G)``, and f there ``(N, G)``.
 
     Raises:
         AssertionError: if the model has several outputs and no target selects one, or one output for a whole batch.
         RuntimeError: if the model has no gradient.
     """
-    slopes, values = measured_slopes(game, game.slopes(points))
-    return slopes.squeeze(-1), values.squeeze(-1)
+    gradients, values = measured_gradients(game, game.gradients(points))
+    return gradients.squeeze(-1), values.squeeze(-1)
 
 
-def own_slopes(game: Game) -> tuple[Float[Tensor, "N elements"], Float[Tensor, " N"]]:
+def own_gradients(game: Game) -> tuple[Float[Tensor, "N elements"], Float[Tensor, " N"]]:
     """Gradients of the one selected output at the inputs themselves ``(N, elements)``, and f there ``(N,)``.
 
     Raises:
-        AssertionError, RuntimeError: as :func:`path_slopes`.
+        AssertionError, RuntimeError: as :func:`path_gradients`.
     """
-    slopes, values = own_output_slopes(game)
-    return slopes[..., 0], values[:, 0]
+    gradients, values = own_output_gradients(game)
+    return gradients[..., 0], values[:, 0]
 
 
-def own_output_slopes(game: Game) -> tuple[Float[Tensor, "N elements K"], Float[Tensor, "N K"]]:
+def own_output_gradients(game: Game) -> tuple[Float[Tensor, "N elements K"], Float[Tensor, "N K"]]:
     """Gradients of each of the outputs asked for at the inputs themselves ``(N, elements, K)``, and f there ``(N, K)``.
 
     Raises:
-        AssertionError, RuntimeError: as :func:`path_slopes`.
+        AssertionError, RuntimeError: as :func:`path_gradients`.
     """
-    slopes, values = measured_slopes(game, game.own_slopes())
-    return slopes[..., 0, :], values[:, 0]
+    gradients, values = measured_gradients(game, game.own_gradients())
+    return gradients[..., 0, :], values[:, 0]
 
 
-def measured_slopes(game: Game, measured: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+def measured_gradients(game: Game, measured: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     """Gradients of a game ``(N, elements, G, K)`` and f ``(N, G, K)``, where there are any.
 
     Raises:
-        AssertionError, RuntimeError: as :func:`path_slopes`.
+        AssertionError, RuntimeError: as :func:`path_gradients`.
     """
     if measured is None:
         raise RuntimeError(

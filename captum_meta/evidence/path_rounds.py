@@ -20,7 +20,7 @@ from captum_meta.estimators import (
     interval_weights,
 )
 from captum_meta.estimators.path_sample import Floats, Indices
-from captum_meta.evidence.path import inconsistent_rows, own_slopes, path_slopes
+from captum_meta.evidence.path import inconsistent_rows, own_gradients, path_gradients
 from captum_meta.games import Game
 from captum_meta.types import Evidence
 
@@ -81,7 +81,7 @@ def integrate_in_rounds(
         tolerance: relative squared error at which a row stops. None: where Captum's 50 gradients would be.
 
     Raises:
-        AssertionError, RuntimeError: as :func:`~captum_meta.evidence.path_slopes`.
+        AssertionError, RuntimeError: as :func:`~captum_meta.evidence.path_gradients`.
     """
     everyone = torch.arange(game.n_examples, device=game.device)
     parts = everyone.split(max(1, _MAX_NUMBERS // (MOST * max(1, difference.shape[1]))))
@@ -152,11 +152,11 @@ def _relative(error: Floats, size: Floats) -> Floats:
 def _first_round(game: Game, difference: Tensor, ends: Tensor, count: int) -> tuple[_Paths, PathSample]:
     """The same nodes for all rows."""
     nodes = _nodes(count)
-    slopes, values = path_slopes(game, nodes)
-    unit = power_of_two(slopes.flatten(1))
+    gradients, values = path_gradients(game, nodes)
+    unit = power_of_two(gradients.flatten(1))
     path = _Paths(game, difference / unit.unsqueeze(1), unit)
     rows, points = np.repeat(np.arange(len(ends)), count), np.tile(nodes.numpy(), len(ends))
-    effects = (slopes.mT * path.difference.unsqueeze(1)).flatten(0, 1)
+    effects = (gradients.mT * path.difference.unsqueeze(1)).flatten(0, 1)
     values, ends = values.double() / unit.double().unsqueeze(1), ends / unit.double().unsqueeze(1)
     return path, PathSample.of(rows, points, values.flatten(), effects, ends.cpu().numpy())
 
@@ -192,10 +192,10 @@ class _Paths:
         sample = sample.of_rows(chosen)
         if len(at):
             which = torch.from_numpy(rows[at]).to(self.game.device)
-            slopes, values = own_slopes(self.game.between(which, torch.from_numpy(points)))
+            gradients, values = own_gradients(self.game.between(which, torch.from_numpy(points)))
             values = values.double() / self.unit[which].double()
             new = (np.cumsum(chosen) - 1)[at]
-            effects = slopes * self.difference[which]
+            effects = gradients * self.difference[which]
             sample = sample.joined(PathSample.of(new, points, values, effects, sample.ends))
         return sample, rows[chosen]
 

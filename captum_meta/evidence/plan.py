@@ -110,16 +110,16 @@ class PathPlan(EvidencePlan):
     method: str = "gausslegendre"
 
     def measure(self, game: Game) -> Evidence:
-        return self.measure_slopes(game)[0]
+        return self.measure_gradients(game)[0]
 
-    def measure_slopes(self, game: Game) -> tuple[Evidence, Tensor]:
+    def measure_gradients(self, game: Game) -> tuple[Evidence, Tensor]:
         """Evidence, and the gradients themselves, ``(N, M, steps)``."""
         if self.method == "gausslegendre":
-            evidence, slopes = measure_bent_path(game, self.steps)
+            evidence, gradients = measure_bent_path(game, self.steps)
         else:
             points = torch.tensor(_captum.approximation_parameters(self.method)[1](self.steps), dtype=torch.float64)
-            evidence, slopes = measure_path(game, points.clamp(1e-6, 1 - 1e-6))
-        return self.read_beside(evidence, game), slopes
+            evidence, gradients = measure_path(game, points.clamp(1e-6, 1 - 1e-6))
+        return self.read_beside(evidence, game), gradients
 
     def weights(self, evidence: Evidence) -> Tensor:
         """Weights of the quadrature alone, ``(N, steps)`` or ``(steps,)``."""

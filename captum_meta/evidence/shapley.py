@@ -123,9 +123,9 @@ class ShapleyMeasurement:
         few &= ~self.flat.any(-1).any(1)
         if not bool(few.any()):
             return few
-        slopes = self.channels[:, :, :LEAVE_ONE_OUT].double().permute(0, 3, 2, 1)
-        slopes = slopes / slopes.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(slopes.dtype).tiny)
-        squares = torch.linalg.eigvalsh(slopes @ slopes.mT)
+        gradients = self.channels[:, :, :LEAVE_ONE_OUT].double().permute(0, 3, 2, 1)
+        gradients = gradients / gradients.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(gradients.dtype).tiny)
+        squares = torch.linalg.eigvalsh(gradients @ gradients.mT)
         few &= (squares[..., 1] < _FEW_DIRECTIONS**2 * squares[..., 2]).all(1)
         return few.all().expand_as(few) if self.game.together else few
 
@@ -186,9 +186,9 @@ class ShapleyMeasurement:
         """Set rounding of players without a gradient to 0, and leave open who acts in larger coalitions only."""
         changes = torch.cat([self.total[rows].unsqueeze(1), worths, channels.flatten(1, 2)], dim=1)
         noise = rounding(self.ends[rows], changes.nan_to_num(0.0, 0.0, 0.0))
-        slopeless = (channels[:, :, :LEAVE_ONE_OUT] == 0).all(2)
+        flat = (channels[:, :, :LEAVE_ONE_OUT] == 0).all(2)
         border = channels[:, :, LEAVE_ONE_OUT:]
-        nothing = slopeless.unsqueeze(2) & ((border.abs() <= noise[:, None, None]) | ~self.changed[rows][..., None, None])
+        nothing = flat.unsqueeze(2) & ((border.abs() <= noise[:, None, None]) | ~self.changed[rows][..., None, None])
         border.masked_fill_(nothing, 0.0)
         still = (channels == 0).all(2) & known.any(2) & self.changed[rows].unsqueeze(-1)
         if not further or not bool(still.any()):

@@ -42,7 +42,7 @@ class Differentiated:
         )
         return output.flatten()
 
-    def slopes(self, inputs: Tensors) -> Tensors:
+    def gradients(self, inputs: Tensors) -> Tensors:
         """Gradients of f, for each input ``(R, *features)``."""
         points = tuple(part if part.requires_grad else part.clone().requires_grad_() for part in inputs)
         total = self.values(points).sum()

@@ -189,7 +189,7 @@ class Game:
         found = self.evaluation.gradients(points.shape[-1], self._along(points), of_players)
         return None if self.coupled else found
 
-    def slopes(
+    def gradients(
         self, points: Float[Tensor, "*rows G"]
     ) -> tuple[Float[Tensor, "N elements G K"], Num[Tensor, "N G K"]] | None:
         """Gradient of each element at points of the path, and f there.
@@ -204,8 +204,8 @@ class Game:
         """
         return self.evaluation.gradients(points.shape[-1], self._along(points), lambda gradients, rows: join(gradients))
 
-    def own_slopes(self) -> tuple[Float[Tensor, "N elements 1 K"], Num[Tensor, "N 1 K"]] | None:
-        """:meth:`slopes` at the inputs themselves, all rows side by side as they were passed."""
+    def own_gradients(self) -> tuple[Float[Tensor, "N elements 1 K"], Num[Tensor, "N 1 K"]] | None:
+        """:meth:`gradients` at the inputs themselves, all rows side by side as they were passed."""
 
         def own(rows: Tensor, turns: Tensor) -> Tensors:
             return self.inputs if len(rows) == self.n_examples else tuple(part[rows] for part in self.inputs)
@@ -224,7 +224,7 @@ class Game:
         """
         return self.evaluation.in_place(x, which)
 
-    def coalition_slopes(
+    def coalition_gradients(
         self, members: Bool[Tensor, "N S M"]
     ) -> tuple[Float[Tensor, "N S M D K"], Num[Tensor, "N S K"]] | None:
         """Gradient of each player's elements, side by side, at coalitions ``(N, S, M)``, and f there.

@@ -141,8 +141,8 @@ class NeuronConductanceModel(NeuronModel):
         number = self.selected(given, len(rows))
         if not torch.is_grad_enabled():
             return selected
-        slopes = torch.autograd.grad(selected.sum(), given, retain_graph=True, allow_unused=True)
-        filled = tuple(torch.zeros_like(part) if slope is None else slope for slope, part in zip(slopes, given, strict=True))
+        gradients = torch.autograd.grad(selected.sum(), given, retain_graph=True, allow_unused=True)
+        filled = tuple(torch.zeros_like(part) if g is None else g for g, part in zip(gradients, given, strict=True))
         factor = self.selected(filled, len(rows)).detach()
         through = factor * (number - number.detach())
         read = through + share.flatten() * factor + neuron.flatten() * number.detach()

@@ -33,7 +33,7 @@ class OutputGame(Game):
     >>> game = Game(model, torch.tensor([[2.0, 3.0]]), None, Outputs())
     >>> first, second = each_output(game)
     >>> before, points = len(calls), torch.tensor([0.5])
-    >>> first.slopes(points)[0].flatten().tolist(), second.slopes(points)[0].flatten().tolist(), len(calls) - before
+    >>> first.gradients(points)[0].flatten().tolist(), second.gradients(points)[0].flatten().tolist(), len(calls) - before
     ([1.0, 1.0], [1.5, 1.0], 1)
     """
 
@@ -50,11 +50,11 @@ class OutputGame(Game):
     def at(self, points: Tensor) -> Tensor:
         return super().at(points) if points.dim() > 1 else self._everything.at(points)[..., self._place]
 
-    def slopes(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+    def gradients(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
         numbers = len(self.batch) * self.batch.elements * len(points) * self._everything.output_shape.numel()
         if points.dim() > 1 or numbers > _MAX_NUMBERS:
-            return super().slopes(points)
-        found = self._everything.slopes(points)
+            return super().gradients(points)
+        found = self._everything.gradients(points)
         return found and (found[0][..., self._place], found[1][..., self._place])
 
 

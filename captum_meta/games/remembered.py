@@ -98,11 +98,11 @@ class RememberedGame(Game):
     def effects(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
         return self.once(("effects", *_told(points)), lambda: super(RememberedGame, self).effects(points))
 
-    def slopes(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
-        return self.once(("slopes", *_told(points)), lambda: super(RememberedGame, self).slopes(points))
+    def gradients(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
+        return self.once(("gradients", *_told(points)), lambda: super(RememberedGame, self).gradients(points))
 
-    def coalition_slopes(self, members: Tensor) -> tuple[Tensor, Tensor] | None:
-        return self.once(("coalitions", *_told(members)), lambda: super(RememberedGame, self).coalition_slopes(members))
+    def coalition_gradients(self, members: Tensor) -> tuple[Tensor, Tensor] | None:
+        return self.once(("coalitions", *_told(members)), lambda: super(RememberedGame, self).coalition_gradients(members))
 
 
 def _told(tensor: Tensor) -> tuple[Hashable, ...]:

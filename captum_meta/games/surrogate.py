@@ -57,7 +57,7 @@ class SurrogateGame:
 
     def taken_from(self, evidence: Evidence) -> Evidence:
         """Evidence of the explained model, without coalitions inside the border, minus that of this one."""
-        effects, curve = self._slopes()
+        effects, curve = self._gradients()
         n_players = self.like.shape[-1]
         single = torch.eye(n_players, dtype=torch.bool, device=self.like.device)
         single = single.expand(*self.like.shape[:-1], n_players, n_players)
@@ -76,7 +76,7 @@ class SurrogateGame:
     def _total(self) -> Float[Tensor, "*batch N"]:
         return self.worths(torch.ones_like(self.like, dtype=torch.bool).unsqueeze(-2)).squeeze(-1)
 
-    def _slopes(self) -> tuple[Float[Tensor, "*batch N M 3"], Float[Tensor, "*batch N 3"]]:
+    def _gradients(self) -> tuple[Float[Tensor, "*batch N M 3"], Float[Tensor, "*batch N 3"]]:
         """Gradients times input minus baseline at the path points, ``(*batch, N, M, 3)``, and f there ``(*batch, N, 3)``."""
         along = torch.tensor(SHAPLEY_POINTS, dtype=self.like.dtype, device=self.like.device)
 
@@ -84,10 +84,10 @@ class SurrogateGame:
             values = self.function(at)
             return values.sum(), values
 
-        slopes, values = torch.func.grad(summed, has_aux=True)(
+        gradients, values = torch.func.grad(summed, has_aux=True)(
             torch.ones_like(self.like).unsqueeze(-2) * along.unsqueeze(-1)
         )
-        return slopes.mT, values - values[..., -1:]
+        return gradients.mT, values - values[..., -1:]
 
 
 @lru_cache(maxsize=32)

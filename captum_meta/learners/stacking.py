@@ -77,7 +77,7 @@ class Stacking(MetaLearner[StackingState]):
 
     Explaining a row well takes hundreds of evaluations of the model, and its Shapley values keep little of what these tell.
     Four networks h, each without a quarter of the support rows, are fitted to the worths of their coalitions (distillation:
-    Hinton, Vinyals and Dean 2015) and to the model's slopes there (Sobolev training: Czarnecki et al. 2017). Then three
+    Hinton, Vinyals and Dean 2015) and to the model's gradients there (Sobolev training: Czarnecki et al. 2017). Then three
     answers are known for a row: that of the base; the Shapley values of h, which cost no evaluation; and these with the
     zero-shot explanation of what h misses,
 
@@ -167,7 +167,7 @@ class Stacking(MetaLearner[StackingState]):
             known=measured.unsqueeze(-3) & ~left_out.unsqueeze(-1),
             heads=heads,
             ranks=support.attributions.square().sum(-2).argsort(-1, descending=True).argsort(-1),
-            slopes=_scaled_slopes(coalitions, elements, unit),
+            gradients=_scaled_gradients(coalitions, elements, unit),
         )
         return SurrogateState(self.surrogate(lesson, outputs.shape[-1]), unit, outputs, elements)
 
@@ -258,12 +258,12 @@ def _in_units(evidence: Evidence, support: Elements) -> tuple[Tensor, Tensor]:
     return torch.where(effect_sizes(evidence).unsqueeze(-1) > 0, inputs, baselines), baselines
 
 
-def _scaled_slopes(coalitions: Coalitions, elements: Elements, unit: Tensor) -> Tensor | None:
+def _scaled_gradients(coalitions: Coalitions, elements: Elements, unit: Tensor) -> Tensor | None:
     """Derivatives ``(*batch, K, S, M, D)`` of the worths by elements, both in the networks' units."""
-    if coalitions.slopes is None:
+    if coalitions.gradients is None:
         return None
     deviation = elements.deviation[..., None, None, :, :]
-    return (coalitions.slopes * deviation / unit[..., None, None, None, None]).nan_to_num(0.0, 0.0, 0.0)
+    return (coalitions.gradients * deviation / unit[..., None, None, None, None]).nan_to_num(0.0, 0.0, 0.0)
 
 
 def _targets(evidence: Evidence) -> Tensor:

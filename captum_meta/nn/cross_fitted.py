@@ -40,7 +40,7 @@ class KnownRows(Record):
         measured: ``(N, S)`` bool, which of these are known.
         effects: ``(N, M, 3)``, gradient times input minus baseline, summed over each player's elements, at the points
             1, 1/2 and 0 of the path from baseline to input.
-        sloped: ``(N, M, 3)`` bool, where these are known.
+        differentiable: ``(N, M, 3)`` bool, where these are known.
         outputs: ``(N,)`` int64, which output of the model this is.
         folds: ``(N,)`` int64 from 0 to 4, which network does not see the row.
     """
@@ -51,7 +51,7 @@ class KnownRows(Record):
     values: Tensor = field(metadata=part("S", scale=1))
     measured: Tensor = field(metadata=part("S"))
     effects: Tensor = field(metadata=part(scale=1))
-    sloped: Tensor
+    differentiable: Tensor
     outputs: Tensor
     folds: Tensor
 
@@ -60,7 +60,7 @@ class KnownRows(Record):
 
 
 class CrossFitted:
-    r"""Five networks with three residual layers, fitted to f's values and to its slopes (Czarnecki et al. 2017).
+    r"""Five networks with three residual layers, fitted to f's values and to its gradients (Czarnecki et al. 2017).
 
     .. math:: h(x) = \ell\big(w^\top g(x)\big), \qquad
         \min \frac{\sum (h(x_S) - f(x_S))^2}{\sum (f(x_S) - \bar f)^2}
@@ -190,7 +190,7 @@ class CrossFitted:
 
 
 class Loss:
-    """Of some points and slopes, drawn anew at each call."""
+    """Of some points and gradients, drawn anew at each call."""
 
     def __init__(self, networks: CrossFitted, known: KnownRows, generator: Generator) -> None:
         self.networks, self.known, self.generator = networks, known, generator
@@ -202,15 +202,15 @@ class Loss:
         self.seen = (known.folds != folds.unsqueeze(1)).to(self.ends)
         values = known.values[known.measured]
         self.spread = _positive((values - values.mean()).square().mean())
-        self.sloped = known.sloped.any(1).nonzero()
-        effects = torch.where(known.sloped, known.effects, 0.0)
+        self.differentiable = known.differentiable.any(1).nonzero()
+        effects = torch.where(known.differentiable, known.effects, 0.0)
         self.effects = effects
-        self.steepness = _positive(effects.square().sum((0, 1, 2)) / max(1, len(self.sloped)))
+        self.steepness = _positive(effects.square().sum((0, 1, 2)) / max(1, len(self.differentiable)))
 
     def __call__(self, weights: list[Tensor]) -> Tensor:
         loss = self.of_values(weights, self._drawn(len(self.rows), _POINTS))
-        if len(self.sloped):
-            loss = loss + self.of_slopes(weights, self._drawn(len(self.sloped), _GRADIENTS))
+        if len(self.differentiable):
+            loss = loss + self.of_gradients(weights, self._drawn(len(self.differentiable), _GRADIENTS))
         return loss
 
     def _drawn(self, count: int, number: int) -> Tensor:
@@ -232,17 +232,17 @@ class Loss:
             missed = missed + _CROSS_ENTROPY * functional.binary_cross_entropy_with_logits(found, values, reduction="none")
         return (self.seen[:, rows] * missed).sum() / len(some)
 
-    def of_slopes(self, weights: list[Tensor], some: Tensor) -> Tensor:
+    def of_gradients(self, weights: list[Tensor], some: Tensor) -> Tensor:
         """The same of the effects at the points ``some`` of the path, in units of their mean square."""
-        rows, places = self.sloped[some].unbind(1)
+        rows, places = self.differentiable[some].unbind(1)
         along = torch.tensor(SHAPLEY_POINTS).to(self.ends)[places].unsqueeze(1)
         delta = self.ends[rows] - self.starts[rows]
         points = (self.starts[rows] + along * delta).expand(FOLDS, -1, -1).clone().requires_grad_()
         answers = self.networks.link(self._found(weights, points, rows))
-        slopes = torch.autograd.grad(answers.sum(), points, create_graph=True)[0]
-        effects = (slopes * delta).unflatten(-1, (-1, self.n_elements)).sum(-1)
+        gradients = torch.autograd.grad(answers.sum(), points, create_graph=True)[0]
+        effects = (gradients * delta).unflatten(-1, (-1, self.n_elements)).sum(-1)
         index = places.reshape(-1, 1, 1).expand(-1, effects.shape[-1], 1)
-        right, known = (of_rows[rows].gather(2, index).squeeze(2) for of_rows in (self.effects, self.known.sloped))
+        right, known = (of_rows[rows].gather(2, index).squeeze(2) for of_rows in (self.effects, self.known.differentiable))
         missed = (known * (effects - right)).square().sum(-1)
         return (self.seen[:, rows] * missed).sum() / self.steepness / len(some)
 

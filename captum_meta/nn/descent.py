@@ -8,7 +8,7 @@ from math import log
 import torch
 from torch import Generator, Tensor, nn
 
-from captum_meta.nn.distillation import BATCH, DECAY, SLOPES
+from captum_meta.nn.distillation import BATCH, DECAY, GRADIENT_WEIGHT
 from captum_meta.nn.inner_loop import gradients
 from captum_meta.nn.lesson import Lesson, initial
 from captum_meta.nn.surrogate import Networks
@@ -28,7 +28,7 @@ class LearnedDescent(nn.Module):
 
     for each tensor j at step s of S, where c rises from 0 to 1 and falls again, along half a wave of a cosine each. Learned
     are the rates :math:`\alpha_j`, when c peaks, p, the decay lambda, both momenta, the sizes of the initial weights and how
-    much the errors of slopes weigh beside those of values. What each player's weights begin as is drawn, for players have
+    much the errors of gradients weigh beside those of values. What each player's weights begin as is drawn, for players have
     no meaning in common from one model to the next.
 
     Args:
@@ -44,7 +44,7 @@ class LearnedDescent(nn.Module):
         self.log_power = nn.Parameter(torch.tensor(0.0))
         self.log_decay = nn.Parameter(torch.tensor(log(DECAY)))
         self.momenta = nn.Parameter(torch.tensor(_MOMENTA, dtype=torch.float64).logit().float())
-        self.log_slopes = nn.Parameter(torch.tensor(log(SLOPES)))
+        self.log_slopes = nn.Parameter(torch.tensor(log(GRADIENT_WEIGHT)))
 
     def arguments(self) -> dict[str, object]:
         """Constructor arguments, as JSON can hold them."""

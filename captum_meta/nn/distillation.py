@@ -1,4 +1,4 @@
-"""Networks learn the explained model around its support rows: its values, and its slopes (Czarnecki et al. 2017)."""
+"""Networks learn the explained model around its support rows: its values, and its gradients (Czarnecki et al. 2017)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _STEPS, _RATE, DECAY = 150, 0.04, 0.3
 _SQUARES, _EPSILON = 0.999, 1e-8
 BATCH = 128
 _TINY = 1e-12
-SLOPES = 4.0
-"""Largest weight of the squared errors of slopes, in units of the elements' deviation."""
+GRADIENT_WEIGHT = 4.0
+"""Largest weight of the squared errors of gradients, in units of the elements' deviation."""
 
 
 class Distillation(nn.Module):
@@ -44,7 +44,7 @@ def learn(lesson: Lesson, n_heads: int) -> Networks:
         weights = vars(networks)
         first, second = ({name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2))
         n_rows, n_points = lesson.worths.shape[-2:]
-        weight = slope_weight(lesson)
+        weight = gradient_weight(lesson)
         for step, (rate, momentum) in enumerate(_schedule(), start=1):
             some = torch.randint(n_points, (-(-BATCH // n_rows),), generator=generator).to(lesson.worths.device)
             for name, gradient in vars(gradients(networks, lesson, some, weight)).items():
@@ -69,19 +69,19 @@ def _schedule() -> list[tuple[float, float]]:
     return found
 
 
-def slope_weight(lesson: Lesson) -> Tensor | None:
-    r"""How much the errors of slopes count for each network, ``(*batch, F)``; None where there are no slopes.
+def gradient_weight(lesson: Lesson) -> Tensor | None:
+    r"""How much the errors of gradients count for each network, ``(*batch, F)``; None where there are no gradients.
 
     .. math:: \frac{4}{\max(1, q)^3}, \qquad
         q \sum_S \Delta_S^2 = \sum_S \Big(\Delta_S - \frac{\nabla v(S) + \nabla v(\bar S)}{2} (x_{\bar S} - x_S)\Big)^2,
         \qquad \Delta_S = v(\bar S) - v(S)
 
     q is what the trapezoidal rule misses of the differences between coalitions and their complements: where the model is
-    steep on a scale much smaller than that of the data, its slopes say little of it.
+    steep on a scale much smaller than that of the data, its gradients say little of it.
     """
-    if lesson.slopes is None:
+    if lesson.gradients is None:
         return None
-    along = (lesson.slopes * (lesson.inputs - lesson.baselines).unsqueeze(-3)).sum(-1)
+    along = (lesson.gradients * (lesson.inputs - lesson.baselines).unsqueeze(-3)).sum(-1)
     (one, other), (here, there), (before, after) = (
         (part[..., 0::2, :], part[..., 1::2, :]) for part in (lesson.members.to(along), along, lesson.worths.unsqueeze(-1))
     )
@@ -89,4 +89,4 @@ def slope_weight(lesson: Lesson) -> Tensor | None:
     missed = ((here + there) * (other - one)).sum(-1) / 2 - change
     known = (lesson.known[..., 0::2] & lesson.known[..., 1::2]).to(along)
     sums = [(part.square().unsqueeze(-3) * known).sum((-2, -1)) for part in (missed, change)]
-    return SLOPES / (sums[0] / sums[1].clamp(min=_TINY)).clamp(min=1) ** 3
+    return GRADIENT_WEIGHT / (sums[0] / sums[1].clamp(min=_TINY)).clamp(min=1) ** 3

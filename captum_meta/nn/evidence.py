@@ -25,8 +25,8 @@ class EvidenceExplainer(Explainer):
         parts = [effects.abs()]
         if evidence.inputs is not None:
             delta = (evidence.inputs[..., 0] - evidence.inputs[..., 1]).to(effects).unsqueeze(-1)
-            slopes = torch.where(delta == 0, 0.0, effects / torch.where(delta == 0, 1.0, delta))
-            parts += [slopes, slopes.abs()]
+            gradients = torch.where(delta == 0, 0.0, effects / torch.where(delta == 0, 1.0, delta))
+            parts += [gradients, gradients.abs()]
         nothing = torch.zeros_like(effects[..., 0])
         return Prior(nothing, nothing, scale, torch.cat(parts, dim=-1))
 

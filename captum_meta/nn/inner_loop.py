@@ -1,4 +1,4 @@
-"""The gradient of what networks miss of the explained model's values and slopes, written out."""
+"""The gradient of what networks miss of the explained model's values and gradients, written out."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Bend:
         return cls(x * gate, gate + x * opening, opening * (2 + sharp * (closing - gate)))
 
 
-def gradients(weights: Networks, lesson: Lesson, some: Tensor, slope_weight: float | Tensor | None) -> Networks:
+def gradients(weights: Networks, lesson: Lesson, some: Tensor, gradient_weight: float | Tensor | None) -> Networks:
     """Of what networks miss at the coalitions ``some``, with respect to the weights.
 
     .. math:: \\sum_f \\Big[\\overline{(h_f(S) - h_f(\\emptyset) - v(S))^2}
         + \\lambda_f \\overline{|\\nabla h_f(S) - \\nabla v(S)|^2}\\Big]
 
-    with means over the rows and coalitions, of those that the network f knows, and :math:`\\lambda` the ``slope_weight``, a
-    number or one for each network ``(*batch, F)``; None where the lesson tells no slopes.
+    with means over the rows and coalitions, of those that the network f knows, and :math:`\\lambda` the ``gradient_weight``,
+    a number or one for each network ``(*batch, F)``; None where the lesson has no gradients.
 
-    The gradient of a loss of slopes is a second derivative of the networks. Written out, it takes half the time of
+    The gradient of a loss of gradients is a second derivative of the networks. Written out, it takes half the time of
     backpropagating twice, and steps along it can be backpropagated through in turn. The last point of each row is its
     baseline.
     """
@@ -56,15 +56,15 @@ def gradients(weights: Networks, lesson: Lesson, some: Tensor, slope_weight: flo
     by_value = torch.cat([missed[..., :-1], -missed[..., :-1].sum(-1, keepdim=True)], dim=-1).flatten(-2).unsqueeze(-1)
     by_leave, by_second = by_value * second.value, by_value * leave * second.first
 
-    if lesson.slopes is None:
+    if lesson.gradients is None:
         by_first = (by_second @ inner.mT) * first.first
         by_enter, by_inner = points.mT @ by_first, first.value.mT @ by_second
     else:
         into_second = leave * second.first
         reaching = into_second @ inner.mT
         into_first = reaching * first.first
-        right = torch.nn.functional.pad(lesson.slopes[..., some, :, :].flatten(-2), (0, 0, 0, 1)).flatten(-3, -2)
-        weight = torch.as_tensor(0.0 if slope_weight is None else slope_weight).to(points)[..., None, None]
+        right = torch.nn.functional.pad(lesson.gradients[..., some, :, :].flatten(-2), (0, 0, 0, 1)).flatten(-3, -2)
+        weight = torch.as_tensor(0.0 if gradient_weight is None else gradient_weight).to(points)[..., None, None]
         missed = weight * known.flatten(-2).unsqueeze(-1) * (into_first @ enter.mT - right.unsqueeze(-3))
         by_into_first = missed @ enter
         by_reaching = by_into_first * first.first

@@ -24,7 +24,7 @@ class Lesson(Record):
         known: ``(*batch, F, K, S)`` bool, which of them each of F networks learns from.
         heads: ``(*batch, K)`` int64, of which output these are.
         ranks: ``(*batch, M)`` int64, the players' numbers, by which initial weights are given to them.
-        slopes: ``(*batch, K, S, M, D)``, derivatives of the worths with respect to the elements, or None.
+        gradients: ``(*batch, K, S, M, D)``, derivatives of the worths with respect to the elements, or None.
     """
 
     members: Tensor
@@ -34,7 +34,7 @@ class Lesson(Record):
     known: Tensor
     heads: Tensor
     ranks: Tensor
-    slopes: Tensor | None = None
+    gradients: Tensor | None = None
 
 
 def initial(lesson: Lesson, n_heads: int, generator: Generator) -> Networks:

@@ -23,7 +23,7 @@ _UNITS = 16
 _RIDGE = 0.01
 _LEAST, _LEAST_SQUARE = 1e-30, 1e-12
 _STEEP, _LEAST_GAP, _LEAST_CHANGE = 30.0, 3e-3, 1e-2
-"""Bounds of slopes: what a number is that may be rounding must not change what is made of errors that are real."""
+"""Bounds of gradients: what a number is that may be rounding must not change what is made of errors that are real."""
 
 
 class PathStatistics:

@@ -61,8 +61,8 @@ def posterior_of(
     coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
     assert prior.additive is not None and prior.rates is not None
     unit = prior.scale.unsqueeze(-1)
-    slopes = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
-    directions = torch.cat([slopes, mean.unsqueeze(-1)], dim=-1).mT / unit.unsqueeze(-1)
+    gradients = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
+    directions = torch.cat([gradients, mean.unsqueeze(-1)], dim=-1).mT / unit.unsqueeze(-1)
     worths, measured = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2))
     pairs = CoalitionPairs(
         coalitions.members[..., ::2, :],

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from captum_meta._files import write_whole
 from captum_meta.types import Coalitions, Evidence, Explanations
 
-LAYOUT = 4
+LAYOUT = 5
 """Version of what is stored; raise it when explanations of the same key would come out differently."""
 
 _METADATA = "explanations"

@@ -126,10 +126,10 @@ def path_reference(game: Game, seed: int) -> Tensor:
 
 def composite(game: Game, pieces: int) -> Tensor:
     def gradients(points: Tensor) -> Tensor:
-        slopes = game.slopes(points)
-        if slopes is None:
+        found = game.gradients(points)
+        if found is None:
             raise LabelError("The model has no gradient, which path integrals are made of: choose kind='shapley'.")
-        return _one_output(slopes[0])
+        return _one_output(found[0])
 
     delta = game.difference
     return (path_mean(gradients, _IG_POINTS, pieces) * delta).to(delta.dtype)

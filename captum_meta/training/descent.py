@@ -28,7 +28,7 @@ _SUPPORT, _ROWS, _EVALUATIONS, _GRADIENT_COST = 16, 28, 16, 3
 _PLAYERS = range(4, 21)
 _BATCHES, _TESTED, _STEPS = 100, 30, 200
 _PAIRS, _SIGMA, _RATE, _TOGETHER, _AVERAGED = 4, 0.15, 0.06, 4, 0.95
-_WITHOUT_SLOPES, _FEW_ROWS = 0.12, 0.25
+_WITHOUT_GRADIENTS, _FEW_ROWS = 0.12, 0.25
 _FLOOR, _WORST = 3e-3, 10.0
 _LENGTH = 60
 """Steps of the descent."""
@@ -53,7 +53,7 @@ def _task(games: BatchedGames) -> ExplanationTask:
 
 
 def _coalitions(games: BatchedGames) -> Coalitions:
-    """Values and slopes at as many coalitions of the support rows as are measured of a real model."""
+    """Values and gradients at as many coalitions of the support rows as are measured of a real model."""
     n_tasks, _, n_players = games.shape
     everyone = torch.ones(n_tasks * _SUPPORT, n_players, dtype=torch.bool)
     count = _EVALUATIONS * n_players // _GRADIENT_COST - 2
@@ -64,9 +64,9 @@ def _coalitions(games: BatchedGames) -> Coalitions:
     points = torch.where(members.unsqueeze(-1), inputs, baselines).flatten(1, 2).requires_grad_(True)
     with torch.enable_grad():
         values = games.function(points, torch.arange(_SUPPORT).repeat_interleave(members.shape[2]))
-    slopes = torch.autograd.grad(values.sum(), points)[0].unflatten(1, (_SUPPORT, -1))
+    gradients = torch.autograd.grad(values.sum(), points)[0].unflatten(1, (_SUPPORT, -1))
     values = values.detach().unflatten(1, (_SUPPORT, -1))
-    return Coalitions(members, values - values[..., -1:], torch.ones_like(values, dtype=torch.bool), slopes)
+    return Coalitions(members, values - values[..., -1:], torch.ones_like(values, dtype=torch.bool), gradients)
 
 
 def log_error(learner: Stacking, task: ExplanationTask) -> Tensor:
@@ -107,10 +107,10 @@ def _drawn(taught: Sequence[ExplanationTask], generator: Generator) -> Explanati
     task = ExplanationTask(_chosen(task.support, some), _chosen(task.query, some))
     kind = float(torch.rand((), generator=generator))
     coalitions = task.support.evidence.coalitions
-    if kind < _WITHOUT_SLOPES and coalitions is not None:
-        plain = replace(task.support.evidence, coalitions=replace(coalitions, slopes=None))
+    if kind < _WITHOUT_GRADIENTS and coalitions is not None:
+        plain = replace(task.support.evidence, coalitions=replace(coalitions, gradients=None))
         return replace(task, support=replace(task.support, evidence=plain))
-    return replace(task, support=task.support[:, : _SUPPORT // 2]) if kind < _WITHOUT_SLOPES + _FEW_ROWS else task
+    return replace(task, support=task.support[:, : _SUPPORT // 2]) if kind < _WITHOUT_GRADIENTS + _FEW_ROWS else task
 
 
 def _chosen(rows: Explanations, some: Tensor) -> Explanations:

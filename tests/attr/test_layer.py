@@ -87,9 +87,9 @@ def test_attributions_sum_to_the_change_of_the_output(text: tuple[Text, Tensor])
 
 def test_multipliers(text: tuple[Text, Tensor]) -> None:
     model, tokens = text
-    slopes = explain(model, model.embed, multiply_by_inputs=False).attribute(tokens, target=1, n_steps=14)
+    gradients = explain(model, model.embed, multiply_by_inputs=False).attribute(tokens, target=1, n_steps=14)
     whole = explain(model, model.embed).attribute(tokens, target=1, n_steps=14)
-    assert torch.allclose(slopes * (model.embed(tokens) - model.embed(torch.zeros_like(tokens))), whole, atol=1e-5)
+    assert torch.allclose(gradients * (model.embed(tokens) - model.embed(torch.zeros_like(tokens))), whole, atol=1e-5)
 
 
 def test_several_layers_give_a_list() -> None:

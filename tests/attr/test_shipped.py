@@ -66,10 +66,10 @@ def test_more_is_known_than_the_training_free_rules_say() -> None:
         return attribution_error(half + ((total - half.sum(1)) / N_PLAYERS)[:, None], exact(model, x))
 
     def gradient_mean(model: nn.Module, x: Tensor) -> Tensor:
-        slopes = [
+        gradients = [
             torch.autograd.grad(model(z)[:, 1].sum(), z)[0] for z in (x.clone().requires_grad_(), (0 * x).requires_grad_())
         ]
-        half = x * (slopes[0] + slopes[1]) / 2
+        half = x * (gradients[0] + gradients[1]) / 2
         with torch.no_grad():
             total = (model(x) - model(torch.zeros_like(x)))[:, 1]
         return attribution_error(half + ((total - half.sum(1)) / N_PLAYERS)[:, None], exact(model, x))

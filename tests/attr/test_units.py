@@ -143,11 +143,11 @@ def test_units_change_no_digit_of_ordinary_numbers(name: str) -> None:
         assert torch.equal(units.explainer(query).attributions, zero_shot)
 
 
-def test_slopes_of_coalitions_are_scaled_with_their_worths() -> None:
+def test_gradients_of_coalitions_are_scaled_with_their_worths() -> None:
     evidence = SyntheticTaskFamily("shapley", tasks_per_batch=1, rows=3, seed=5)[1][0].evidence
     members = torch.ones(3, 2, evidence.players.shape[-1], dtype=torch.bool)
-    worths, slopes = torch.ones(3, 2), torch.ones(3, 2, members.shape[-1], 1)
-    coalitions = Coalitions(members, worths, worths.bool(), slopes)
+    worths, gradients = torch.ones(3, 2), torch.ones(3, 2, members.shape[-1], 1)
+    coalitions = Coalitions(members, worths, worths.bool(), gradients)
     scaled = replace(evidence, coalitions=coalitions).times(torch.tensor([1.0, 2.0, -4.0])).coalitions
-    assert scaled is not None and scaled.slopes is not None
-    assert scaled.worths[:, 0].tolist() == scaled.slopes[:, 0, 0, 0].tolist() == [1.0, 2.0, -4.0]
+    assert scaled is not None and scaled.gradients is not None
+    assert scaled.worths[:, 0].tolist() == scaled.gradients[:, 0, 0, 0].tolist() == [1.0, 2.0, -4.0]

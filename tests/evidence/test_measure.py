@@ -166,34 +166,34 @@ def test_vanishing_gradients_are_unmeasured_row_by_row() -> None:
 
 
 @pytest.mark.parametrize("groups", [None, GROUPS])
-def test_slopes_of_coalitions(groups: tuple[Tensor, Tensor] | None) -> None:
+def test_gradients_of_coalitions(groups: tuple[Tensor, Tensor] | None) -> None:
     x, b, target, (factor, power) = problem()
     game = Game(TwoInputs(), x, b, target, (factor, power), groups)
     members = torch.rand(4, 7, game.players.count, generator=torch.Generator().manual_seed(3)) < 0.5
-    measured = game.coalition_slopes(members)
+    measured = game.coalition_gradients(members)
     assert measured is not None
-    slopes, values = measured
+    gradients, values = measured
     for row, coalition in product(range(4), range(7)):
         keep = game.players.of_elements(members[row : row + 1, coalition])
         parts = [torch.where(k, t[row : row + 1], s).requires_grad_() for k, t, s in zip(keep, x, b, strict=True)]
         value = TwoInputs()(*parts, factor[row : row + 1], power)[0, target[row]]
         expected = game.players.gather(torch.autograd.grad(value, parts))
         assert torch.allclose(values[row, coalition, 0], value)
-        assert torch.allclose(slopes[row, coalition, :, :, 0], expected[0])
+        assert torch.allclose(gradients[row, coalition, :, :, 0], expected[0])
 
 
 @pytest.mark.parametrize("max_rows", [None, 1, 2])
-def test_slopes_do_not_depend_on_the_rows_that_are_differentiated_together(max_rows: int | None) -> None:
+def test_gradients_do_not_depend_on_the_rows_that_are_differentiated_together(max_rows: int | None) -> None:
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     masks = torch.tensor([[0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 0, 1]])
     game = Game(lambda x: x.sin().sum(1), x, feature_mask=masks, max_rows=max_rows)
-    measured = game.coalition_slopes(torch.ones(3, 5, 4, dtype=torch.bool))
+    measured = game.coalition_gradients(torch.ones(3, 5, 4, dtype=torch.bool))
     assert measured is not None
-    slopes = x.cos()
+    gradients = x.cos()
     wanted = torch.zeros(3, 4, 3)
     for row, ids in enumerate(masks.tolist()):
         for player in set(ids):
-            own = [slopes[row, i] for i in range(4) if ids[i] == player]
+            own = [gradients[row, i] for i in range(4) if ids[i] == player]
             wanted[row, player, : len(own)] = torch.stack(own)
     assert torch.allclose(measured[0].squeeze(-1), wanted.unsqueeze(1).expand(-1, 5, -1, -1))
 
@@ -219,13 +219,13 @@ class TestSupportRows:
         assert torch.equal(evidence.effects, before.effects) and before.coalitions is None
         return evidence, sum(calls) - usual
 
-    def test_coalitions_come_with_slopes(self) -> None:
+    def test_coalitions_come_with_gradients(self) -> None:
         generator = torch.Generator().manual_seed(0)
         net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
         x, b = torch.randn(2, 4, 6, generator=generator)
         evidence, spent = self.counted(net, 24, x, b, 1, feature_mask=torch.tensor([[0, 0, 1, 1, 2, 3]]))
         coalitions, elements = evidence.coalitions, evidence.elements
-        assert coalitions is not None and coalitions.slopes is not None and elements is not None
+        assert coalitions is not None and coalitions.gradients is not None and elements is not None
         assert spent == 4 * 24 and coalitions.worths.shape == (4, 8) and elements.shape == (4, 4, 2, 2)
         assert torch.allclose(coalitions.worths[:, -2], evidence.total) and (coalitions.worths[:, -1] == 0).all()
         assert torch.allclose(elements[:, 0].unbind(-1)[0], x[:, :2]) and (elements[:, 2:, 1] == 0).all()
@@ -234,7 +234,7 @@ class TestSupportRows:
             [step[:, 0, 0], step[:, 0, 1], step[:, 1, 0], step[:, 1, 1], step[:, 2, 0], step[:, 3, 0]], dim=1
         )
         change = (net(x + moved) - net(x))[:, 1]
-        assert torch.allclose((coalitions.slopes[:, -2] * step).sum((-2, -1)), change, atol=2e-6)
+        assert torch.allclose((coalitions.gradients[:, -2] * step).sum((-2, -1)), change, atol=2e-6)
 
     @pytest.mark.filterwarnings("ignore:The model has no gradient")
     @pytest.mark.parametrize("kind", ["step", "large players"])
@@ -247,7 +247,7 @@ class TestSupportRows:
 
         evidence, spent = self.counted(model, 64, x, feature_mask=mask)
         coalitions = evidence.coalitions
-        assert coalitions is not None and coalitions.slopes is None
+        assert coalitions is not None and coalitions.gradients is None
         assert spent <= 3 * 64 and coalitions.worths.shape == (3, 16)
 
     def test_rows_of_other_sizes_join(self) -> None:
@@ -258,12 +258,14 @@ class TestSupportRows:
             evidence = measure_support(Game(lambda x: x.sin().sum(1), x, feature_mask=torch.tensor(mask)), 0, 30)
             parts.append(Explanations(evidence, torch.zeros(evidence.players.shape)))
         together = joined(parts).evidence
-        assert together.coalitions is not None and together.coalitions.slopes is not None and together.elements is not None
-        assert together.elements.shape == (6, 5, 3, 2) and together.coalitions.slopes.shape[2:] == (5, 3)
+        assert (
+            together.coalitions is not None and together.coalitions.gradients is not None and together.elements is not None
+        )
+        assert together.elements.shape == (6, 5, 3, 2) and together.coalitions.gradients.shape[2:] == (5, 3)
         known = together.coalitions.measured.unsqueeze(-1)
         kept = torch.where(together.coalitions.members, 1.0, 0.0) * known
         sines = together.elements[..., 0].cos() * (together.elements[..., 0] != 0)
-        first = together.coalitions.slopes
+        first = together.coalitions.gradients
         seen = kept.bool().unsqueeze(-1) & (together.elements[..., 0] != 0).unsqueeze(1)
         assert torch.allclose(torch.where(seen, first, 0.0), torch.where(seen, sines.unsqueeze(1), 0.0), atol=1e-6)
 
@@ -315,9 +317,9 @@ def test_gradients_are_taken_of_as_many_rows_as_the_batch_has_unless_rows_are_sm
         game = Game(model, x)
         game.at(torch.ones(1))
         sizes.clear()
-        game.slopes(torch.linspace(0, 1, 10))
+        game.gradients(torch.linspace(0, 1, 10))
         assert max(sizes) == largest
     for limit in (1, 7):
         sizes.clear()
-        Game(model, torch.rand(2, 3), max_rows=limit).slopes(torch.linspace(0, 1, 10))
+        Game(model, torch.rand(2, 3), max_rows=limit).gradients(torch.linspace(0, 1, 10))
         assert max(sizes) == limit

@@ -54,7 +54,7 @@ def test_what_learners_of_the_model_read_is_measured_of_support_rows_alone(model
     evidence = query.measure(Game(model, x))
     assert evidence.elements is not None and evidence.coalitions is None
     support = query.of_support(M).measure(Game(model, x))
-    assert support.coalitions is not None and support.coalitions.slopes is not None
+    assert support.coalitions is not None and support.coalitions.gradients is not None
     assert all(9 * M - 6 < 3 * count <= 9 * M for count in support.coalitions.measured.sum(-1).tolist())
     few = replace(query, reading=replace(reading, most_players=M - 1))
     assert few.of_support(M).measure(Game(model, x)).elements is None

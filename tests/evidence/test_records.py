@@ -1,4 +1,4 @@
-"""Elements and slopes are scaled, cut, padded and turned round with the rest, as measuring the other game would say."""
+"""Elements and gradients are scaled, cut, padded and turned round with the rest, as measuring the other game would say."""
 
 import torch
 from torch import Tensor
@@ -25,11 +25,11 @@ def test_turned_round() -> None:
     for name in ("effects", "measured", "total", "curve", "points", "inputs", "elements"):
         assert torch.allclose(getattr(found, name).float(), getattr(expected, name).float(), atol=1e-5), name
     coalitions = found.coalitions
-    assert coalitions is not None and coalitions.slopes is not None
+    assert coalitions is not None and coalitions.gradients is not None
     values = other.values(coalitions.members) - other.at(torch.zeros(1))
-    slopes, _ = other.coalition_slopes(coalitions.members) or (torch.zeros(()), None)
+    gradients, _ = other.coalition_gradients(coalitions.members) or (torch.zeros(()), None)
     assert torch.allclose(coalitions.worths, values.squeeze(-1), atol=1e-5)
-    assert torch.allclose(coalitions.slopes, slopes.squeeze(-1), atol=1e-5)
+    assert torch.allclose(coalitions.gradients, gradients.squeeze(-1), atol=1e-5)
 
 
 def test_scaled() -> None:
@@ -38,16 +38,16 @@ def test_scaled() -> None:
     found, expected = evidence.times(torch.full((3,), 3.0)), measure_support(three, 0, 30)
     assert torch.allclose(found.effects, expected.effects, atol=1e-5)
     assert found.coalitions is not None and expected.coalitions is not None
-    assert torch.allclose(found.coalitions.slopes, expected.coalitions.slopes, atol=1e-5)  # type: ignore[arg-type]
+    assert torch.allclose(found.coalitions.gradients, expected.coalitions.gradients, atol=1e-5)  # type: ignore[arg-type]
     assert found.elements is not None and torch.equal(found.elements, evidence.elements)  # type: ignore[arg-type]
 
 
 def test_cut() -> None:
     coalitions = measured()[1].coalitions
-    assert coalitions is not None and coalitions.slopes is not None
+    assert coalitions is not None and coalitions.gradients is not None
     first = coalitions.first(4)
     assert torch.equal(first.members, coalitions.members[:, :4])
-    assert first.slopes is not None and torch.equal(first.slopes, coalitions.slopes[:, :4])
+    assert first.gradients is not None and torch.equal(first.gradients, coalitions.gradients[:, :4])
 
 
 def test_joined_with_rows_without_coalitions() -> None:
@@ -55,6 +55,6 @@ def test_joined_with_rows_without_coalitions() -> None:
     _, other = measured(5, inside=False)
     together = joined([Explanations(part, torch.zeros(part.players.shape)) for part in (one, other)]).evidence
     coalitions = together.coalitions
-    assert coalitions is not None and coalitions.slopes is not None and together.elements is not None
-    assert torch.equal(coalitions.slopes[:3, :, :4], one.coalitions.slopes)  # type: ignore[union-attr,arg-type]
+    assert coalitions is not None and coalitions.gradients is not None and together.elements is not None
+    assert torch.equal(coalitions.gradients[:3, :, :4], one.coalitions.gradients)  # type: ignore[union-attr,arg-type]
     assert not coalitions.measured[3:].any() and torch.equal(together.elements[3:], other.elements)  # type: ignore[arg-type]

@@ -64,12 +64,12 @@ def test_models_of_the_whole_batch_are_evaluated_on_the_callers_batch(name: str)
     assert game.together
     for turn in range(7):
         assert torch.allclose(values[:, turn, 0], model(torch.where(members[:, turn], X, 0.0), *extra))
-    slopes, at_points = game.slopes(torch.tensor([0.25, 1.0]))  # type: ignore[misc]
+    gradients, at_points = game.gradients(torch.tensor([0.25, 1.0]))  # type: ignore[misc]
     for turn, point in enumerate((0.25, 1.0)):
         x = (point * X).requires_grad_()
         output = model(x, *extra)
         assert torch.allclose(at_points[:, turn, 0], output)
-        assert torch.allclose(slopes[:, :, turn, 0], torch.autograd.grad(output.sum(), x)[0], atol=1e-6)
+        assert torch.allclose(gradients[:, :, turn, 0], torch.autograd.grad(output.sum(), x)[0], atol=1e-6)
     assert game.coupled == coupled
     assert (game.effects(torch.tensor([1.0])) is None) == coupled
 
@@ -248,11 +248,11 @@ def of_at_most(limit: int) -> Callable[[Tensor], Tensor]:
 def test_a_model_of_few_rows_at_once_is_given_no_more(limit: int) -> None:
     with pytest.warns(UserWarning, match="failed on more than [1-9] rows at once .ValueError"):
         game = Game(of_at_most(limit), X)
-        values, slopes = game.values(MEMBERS), game.slopes(torch.tensor([0.25, 1.0]))
-    assert not game.together and slopes is not None
+        values, gradients = game.values(MEMBERS), game.gradients(torch.tensor([0.25, 1.0]))
+    assert not game.together and gradients is not None
     plain = Game(smooth, X)
     assert torch.allclose(values, plain.values(MEMBERS))
-    assert torch.allclose(slopes[0], plain.slopes(torch.tensor([0.25, 1.0]))[0])  # type: ignore[index]
+    assert torch.allclose(gradients[0], plain.gradients(torch.tensor([0.25, 1.0]))[0])  # type: ignore[index]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         game.values(~MEMBERS)
@@ -294,10 +294,10 @@ def slope(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("limit", [None, 2, 41])
 def test_models_that_ask_for_more_than_a_row_or_a_value(model: Callable[[Tensor], Tensor], limit: int | None) -> None:
     game = Game(model, X, max_rows=limit)
-    values, slopes = game.values(MEMBERS), game.slopes(torch.tensor([1.0]))
+    values, gradients = game.values(MEMBERS), game.gradients(torch.tensor([1.0]))
     for turn in range(7):
         x = torch.where(MEMBERS[:, turn], X, 0.0).requires_grad_()
         assert torch.allclose(values[:, turn, 0], model(x), atol=1e-6)
     x = X.clone().requires_grad_()
-    assert not game.together and slopes is not None
-    assert torch.allclose(slopes[0][..., 0, 0], torch.autograd.grad(model(x).sum(), x)[0], atol=1e-6)
+    assert not game.together and gradients is not None
+    assert torch.allclose(gradients[0][..., 0, 0], torch.autograd.grad(model(x).sum(), x)[0], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Explanation tasks of small nets, measured as a front end measures them: elements, slopes, coalitions of support rows."""
+"""Explanation tasks of small nets, measured as by a front end: elements, gradients, coalitions of support rows."""
 
 from dataclasses import replace
 

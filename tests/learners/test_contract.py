@@ -43,12 +43,12 @@ class TestNetworksOfTheModel:
         here, without = (learner.predict(each, tasks.query.evidence) for each in (state, blind))
         assert ((here - without).norm(dim=-1) > 1e-3 * here.norm(dim=-1)).all()
 
-    def test_they_learn_slopes(self, name: str, batches: Batches) -> None:
+    def test_they_learn_gradients(self, name: str, batches: Batches) -> None:
         learner = build(name)
         tasks = tasks_for(learner, batches)
         coalitions = tasks.support.evidence.coalitions
-        assert coalitions is not None and coalitions.slopes is not None
-        values_alone = replace(tasks.support.evidence, coalitions=replace(coalitions, slopes=None))
+        assert coalitions is not None and coalitions.gradients is not None
+        values_alone = replace(tasks.support.evidence, coalitions=replace(coalitions, gradients=None))
         first, second = (
             learner.predict(learner.adapt(support), tasks.query.evidence)
             for support in (tasks.support, replace(tasks.support, evidence=values_alone))

@@ -33,8 +33,8 @@ def written_out(learner: MAML, tasks: ExplanationTask) -> Tensor:
         for _ in range(STEPS):
             missed = functional_call(explainer, theta, (support.evidence,)).attributions - support.attributions
             loss = missed.square().sum() / support.attributions.square().sum()
-            slopes = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
-            theta = {name: value - RATE * slope for (name, value), slope in zip(theta.items(), slopes, strict=True)}
+            gradients = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
+            theta = {name: value - RATE * slope for (name, value), slope in zip(theta.items(), gradients, strict=True)}
         missed = functional_call(explainer, theta, (query.evidence,)).attributions - query.attributions
         total = total + missed.square().mean() / 2
     return total

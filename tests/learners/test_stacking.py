@@ -35,11 +35,11 @@ def test_a_network_learns_nothing_of_the_rows_that_it_is_judged_by(learner: Stac
     rows = support(1)
     left_out, before = left_out_of(rows), learner.distil(rows)
     coalitions = rows.evidence.coalitions
-    assert coalitions is not None and coalitions.slopes is not None
+    assert coalitions is not None and coalitions.gradients is not None
     for row in range(ROWS):
         sign = torch.ones(ROWS, dtype=torch.float64).index_fill(0, torch.tensor(row), -1.0)
         other = replace(
-            coalitions, worths=coalitions.worths * sign[:, None], slopes=coalitions.slopes * sign[:, None, None, None]
+            coalitions, worths=coalitions.worths * sign[:, None], gradients=coalitions.gradients * sign[:, None, None, None]
         )
         after = learner.distil(replace(rows, evidence=replace(rows.evidence, coalitions=other)))
         same = [torch.allclose(*pair) for pair in zip(before.networks.inner, after.networks.inner, strict=True)]

@@ -74,8 +74,8 @@ def test_the_order_of_players_does_not_matter(trained: Trained) -> None:
     order = torch.tensor([3, 0, 5, 1, 4, 2])
 
     def shuffled_coalitions(coalitions: Coalitions) -> Coalitions:
-        assert coalitions.slopes is not None
-        return replace(coalitions, members=coalitions.members[..., order], slopes=coalitions.slopes[:, :, order])
+        assert coalitions.gradients is not None
+        return replace(coalitions, members=coalitions.members[..., order], gradients=coalitions.gradients[:, :, order])
 
     def shuffled(rows: Explanations) -> Explanations:
         evidence = rows.evidence

@@ -18,8 +18,8 @@ def answers(weights: Networks, points: Tensor, heads: Tensor) -> Tensor:
     return all_outputs.gather(-1, index).squeeze(-1)
 
 
-def misfit(weights: Networks, lesson: Lesson, slope_weight: Tensor, some: Tensor) -> Tensor:
-    """Mean squared errors of values, and of slopes with ``slope_weight (T, F)``, at the coalitions ``some``, summed."""
+def misfit(weights: Networks, lesson: Lesson, gradient_weight: Tensor, some: Tensor) -> Tensor:
+    """Mean squared errors of values, and of gradients times ``gradient_weight (T, F)``, at the coalitions ``some``."""
     members = lesson.members[:, :, some].unsqueeze(-1)
     points = torch.where(members, lesson.inputs.unsqueeze(2), lesson.baselines.unsqueeze(2)).flatten(3)
     start = answers(weights, lesson.baselines.flatten(2).unsqueeze(2), lesson.heads)
@@ -32,8 +32,8 @@ def misfit(weights: Networks, lesson: Lesson, slope_weight: Tensor, some: Tensor
         values = answers(own, at, lesson.heads)
         missed = values - start[:, network : network + 1] - lesson.worths[:, None, :, some]
         loss = loss + (missed * known[:, network : network + 1]).square().mean((2, 3)).sum()
-        if lesson.slopes is not None:
-            (slopes,) = torch.autograd.grad(values.sum(), at, create_graph=True)
-            errors = (slopes - lesson.slopes[:, :, some].flatten(3)).square().sum(-1) * known[:, network]
-            loss = loss + (slope_weight[:, network] * errors.mean((1, 2))).sum()
+        if lesson.gradients is not None:
+            (gradients,) = torch.autograd.grad(values.sum(), at, create_graph=True)
+            errors = (gradients - lesson.gradients[:, :, some].flatten(3)).square().sum(-1) * known[:, network]
+            loss = loss + (gradient_weight[:, network] * errors.mean((1, 2))).sum()
     return loss

@@ -19,16 +19,16 @@ def known_rows(n_rows: int = 40, n_players: int = 4, values: Tensor | None = Non
     members = all_coalitions(n_players).expand(n_rows, -1, -1)
     mixed = torch.where(members, x.unsqueeze(1), 0.0)
     along = torch.tensor([1.0, 0.5, 0.0])
-    slopes = 2 * x.unsqueeze(-1) * along
-    slopes[:, :2] += x[:, [1, 0]].unsqueeze(-1) * along
+    gradients = 2 * x.unsqueeze(-1) * along
+    gradients[:, :2] += x[:, [1, 0]].unsqueeze(-1) * along
     return KnownRows(
         inputs=x.unsqueeze(-1),
         baselines=torch.zeros(n_rows, n_players, 1),
         members=members,
         values=mixed.square().sum(-1) + mixed[..., 0] * mixed[..., 1] if values is None else values,
         measured=torch.ones(n_rows, 2**n_players, dtype=torch.bool),
-        effects=slopes * x.unsqueeze(-1),
-        sloped=torch.ones(n_rows, n_players, 3, dtype=torch.bool),
+        effects=gradients * x.unsqueeze(-1),
+        differentiable=torch.ones(n_rows, n_players, 3, dtype=torch.bool),
         outputs=torch.zeros(n_rows, dtype=torch.long),
         folds=torch.arange(n_rows) % FOLDS,
     )
@@ -88,7 +88,7 @@ def test_a_further_output_has_a_head_of_its_own() -> None:
 
 
 def test_the_loss_is_that_of_the_formula() -> None:
-    """With all points and slopes drawn once, against loops over rows and networks, of values whose spread is 1."""
+    """With all points and gradients drawn once, against loops over rows and networks, of values whose spread is 1."""
     known = known_rows(6, 3)
     known = known.times(1 / known.values.std(unbiased=False).expand(6))
     networks = CrossFitted()
@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_the_formula() -> None:
                     value = networks.game(one.inputs, one.baselines, one.outputs, torch.tensor([fold])).function(at)
                     effects = torch.autograd.grad(value.sum(), at)[0][0, 0]
                     total += (effects - one.effects[0, :, place]).square().sum() / size
-    torch.testing.assert_close(loss.of_slopes(networks.weights, torch.arange(18)).detach(), total / 18)
+    torch.testing.assert_close(loss.of_gradients(networks.weights, torch.arange(18)).detach(), total / 18)
 
 
 def test_what_is_understood_is_that_of_the_formula() -> None:

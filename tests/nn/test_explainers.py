@@ -232,9 +232,9 @@ def test_players_that_share_one_curve_share_its_error_before_any_training() -> N
     def curve(points: Tensor) -> Tensor:
         return torch.sigmoid(40 * (points - 0.3))
 
-    slopes = 40 * curve(nodes) * (1 - curve(nodes))
+    gradients = 40 * curve(nodes) * (1 - curve(nodes))
     ends = curve(torch.tensor([0.0, 1.0]).double())
-    effects = (weights.unsqueeze(-1) * slopes / weights.sum()).unsqueeze(0)
+    effects = (weights.unsqueeze(-1) * gradients / weights.sum()).unsqueeze(0)
     evidence = Evidence(
         effects=effects,
         measured=torch.ones_like(effects, dtype=torch.bool),

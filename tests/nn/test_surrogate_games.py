@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, measure_shapley
 from captum_meta.games import SurrogateGame
-from captum_meta.nn.distillation import learn, slope_weight
+from captum_meta.nn.distillation import gradient_weight, learn
 from captum_meta.nn.lesson import Lesson
 from captum_meta.nn.surrogate import Committee, Networks
 
@@ -108,7 +108,7 @@ def test_what_is_left_is_what_would_be_measured_of_the_difference(rows: tuple[Te
 
 class TestLearning:
     @staticmethod
-    def lesson(rows: tuple[Tensor, Tensor], net: Callable[[Tensor], Tensor], with_slopes: bool = False) -> Lesson:
+    def lesson(rows: tuple[Tensor, Tensor], net: Callable[[Tensor], Tensor], with_gradients: bool = False) -> Lesson:
         x, b = rows
         half = all_coalitions(PLAYERS)[: 2 ** (PLAYERS - 1)]
         members = torch.stack([half, ~half], dim=1).flatten(0, 1).expand(ROWS, -1, -1)
@@ -123,7 +123,7 @@ class TestLearning:
             known=~torch.eye(2, ROWS, dtype=torch.bool).unsqueeze(-1).expand(-1, -1, members.shape[1]),
             heads=torch.zeros(ROWS, dtype=torch.long),
             ranks=torch.arange(PLAYERS),
-            slopes=gradients.unsqueeze(-1) if with_slopes else None,
+            gradients=gradients.unsqueeze(-1) if with_gradients else None,
         )
 
     @staticmethod
@@ -131,19 +131,19 @@ class TestLearning:
         unit = torch.ones(()).double()
         return Committee(weights, votes.double(), lesson.heads, unit).game(lesson.inputs, lesson.baselines)
 
-    @pytest.mark.parametrize("with_slopes", [False, True])
-    def test_worths_of_the_rows_are_learned(self, rows: tuple[Tensor, Tensor], with_slopes: bool) -> None:
-        lesson = self.lesson(rows, random_net(2), with_slopes)
+    @pytest.mark.parametrize("with_gradients", [False, True])
+    def test_worths_of_the_rows_are_learned(self, rows: tuple[Tensor, Tensor], with_gradients: bool) -> None:
+        lesson = self.lesson(rows, random_net(2), with_gradients)
         game = self.game(learn(lesson, n_heads=1), lesson, torch.tensor([[0.0] * 5, [1.0] * 5]))
         learned = lesson.known[1]
         missed = (game.worths(lesson.members) - lesson.worths)[learned].square().sum()
         assert missed < 0.05 * lesson.worths[learned].square().sum()
 
-    def test_slopes_tell_of_rows_that_were_not_seen(self, rows: tuple[Tensor, Tensor]) -> None:
+    def test_gradients_tell_of_rows_that_were_not_seen(self, rows: tuple[Tensor, Tensor]) -> None:
         net, others = random_net(2), torch.randn(2, 40, PLAYERS, generator=torch.Generator().manual_seed(7)).double()
         misses = []
-        for with_slopes in (False, True):
-            lesson = self.lesson(rows, net, with_slopes)
+        for with_gradients in (False, True):
+            lesson = self.lesson(rows, net, with_gradients)
             weights = learn(replace(lesson, known=torch.ones_like(lesson.known)), n_heads=1)
             votes, heads = torch.full((2, 40), 0.5).double(), torch.zeros(40, dtype=torch.long)
             committee = Committee(weights, votes, heads, torch.ones(()).double())
@@ -153,35 +153,37 @@ class TestLearning:
             misses.append((game.worths(everyone).squeeze(-1) - wanted).square().sum() / wanted.square().sum())
         assert misses[1] < 0.5 * misses[0]
 
-    def test_slopes_count_as_far_as_they_tell_the_differences_between_coalitions(self, rows: tuple[Tensor, Tensor]) -> None:
+    def test_gradients_count_as_far_as_they_tell_the_differences_between_coalitions(
+        self, rows: tuple[Tensor, Tensor]
+    ) -> None:
         x, b = rows
         weights = []
         for net in (nn.Linear(PLAYERS, 1).double(), lambda x: x.mul(12).sin().sum(-1, keepdim=True)):
-            lesson = self.lesson(rows, net, with_slopes=True)
-            assert lesson.slopes is not None
+            lesson = self.lesson(rows, net, with_gradients=True)
+            assert lesson.gradients is not None
             missed = total = 0.0
             for row in range(ROWS):
                 for first in range(0, 2**PLAYERS, 2):
                     points = [torch.where(lesson.members[row, i], x[row], b[row]) for i in (first, first + 1)]
                     change = float(net(points[1]) - net(points[0]))
-                    mean = (lesson.slopes[row, first] + lesson.slopes[row, first + 1]).squeeze(-1) / 2
+                    mean = (lesson.gradients[row, first] + lesson.gradients[row, first + 1]).squeeze(-1) / 2
                     missed += (change - float(mean @ (points[1] - points[0]))) ** 2
                     total += change**2
-            found = slope_weight(replace(lesson, known=torch.ones_like(lesson.known)))
+            found = gradient_weight(replace(lesson, known=torch.ones_like(lesson.known)))
             assert found is not None and found[0] == found[1]
             weights.append(float(found[0]))
             assert weights[-1] == pytest.approx(4 / max(1, missed / total) ** 3)
         assert weights[0] == pytest.approx(4) and weights[1] < 0.4
-        assert slope_weight(self.lesson(rows, random_net(2))) is None
+        assert gradient_weight(self.lesson(rows, random_net(2))) is None
 
-    @pytest.mark.parametrize("with_slopes", [False, True])
-    def test_a_member_never_sees_the_rows_left_out_of_it(self, rows: tuple[Tensor, Tensor], with_slopes: bool) -> None:
-        lesson = self.lesson(rows, random_net(2), with_slopes)
+    @pytest.mark.parametrize("with_gradients", [False, True])
+    def test_a_member_never_sees_the_rows_left_out_of_it(self, rows: tuple[Tensor, Tensor], with_gradients: bool) -> None:
+        lesson = self.lesson(rows, random_net(2), with_gradients)
         first = torch.tensor([0])
         strange = replace(
             lesson,
             worths=lesson.worths.index_fill(0, first, 9.0),
-            slopes=None if lesson.slopes is None else lesson.slopes.index_fill(0, first, 9.0),
+            gradients=None if lesson.gradients is None else lesson.gradients.index_fill(0, first, 9.0),
         )
         weights, changed = learn(lesson, n_heads=1), learn(strange, n_heads=1)
         assert torch.equal(weights.inner[0], changed.inner[0])
@@ -196,10 +198,10 @@ class TestLearning:
         assert (game.worths(lesson.members) - signed).square().sum() / signed.square().sum() < 0.1
 
     def test_players_and_rows_in_another_order_teach_the_same(self, rows: tuple[Tensor, Tensor]) -> None:
-        lesson = self.lesson(rows, random_net(2), with_slopes=True)
+        lesson = self.lesson(rows, random_net(2), with_gradients=True)
         weights = learn(lesson, n_heads=1)
         players, order = torch.tensor([2, 0, 3, 1]), torch.tensor([4, 2, 0, 1, 3])
-        assert lesson.slopes is not None
+        assert lesson.gradients is not None
         shuffled = Lesson(
             members=lesson.members[order][..., players],
             inputs=lesson.inputs[order][:, players],
@@ -208,7 +210,7 @@ class TestLearning:
             known=lesson.known[:, order],
             heads=lesson.heads[order],
             ranks=lesson.ranks[players],
-            slopes=lesson.slopes[order][:, :, players],
+            gradients=lesson.gradients[order][:, :, players],
         )
         other = learn(shuffled, n_heads=1)
         assert torch.allclose(other.enter, weights.enter[:, players], atol=1e-6)

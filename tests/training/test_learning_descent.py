@@ -19,15 +19,15 @@ def network() -> Stacking:
     return Stacking(FeatureMAML(ShapleyExplainer(16, 1)), LearnedDescent(10)).requires_grad_(False)
 
 
-def test_coalitions_end_with_all_players_and_none_and_worths_follow_from_slopes(taught: list[ExplanationTask]) -> None:
+def test_coalitions_end_with_all_players_and_none_and_worths_follow_from_gradients(taught: list[ExplanationTask]) -> None:
     for task in taught:
         evidence = task.support.evidence
         coalitions = evidence.coalitions
-        assert coalitions is not None and coalitions.slopes is not None and evidence.elements is not None
+        assert coalitions is not None and coalitions.gradients is not None and evidence.elements is not None
         assert coalitions.members[..., -2, :].all() and not coalitions.members[..., -1, :].any()
         assert torch.allclose(coalitions.worths[..., -2], evidence.total, rtol=1e-3, atol=1e-4)
         delta = evidence.elements[..., 0] - evidence.elements[..., 1]
-        along = (coalitions.slopes[..., -2, :, :] * delta).sum(-1)
+        along = (coalitions.gradients[..., -2, :, :] * delta).sum(-1)
         assert torch.allclose(along, evidence.effects[..., 0], rtol=1e-3, atol=1e-4)
 
 
