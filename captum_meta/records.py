@@ -98,9 +98,9 @@ class Record:
         """The named dimensions cut after their first ``sizes``."""
 
         def shorter(value: Tensor, about: Mapping[str, Any]) -> Tensor:
-            for place, name in enumerate(reversed(about.get("dims", ()))):
+            for index, name in enumerate(reversed(about.get("dims", ()))):
                 if name in sizes:
-                    value = value.narrow(-1 - place, 0, min(sizes[name], value.shape[-1 - place]))
+                    value = value.narrow(-1 - index, 0, min(sizes[name], value.shape[-1 - index]))
             return value
 
         return self._changed(lambda inner: inner.shortened(**sizes), shorter)

@@ -78,9 +78,9 @@ def left_out_errors(learner: InUnits, support: Explanations) -> tuple[float, flo
         others, these = numbers[numbers % _FOLDS != fold], numbers[numbers % _FOLDS == fold]
         asked = support[these]
         evidence = replace(asked.evidence, coalitions=None)
-        for place, state in enumerate((None, learner.adapt(support[others]))):
+        for index, state in enumerate((None, learner.adapt(support[others]))):
             found = learner.explain(state, evidence).attributions
-            missed[place] += float((found - asked.attributions).square().sum())
+            missed[index] += float((found - asked.attributions).square().sum())
     errors = missed / float(truth) if float(truth) > 0 else torch.full((2,), nan)
     return float(errors[0]), float(errors[1])
 

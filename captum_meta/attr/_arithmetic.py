@@ -10,7 +10,7 @@ from threading import RLock
 import torch
 from torch import Tensor
 
-from captum_meta.nn.explainer import PLACES_AT_ONCE
+from captum_meta.nn.explainer import ELEMENTS_AT_ONCE
 from captum_meta.types import Evidence
 
 _MAX_PAIRS = 2**22
@@ -29,14 +29,14 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
         yield
 
 
-def chunks(evidence: Evidence, places_at_once: int = PLACES_AT_ONCE) -> list[Evidence]:
+def chunks(evidence: Evidence, elements_at_once: int = ELEMENTS_AT_ONCE) -> list[Evidence]:
     """Rows in parts of equal sizes: so many players at each interval and pairs of coalitions as fit into memory."""
     evidence = evidence.to(dtype=working_dtype(evidence.total))
     pairs = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2] ** 2
     n_points = evidence.points.shape[-1]
     intervals = n_points + 1 if evidence.effects.shape[-1] == n_points else 1
-    places = intervals * max(1, evidence.players.shape[-1])
-    most = max(1, min(places_at_once // places, _MAX_PAIRS // max(1, pairs)))
+    elements = intervals * max(1, evidence.players.shape[-1])
+    most = max(1, min(elements_at_once // elements, _MAX_PAIRS // max(1, pairs)))
     n_rows = max(1, len(evidence.total))
     rows = -(-n_rows // -(-n_rows // most))
     return [evidence[start : start + rows] for start in range(0, n_rows, rows)]

@@ -101,10 +101,10 @@ def _exact(measurement: SupportedPairs, rows: Tensor, link: Link | None) -> tupl
     total = measurement.total[rows]
     values = total.new_zeros(*total.shape, measurement.members.shape[2])
     noise = measurement.rounding()
-    for place, row in enumerate(rows.tolist()):
+    for index, row in enumerate(rows.tolist()):
         worths = table_of(measurement, row)
         found = shapley_values(link(worths) if link else worths)
-        values[place, :, measurement.game.mask[row]] = found.masked_fill(inert(worths, noise[row]), 0.0)
+        values[index, :, measurement.game.mask[row]] = found.masked_fill(inert(worths, noise[row]), 0.0)
     return values, torch.zeros_like(total)
 
 
@@ -270,8 +270,8 @@ def _linked(
 def _halves(measurement: SupportedPairs, length: int) -> tuple[Tensor, Tensor]:
     """Points ``(N,)`` bool: every other coalition with its complement, every other support row, and both ends in either."""
     of_support = measurement.support_half
-    places = torch.arange(length - len(of_support), device=of_support.device) - measurement.game.count - 1
-    first, ends = places // 2 % 2 == 0, places < 0
+    indices = torch.arange(length - len(of_support), device=of_support.device) - measurement.game.count - 1
+    first, ends = indices // 2 % 2 == 0, indices < 0
     return torch.cat([first | ends, of_support]), torch.cat([~first | ends, ~of_support])
 
 

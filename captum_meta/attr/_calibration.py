@@ -101,9 +101,9 @@ class Calibration:
         rows = len(self.usual)
         if not rows:
             return []
-        place = min(rows, ceil((rows + 1) * (1 - FALSE_ALARMS) - 1e-9))
-        beyond = self.likeness.distances(content) > self.usual[place - 1]
-        chance = exceedance_tail(int(beyond.sum()), len(content), rows, place)
+        rank = min(rows, ceil((rows + 1) * (1 - FALSE_ALARMS) - 1e-9))
+        beyond = self.likeness.distances(content) > self.usual[rank - 1]
+        chance = exceedance_tail(int(beyond.sum()), len(content), rows, rank)
         return beyond.nonzero().flatten().tolist() if chance <= FALSE_ALARMS + 1e-9 else []
 
 

@@ -265,7 +265,7 @@ class Frontend:
         """Predictions ``(N, M)`` for rows measured as planned, with the state that belongs to the plan."""
         learner, state = self._learner_for(evidence.total), self._state(evidence, plan)
         with plain_arithmetic(evidence.total.device):
-            parts = chunks(evidence, learner.learner.explainer.places_at_once(evidence))
+            parts = chunks(evidence, learner.learner.explainer.elements_at_once(evidence))
             return Prediction.concatenate([learner.explain(state, part) for part in parts])
 
     def _state(self, evidence: Evidence, plan: EvidencePlan) -> UnitState | None:

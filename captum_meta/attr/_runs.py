@@ -167,6 +167,6 @@ def content_of(call: Call) -> Tensor:
     flat = join(tuple(part.detach().double() for part in call.inputs)).nan_to_num(0.0)
     if flat.shape[1] <= _MOST_NUMBERS:
         return flat
-    places = torch.arange(flat.shape[1], device=flat.device)
-    signs = uniform(places, (_SUMS,), 0).round() * 2 - 1  # Achlioptas 2003
+    indices = torch.arange(flat.shape[1], device=flat.device)
+    signs = uniform(indices, (_SUMS,), 0).round() * 2 - 1  # Achlioptas 2003
     return flat @ signs / flat.shape[1] ** 0.5

@@ -68,7 +68,7 @@ class TableFormat:
             return torch.as_tensor(np.array(array, dtype=np.float64))
         if not array.ndim or array.shape[-1] != len(self._dtypes):
             raise ValueError(f"{name} has shape {array.shape}: pass rows of {len(self._dtypes)} features.")
-        columns = [self._encoded(array[..., place], place, name) for place in range(array.shape[-1])]
+        columns = [self._encoded(array[..., index], index, name) for index in range(array.shape[-1])]
         return torch.as_tensor(np.stack(columns, axis=-1))
 
     def beside(self, rows: Any) -> TableFormat:
@@ -84,14 +84,14 @@ class TableFormat:
     def _named(self) -> bool:
         return any(dtype.kind not in _NUMBERS for dtype in self._dtypes)
 
-    def _encoded(self, column: np.ndarray, place: int, name: str) -> np.ndarray:
-        if self._dtypes[place].kind in _NUMBERS:
+    def _encoded(self, column: np.ndarray, index: int, name: str) -> np.ndarray:
+        if self._dtypes[index].kind in _NUMBERS:
             try:
                 return np.array(column, dtype=np.float64)
             except (TypeError, ValueError) as error:
-                told = f"column {place}" if self.names is None else f"column {self.names[place]!r}"
+                told = f"column {index}" if self.names is None else f"column {self.names[index]!r}"
                 raise ValueError(f"{name} is not made of numbers in {told}, as the background is: {error}.") from error
-        known = self._values.setdefault(place, {})
+        known = self._values.setdefault(index, {})
         codes = [known.setdefault(_key(value), (len(known), value))[0] for value in np.ravel(column)]
         return np.array(codes, dtype=np.float64).reshape(np.shape(column))
 
@@ -108,12 +108,12 @@ class TableFormat:
         if not self._named:
             return array.astype(np.result_type(*self._dtypes))
         table = np.empty(array.shape, dtype=object)
-        for place, dtype in enumerate(self._dtypes):
+        for index, dtype in enumerate(self._dtypes):
             if dtype.kind in _NUMBERS:
-                table[:, place] = array[:, place].astype(dtype)
+                table[:, index] = array[:, index].astype(dtype)
             else:
-                values = [value for _, value in self._values[place].values()]
-                table[:, place] = [values[int(code)] for code in array[:, place]]
+                values = [value for _, value in self._values[index].values()]
+                table[:, index] = [values[int(code)] for code in array[:, index]]
         return table
 
 
@@ -160,7 +160,7 @@ def _dtypes(rows: np.ndarray) -> list[np.dtype[Any]]:
     """Of each column."""
     if rows.dtype.kind in _NUMBERS:
         return [rows.dtype] * rows.shape[1]
-    return [np.array(rows[:, place].tolist()).dtype for place in range(rows.shape[1])]
+    return [np.array(rows[:, index].tolist()).dtype for index in range(rows.shape[1])]
 
 
 def _is_sparse(rows: Any) -> bool:

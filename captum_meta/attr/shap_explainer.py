@@ -209,9 +209,9 @@ def _by_columns(rows: Tensor, background: Tensor) -> Iterator[tuple[Tensor, Tens
     step = max(1, _MAX_NUMBERS // background.numel())
     parts = [(~_same(part.unsqueeze(1), background)).any(1) for part in rows.split(step)]
     patterns, which = torch.cat(parts).unique(dim=0, return_inverse=True)
-    for place, varying in enumerate(patterns):
+    for index, varying in enumerate(patterns):
         if bool(varying.any()):
-            yield varying, (which == place).nonzero().flatten().cpu()
+            yield varying, (which == index).nonzero().flatten().cpu()
 
 
 def _same(one: Tensor, other: Tensor) -> Tensor:

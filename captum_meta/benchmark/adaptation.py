@@ -170,12 +170,12 @@ def _halves(support: Explanations, query: Explanations) -> tuple[Tensor, Tensor]
     rows, asked = support.evidence.inputs[..., 0], query.evidence.inputs[..., 0]
     centre = rows.mean(0)
     direction = torch.linalg.svd(rows - centre, full_matrices=False).Vh[0]
-    places, queries = (rows - centre) @ direction, (asked - centre) @ direction
-    middle = places.median()
+    along, queries = (rows - centre) @ direction, (asked - centre) @ direction
+    middle = along.median()
     high = (queries > middle).nonzero().flatten()
     if len(high) == 0:
-        return (places > middle).nonzero().flatten(), torch.arange(len(queries))
-    return (places <= middle).nonzero().flatten(), high
+        return (along > middle).nonzero().flatten(), torch.arange(len(queries))
+    return (along <= middle).nonzero().flatten(), high
 
 
 def table(results: Sequence[Adapted], budget: str) -> Table:
@@ -185,8 +185,8 @@ def table(results: Sequence[Adapted], budget: str) -> Table:
     columns = ("support", "rows", "learner", *families, "worse", "better")
     title = f"Errors after adaptation, median / mean; coalitions per row: {budget}"
     shown = table_of(title, columns, ("support", "learner"))
-    places = [(SAME, k) for k in ROWS] + [(SHIFTED, _ELSEWHERE), (OTHER, _ELSEWHERE)]
-    for where, k in places:
+    settings = [(SAME, k) for k in ROWS] + [(SHIFTED, _ELSEWHERE), (OTHER, _ELSEWHERE)]
+    for where, k in settings:
         here = [r for r in some if r.support == where and r.rows == k]
         for name in dict.fromkeys(r.learner for r in here):
             mine = [r for r in here if r.learner == name]

@@ -102,6 +102,6 @@ def _data(shape: tuple[int, ...], generator: Generator) -> tuple[Tensor, Tensor]
 def _groups(net: Net) -> Tensor:
     ids = torch.zeros(net.shape, dtype=torch.long)
     for dimension, (size, players) in enumerate(zip(net.shape, net.players, strict=True)):
-        places = torch.arange(size) * players // size
-        ids = ids * players + places.reshape(-1, *[1] * (len(net.shape) - dimension - 1))
+        indices = torch.arange(size) * players // size
+        ids = ids * players + indices.reshape(-1, *[1] * (len(net.shape) - dimension - 1))
     return ids.unsqueeze(0)

@@ -67,8 +67,8 @@ def sounds() -> nn.Module:
 
 def patches(size: int, patch: int) -> Tensor:
     """Which patch each pixel belongs to, ``(1, 1, size, size)``."""
-    place = torch.arange(size) // patch
-    return (place.unsqueeze(1) * (size // patch) + place).reshape(1, 1, size, size)
+    index = torch.arange(size) // patch
+    return (index.unsqueeze(1) * (size // patch) + index).reshape(1, 1, size, size)
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ def _of_each_row(
     if priority is None:
         priority = uniform(keys, (width,), seed + 1)
     chosen = []
-    for place, (size, count, is_free) in enumerate(kinds.tolist()):
-        rows = (kind == place).nonzero().squeeze(-1)
+    for index, (size, count, is_free) in enumerate(kinds.tolist()):
+        rows = (kind == index).nonzero().squeeze(-1)
         seats = players[rows].to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :size]
         if is_free:
             dense = _free_plan(size, count, seed, keys[rows])

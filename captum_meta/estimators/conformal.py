@@ -56,10 +56,10 @@ def conformal_quantile(scores: Float[Tensor, "*batch n"], alpha: float) -> Float
     """
     _check_level("alpha", alpha)
     count = scores.shape[-1]
-    place = ceil((count + 1) * (1 - alpha) - _ROUNDING)
-    if place > count:
+    rank = ceil((count + 1) * (1 - alpha) - _ROUNDING)
+    if rank > count:
         return scores.new_full(scores.shape[:-1], torch.inf)
-    return scores.nan_to_num(torch.inf, torch.inf).sort(-1).values[..., place - 1]
+    return scores.nan_to_num(torch.inf, torch.inf).sort(-1).values[..., rank - 1]
 
 
 def binomial_tail(misses: Int[Tensor, "*batch"], rows: Int[Tensor, "*batch"], alpha: float) -> Float[Tensor, "*batch"]:
@@ -84,18 +84,18 @@ def binomial_tail(misses: Int[Tensor, "*batch"], rows: Int[Tensor, "*batch"], al
     return torch.where(inside, terms, -torch.inf).logsumexp(-1).exp().clamp(max=1.0)
 
 
-def exceedance_tail(exceeding: int, new: int, rows: int, place: int) -> float:
-    r"""The probability that at least ``exceeding`` of ``new`` rows are above the ``place``-th smallest of ``rows`` others.
+def exceedance_tail(exceeding: int, new: int, rows: int, rank: int) -> float:
+    r"""The probability that at least ``exceeding`` of ``new`` rows are above the ``rank``-th smallest of ``rows`` others.
 
     .. math:: P(K \ge k), \quad K \sim \mathrm{BetaBinomial}(\text{new}, n - r + 1, r)
 
     which is the distribution of K where all rows are exchangeable and no scores tie.
 
-    >>> round(exceedance_tail(1, new=1, rows=19, place=19), 6)
+    >>> round(exceedance_tail(1, new=1, rows=19, rank=19), 6)
     0.05
     """
     k = torch.arange(exceeding, new + 1, dtype=torch.float64)
-    first, second = torch.tensor(rows - place + 1.0).double(), torch.tensor(float(place)).double()
+    first, second = torch.tensor(rows - rank + 1.0).double(), torch.tensor(float(rank)).double()
     total = torch.tensor(float(new)).double()
     ways = torch.lgamma(total + 1) - torch.lgamma(k + 1) - torch.lgamma(total - k + 1)
     terms = ways + _log_beta(k + first, total - k + second) - _log_beta(first, second)

@@ -184,6 +184,6 @@ def _different(members: Bool[Tensor, "P M"]) -> Bool[Tensor, "R M"]:
     flipped = (twice > members.shape[-1]) | ((twice == members.shape[-1]) & ~members[:, :1])
     smaller = members ^ flipped
     first: dict[bytes, int] = {}
-    for place, row in enumerate(smaller.numpy()):
-        first.setdefault(row.tobytes(), place)
+    for index, row in enumerate(smaller.numpy()):
+        first.setdefault(row.tobytes(), index)
     return smaller[list(first.values())]

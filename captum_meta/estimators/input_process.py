@@ -190,8 +190,8 @@ def _gathered(
     table: Float[Tensor, "R L L"], first: Int64[Tensor, "R A"], second: Int64[Tensor, "R B"]
 ) -> Float[Tensor, "R A B"]:
     """``(R, A, B)`` of ``(R, L, L)``."""
-    places = first.unsqueeze(-1) * table.shape[-1] + second.unsqueeze(-2)
-    return table.flatten(1).gather(1, places.flatten(1)).reshape(places.shape)
+    indices = first.unsqueeze(-1) * table.shape[-1] + second.unsqueeze(-2)
+    return table.flatten(1).gather(1, indices.flatten(1)).reshape(indices.shape)
 
 
 def _covariance(

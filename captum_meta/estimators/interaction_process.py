@@ -115,9 +115,9 @@ class InteractionProcess:
 
     def _slopes(self, t: float) -> tuple[Float[Tensor, "R M"], Float[Tensor, "R M M"]]:
         """First ``(R, M)`` and second ``(R, M, M)`` derivatives of the multilinear extension at t, per unit of spread."""
-        place, rates = 2 * t - 1, self._kernel.rates
+        position, rates = 2 * t - 1, self._kernel.rates
         scaled = rates.unsqueeze(1) * self._signs  # (R, P, M)
-        factors = 1 + place * scaled
+        factors = 1 + position * scaled
         products = (factors.log().sum(-1) - self._kernel.log_norm.squeeze(-1)).exp() * self._weights
         gains = 2 * scaled / factors
         norm = torch.exp(-self._kernel.log_norm)
@@ -125,7 +125,7 @@ class InteractionProcess:
         weighted = self._weights.unsqueeze(1)
         first = products.unsqueeze(1) @ gains + norm * main_amount * 2 * (weighted @ scaled)
         others = scaled.sum(-1, keepdim=True) - scaled
-        first = first + norm * pair_amount * 2 * place * (weighted @ (scaled * others))
+        first = first + norm * pair_amount * 2 * position * (weighted @ (scaled * others))
         second = (gains * products.unsqueeze(-1)).mT @ gains
         second = second + norm * pair_amount * 4 * (scaled * self._weights.unsqueeze(-1)).mT @ scaled
         of_waves = directed.squeeze(-1) * (weighted @ self._kernel.waves.at(self._signs)).squeeze(1)

@@ -143,5 +143,5 @@ def _by_size(
     sizes = torch.arange(max(0, others) + 1).unsqueeze(-1)
     of_others = (nodes**sizes * (1 - nodes) ** (others - sizes)) @ weights if others >= 0 else torch.zeros(1).double()
     padded = torch.cat([of_others.new_zeros(order), of_others, of_others.new_zeros(order)])
-    places = torch.arange(n_players + 1)
-    return [padded[(places + order - inside).clamp(max=len(padded) - 1)].to(device) for inside in range(order, -1, -1)]
+    indices = torch.arange(n_players + 1)
+    return [padded[(indices + order - inside).clamp(max=len(padded) - 1)].to(device) for inside in range(order, -1, -1)]

@@ -63,5 +63,5 @@ def _of_jumps(
     """The formula's last term for each interval; a jump lies within its interval."""
     along = (jumps * moved).sum(1)
     size = along.square() + _RIDGE * jumps.square().sum(1) * moved.square().sum(1)
-    places = (changes - (means * moved).sum(1)) * along / size.clamp(min=_TINY)
-    return jumps * (widths * places.clamp(-0.5, 0.5)).unsqueeze(1)
+    positions = (changes - (means * moved).sum(1)) * along / size.clamp(min=_TINY)
+    return jumps * (widths * positions.clamp(-0.5, 0.5)).unsqueeze(1)

@@ -78,8 +78,8 @@ class PathIntervals:
         starts = last - counts + 2 * np.arange(n_rows)
         ends = last + 2 * np.arange(n_rows) + 1
         points, values, nearest = np.ones(len(rows)), np.empty(len(rows)), np.empty(len(rows), dtype=np.int64)
-        places = np.arange(len(sample.rows)) + 2 * sample.rows + 1
-        points[places], values[places], nearest[places] = sample.points, sample.values, np.arange(len(sample.rows))
+        indices = np.arange(len(sample.rows)) + 2 * sample.rows + 1
+        points[indices], values[indices], nearest[indices] = sample.points, sample.values, np.arange(len(sample.rows))
         points[starts] = 0.0
         values[starts], values[ends] = sample.ends.T
         nearest[starts], nearest[ends] = last - counts, last - 1

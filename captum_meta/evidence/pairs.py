@@ -169,7 +169,7 @@ def plan_pairs(
         length = members.shape[1]
         turns = torch.arange(min(budget, length * count), device=players.device)
         order = uniform(keys[rows], (count,), seed + 3).argsort(1)
-        parts.append((rows, members[:, turns % max(1, length)], order[:, _places(turns, length, count)]))
+        parts.append((rows, members[:, turns % max(1, length)], order[:, _indices(turns, length, count)]))
     longest = max((members.shape[1] for _, members, _ in parts), default=0)
     members = torch.zeros(len(players), longest, players.shape[1], dtype=torch.bool, device=players.device)
     drawn = torch.zeros(len(players), longest, dtype=torch.long, device=players.device)
@@ -180,11 +180,11 @@ def plan_pairs(
     return members, drawn, planned
 
 
-def _places(turns: Tensor, length: int, count: int) -> Tensor:
+def _indices(turns: Tensor, length: int, count: int) -> Tensor:
     """Which of ``count`` background rows come with the coalitions, ``length`` of them, taken in turn.
 
     Row after row; where a round would start as an earlier one did, it starts one further.
     """
     halves = max(1, ceil(length / 2))
-    rounds, places = turns // max(1, length), turns % max(1, length) // 2
-    return (rounds * halves + places + rounds // (count // gcd(halves, count))) % count
+    rounds, indices = turns // max(1, length), turns % max(1, length) // 2
+    return (rounds * halves + indices + rounds // (count // gcd(halves, count))) % count

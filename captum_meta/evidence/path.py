@@ -80,8 +80,8 @@ def _lent(gradients: Tensor) -> tuple[Tensor, Tensor]:
     if bool(gradients.sum().isfinite()):  # much cheaper than to ask all of them
         return gradients, torch.ones_like(gradients[..., :1], dtype=torch.bool)
     finite = gradients.isfinite()
-    places = torch.arange(gradients.shape[-1], device=gradients.device)
-    distances = (places.unsqueeze(-1) - places).abs() + torch.where(finite, 0, len(places)).unsqueeze(-2)
+    indices = torch.arange(gradients.shape[-1], device=gradients.device)
+    distances = (indices.unsqueeze(-1) - indices).abs() + torch.where(finite, 0, len(indices)).unsqueeze(-2)
     nearest = distances.argmin(-1)
     known = finite.any(-1, keepdim=True).expand_as(gradients)
     return torch.where(known, gradients.gather(-1, nearest), 0.0), known

@@ -42,8 +42,8 @@ def check_finite(values: Float[Tensor, " B *rest"], name: str, rows_of: Int64[Te
     """Raise where a row of ``values`` ``(B, ...)`` is not finite, and name it by ``rows_of`` ``(B,)``."""
     finite = values.flatten(1).isfinite().all(1) if values.dim() > 1 else values.isfinite()
     if not finite.all():
-        places = (~finite).nonzero().flatten()
-        rows = (places if rows_of is None else rows_of[places]).unique().tolist()
+        indices = (~finite).nonzero().flatten()
+        rows = (indices if rows_of is None else rows_of[indices]).unique().tolist()
         raise ValueError(
             f"{name} is NaN or infinite in rows {rows[:8]}{'...' if len(rows) > 8 else ''}, so a metric of them would "
             "be too: leave these rows out, or look for the overflow in the explained model or its inputs."

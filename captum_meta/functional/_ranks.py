@@ -10,8 +10,8 @@ from torch import Tensor
 def descending_ranks(values: Float[Tensor, "B M"], present: Bool[Tensor, "B M"]) -> Int64[Tensor, "B M"]:
     """``(B, M)`` int64: 0 for a row's greatest value; ties in the players' order, padding last."""
     order = values.masked_fill(~present, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
-    return torch.empty_like(order).scatter(1, order, places)
+    ranks = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    return torch.empty_like(order).scatter(1, order, ranks)
 
 
 def average_ranks(values: Float[Tensor, "B M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
@@ -20,9 +20,9 @@ def average_ranks(values: Float[Tensor, "B M"], present: Bool[Tensor, "B M"]) ->
     fresh = torch.zeros_like(order)
     fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     tie = fresh.cumsum(1)
-    places = torch.arange(values.shape[1], device=values.device, dtype=values.dtype).expand_as(values)
-    mean_places = torch.zeros_like(values).scatter_reduce(1, tie, places, "mean", include_self=False)
-    return torch.empty_like(values).scatter(1, order, mean_places.gather(1, tie))
+    ranks = torch.arange(values.shape[1], device=values.device, dtype=values.dtype).expand_as(values)
+    mean_ranks = torch.zeros_like(values).scatter_reduce(1, tie, ranks, "mean", include_self=False)
+    return torch.empty_like(values).scatter(1, order, mean_ranks.gather(1, tie))
 
 
 def correlation(

@@ -90,12 +90,12 @@ class Players:
         if self.groups is None:
             return joint.unsqueeze(-1)
         groups = torch.cat(self.groups, dim=1)
-        places, most = _places(groups), self.most_elements
+        indices, most = _indices(groups), self.most_elements
         if self.apart:
-            seats = (groups * most + places).expand(len(joint), -1)
+            seats = (groups * most + indices).expand(len(joint), -1)
             return joint.new_zeros(len(joint), self.count * most).scatter(1, seats, joint).unflatten(1, (-1, most))
         signs = _random.uniform(torch.arange(most, device=joint.device), (_SUMS,), 0).round().to(joint) * 2 - 1
-        sums = [self.collect((joint * sign[places],)) for sign in signs.unbind(1)]
+        sums = [self.collect((joint * sign[indices],)) for sign in signs.unbind(1)]
         return torch.stack(sums, dim=-1)
 
     @property
@@ -152,7 +152,7 @@ def _largest(groups: Int64[Tensor, "R E"], mask: Bool[Tensor, "R M"]) -> int:
     return int(sizes.max()) if sizes.numel() else 1
 
 
-def _places(groups: Int64[Tensor, "R E"]) -> Int64[Tensor, "R E"]:
+def _indices(groups: Int64[Tensor, "R E"]) -> Int64[Tensor, "R E"]:
     """Which of its player's elements each is, counted from 0 in the order of the inputs, ``(R, E)``."""
     ordered, order = groups.sort(dim=1, stable=True)
     first = torch.searchsorted(ordered, ordered)

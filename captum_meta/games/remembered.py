@@ -50,14 +50,14 @@ class RememberedGame(Game):
 
     def values(self, members: Bool[Tensor, "N S M"], wanted: Bool[Tensor, "N S"] | None = None) -> Num[Tensor, "N S K"]:
         keys = _random.coalition_keys(members)
-        known, places = self._known(keys)
+        known, indices = self._known(keys)
         missing = ~known if wanted is None else wanted & ~known
         if bool(missing.any()) or not len(self._values):
             values = super().values(members, missing)
             self._keep(torch.where(missing, keys, _NO_KEY), values)
-            known, places = self._known(keys)
+            known, indices = self._known(keys)
         asked = known if wanted is None else wanted
-        found = self._values.gather(1, places.unsqueeze(-1).expand(-1, -1, self._values.shape[-1]))
+        found = self._values.gather(1, indices.unsqueeze(-1).expand(-1, -1, self._values.shape[-1]))
         return torch.where(asked.unsqueeze(-1), found, 0.0)
 
     def take(self, rows: Int64[Tensor, " R"]) -> RememberedGame:
@@ -78,8 +78,8 @@ class RememberedGame(Game):
         if not self._keys.numel():
             return torch.zeros_like(keys, dtype=torch.bool), torch.zeros_like(keys)
         ordered, order = self._keys.sort(dim=1)
-        places = torch.searchsorted(ordered, keys).clamp(max=ordered.shape[1] - 1)
-        return ordered.gather(1, places) == keys, order.gather(1, places)
+        indices = torch.searchsorted(ordered, keys).clamp(max=ordered.shape[1] - 1)
+        return ordered.gather(1, indices) == keys, order.gather(1, indices)
 
     def _keep(self, keys: Int64[Tensor, "N S"], values: Num[Tensor, "N S K"]) -> None:
         empty = not self._keys.numel()

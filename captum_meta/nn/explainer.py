@@ -16,7 +16,7 @@ _NOTHING = 1e-6
 """Of a coalition's worth: in units of effects so small worths would overflow when they are squared."""
 
 
-PLACES_AT_ONCE = 2**13
+ELEMENTS_AT_ONCE = 2**13
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class Explainer(nn.Module, ABC):
         """
         return self.prior(evidence)
 
-    def places_at_once(self, evidence: Evidence) -> int:
+    def elements_at_once(self, evidence: Evidence) -> int:
         """Players, at each interval of their paths, to be read at once: what is known of so many stays in the cache."""
-        return PLACES_AT_ONCE
+        return ELEMENTS_AT_ONCE
 
     def hidden(self, evidence: Evidence) -> Float[Tensor, "*batch M W"]:
         """The last hidden units, which the parameters of ``reading`` do not change."""

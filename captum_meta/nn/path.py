@@ -76,8 +76,8 @@ class PathExplainer(Explainer):
         rows = self._rows_for(evidence)
         return self.prior(evidence) if rows is None else rows.trained_prior(evidence, features)
 
-    def places_at_once(self, evidence: Evidence) -> int:
-        return super().places_at_once(evidence) if self._rows_for(evidence) is None else _MAX_PLACES_OF_ROWS
+    def elements_at_once(self, evidence: Evidence) -> int:
+        return super().elements_at_once(evidence) if self._rows_for(evidence) is None else _MAX_PLACES_OF_ROWS
 
     def _rows_for(self, evidence: Evidence) -> RowPathExplainer | None:
         """What answers for this evidence in place of the network that reads each player."""

@@ -47,13 +47,13 @@ class CompiledFunction:
 
     def __init__(self, module: nn.Module, function: Callable[[Tensors, Any], tuple[Tensor, ...]]) -> None:
         self.module, self.function = module, function
-        self._own = _places(module)
+        self._own = _owners(module)
         self._graphs: dict[Hashable, Callable[..., tuple[Tensor, ...]]] = {}
 
     def __call__(self, parameters: Tensors, rows: Record) -> tuple[Tensor, ...]:
         given = list(parameters.values())
         rows.map(lambda value: given.append(value) or value)  # type: ignore[func-returns-value]
-        own = [place[name] for _, place, name in self._own]
+        own = [owner[name] for _, owner, name in self._own]
         key = (*parameters, *[(value.shape, value.dtype, value.device, value.requires_grad) for value in given])
         if key not in self._graphs:
             self._graphs[key] = _compiled(self._of_tensors(list(parameters), rows))
@@ -107,7 +107,7 @@ def _linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     return product if bias is None else product + bias
 
 
-def _places(module: nn.Module) -> list[tuple[str, dict[str, Any], str]]:
+def _owners(module: nn.Module) -> list[tuple[str, dict[str, Any], str]]:
     """Each parameter's and buffer's name, and where it is kept: to look for them at every call would take a while."""
     return [
         (f"{path}.{name}" if path else name, kept, name)

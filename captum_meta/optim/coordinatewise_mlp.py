@@ -82,8 +82,8 @@ class CoordinatewiseMLP(UpdateRule):
         signals = torch.cat([gradient.unsqueeze(1), momenta], 1)
         sizes = layout.repeat(layout.rms(signals, _TINY))
         logarithms = torch.stack([sizes[:, 0], own / sizes[:, 0]], 1).log() / _UNIT
-        places = torch.stack([values, values - memory["start"]], 1) / memory["scale"].unsqueeze(1)
-        return torch.cat([momenta / own.unsqueeze(1), signals / sizes, logarithms, places], 1)
+        positions = torch.stack([values, values - memory["start"]], 1) / memory["scale"].unsqueeze(1)
+        return torch.cat([momenta / own.unsqueeze(1), signals / sizes, logarithms, positions], 1)
 
     def outputs(self, step: int, features: Tensor) -> Tensor:
         """Direction and log magnitude, ``(T, 2, P)``."""

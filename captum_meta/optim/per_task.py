@@ -53,10 +53,10 @@ def _everywhere(module: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str
         for prefix, part in module.named_modules()
         for name, value in part._parameters.items()
     }
-    places: dict[int, list[str]] = {}
-    for place, value in held.items():
-        places.setdefault(id(value), []).append(place)
-    return {place: value for name, value in parameters.items() for place in places[id(held[name])]}
+    names: dict[int, list[str]] = {}
+    for name, value in held.items():
+        names.setdefault(id(value), []).append(name)
+    return {same: value for name, value in parameters.items() for same in names[id(held[name])]}
 
 
 def fast_names(module: nn.Module, patterns: Sequence[str], called: str = "module") -> list[str]:

@@ -59,8 +59,8 @@ def _encoded(values: Sequence[Any], share_of: Tensor, most_words: int) -> Tensor
         words = ["" if _is_missing(value) else str(value) for value in values]
         if len(set(words)) > most_words:
             return None
-        places = {word: [row for row, other in enumerate(words) if other == word] for word in set(words)}
-        shares = {word: float(share_of[rows].mean()) for word, rows in places.items()}
+        rows_of = {word: [row for row, other in enumerate(words) if other == word] for word in set(words)}
+        shares = {word: float(share_of[rows].mean()) for word, rows in rows_of.items()}
         return torch.tensor([shares[word] for word in words])
     return numbers.nan_to_num(float(numbers.nanmean().nan_to_num()))
 

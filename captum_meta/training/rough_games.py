@@ -60,9 +60,9 @@ class DecisionTrees(BatchedModel):
         flat, n_trees = x.squeeze(-1), self.leaves.shape[1]
         node = torch.zeros(*flat.shape[:2], n_trees, dtype=torch.long)
         for level in range(self.depth):
-            place = (node + 2**level - 1).transpose(1, 2)
-            feature = self.features.gather(2, place).transpose(1, 2)
-            node = 2 * node + (flat.gather(2, feature) > self.thresholds.gather(2, place).transpose(1, 2))
+            index = (node + 2**level - 1).transpose(1, 2)
+            feature = self.features.gather(2, index).transpose(1, 2)
+            node = 2 * node + (flat.gather(2, feature) > self.thresholds.gather(2, index).transpose(1, 2))
         values = self.leaves.gather(2, node.transpose(1, 2)).mean(1)
         return torch.sigmoid(self.gain * n_trees**0.5 * values) if self.gain else values
 

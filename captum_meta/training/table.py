@@ -156,7 +156,7 @@ def _chunks(path: Path) -> Iterator[dict[str, list[str]]]:
                     f"Row {number} of {path} has {len(row)} entries for {len(header)} columns: mend it, or take it out."
                 )
         done += len(rows)
-        yield {name: [row[place] for row in rows] for place, name in enumerate(header)}
+        yield {name: [row[index] for row in rows] for index, name in enumerate(header)}
 
 
 def _frame(path: Path) -> Any:
@@ -173,9 +173,9 @@ def _as_numbers(values: Any) -> Any:
         return values.to_numpy(dtype=np.float32, na_value=np.nan)
     numbers = np.empty(len(values), dtype=np.float32)
     with np.errstate(over="ignore"):
-        for place, value in enumerate(values):
+        for index, value in enumerate(values):
             try:
-                numbers[place] = np.nan if value is None or str(value) in ("", "<NA>") else float(value)
+                numbers[index] = np.nan if value is None or str(value) in ("", "<NA>") else float(value)
             except (TypeError, ValueError):
                 return value
     return numbers

@@ -37,9 +37,9 @@ def band_typical_widths(explanation: shap.Explanation, axes: Axes) -> None:
     """Behind the dots of each feature of a beeswarm, the median of its intervals' half-widths to both sides of zero."""
     widths = torch.as_tensor(explanation.upper_bounds - explanation.values).nanmedian(0).values.tolist()
     typical = dict(zip(explanation.feature_names, widths, strict=True))
-    for place, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+    for y, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
         if (width := typical.get(label.get_text())) is not None:
-            axes.barh(place, 2 * width, 0.8, left=-width, **_BAND)
+            axes.barh(y, 2 * width, 0.8, left=-width, **_BAND)
     axes.set_xlabel(f"{axes.get_xlabel()}\ngrey: here the median interval contains 0")
 
 
