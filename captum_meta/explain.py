@@ -99,10 +99,10 @@ class _Watched(Counted):
 
 def sentence(error: Exception, options: Namespace) -> str:
     """What happened, and what to do."""
-    told = str(error).strip().splitlines()
+    lines = str(error).strip().splitlines()
     if isinstance(error, ProcessRaisedException):  # the traceback of a process, whose last line is the error
-        return f"{told[-1]} (in one of {options.devices} processes; with --devices 1 there is one)"
-    first = " ".join(told) or type(error).__name__
+        return f"{lines[-1]} (in one of {options.devices} processes; with --devices 1 there is one)"
+    first = " ".join(lines) or type(error).__name__
     if getattr(error, "raised_by_the_model", False):
         return (
             f"{options.model} raised {type(error).__name__}: {first}. It is called with float32 tensors (rows, columns) of "
@@ -168,15 +168,15 @@ def _arguments(options: Namespace, table: NumberTable) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _baselines(told: str, table: NumberTable) -> Tensor | float:
+def _baselines(given: str, table: NumberTable) -> Tensor | float:
     try:
-        return float(told)
+        return float(given)
     except ValueError:
-        if not Path(told).is_file():
-            raise ValueError(f"--baselines is {told!r}: pass a number, 'mean', or the file of one row.") from None
-        rows = read_table(Path(told), table.columns).values
+        if not Path(given).is_file():
+            raise ValueError(f"--baselines is {given!r}: pass a number, 'mean', or the file of one row.") from None
+        rows = read_table(Path(given), table.columns).values
     if len(rows) != 1:
-        raise ValueError(f"{told} has {len(rows)} rows: give one row as --baselines, or all of them as --background.")
+        raise ValueError(f"{given} has {len(rows)} rows: give one row as --baselines, or all of them as --background.")
     return rows
 
 
@@ -195,12 +195,12 @@ def _summarise(console: Console, folder: Path, form: Format, table: NumberTable,
     console.print(largest)
     errors, estimate = manifest.get("errors", []), _mean_estimate(folder, form)
     rows, evaluations = counts["rows"], counts["evaluations"]
-    told = f"{known:,} rows explained, {len(errors):,} raised" + (
+    summary = f"{known:,} rows explained, {len(errors):,} raised" + (
         "" if estimate is None else f"; mean error estimate {estimate:.2g}"
     )
-    told += f"\nIn this run {rows:,} rows in {seconds:.1f} s, {evaluations:,} evaluations of the model"
-    told += f", {evaluations / rows:.1f} per row" if rows else ""
-    console.print(told, highlight=False)
+    summary += f"\nIn this run {rows:,} rows in {seconds:.1f} s, {evaluations:,} evaluations of the model"
+    summary += f", {evaluations / rows:.1f} per row" if rows else ""
+    console.print(summary, highlight=False)
     for error in errors[:3]:
         console.print(f"row {error['row']}: {error['error']}", markup=False, highlight=False)
     with suppress(ImportError):
@@ -240,14 +240,14 @@ def _has_parquet() -> bool:
     return True
 
 
-def _names(told: str) -> list[str]:
-    return [name.strip() for name in told.split(",")]
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
-def _count(told: str) -> int:
-    if not told.isdigit() or int(told) == 0:
-        raise ArgumentTypeError(f"{told} is no number of them: pass 1 or more")
-    return int(told)
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise ArgumentTypeError(f"{text} is no number of them: pass 1 or more")
+    return int(text)
 
 
 def _parser() -> ArgumentParser:

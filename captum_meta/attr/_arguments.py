@@ -44,7 +44,7 @@ def check_model(forward_func: object) -> None:
     """Raises ``TypeError`` for what cannot be called."""
     if not callable(forward_func):
         raise TypeError(
-            f"forward_func is {_told(forward_func)}, which cannot be called: pass the model itself, a torch.nn.Module or a "
+            f"forward_func is {_shown(forward_func)}, which cannot be called: pass the model itself, a torch.nn.Module or a "
             "function from tensors to a tensor."
         )
 
@@ -53,10 +53,10 @@ def check_tensors(name: str, value: Any) -> Any:
     """A tensor or a tuple of tensors; ``AssertionError`` for other things, ``TypeError`` for them within a tuple."""
     if value is None:
         raise TypeError(f"{name} is None: pass a tensor, or a tuple of tensors.")
-    assert isinstance(value, (Tensor, tuple)), f"{name} is {_told(value)}: pass {_remedy(name, value)}."
+    assert isinstance(value, (Tensor, tuple)), f"{name} is {_shown(value)}: pass {_remedy(name, value)}."
     for place, part in enumerate(value if isinstance(value, tuple) else ()):
         if not isinstance(part, Tensor):
-            raise TypeError(f"{name}[{place}] is {_told(part)}: pass {_remedy(f'{name}[{place}]', part)}.")
+            raise TypeError(f"{name}[{place}] is {_shown(part)}: pass {_remedy(f'{name}[{place}]', part)}.")
     return value
 
 
@@ -72,7 +72,7 @@ def check_baselines(name: str, value: Any) -> Any:
     for place, part in enumerate(value if isinstance(value, tuple) else (value,)):
         called = f"{name}[{place}]" if isinstance(value, tuple) else name
         assert isinstance(part, (Tensor, int, float)), (
-            f"{called} is {_told(part)}: pass {_remedy(called, part)}, or a number for all elements."
+            f"{called} is {_shown(part)}: pass {_remedy(called, part)}, or a number for all elements."
         )
     return value
 
@@ -122,7 +122,7 @@ def check_outputs(name: str, value: Any) -> str | list[int] | None:
         assert not isinstance(value, str)
         indices = [check_whole(name, index) for index in value]
     except (AssertionError, TypeError) as error:
-        raise TypeError(f"{name} is {_told(value)}: pass 'all', or a list of indices, such as {name}=[0, 2].") from error
+        raise TypeError(f"{name} is {_shown(value)}: pass 'all', or a list of indices, such as {name}=[0, 2].") from error
     if not indices:
         raise ValueError(f"{name} is empty: pass 'all', or a list of indices, such as {name}=[0, 2].")
     return indices
@@ -134,7 +134,7 @@ def check_whole(name: str, value: Any) -> int:
         assert not isinstance(value, (bool, np.bool_))
         return operator.index(value)
     except (AssertionError, TypeError) as error:
-        raise TypeError(f"{name} is {_told(value)}: pass a whole number{_nearest(name, value)}.") from error
+        raise TypeError(f"{name} is {_shown(value)}: pass a whole number{_nearest(name, value)}.") from error
 
 
 def check_samples(name: str, value: Any) -> int | None:
@@ -184,7 +184,7 @@ def check_tolerance(name: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not (isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)):
-        raise TypeError(f"{name} is {_told(value)}: pass the error that you accept, such as 0.01.")
+        raise TypeError(f"{name} is {_shown(value)}: pass the error that you accept, such as 0.01.")
     number = float(value)
     if math.isnan(number) or number <= 0:
         raise ValueError(f"{name} must be positive, got {number:g}: pass the error that you accept.")
@@ -197,7 +197,7 @@ def check_teacher(name: str, value: Any) -> Any:
         return value
     if isinstance(value, type) or not callable(getattr(value, "attribute", None)):
         example = f"{value.__name__}(model)" if isinstance(value, type) else "captum.attr.KernelShap(model)"
-        raise TypeError(f"{name} is {_told(value)}: pass a Captum method over the same model, such as {example}.")
+        raise TypeError(f"{name} is {_shown(value)}: pass a Captum method over the same model, such as {example}.")
     return value
 
 
@@ -206,13 +206,13 @@ def check_layers(layer: object) -> None:
     for part in layer if isinstance(layer, list) else [layer]:
         if not isinstance(part, nn.Module):
             example = f", such as model.get_submodule({part!r})," if isinstance(part, str) else ""
-            raise TypeError(f"layer is {_told(part)}: pass the module itself{example} or a list of modules.")
+            raise TypeError(f"layer is {_shown(part)}: pass the module itself{example} or a list of modules.")
 
 
 def check_attributions(name: str, value: Any) -> Any:
     """None, a tensor, or a tuple of tensors; ``AssertionError`` for other things."""
     for part in () if value is None else value if isinstance(value, tuple) else (value,):
-        assert isinstance(part, Tensor), f"{name} are {_told(part)}: pass {_remedy(name, part)}."
+        assert isinstance(part, Tensor), f"{name} are {_shown(part)}: pass {_remedy(name, part)}."
     return value
 
 
@@ -258,7 +258,7 @@ def _is_random(module: nn.Module) -> bool:
     return isinstance(module, (nn.RNNBase, nn.MultiheadAttention)) and module.dropout > 0
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     """A value as a message shows it: whole if it is small, else its type and shape."""
     shape = getattr(value, "shape", None)
     if isinstance(value, type):

@@ -35,7 +35,7 @@ class Calibration:
         levels: the difficulty at each level.
         rows: the calibration rows.
         scores: ``(N, L)``, how difficult they are; infinite at levels that a row does not have.
-        teach: ``(N,)`` bool, rows that have taught the difficulty; the others calibrate.
+        fitted: ``(N,)`` bool, rows to which the difficulty was fitted; the others calibrate.
         likeness: to one third of the calibration rows.
         usual: ``(n,)``, how unlike them the others are, in order.
     """
@@ -44,7 +44,7 @@ class Calibration:
     levels: tuple[Difficulty, ...]
     rows: Compared
     scores: Tensor
-    teach: Tensor
+    fitted: Tensor
     likeness: Likeness
     usual: Tensor
 
@@ -54,41 +54,41 @@ class Calibration:
         errors = rows.errors.distance
         third = torch.arange(len(errors), device=errors.device) % _PARTS == _PARTS - 1
         enough = int(third.sum()) >= LEAST_ROWS and int((~third).sum()) >= rows_needed(alpha)
-        teach = third if enough else torch.zeros_like(third)
+        fitted = third if enough else torch.zeros_like(third)
         scores, levels = torch.empty_like(errors), []
         for level in range(errors.shape[1]):
             signals, features = rows.signals[:, level], rows.features[:, level]
-            difficulty, own = Difficulty.fitted(signals[teach], features[teach], errors[teach, level])
-            scores[teach, level] = own
-            scores[~teach, level] = difficulty.scores(signals[~teach], features[~teach])
+            difficulty, own = Difficulty.fitted(signals[fitted], features[fitted], errors[fitted, level])
+            scores[fitted, level] = own
+            scores[~fitted, level] = difficulty.scores(signals[~fitted], features[~fitted])
             levels.append(difficulty)
         scores = torch.where(rows.lengths.length.isfinite(), scores, torch.inf)
         likeness = Likeness.to(rows.content[third] if bool(third.any()) else rows.content)
         usual = likeness.distances(rows.content[~third]).sort().values
-        return cls(alpha, tuple(levels), rows, scores, teach, likeness, usual)
+        return cls(alpha, tuple(levels), rows, scores, fitted, likeness, usual)
 
     def scale(self, measure: Measure) -> Tensor:
         """What scores are multiplied by to bound an error at the first level, ``()``."""
-        return conformal_quantile(self._ratios(measure)[~self.teach, 0], self.alpha)
+        return conformal_quantile(self._ratios(measure)[~self.fitted, 0], self.alpha)
 
     def within(self, measure: Measure, tolerance: float) -> tuple[Tensor, Tensor]:
         """The size up to which rows pass, at any level, and the scale of their bounds, ``()`` both.
 
-        The rows that teach set the size, and the others that pass it the scale: infinite where too many of them have errors
-        beyond the tolerance, so that no row can be accepted.
+        The rows to which the difficulty is fitted set the size, and the others that pass it the scale: infinite where too
+        many of them have errors beyond the tolerance, so that no row can be accepted.
 
         Raises:
             ValueError: if there are too few calibration rows.
         """
-        calibrate = ~self.teach
+        calibrate = ~self.fitted
         enough = _rows_for_a_tolerance(self.alpha)
-        if len(self.teach) < enough:
+        if len(self.fitted) < enough:
             raise ValueError(
-                f"{len(self.teach)} calibration rows are too few for a tolerance at alpha={self.alpha:g}: what is accepted "
+                f"{len(self.fitted)} calibration rows are too few for a tolerance at alpha={self.alpha:g}: what is accepted "
                 f"is judged apart, so pass at least {enough} rows to calibrate()."
             )
         ratios, sizes = self._ratios(measure), self.rows.lengths.widths(measure, self.scores)
-        known = (ratios[self.teach], sizes[self.teach])
+        known = (ratios[self.fitted], sizes[self.fitted])
         limit = likely_limit(*known, tolerance, self.alpha, int(calibrate.sum()), _RISK, _MOST_RISK)
         needed = passing_ratios(ratios[calibrate], sizes[calibrate], limit, tolerance)
         return limit, conformal_quantile(needed, self.alpha)

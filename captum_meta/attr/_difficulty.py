@@ -11,12 +11,12 @@ from torch import Tensor
 MOST_PLAYERS = 64
 """Of rows with more players the forest reads the signals alone."""
 LEAST_ROWS = 20
-"""Fewer do not teach a forest anything."""
+"""From fewer a forest learns nothing."""
 _TREES, _LEAF, _TRIED = 100, 3, 0.3
 _WEIGHT = 2.0
 """Of the forest; chosen, as the forest's parameters, on models of the synthetic family (docs/research-log.md)."""
 _FINEST = 16.0
-"""An error is told from none down to e^-16 of the attributions' length, the rounding of single precision."""
+"""An error is distinguished from none down to e^-16 of the attributions' length, the rounding of single precision."""
 _NOTHING = -69.0
 """The logarithm of next to nothing, about 1e-30."""
 _NEIGHBOURS = 3
@@ -110,7 +110,7 @@ def _typical(signals: Tensor) -> float:
 
 
 def _guess(signals: Tensor, typical: float) -> Tensor:
-    """The first signal, within what can be told from none; a typical row's length where nothing is known."""
+    """The first signal, within what can be distinguished from none; a typical row's length where nothing is known."""
     first, size = signals[:, 0], signals[:, 1]
     guess = torch.where(first.isfinite(), first, typical)
     guess = torch.where(size > _NOTHING, guess, typical)

@@ -77,7 +77,7 @@ def expected_gradients(
 
 def rounds(limit: int, count: int) -> Iterator[tuple[int, bool]]:
     """How many gradients of a row each round takes, at most ``limit`` in all: draws, as many as in all rounds before; then
-    quadratures from each of the ``count`` background rows, of twice as many points as the last, told by True.
+    quadratures from each of the ``count`` background rows, of twice as many points as the last, marked by True.
 
     >>> list(rounds(900, 50))
     [(16, False), (16, False), (32, False), (64, False), (100, True), (200, True), (400, True)]

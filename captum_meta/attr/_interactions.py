@@ -33,7 +33,7 @@ def check_interactions(game: Any, index: str, n_samples: int | None) -> None:
         raise ValueError("n_samples is 0, but gradients alone tell no interactions: pass the number of coalitions.")
     if game.players.count > _MAX_PLAYERS:
         raise ValueError(
-            f"The rows have {game.players.count} players, whose pairs are too many to be told: pass a feature_mask that "
+            f"The rows have {game.players.count} players, whose pairs are too many: pass a feature_mask that "
             f"groups them into at most {_MAX_PLAYERS}."
         )
 

@@ -1,4 +1,4 @@
-"""The rows of one model that a memory keeps, and how what was measured of them is told to networks."""
+"""The rows of one model that a memory keeps, and what was measured of them as networks read it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Rows:
 def layout(game: Game) -> Hashable:
     """What rows must share to be read by the same networks: shapes of the inputs, and which element is whose."""
     groups = game.players.groups
-    told = None if groups is None else tuple(group.cpu().numpy().tobytes() for group in groups)
-    return game.players.shapes, told
+    key = None if groups is None else tuple(group.cpu().numpy().tobytes() for group in groups)
+    return game.players.shapes, key
 
 
 def known_rows(evidence: Evidence, start: Tensor, keys: Tensor) -> KnownRows:

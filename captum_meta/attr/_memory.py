@@ -1,4 +1,4 @@
-"""Rows that were explained teach those to come: networks learn the explained model from all that was evaluated of it."""
+"""Later rows learn from those explained before: networks learn the explained model from all that was evaluated of it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from captum_meta.games import MeanGame
 from captum_meta.games.arguments import take_rows
 
 _BACKGROUND_ROWS = 4
-"""Of each support row: more rows teach more than more background rows of the same."""
+"""Of each support row: more rows are worth more than more background rows of the same."""
 
 
 def paired(

@@ -21,7 +21,7 @@ class Recommendation:
     """How to explain rows of one model.
 
     Attributes:
-        way: ``"zero-shot"``, each row by itself; ``"adapt"``, after support rows; or ``"memory"``, rows teach each other.
+        way: ``"zero-shot"``, each row by itself; ``"adapt"``, after support rows; or ``"memory"``, rows learn from others.
         call: what to write, in Python.
         evaluations: of the model, in all, a gradient counted as three.
         reason: why.
@@ -48,7 +48,13 @@ def recommend(rows: int, n_players: int, n_samples: int) -> Recommendation:
         )
         return Recommendation("adapt", call, evaluations + support, reason)
     if n_samples >= 2 * n_players and rows >= FEWEST:
-        reason = "Rows teach each other at no further evaluation; a support set would cost more coalitions than it is worth."
+        reason = (
+            "Rows learn from others at no further evaluation; a support set would cost more coalitions than it is worth."
+        )
         return Recommendation("memory", f"MetaKernelShap(model, memory={rows}).{asked}", evaluations, reason)
-    reason = f"There are fewer than {FEWEST} rows to learn from." if rows < FEWEST else "Few coalitions teach too little."
+    reason = (
+        f"There are fewer than {FEWEST} rows to learn from."
+        if rows < FEWEST
+        else "Few coalitions are too little to learn from."
+    )
     return Recommendation("zero-shot", f"MetaKernelShap(model).{asked}", evaluations, reason)

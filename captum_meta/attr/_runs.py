@@ -95,7 +95,7 @@ class BoundedRun(Run):
             super().begin(form, parts)
             self.bounds = torch.zeros_like(self.values if self.measure == "players" else self.values[:, 0])
 
-    def teach(self, rows: Tensor, answer: Any) -> None:
+    def label(self, rows: Tensor, answer: Any) -> None:
         """The teacher's answer for the rows ``(R,)``, or for all of the call's."""
         parts = parts_of(answer)
         self.begin(answer, parts)

@@ -89,8 +89,8 @@ class TableFormat:
             try:
                 return np.array(column, dtype=np.float64)
             except (TypeError, ValueError) as error:
-                told = f"column {index}" if self.names is None else f"column {self.names[index]!r}"
-                raise ValueError(f"{name} is not made of numbers in {told}, as the background is: {error}.") from error
+                which = f"column {index}" if self.names is None else f"column {self.names[index]!r}"
+                raise ValueError(f"{name} is not made of numbers in {which}, as the background is: {error}.") from error
         known = self._values.setdefault(index, {})
         codes = [known.setdefault(_key(value), (len(known), value))[0] for value in np.ravel(column)]
         return np.array(codes, dtype=np.float64).reshape(np.shape(column))

@@ -23,7 +23,7 @@ class UnitState(Record):
 
 
 class InUnits:
-    """A learner that is told every number of the explained model in units of a power of two, and answers in the model's own.
+    """A learner that reads every number of the explained model in units of a power of two, and answers in the model's own.
 
     With a support set the unit is that of its largest number, else each row has its own. Multiplied by powers of two,
     numbers keep all their digits.

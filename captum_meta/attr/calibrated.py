@@ -42,23 +42,23 @@ class CalibratedAttribution(Attribution):
       counted once, is at most its bound with probability at least :math:`1 - \alpha`. This probability is over the
       calibration rows and the new row together (it is marginal). It says nothing of a certain row, or of rows of one class.
     - **With a tolerance.** A row *passes* if its score is small enough at some level of effort: with the method's own
-      budget, or with this budget doubled once, twice or three times. How small is set by the rows that teach the score,
-      which do not calibrate. So new rows that pass are exchangeable with the calibration rows that pass, and these
-      calibrate their bounds, none of which is larger than the tolerance:
+      budget, or with this budget doubled once, twice or three times. How small is set by the rows to which the score
+      is fitted, and which do not calibrate. So new rows that pass are exchangeable with the calibration rows that pass,
+      and these calibrate their bounds, none of which is larger than the tolerance:
       :math:`P(\text{distance} > \text{bound} \mid \text{the row passes}) \le \alpha`. This is marginal as above, for a
       tolerance that was chosen without these rows. A row that passes is *accepted*: the method's answer is returned. The
       teacher answers the others, with a bound of 0. It answers all rows if so many of the calibration rows that pass have
       errors beyond the tolerance that no bound within it can be promised. If this happens in a share p of calibrations, a
       share of up to :math:`\alpha / (1 - p)` of the accepted rows may be beyond their bounds; p is kept below .2, as far as
-      the rows that teach can tell.
+      these rows can show.
     - **Once calibrated**, the share beyond the bounds is a fixed number around :math:`\alpha`: with 200 calibration rows
-      that do not teach, at :math:`\alpha = .1`, between .07 and .14 in nine of ten calibrations.
+      to which the score is not fitted, at :math:`\alpha = .1`, between .07 and .14 in nine of ten calibrations.
     - **The truth** is known only as far as the teacher knows it. The error of a random teacher is part of the distance, so
       that bounds become wider. A row that the teacher answers has the teacher's error, which the bound of 0 does not count.
 
-    One third of 60 or more calibration rows teaches the score, and how small it must be; they do not calibrate. Rows given
-    to the method's ``adapt`` are refused, as errors on them are smaller than on others. Rows that act on each other are not
-    exchangeable.
+    The score, and how small it must be, are fitted to one third of 60 or more calibration rows, which do not calibrate.
+    Rows given to the method's ``adapt`` are refused, as errors on them are smaller than on others. Rows that act on each
+    other are not exchangeable.
 
     Args:
         method: any Captum method, ours or not. If it is adapted after :meth:`calibrate`, :meth:`attribute` raises.
@@ -146,7 +146,7 @@ class CalibratedAttribution(Attribution):
         found = []
         for rows in shown:
             part = call if call.together else call.take(rows)
-            truth = self._taught(part, teacher_kwargs or {}) if given is None else given[rows]
+            truth = self._labelled(part, teacher_kwargs or {}) if given is None else given[rows]
             broken = rows[(~truth.isfinite()).any(1)].tolist()
             if broken:
                 raise ValueError(f"The teacher's attributions of the rows {broken} are not finite: leave these rows out.")
@@ -204,7 +204,7 @@ class CalibratedAttribution(Attribution):
         left = (~run.accepted).nonzero().flatten()
         if tolerance is not None and len(left):
             some = call if call.together or len(left) == len(call) else call.take(left)
-            run.teach(left, self._teacher_answer(some, self._teacher_kwargs))
+            run.label(left, self._teacher_answer(some, self._teacher_kwargs))
         attributions = in_form_of(run.form, iter(run.parts))
         if not return_error_bound:
             return attributions
@@ -290,5 +290,5 @@ class CalibratedAttribution(Attribution):
         game: Game = self.method._game(call.inputs, call.baselines, call.target, call.extra, *masks)
         return game
 
-    def _taught(self, call: Call, further: dict[str, Any]) -> Tensor:
+    def _labelled(self, call: Call, further: dict[str, Any]) -> Tensor:
         return call.values(parts_of(self._teacher_answer(call, further)))

@@ -64,9 +64,9 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         """Which way explains many rows of this model best at equal total cost; nothing is evaluated.
 
         Ways are zero-shot, a support set (:meth:`adapt`), and memory. The rule is one of costs, from models of the training
-        family: at 100 and 1,000 rows a support set costs more coalitions than it is worth, while rows that teach each other
-        cost none (``captum-meta benchmark ways`` compares them on models held out). What a support set was worth on this
-        model :attr:`adaptation` tells.
+        family: at 100 and 1,000 rows a support set costs more coalitions than it is worth, while rows that learn from
+        others cost none (``captum-meta benchmark ways`` compares them on models held out). What a support set was worth on
+        this model :attr:`adaptation` tells.
 
         Args:
             rows: to be explained in all.

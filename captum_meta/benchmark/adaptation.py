@@ -33,7 +33,7 @@ BUDGETS = {"none": 0, "2M": 2}
 ZERO_SHOT, LITERAL, FINE_TUNING = "zero-shot", "matching, literal form", "fine-tuning, 60 Adam steps"
 SAME, SHIFTED, OTHER = "same", "other half", "other model"
 _ELSEWHERE = 16
-_HARM = 1.1
+_WORSE = 1.1
 
 
 class FineTuning(MetaLearner[GradientState]):
@@ -194,7 +194,7 @@ def table(results: Sequence[Adapted], budget: str) -> Table:
             for family in families:
                 errors = np.array([r.error for r in mine if family_group(r) == family])  # type: ignore[arg-type]
                 cells.append(f"{np.median(errors):.4f} / {errors.mean():.4f}" if len(errors) else "")
-            worse = np.mean([r.error > _HARM * r.before for r in mine])
+            worse = np.mean([r.error > _WORSE * r.before for r in mine])
             better = np.mean([r.error < r.before for r in mine])
             shown.add_row(where, str(k), name, *cells, f"{worse:.0%}", f"{better:.0%}")
         shown.add_section()

@@ -46,7 +46,7 @@ _DATA = ("wine", "diabetes", "bike", "california")
 _TUNING = SyntheticTaskFamily("shapley", tasks_per_batch=8, rows=48, seed=11)
 _BATCHES, _TASKS = 12, 4
 _FLOOR, _DIVERGED = 0.0005, 1e4
-_HARM = 1.1
+_WORSE = 1.1
 
 
 class Adam(UpdateRule):
@@ -210,7 +210,7 @@ def verdict(curves: Sequence[Curve], budget: str, horizon: int) -> str:
         first = np.flatnonzero(learned <= theirs.min())
         reached = f"after {first[0]}" if len(first) else "never"
         sentences.append(f"{optimizer}'s best error, {np.exp(theirs.min()):.4f} after {theirs.argmin()} steps: {reached}")
-    late = [curve.query[-1] > _HARM * curve.query[0] for curve in some if curve.optimizer == LEARNED]
+    late = [curve.query[-1] > _WORSE * curve.query[0] for curve in some if curve.optimizer == LEARNED]
     sentences.append(
         f"error after {horizon} steps {np.exp(learned[horizon]):.4f}, after {len(learned) - 1} {np.exp(learned[-1]):.4f}; "
         f"then worse than before by a tenth on {sum(late)} of {len(late)} models"

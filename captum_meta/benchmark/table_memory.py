@@ -59,7 +59,7 @@ def comparisons(rows: int, judged: int) -> Iterator[Compared]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compare rows explained one by one with rows that teach each other (memory=), on three models."""
+    """Compare rows explained one by one with rows that learn from each other (memory=), on three models."""
     parser = ArgumentParser("captum-meta benchmark rows", description=main.__doc__)
     parser.add_argument("--rows", type=int, default=1000, help="how many rows are explained in one call (default: 1000)")
     parser.add_argument(

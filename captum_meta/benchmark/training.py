@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> None:
     found = errors(learners, models[options.models :], x[unseen], options.pairs)
     console = Console(width=120)
     console.print(_table(found))
-    console.print(_told(seconds, len(family), len(models), options.rows, options.steps))
+    console.print(_durations(seconds, len(family), len(models), options.rows, options.steps))
     if options.output is not None:
         settings = {name: value for name, value in vars(options).items() if name != "output"}
         values = {name: value.tolist() for name, value in found.items()}
@@ -169,7 +169,7 @@ def _table(found: dict[str, np.ndarray]) -> Table:
     return table
 
 
-def _told(seconds: dict[str, float], tasks: int, models: int, rows: int, steps: int) -> str:
+def _durations(seconds: dict[str, float], tasks: int, models: int, rows: int, steps: int) -> str:
     outside = 1 - seconds["model"] / seconds["labels"]
     return (
         f"{seconds['whole']:.0f} s to the explainer: {seconds['models']:.0f} s for {models} classifiers, "

@@ -108,7 +108,7 @@ def measure(name: str) -> dict[str, Any]:
     call = _call(attr, tested)
     n_players, base = call.game.players.count, 9 if has_gradient else 2
     assert attr.calibration is not None
-    rows = compared(call, attr._taught(call, {}))
+    rows = compared(call, attr._labelled(call, {}))
     own = 2.0**n_players if n_players <= 12 else base + 32.0 * n_players
     entry: dict[str, Any] = {"name": name, "players": n_players, "rows": len(tested["inputs"]), "smooth": has_gradient}
     for alpha in ALPHAS:

@@ -155,9 +155,9 @@ def likely_limit(
 ) -> Float[Tensor, ""]:
     """The largest limit with which the bounds of rows that pass are likely to hold within the tolerance.
 
-    It is told of ``rows`` other rows, which pass as often: that the quantile of their :func:`passing_ratios` is infinite
-    should have a probability of at most ``risk``. If no limit has that, it is the best one, if its probability is at most
-    ``most``.
+    It is estimated from ``rows`` other rows, which pass as often. The quantile of their :func:`passing_ratios` should be
+    infinite with a probability of at most ``risk``. If no limit has that, it is the limit of least probability, if this is
+    at most ``most``.
 
     Args:
         ratios, sizes, tolerance: as for :func:`passing_ratios`.

@@ -7,7 +7,7 @@ change is one jump, what a quadrature misses of it tells the place of the jump (
     \int g\, dt \approx w \bar g + w \frac{e\, (J \cdot \Delta h)}{(J \cdot \Delta h)^2 + \lambda |J|^2 |\Delta h|^2} J
 
 Paths of other kinds miss in other directions. So every other node is left out, and the correction counts by as much as it
-would have told of what is then missed, between not at all and in full.
+would have corrected of what is then missed, between not at all and in full.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def jump_corrections(
     )
     halves = (slopes[..., 1:] + slopes[..., :-1]) / 2 * widths.unsqueeze(1)
     missed = halves[..., 1:] + halves[..., :-1] - (left + right) / 2 * across.unsqueeze(1)
-    told = (missed * before).sum((1, 2)) / before.square().sum((1, 2)).clamp(min=_TINY)
-    corrections = found.sum(2) * told.clamp(0, 1).unsqueeze(1)
+    share = (missed * before).sum((1, 2)) / before.square().sum((1, 2)).clamp(min=_TINY)
+    corrections = found.sum(2) * share.clamp(0, 1).unsqueeze(1)
     return torch.where(corrections.isfinite(), corrections, 0.0)
 
 

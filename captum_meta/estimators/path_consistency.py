@@ -38,9 +38,9 @@ def inconsistent_gradients(points: Tensor, sums: Tensor, curve: Tensor, total: T
     widths = torch.cat([zero, points.to(total), zero + 1], dim=-1).diff(dim=-1)
     changes = torch.cat([zero, curve, total.unsqueeze(-1)], dim=-1).diff(dim=-1)
     sides = torch.cat([sums[..., :1], sums, sums[..., -1:]], dim=-1)
-    told = widths * (sides[..., 1:] + sides[..., :-1]) / 2
+    expected = widths * (sides[..., 1:] + sides[..., :-1]) / 2
     jumps = max_pool1d(sides.diff(dim=-1).abs(), 3, stride=1, padding=1)
-    apart, size = changes - told, torch.maximum(changes.abs(), told.abs())
+    apart, size = changes - expected, torch.maximum(changes.abs(), expected.abs())
     missed, whole = apart.abs() - widths * jumps / 2, size.sum(-1, keepdim=True)
     unexplained = (missed > _LARGE * size) & (missed > _NOTICEABLE * widths * whole)
     so_far = torch.cat([zero, apart.cumsum(-1)], dim=-1)

@@ -131,8 +131,8 @@ class PairMeasurement:
         acts = torch.zeros_like(seen)
         for single, change in ((self.members, added), (self.game.mask.unsqueeze(1) & ~self.members, left_out)):
             found = (single.sum(-1) == 1).unsqueeze(-1) & known
-            for players, told in ((seen, found), (acts, found & (change.abs() > noise.unsqueeze(1)))):
-                rows, pairs, outputs = told.nonzero(as_tuple=True)
+            for players, chosen in ((seen, found), (acts, found & (change.abs() > noise.unsqueeze(1)))):
+                rows, pairs, outputs = chosen.nonzero(as_tuple=True)
                 players[rows, single[rows, pairs].to(torch.uint8).argmax(-1), outputs] = True
         return seen & ~acts & self._changed.unsqueeze(-1), noise
 

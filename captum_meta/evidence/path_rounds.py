@@ -166,8 +166,8 @@ def _inconsistent(game: Game, sample: PathSample) -> Tensor:
     starts = sample.ends[:, :1]
     parts = (sample.points, sample.sums, sample.values)
     points, sums, values = (part.reshape(len(starts), -1) for part in parts)
-    told = (points, sums, values - starts, (sample.ends[:, 1:] - starts)[:, 0])
-    return inconsistent_rows(game, *(torch.from_numpy(part) for part in told))
+    measured = (points, sums, values - starts, (sample.ends[:, 1:] - starts)[:, 0])
+    return inconsistent_rows(game, *(torch.from_numpy(part) for part in measured))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Evaluation:
     Attributes:
         together: whether the caller's batch must be evaluated as a whole; None before the first evaluation.
         aggregated: whether the model answers for the whole batch at once, which is then one row.
-        coupled: whether a row's value depends on the other rows, as far as gradients have told.
+        coupled: whether a row's value depends on the other rows, as far as gradients have shown.
         has_gradient: False where the model cannot be differentiated, as far as is known.
         attempts: the ways in which the model has been called.
         output_shape: of one row's selected outputs, once there was one.

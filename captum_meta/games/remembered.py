@@ -96,14 +96,14 @@ class RememberedGame(Game):
         return torch.stack([self._kept["at", point] for point in points.tolist()], dim=1)
 
     def effects(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
-        return self.once(("effects", *_told(points)), lambda: super(RememberedGame, self).effects(points))
+        return self.once(("effects", *_key(points)), lambda: super(RememberedGame, self).effects(points))
 
     def gradients(self, points: Tensor) -> tuple[Tensor, Tensor] | None:
-        return self.once(("gradients", *_told(points)), lambda: super(RememberedGame, self).gradients(points))
+        return self.once(("gradients", *_key(points)), lambda: super(RememberedGame, self).gradients(points))
 
     def coalition_gradients(self, members: Tensor) -> tuple[Tensor, Tensor] | None:
-        return self.once(("coalitions", *_told(members)), lambda: super(RememberedGame, self).coalition_gradients(members))
+        return self.once(("coalitions", *_key(members)), lambda: super(RememberedGame, self).coalition_gradients(members))
 
 
-def _told(tensor: Tensor) -> tuple[Hashable, ...]:
+def _key(tensor: Tensor) -> tuple[Hashable, ...]:
     return tensor.shape, tensor.dtype, tensor.cpu().numpy().tobytes()

@@ -101,7 +101,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
 
     def begin_step(self, number: int) -> None:
-        """Told the number of the step of meta-training, counted from 0, before its loss: what is annealed goes by it."""
+        """Is given the number of the step of meta-training, counted from 0, before its loss: what is annealed goes by it."""
 
     def condition_on(self, tasks: Sequence[Explanations]) -> None:
         """Learn from explained rows ``(1, N, M)`` of earlier models, oldest first, without gradient descent; most learners

@@ -1,4 +1,4 @@
-"""What networks are taught of the explained model, and what they begin as."""
+"""What networks learn of the explained model, and what they begin as."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Hypergradient(ABC):
         """Fast parameters ``(T, *shape)`` of each task after its inner loop."""
 
     def begin_step(self, number: int) -> None:  # noqa: B027
-        """Told the number of the outer step, counted from 0, before its loss: what is annealed goes by it."""
+        """Is given the number of the outer step, counted from 0, before its loss: what is annealed goes by it."""
 
     def loss(self, problem: InnerProblem, start: Tensors, outcome: Callable[[Tensors], Tensor]) -> Tensor:
         """What training minimises: a scalar function of the fast parameters, where the inner loop ends.

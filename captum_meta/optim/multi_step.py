@@ -16,7 +16,7 @@ class MultiStepLoss(Hypergradient):
     .. math:: L = \sum_{s=1}^S v_s \, \ell(\theta_s), \qquad v_s = \frac{1 - \min(1, n / N)}{S} \quad (s < S),
         \qquad v_S = 1 - \sum_{s < S} v_s
 
-    at the outer step n (:meth:`begin_step`). An early step is told directly what it is worth instead of through all later
+    at the outer step n (:meth:`begin_step`). An early step gets its gradient directly instead of through all later
     ones, which steadies long inner loops; from outer step N on only the end counts, at the cost of the plain loop.
 
     Args:

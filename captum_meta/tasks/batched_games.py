@@ -113,7 +113,7 @@ def _permutation_labels(games: BatchedGames, seed: int) -> tuple[Tensor, Tensor]
 def path_explanations(games: BatchedGames, n_points: int, each_number: bool, reference: Tensor | None) -> Explanations:
     """Gradients at ``n_points`` nodes of each row's own, labelled with long Integrated Gradients (or ``reference``).
 
-    A single point stands for a mean over paths, as in GradientShap, so f at its middle is not told.
+    A single point stands for a mean over paths, as in GradientShap, so f at its middle is not given.
     """
     known = games.along(torch.tensor([0.0, 0.5, 1.0]))
     nodes = path_nodes(known.flatten(0, 1), n_points).unflatten(0, known.shape[:2]).float()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size)
 _PACKAGES = ("torch", "captum", "captum_meta", "builtins")
-"""Code of these is told by its name, and Captum's version; all other code by its source."""
+"""Code of these is identified by its name, and Captum's version; all other code by its source."""
 
 
 def fingerprint(value: Any) -> str:

@@ -135,23 +135,23 @@ def composite(game: Game, pieces: int) -> Tensor:
     return (path_mean(gradients, _IG_POINTS, pieces) * delta).to(delta.dtype)
 
 
-def taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> Tensor:
+def labelled(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> Tensor:
     """What the Captum method ``make(model)`` says of the rows, ``(N, M)``; its random numbers follow from ``seed``.
 
-    Methods that evaluate perturbations one at a time unless told otherwise are told to take many at once.
+    Methods that evaluate perturbations one at a time by default are asked to take many at once.
 
     Raises:
         LabelError: if the method raises, with the first row on which it does, or answers in other shapes.
     """
     try:
-        return _taught(make, arguments, game, seed)
+        return _labelled(make, arguments, game, seed)
     except Exception as error:
         row = _first_failing(make, arguments, game, seed) if game.n_rows == game.n_examples else None
         where = "on all rows together, though on none alone" if row is None else f"on row {row}"
         raise LabelError(f"the teacher raised {type(error).__name__} {where}: {error}") from error
 
 
-def _taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> Tensor:
+def _labelled(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> Tensor:
     method = make(game.batch.forward_func)
     known = inspect.signature(method.attribute).parameters
     offered: dict[str, Any] = {"target": game.batch.target, "additional_forward_args": game.batch.extra}
@@ -172,7 +172,7 @@ def _taught(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) 
 def _first_failing(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> int | None:
     for row in range(game.n_rows):
         try:
-            _taught(make, arguments, game.take(torch.tensor([row], device=game.device)), seed)
+            _labelled(make, arguments, game.take(torch.tensor([row], device=game.device)), seed)
         except Exception:
             return row
     return None

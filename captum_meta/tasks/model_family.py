@@ -14,7 +14,7 @@ from typing_extensions import Self
 from captum_meta.evidence import Game, measure_bent_path, measure_shapley
 from captum_meta.tasks.explained_data import ExplainedData, Model
 from captum_meta.tasks.fingerprint import fingerprint
-from captum_meta.tasks.labelling import LabelError, Teacher, evaluating, path_reference, shapley_reference, taught
+from captum_meta.tasks.labelling import LabelError, Teacher, evaluating, labelled, path_reference, shapley_reference
 from captum_meta.types import Evidence, Explanations, Kind
 
 
@@ -150,10 +150,10 @@ class ModelTaskFamily:
     def _seed(self, index: int) -> int:
         """Of rows and random numbers, by contents where they are known, so that it does not depend on the other tasks."""
         try:
-            told = self.description(index)
+            described = self.description(index)
         except TypeError:
             return self.seed * 1_000_003 + index
-        return int(fingerprint([told["model"], told["data"], self.seed])[:12], 16)
+        return int(fingerprint([described["model"], described["data"], self.seed])[:12], 16)
 
     def _hash(self, what: Literal["model", "data", "teacher"], number: int) -> str:
         known = self._hashes
@@ -223,7 +223,7 @@ class ModelTaskFamily:
             reference = path_reference if self.kind == "path" else shapley_reference
             labels = reference(game, seed)
             return labels, torch.zeros_like(labels)
-        answers = torch.stack([taught(self.teacher, self.teacher_arguments, game, seed + i) for i in range(self.repeats)])
+        answers = torch.stack([labelled(self.teacher, self.teacher_arguments, game, seed + i) for i in range(self.repeats)])
         mean = answers.mean(0)
         return mean, torch.zeros_like(mean) if self.repeats == 1 else answers.var(0) / self.repeats
 

@@ -71,16 +71,16 @@ class AttributionWriter(BasePredictionWriter):
             )
         trainer.predict_loop.return_predictions = False
         self._seen, self._began = 0, time.time()
-        self._told = self._description(pl_module, loader)
+        self._metadata = self._description(pl_module, loader)
         before = files.read_manifest(self.folder)
-        if before is not None and {name: before.get(name) for name in self._told} != self._told:
-            changed = [name for name in self._told if before.get(name) != self._told[name]]
+        if before is not None and {name: before.get(name) for name in self._metadata} != self._metadata:
+            changed = [name for name in self._metadata if before.get(name) != self._metadata[name]]
             raise ValueError(
                 f"{self.folder} holds explanations with another {', '.join(changed)}: pass another folder, or remove it."
             )
         if trainer.is_global_zero and before is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            files.write_manifest(self.folder, {**self._told, "complete": False})
+            files.write_manifest(self.folder, {**self._metadata, "complete": False})
         trainer.strategy.barrier("explanations begin")
 
     def write_on_batch_end(
@@ -109,7 +109,7 @@ class AttributionWriter(BasePredictionWriter):
             errors = [error for path in paths for error in files.errors_in(path)]
             times = {"began": self._began, "seconds": round(time.time() - self._began, 3)}
             content = {"complete": True, "files": [path.name for path in paths], "errors": errors, "times": times}
-            files.write_manifest(self.folder, {**self._told, **content})
+            files.write_manifest(self.folder, {**self._metadata, **content})
 
     def _description(self, predictor: AttributionPredictor, loader: Any) -> dict[str, Any]:
         """What must be the same when a run goes on."""

@@ -65,7 +65,7 @@ class TaskBuffer:
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Take the tasks of ``state`` in place of those there are."""
         self._tasks.clear()
-        self._tasks.extend((build(Explanations, told["rows"]), told["support_rows"]) for told in state)
+        self._tasks.extend((build(Explanations, entry["rows"]), entry["support_rows"]) for entry in state)
 
 
 def is_finite_task(task: ExplanationTask) -> bool:

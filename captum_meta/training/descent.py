@@ -78,7 +78,7 @@ def log_error(learner: Stacking, task: ExplanationTask) -> Tensor:
 
 
 @torch.no_grad()
-def train(learner: Stacking, taught: Sequence[ExplanationTask], steps: int = _STEPS, seed: int = 0) -> None:
+def train(learner: Stacking, seen: Sequence[ExplanationTask], steps: int = _STEPS, seed: int = 0) -> None:
     """Follow antithetic estimates of the gradient; the learner is left with the average of its last steps."""
     generator = Generator().manual_seed(seed)
     parameters = list(learner.surrogate.parameters())
@@ -88,7 +88,7 @@ def train(learner: Stacking, taught: Sequence[ExplanationTask], steps: int = _ST
     for step in track(range(steps), description="Learning the descent"):
         here.grad = torch.zeros_like(here)
         for _ in range(_PAIRS):
-            task, noise = _drawn(taught, generator), torch.randn(here.shape, generator=generator)
+            task, noise = _drawn(seen, generator), torch.randn(here.shape, generator=generator)
             errors = []
             for sign in (1, -1):
                 vector_to_parameters(here.detach() + sign * _SIGMA * noise, parameters)
@@ -100,9 +100,9 @@ def train(learner: Stacking, taught: Sequence[ExplanationTask], steps: int = _ST
     vector_to_parameters(average, parameters)
 
 
-def _drawn(taught: Sequence[ExplanationTask], generator: Generator) -> ExplanationTask:
+def _drawn(seen: Sequence[ExplanationTask], generator: Generator) -> ExplanationTask:
     """Some models of a batch, now and then with their values alone or half of their rows."""
-    task = taught[int(torch.randint(len(taught), (), generator=generator))]
+    task = seen[int(torch.randint(len(seen), (), generator=generator))]
     some = torch.randperm(len(task.query.attributions), generator=generator)[:_TOGETHER]
     task = ExplanationTask(_chosen(task.support, some), _chosen(task.query, some))
     kind = float(torch.rand((), generator=generator))
@@ -127,14 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base = load_learner(options.source)
     assert isinstance(base, FeatureMAML), f"{options.source} is no FeatureMAML: train one by captum-meta fit."
     learner = Stacking(base, LearnedDescent(_LENGTH))
-    taught, unseen = tasks(131, _BATCHES), tasks(132, _TESTED)
+    seen, unseen = tasks(131, _BATCHES), tasks(132, _TESTED)
 
     def tested() -> float:
         with torch.no_grad():
             return float(torch.cat([log_error(learner, task) for task in unseen]).mean().exp())
 
     before = tested()
-    train(learner, taught)
+    train(learner, seen)
     learner.save(options.target)
     print(
         f"Error of the networks on unseen models (geometric mean): {before:.4f}, and with the learned descent {tested():.4f}"

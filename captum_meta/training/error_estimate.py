@@ -138,14 +138,14 @@ def loss(estimates: Tensor, errors: Tensor, known: Tensor) -> Tensor:
     return pinball + 0.3 * ranked[both].sum() / both.sum().clamp(min=1)
 
 
-def train(head: ErrorHead, taught: Sequence[Lesson], steps: int = _STEPS, seed: int = 0) -> None:
+def train(head: ErrorHead, seen: Sequence[Lesson], steps: int = _STEPS, seed: int = 0) -> None:
     """AdamW on a few lessons a step, its rate falling as a cosine."""
-    head.standardise(*(torch.cat([getattr(o, n).flatten(0, -2) for o in taught]) for n in ("players", "rows")))
+    head.standardise(*(torch.cat([getattr(o, n).flatten(0, -2) for o in seen]) for n in ("players", "rows")))
     generator = Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(head.parameters(), _RATE, weight_decay=1e-3)
     for step in track(range(steps), description="Training"):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, (step + 1) / _WARMUP) * (0.5 + 0.5 * cos(pi * step / steps))
-        drawn = [taught[int(i)] for i in torch.randint(len(taught), (_TOGETHER,), generator=generator)]
+        drawn = [seen[int(i)] for i in torch.randint(len(seen), (_TOGETHER,), generator=generator)]
         optimizer.zero_grad()
         torch.stack([loss(one.estimated(head), one.errors, one.known) for one in drawn]).sum().backward()
         optimizer.step()

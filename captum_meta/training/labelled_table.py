@@ -35,11 +35,11 @@ def read_labelled(path: Path, label: str, most_words: int = 50) -> tuple[NumberT
     if label not in found:
         raise ValueError(f"{path} has no column {label!r} to predict: pass --label one of {', '.join(found)}.")
     kept = [row for row, value in enumerate(found[label]) if not _is_missing(value)]
-    told = [str(found[label][row]) for row in kept]
-    classes = sorted(set(told))
+    labels = [str(found[label][row]) for row in kept]
+    classes = sorted(set(labels))
     if not 2 <= len(classes) <= 50:
         raise ValueError(f"The column {label!r} has {len(classes)} different values: pass a column of 2 to 50 classes.")
-    y = torch.tensor([classes.index(value) for value in told])
+    y = torch.tensor([classes.index(value) for value in labels])
     most = (y == y.mode().values).float()
     columns = {}
     for name, values in found.items():

@@ -172,7 +172,7 @@ class MetaLearningModule(LightningModule):
         self._report("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_LEARNER] = _told(self.learner)
+        checkpoint[_LEARNER] = _configuration(self.learner)
         checkpoint[_FROZEN] = [name for name, p in self.learner.named_parameters() if not p.requires_grad]
 
     @classmethod
@@ -258,7 +258,7 @@ class MetaLearningModule(LightningModule):
                 self.log(f"{stage}/median error/{label}", errors.median(), sync_dist=True)
 
 
-def _told(learner: MetaLearner) -> dict[str, Any] | None:
+def _configuration(learner: MetaLearner) -> dict[str, Any] | None:
     """The learner's form; None where it has parts of the user's own, which a file cannot name."""
     try:
         return configuration(learner)

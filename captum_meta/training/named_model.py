@@ -29,8 +29,8 @@ def load_model(name: str) -> Any:
         found = getattr(found, part)
     model = found() if _makes_a_model(found) else found
     if not callable(model):
-        told = [method for method in ("predict_proba", "predict") if hasattr(model, method)]
-        instead = f"pass {module}:{attribute}.{told[0]}" if told else "pass the model itself, or a function that makes it"
+        usual = [method for method in ("predict_proba", "predict") if hasattr(model, method)]
+        instead = f"pass {module}:{attribute}.{usual[0]}" if usual else "pass the model itself, or a function that makes it"
         raise ValueError(f"{name} is a {type(model).__name__}, which cannot be called: {instead}.")
     return model.eval() if isinstance(model, torch.nn.Module) else model
 

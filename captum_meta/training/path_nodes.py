@@ -83,7 +83,7 @@ def measure(seed: int, batches: int, rows: int = 8) -> list[Curves]:
     return [curves for curves in found if len(curves.right)]
 
 
-def fit(taught: Sequence[Curves], steps: int = _STEPS, seed: int = 0) -> Tensor:
+def fit(seen: Sequence[Curves], steps: int = _STEPS, seed: int = 0) -> Tensor:
     """Constants ``(2, 6)`` of least mean log error."""
     constants = torch.tensor(_START, dtype=torch.float64, requires_grad=True)
     generator = Generator().manual_seed(seed)
@@ -91,7 +91,7 @@ def fit(taught: Sequence[Curves], steps: int = _STEPS, seed: int = 0) -> Tensor:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in track(range(steps), description="Fitting"):
         n = _NUMBERS[step % len(_NUMBERS)]
-        drawn = [taught[int(i)] for i in torch.randint(len(taught), (_TOGETHER,), generator=generator)]
+        drawn = [seen[int(i)] for i in torch.randint(len(seen), (_TOGETHER,), generator=generator)]
         optimizer.zero_grad()
         torch.stack([log_error(curves, n, constants).mean() for curves in drawn]).mean().backward()
         torch.nn.utils.clip_grad_norm_([constants], 1.0)

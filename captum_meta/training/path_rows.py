@@ -39,7 +39,7 @@ def tasks(seed: int, batches: int) -> list[Variants]:
     return [family.variants(index) for index in track(range(batches), description=f"Seed {seed}")]
 
 
-def fit(taught: Sequence[Variants], steps: int = _STEPS, width: int = 32, depth: int = 2) -> RowPathExplainer:
+def fit(seen: Sequence[Variants], steps: int = _STEPS, width: int = 32, depth: int = 2) -> RowPathExplainer:
     """An explainer after so many steps of AdamW, its rate rising for 200 steps and then falling to 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -49,7 +49,7 @@ def fit(taught: Sequence[Variants], steps: int = _STEPS, width: int = 32, depth:
     for step in track(range(steps), description="Fitting"):
         optimizer.param_groups[0]["lr"] = _RATE * min(1, step / _WARM) * (1 - step / steps)
         optimizer.zero_grad()
-        torch.stack([_loss(explainer, taught, generator) for _ in range(_TOGETHER)]).sum().backward()
+        torch.stack([_loss(explainer, seen, generator) for _ in range(_TOGETHER)]).sum().backward()
         torch.nn.utils.clip_grad_norm_(explainer.parameters(), 1.0)
         optimizer.step()
         weight = 1 - min(_AVERAGED, (2 + step) / (11 + step))
@@ -59,8 +59,8 @@ def fit(taught: Sequence[Variants], steps: int = _STEPS, width: int = 32, depth:
     return average.eval().requires_grad_(False)
 
 
-def _loss(explainer: Explainer, taught: Sequence[Variants], generator: Generator) -> Tensor:
-    variants = taught[int(torch.randint(len(taught), (), generator=generator))]
+def _loss(explainer: Explainer, seen: Sequence[Variants], generator: Generator) -> Tensor:
+    variants = seen[int(torch.randint(len(seen), (), generator=generator))]
     rows = variants[int(torch.randint(len(variants), (), generator=generator))]
     if rows.attributions.shape[-1] > _MANY:
         rows = rows[:, :_FEW_ROWS]

@@ -104,9 +104,9 @@ def read_cells(path: Path) -> dict[str, list[Any]]:
 
 def _header(path: Path) -> list[str]:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: pass a {_told()} file of rows.")
+        raise FileNotFoundError(f"There is no file {path}: pass a {_known_endings()} file of rows.")
     if path.suffix not in _ENDINGS:
-        raise ValueError(f"{path} ends in {path.suffix!r}: pass a {_told()} file of rows.")
+        raise ValueError(f"{path} ends in {path.suffix!r}: pass a {_known_endings()} file of rows.")
     names = next(_lines(path), []) if path.suffix == ".csv" else [str(name) for name in _frame(path).columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -114,7 +114,7 @@ def _header(path: Path) -> list[str]:
     return names
 
 
-def _told() -> str:
+def _known_endings() -> str:
     return f"{', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}"
 
 

@@ -106,8 +106,8 @@ class TestBounds:
 
     def test_the_scale_is_a_quantile_of_rows_that_did_not_teach(self, calibrated: CalibratedAttribution) -> None:
         known = calibrated.calibration
-        assert known is not None and int(known.teach.sum()) == 40
-        ratios = (known.rows.errors.distance / known.scores)[~known.teach, 0]
+        assert known is not None and int(known.fitted.sum()) == 40
+        ratios = (known.rows.errors.distance / known.scores)[~known.fitted, 0]
         assert float(known.scale("distance")) == sorted(ratios.tolist())[65 - 1]  # ceil(81 * .8) of 80
         _, bounds = calibrated.attribute(rows(3, seed=1), target=0, return_error_bound=True)
         assert (bounds > 0).all()

@@ -29,7 +29,7 @@ def test_rows_are_judged_as_attribute_returns_them(share: float | None) -> None:
     x = torch.randn(130, 6, generator=torch.Generator().manual_seed(0))
     attr = CalibratedAttribution(MetaKernelShap(model)).calibrate(x[:90], alpha=0.2)
     call = trust._call(attr, {"inputs": x[90:]})
-    truth = attr._taught(call, {})
+    truth = attr._labelled(call, {})
     rows = compared(call, truth)
     assert attr.calibration is not None
     tolerance = share and share * float(trust.judged(attr.calibration, rows, None)["bound"].median())
