@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_MOST_NUMBERS = 2**20
+
 
 @contextmanager
 def unmoved_random_state(device: torch.device) -> Iterator[None]:
@@ -28,23 +30,37 @@ def reseed(device: torch.device) -> None:
 
 @contextmanager
 def untouched(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
-    """Restore the random state and, in train mode, the buffers of the model afterwards, also when it raises."""
-    buffers = _moving_buffers(forward_func)
+    """Restore the random state and the buffers of the model afterwards, also when it raises."""
+    module = module_of(forward_func)
+    buffers = [] if module is None else _moving_buffers(module)
     with unmoved_random_state(device):
         try:
             yield
         finally:
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+            for buffers_of_part, name, buffer, value in buffers:
+                _put_back(buffers_of_part, name, buffer, value)
 
 
-def _moving_buffers(forward_func: Callable[..., Any]) -> list[tuple[Tensor, Tensor]]:
-    """Buffers that a forward may change (batch statistics in train mode), with copies of their values."""
-    module = module_of(forward_func)
-    if module is None or not any(part.training for part in module.modules()):
-        return []
-    return [(buffer, buffer.clone()) for buffer in module.buffers()]
+def _moving_buffers(module: nn.Module) -> list[tuple[dict[str, Tensor | None], str, Tensor, Tensor]]:
+    """Buffers that a forward may change, such as batch statistics, counters and hidden states, with copies of their values.
+
+    In eval mode those of many numbers are weights, as of quantised models, which would take memory.
+    """
+    every = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
+    return [
+        (part._buffers, name, buffer, buffer.clone())
+        for part, name, buffer in every
+        if buffer is not None and (part.training or buffer.numel() <= _MOST_NUMBERS)
+    ]
+
+
+def _put_back(buffers: dict[str, Tensor | None], name: str, buffer: Tensor, value: Tensor) -> None:
+    """The buffer with its former value, unless another of other shape, such as a cache that grew, has replaced it."""
+    with torch.inference_mode(buffer.is_inference()):
+        buffer.data.copy_(value)  # a graph of the caller's that has saved the buffer does not count this as a change
+    now = buffers.get(name)
+    if now is not None and now is not buffer and (now.shape, now.dtype) == (buffer.shape, buffer.dtype):
+        buffers[name] = buffer
 
 
 def module_of(forward_func: Callable[..., Any]) -> nn.Module | None:
@@ -67,12 +83,17 @@ def as_tensor(output: Any, device: torch.device) -> Tensor:
         AssertionError: if it is neither a tensor nor made of numbers.
     """
     try:
-        return output if isinstance(output, Tensor) else torch.as_tensor(output, device=device)
+        tensor = output if isinstance(output, Tensor) else torch.as_tensor(output, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise AssertionError(
             f"forward_func gave a {type(output).__name__}, of which no output can be selected: pass a function that gives "
             "one tensor, such as lambda *x: model(*x).logits."
         ) from error
+    assert not tensor.is_complex(), (
+        f"forward_func gave complex numbers ({tensor.dtype}), of which there is no largest: pass a function that gives real "
+        "ones, such as lambda *x: model(*x).abs()."
+    )
+    return tensor
 
 
 _NO_GRADIENT = (

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from captum_meta._model import wide
 from captum_meta._random import row_keys, uniform
+from captum_meta.attr._incomplete import is_flat
 from captum_meta.evidence import Game
 from captum_meta.evidence.path import own_output_gradients
 from captum_meta.games import Batch
+from captum_meta.games.batch import change
 from captum_meta.games.players import join
 from captum_meta.types import Evidence
 
@@ -62,7 +64,7 @@ class DrawnPaths:
             _noisy(x[rows], stdev, keys, seed + 17 * (place + 2))
             for place, (x, stdev) in enumerate(zip(game.inputs, stdevs, strict=True))
         )
-        differences = tuple(wide(x) - wide(b) for x, b in zip(ends, starts, strict=True))
+        differences = tuple(change(x, b) for x, b in zip(ends, starts, strict=True))
         alphas = ((torch.arange(n_samples, device=game.device) + numbers[:, -1]) / n_samples).flatten()
         middles = tuple(
             torch.addcmul(wide(b), alphas.to(d).reshape(-1, *[1] * (d.dim() - 1)), d).to(b.dtype)
@@ -162,9 +164,9 @@ class Draws:
     def doubtful(self) -> bool:
         """Whether an example may be unknown or inconsistent: a first look, which costs little."""
         if self.n_samples < _FEWEST:
-            return not bool(self.change.isfinite().all())
+            return not bool(self.change.isfinite().all()) or bool(self._flat.any())
         spread, mean = torch.std_mean(self._each(self.change - self.effects.sum(1)), dim=1)
-        return not bool((mean.abs() <= _ALIKE / self.n_samples**0.5 * spread).all())
+        return not bool((mean.abs() <= _ALIKE / self.n_samples**0.5 * spread).all()) or bool(self._flat.any())
 
     @cached_property
     def unknown(self) -> Tensor:
@@ -175,15 +177,19 @@ class Draws:
     def inconsistent(self) -> Tensor:
         """Whether all draws miss the change of f by about the same, ``(B,)``: then their gradients are not those of f.
 
-        Gradients of f miss it by 0 in the mean over the path. False for fewer than five draws.
+        Gradients of f miss it by 0 in the mean over the path. Of fewer than five draws only where they all are 0.
         """
         if self.n_samples < _FEWEST:
-            return torch.zeros_like(self.expected[:, 0], dtype=torch.bool)
+            return self._flat
         change, size = self._each(self.change), self._each(self.effects.abs().sum(1)).mean(1)
         missed = change - self._each(self.effects.sum(1))
         mean = missed.mean(1).abs()
         alike = mean > _ALIKE * missed.std(1) / self.n_samples**0.5
-        return alike & (mean > _NOTICEABLE * size) & (size > _NOTICEABLE * change.abs().mean(1))
+        return self._flat | (alike & (mean > _NOTICEABLE * size) & (size > _NOTICEABLE * change.abs().mean(1)))
+
+    @property
+    def _flat(self) -> Tensor:
+        return is_flat(self._each(self.effects).flatten(1), self._each(self.change).abs().sum(1))
 
     def _each(self, values: Tensor) -> Tensor:
         """What there is of each draw, as ``(B, n, ...)``."""
@@ -231,7 +237,7 @@ class Draws:
 def expected_difference(game: Game, distribution: Parts) -> Tensor:
     """Of the inputs from the mean of their baselines, ``(B, M)``."""
     pairs = zip(game.inputs, distribution, strict=True)
-    return join(wide(x) - wide(part).mean(0, keepdim=True) for x, part in pairs)
+    return join(change(x, wide(part).mean(0, keepdim=True)) for x, part in pairs)
 
 
 def measured(gradients: Tensor, n_samples: int) -> Tensor:

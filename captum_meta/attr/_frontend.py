@@ -297,4 +297,4 @@ def count_examples(inputs: Any, empty: type[Exception] = IndexError) -> int:
 def of_inputs(values: Tensor, game: Game | MeanGame, players: Players | None = None) -> tuple[Tensor, ...]:
     """Attributions ``(R, M)`` in the shapes of the inputs, and in their dtypes, but for half precision and whole numbers."""
     parts = zip((players or game.players).of_elements(values), game.inputs, strict=True)
-    return tuple(part.to(wide(x).dtype) if x.is_floating_point() else part for part, x in parts)
+    return tuple((part.to(wide(x).dtype) if x.is_floating_point() else part).contiguous() for part, x in parts)

@@ -23,6 +23,10 @@ UNKNOWN = (
     "forward_func is not finite at the inputs or baselines of the rows {}. As in Captum these rows get the integral of the "
     "gradients between them, which nothing completes: pass baselines= at which forward_func is finite."
 )
+MISSING = (
+    "Several players are missing or infinite at one end of the paths of the rows {}: how forward_func changes where they "
+    "appear is shared evenly among them, as no gradient tells them apart. MetaKernelShap and MetaShapleyValueSampling do."
+)
 UNEXPLAINED = (
     "forward_func is not finite at the rows {}, or at one of their background rows: they are not explained. Leave out the "
     "background rows at which it is not finite."
@@ -66,11 +70,17 @@ def incompletable_rows(game: Game, total: Tensor, inconsistent: Tensor | None = 
     """
     unknown = ~total.isfinite()
     inconsistent = torch.zeros_like(unknown) if inconsistent is None else inconsistent
+    warn_of_rows(((~game.difference.isfinite()).sum(1) > 1) & (total != 0), MISSING)
     known_apart = game.difference.isfinite().all(1)
     inconsistent, unknown = inconsistent & known_apart & ~unknown, unknown & known_apart
     warn_of_rows(inconsistent, INCONSISTENT)
     warn_of_rows(unknown, UNKNOWN)
     return (inconsistent | unknown).nonzero().flatten()
+
+
+def is_flat(effects: Tensor, total: Tensor) -> Tensor:
+    """Whether all effects ``(N, E)`` of a row are 0 though f changes by ``total (N,)``, as behind steps; ``(N,)`` bool."""
+    return (effects == 0).all(1) & (total != 0)
 
 
 def warn_of_rows(which: Tensor, message: str) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from captum_meta.attr._frontend import Frontend, of_inputs
-from captum_meta.attr._incomplete import CaptumQuadrature, incompletable_rows
+from captum_meta.attr._incomplete import CaptumQuadrature, incompletable_rows, is_flat
 from captum_meta.attr._selection import of_outputs, side_by_side
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_gradients
 from captum_meta.evidence.path import check_output, inconsistent_rows
 from captum_meta.evidence.path_rounds import MOST, error_of
 from captum_meta.games.references import path_mean
 from captum_meta.nn.explainer import gap_shares
+from captum_meta.types import Evidence
 
 _REFERENCE_STEPS = 200
 BEGINNING = 1e-6
@@ -83,14 +84,26 @@ class PathFrontend(Frontend):
         evidence, gradients = plan.measure_gradients(game)
         if game.coupled:
             return self._as_captum(game, CaptumQuadrature(n_steps, method, multiply), evidence.total)
-        values = self._explain(evidence, plan).attributions
+        values = self._explained(game, evidence, plan)
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
             values = multipliers(values, (gradients * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
         inconsistent = inconsistent_rows(game, evidence.points, evidence.effects.sum(-2), evidence.curve, evidence.total)
+        inconsistent |= is_flat(evidence.effects.flatten(1), evidence.total)
         rows = incompletable_rows(game, evidence.total, inconsistent)
         values = CaptumQuadrature(n_steps, method, multiply).in_rows(rows, values, game)
         return PathResult(of_inputs(values, game), evidence.total, error.index_fill(0, rows, torch.nan))
+
+    def _explained(self, game: Game, evidence: Evidence, plan: PathPlan) -> Tensor:
+        """Attributions ``(N, M)``; players that are missing all along the path have what f does where it begins."""
+        missing = ~game.difference.isfinite()
+        if not bool(missing.any()):
+            return self._explain(evidence, plan).attributions
+        start = game.at(torch.tensor([BEGINNING, 0.0])).squeeze(-1)
+        jump = torch.where(missing.any(1), start[:, 0] - start[:, 1], 0.0).to(evidence.total)
+        rest = replace(evidence, total=evidence.total - jump, curve=evidence.curve - jump.unsqueeze(1))
+        shares = gap_shares(missing.to(jump), missing.any(1, keepdim=True) & game.mask)
+        return self._explain(rest, plan).attributions + shares * jump.unsqueeze(1)
 
     def _as_captum(self, game: Game, quadrature: CaptumQuadrature, total: Tensor) -> PathResult:
         """Captum's own quadrature, where all rows must be at the same point of their paths, and may act on each other."""
@@ -114,12 +127,13 @@ class PathFrontend(Frontend):
             ends = torch.where(missing.any(1, keepdim=True), torch.cat([begins, ends[:, 1:]], dim=1), ends)
         found = integrate_in_rounds(game, torch.where(missing, 0.0, difference), ends, limit, tolerance)
         values = found.attributions
+        inconsistent = found.inconsistent.to(game.device) | (is_flat(values, total) & ~missing.any(1))
         gap = (total - values.sum(1, dtype=torch.float64)).to(values)
         weights = torch.where(missing.any(1, keepdim=True), missing, values.abs())
         values = values + gap_shares(weights, game.mask) * gap.unsqueeze(1)
         if not multiply:
             values = values / difference
-        rows = incompletable_rows(game, total, found.inconsistent.to(game.device))
+        rows = incompletable_rows(game, total, inconsistent)
         values = CaptumQuadrature(min(limit, MOST), "gausslegendre", multiply).in_rows(rows, values, game)
         error = found.error.to(values).index_fill(0, rows, torch.nan)
         return PathResult(of_inputs(values, game), total.to(values), error)

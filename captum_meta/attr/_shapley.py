@@ -92,8 +92,8 @@ class ShapleyFrontend(Frontend):
                 "FSII" sum up as well; "BII": Banzhaf interactions of pairs, and Banzhaf values on the diagonal.
 
         Returns:
-            ``(B, M, M)``, symmetric: pairs off the diagonal, main effects on it. With a ``feature_mask`` M is the largest id
-            plus one, and a group has the row and the column of its id.
+            ``(B, M, M)``, symmetric: pairs off the diagonal, main effects on it. With a ``feature_mask`` a
+            group has the row and the column of its id, counted from the smallest, as with ``return_input_shape=False``.
 
         Raises:
             ValueError: for another index, ``n_samples=0``, or more than 256 players.

@@ -186,7 +186,8 @@ class MetaGradientShap(Frontend, GradientShap):
             completed = values + (total - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), draws.game.mask)
         if not draws.doubtful:
             return completed
-        return torch.where((draws.unknown | draws.inconsistent).unsqueeze(1), values, completed)
+        missing = ~values.isfinite().all(1)
+        return torch.where((draws.unknown | draws.inconsistent | missing).unsqueeze(1), values, completed)
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
         raise NotImplementedError(
@@ -213,6 +214,11 @@ def distribution_of(
     )
     formatted = real(_captum.format_input_baseline(inputs, None)[0])
     noise = stdevs if isinstance(stdevs, tuple) else (stdevs,) * len(formatted)
+    assert all(isinstance(size, (int, float)) for size in noise), (
+        f"stdevs are {stdevs!r}: pass a number, or a tuple of them."
+    )
+    if not all(size >= 0 for size in noise):
+        raise RuntimeError(f"stdevs are {stdevs!r}: pass standard deviations of the noise, 0 for none.")
     assert len(given) == len(noise) == len(formatted), (
         f"There are {len(given)} baselines and {len(noise)} stdevs for {len(formatted)} inputs: pass one for each input."
     )

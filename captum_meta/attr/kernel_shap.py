@@ -125,7 +125,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
 
         Returns:
             Attributions in the shapes of the inputs, a group's value on each of its elements; if not ``return_input_shape``
-            ``(B, largest id + 1)``, a group's value in the column of its id. With ``outputs`` there
+            ``(B, groups)``, a group's value in the column of its id, counted from the smallest. With ``outputs`` there
             is a dimension of them behind the first. With the estimates ``(B,)`` if asked for.
         """
         is_tuple = _captum.is_tuple(inputs)

@@ -172,7 +172,7 @@ class MetaShapExplainer:
         def forward(some: Tensor) -> Tensor:
             whole = rest.repeat(len(some), 1)
             whole[:, varying] = some
-            return self._forward(table.given(whole))
+            return self._forward(table, whole)
 
         forward.__self__ = module_of(self.model)  # type: ignore[attr-defined]  # where the module behind it is looked for
         most = max(1, _MAX_NUMBERS // max(1, rows.shape[1]))
@@ -187,9 +187,11 @@ class MetaShapExplainer:
         found = (mean if link is None else link(mean)).cpu().numpy()
         return found[0] if self._one_entry else found
 
-    def _forward(self, rows: Any) -> Tensor:
+    def _forward(self, table: TableFormat, rows: Tensor) -> Tensor:
         with torch.no_grad():
-            output = outputs_of(self.model(rows))
+            output = outputs_of(self.model(table.given(rows)))
+        if len(rows) == 1 and (output.dim() == 0 or (output.dim() == 1 and len(output) > 1)):
+            output = output.unsqueeze(0)  # it has been squeezed
         self._one_entry = output.dim() == 1
         return output
 

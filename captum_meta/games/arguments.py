@@ -34,10 +34,20 @@ def _fits(baseline: Any, x: Tensor) -> bool:
 
 
 def fill(inputs: Tensors, baselines: tuple[Any, ...]) -> tuple[Tensors, Tensors]:
-    """Inputs, real where their baselines are, and the baselines as tensors of their shapes."""
+    """Inputs, real where their baselines are, and the baselines as tensors of their shapes.
+
+    Raises:
+        AssertionError: for baselines that fit no input.
+        RuntimeError: for inputs of several numbers of rows.
+    """
     assert len(inputs) == len(baselines), (
         f"There are {len(baselines)} baselines for {len(inputs)} inputs: pass one baseline for each input."
     )
+    counts = [len(x) for x in inputs]
+    if len(set(counts)) > 1:
+        raise RuntimeError(
+            f"inputs have {counts} rows: pass as many of each, and bind what belongs to no row to forward_func."
+        )
     inputs, filled = real_beside(inputs, baselines), []
     for x, b in zip(inputs, baselines, strict=True):
         value = b.detach().to(x) if isinstance(b, Tensor) else torch.full_like(x, b)

@@ -98,8 +98,8 @@ class Batch:
         return self.players.rows(rows).collect(tuple(products))
 
     def difference(self) -> Float[Tensor, "B elements"]:
-        """Input minus baseline, ``(B, elements)``."""
-        return join(wide(x) - wide(b) for x, b in zip(self.inputs, self.baselines, strict=True))
+        """:func:`change` from baseline to input, ``(B, elements)``."""
+        return join(change(x, b) for x, b in zip(self.inputs, self.baselines, strict=True))
 
     def changed(self) -> Bool[Tensor, "B M"]:
         """Players of whom an element's input is not its baseline, ``(B, M)`` bool."""
@@ -132,6 +132,18 @@ class Batch:
     def _are_all(self, rows: Int64[Tensor, " R"]) -> bool:
         """Whether the rows are those of the batch, in its order."""
         return len(rows) == len(self) and bool((rows == self.everyone).all())
+
+
+def change(x: Tensor, start: Tensor) -> Tensor:
+    """``x - start``; 0 where both are missing or infinite alike, and not finite where one of them is.
+
+    >>> change(torch.tensor([3.0, torch.nan, torch.nan]), torch.tensor([1.0, torch.nan, 0.0]))
+    tensor([2., 0., nan])
+    """
+    difference = wide(x) - wide(start)
+    if bool(difference.sum().isfinite()):  # much cheaper than to ask all of them
+        return difference
+    return torch.where((x == start) | (_missing(x) & _missing(start)), 0.0, difference)
 
 
 def _missing(tensor: Tensor) -> Tensor:

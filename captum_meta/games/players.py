@@ -114,22 +114,31 @@ class Players:
         return Players(self.shapes, groups, mask, ids.expand(len(dense), -1), _largest(dense, mask))
 
     def by_id(self, values: Float[Tensor, "R M"]) -> Float[Tensor, "R ids"]:
-        """Values of players ``(R, M)`` in the columns of their ids, ``(R, largest id + 1)``; 0 where no one has the id."""
+        """Values of players ``(R, M)`` in the columns of their ids, counted from the smallest; 0 where no one has the id."""
         if self.ids is None:
             return values
-        ids = torch.where(self.mask, self.ids, 0).expand(values.shape)
-        return values.new_zeros(len(values), self.width).scatter_add(1, ids, torch.where(self.mask, values, 0.0))
+        columns = torch.where(self.mask, self.ids - self.smallest, 0).expand(values.shape)
+        return values.new_zeros(len(values), self.width).scatter_add(1, columns, torch.where(self.mask, values, 0.0))
+
+    @property
+    def smallest(self) -> int:
+        """Id of any row."""
+        assert self.ids is not None
+        return int(self.ids[self.mask].min()) if self.mask.any() else 0
 
     @property
     def width(self) -> int:
         """Columns of :meth:`by_id`."""
-        return self.count if self.ids is None else int(torch.where(self.mask, self.ids, 0).max()) + 1
+        if self.ids is None or not self.mask.any():
+            return self.count
+        return int(self.ids[self.mask].max()) - self.smallest + 1
 
     def from_ids(self, values: Float[Tensor, "R ids"]) -> Float[Tensor, "R M"]:
         """Values of players ``(R, M)`` from those in the columns of their ids, or as they are if these are as many."""
         if self.ids is None or values.shape[1] == self.count:
             return values
-        return torch.where(self.mask, values.gather(1, self.ids.expand(len(values), -1)), 0.0)
+        columns = torch.where(self.mask, self.ids - self.smallest, 0)
+        return torch.where(self.mask, values.gather(1, columns.expand(len(values), -1)), 0.0)
 
     def rows(self, index: Int64[Tensor, " R"]) -> Players:
         """The players of the rows ``index``."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from captum.attr import Attribution, GradientShap, IntegratedGradients, ShapleyValueSampling
+from captum.attr import Attribution, GradientShap, IntegratedGradients, KernelShap, ShapleyValueSampling
 from torch import Tensor, nn
 
 from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
@@ -203,6 +203,8 @@ def test_gradient_shap_without_multiplication_is_the_average_gradient() -> None:
     [
         ({"n_samples": 0}, ValueError),
         ({"stdevs": (0.1, 0.2)}, AssertionError),
+        ({"stdevs": [0.1]}, AssertionError),
+        ({"stdevs": -0.1}, RuntimeError),
         ({"baselines": torch.zeros(0, 3)}, ValueError),
         ({"baselines": (torch.zeros(2, 3), torch.zeros(2, 3))}, AssertionError),
         ({"baselines": torch.zeros(2, 2)}, AssertionError),
@@ -215,3 +217,59 @@ def test_gradient_shap_says_what_is_wrong(wrong: dict[str, Any], error: type[Exc
         attr.attribute(X, **{"baselines": torch.zeros(2, 3), **wrong})
     with pytest.raises(AssertionError, match="one number for the whole batch"):
         MetaGradientShap(lambda x: x.sum(), learner=untrained("path")).attribute(X, torch.zeros(1, 3))
+
+
+class Stateful(nn.Module):
+    """A net that counts its calls, keeps a hidden state, and has a table that grows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("hidden", torch.zeros(3))
+        self.register_buffer("table", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.hidden = self.hidden + self.calls
+        if len(self.table) < len(x):
+            self.table = torch.zeros(len(x))
+        return self.layer(x)[:, 0] + self.table[: len(x)]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling, MetaIntegratedGradients])
+def test_counters_and_states_stay_as_they_were(front_end: type[Attribution], training: bool) -> None:
+    model = Stateful().train(training)
+    calls, hidden = model.calls, model.hidden
+    loss = (model.hidden * torch.ones(3, requires_grad=True)).sum()  # which has saved the state for its backward
+    front_end(model).attribute(torch.randn(3, 4))
+    assert model.calls is calls and model.hidden is hidden
+    assert calls == 0 and not hidden.any() and len(model.table) > 1
+    loss.backward()
+
+
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling, MetaIntegratedGradients])
+def test_attributions_of_every_input_lie_in_one_piece(front_end: type[Attribution]) -> None:
+    values = front_end(lambda a, b: (a.sum(1) * b.tanh().sum(1)).exp()).attribute((torch.randn(3, 2), torch.randn(3, 2)))
+    assert all(part.view(-1).shape == (6,) for part in values)
+
+
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling, MetaIntegratedGradients])
+def test_inputs_of_several_numbers_of_rows_are_named(front_end: type[Attribution]) -> None:
+    with pytest.raises(RuntimeError, match=r"\[3, 2\] rows"):
+        front_end(lambda a, b: a.sum() + b.sum()).attribute((torch.randn(3, 2), torch.randn(2, 2)))
+
+
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
+def test_complex_answers_are_named(front_end: type[Attribution]) -> None:
+    with pytest.raises(AssertionError, match="complex numbers"):
+        front_end(torch.fft.fft).attribute(torch.randn(3, 4), target=1)
+
+
+def test_groups_have_the_columns_that_captum_gives_them() -> None:
+    x, weights = torch.ones(2, 4), torch.tensor([1.0, 2.0, 4.0, 8.0])
+    mask = torch.tensor([[-2, -2, 3, 3], [0, 0, 1, 2]])
+    columns = MetaKernelShap(lambda x: x @ weights).attribute(x, feature_mask=mask, return_input_shape=False)
+    expected = KernelShap(lambda x: x @ weights).attribute(x, feature_mask=mask, return_input_shape=False, n_samples=100)
+    torch.testing.assert_close(columns, expected, rtol=0, atol=1e-4)

@@ -208,3 +208,37 @@ def test_other_models_are_not_warned_of(activation, sharpness):
             MetaIntegratedGradients(model).attribute(X, n_steps=steps)
         for draws in (5, 20):
             MetaGradientShap(model).attribute(X, torch.zeros(3, 6), n_samples=draws)
+
+
+@pytest.mark.parametrize("steps", [None, 1, 3, 10])
+def test_players_behind_steps_get_nothing_and_a_warning(steps):
+    model = Behind(lambda x: (3 * x).round() @ WEIGHTS + x.sign().prod(1))
+    for method in (MetaIntegratedGradients(model), MetaLayerIntegratedGradients(model, model.layer)):
+        with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
+            assert (method.attribute(X, -X, n_steps=steps) == 0).all()
+    with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
+        assert (MetaGradientShap(model).attribute(X, -X, n_samples=steps) == 0).all()
+
+
+def with_gaps(x):
+    return (x.nan_to_num(0.4) @ WEIGHTS).tanh()
+
+
+@pytest.mark.parametrize("steps", [None, 1, 3, 10])
+def test_a_missing_player_has_what_f_does_where_it_appears(steps):
+    gaps = X.clone()
+    gaps[:, 1], gaps[0, 2] = torch.nan, torch.nan
+    start = torch.zeros(1, 6).index_fill(1, torch.tensor([1]), torch.nan)
+    values = MetaIntegratedGradients(with_gaps).attribute(gaps, start, n_steps=steps)
+    assert (values[:, 1] == 0).all(), "missing at both ends"
+    appears = torch.zeros(1, 6).index_fill(1, torch.tensor([1, 2]), torch.nan)
+    torch.testing.assert_close(values[0, 2], (with_gaps(appears) - with_gaps(start))[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(values.sum(1), with_gaps(gaps) - with_gaps(start))
+    drawn = MetaGradientShap(with_gaps).attribute(gaps, start)
+    assert drawn.isfinite().sum() == 23 and drawn[0, 2].isnan() and (drawn[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("steps", [None, 10])
+def test_several_missing_players_are_warned_of(steps):
+    with pytest.warns(UserWarning, match="Several players are missing .* rows 0, 1, 2, 3"):
+        MetaIntegratedGradients(with_gaps).attribute(X, torch.full((1, 6), torch.nan), n_steps=steps)

@@ -113,3 +113,13 @@ def test_shap_is_needed_for_an_explanation_alone(table, monkeypatch) -> None:
     assert explainer.shap_values(frame.iloc[:2]).shape == (2, 5)
     with pytest.raises(ImportError, match="pip install shap"):
         explainer(frame.iloc[:2])
+
+
+@pytest.mark.parametrize(("n_outputs", "shape"), [(1, (2, 5)), (3, (2, 5, 3))])
+@pytest.mark.parametrize("n_background", [1, 4])
+def test_models_that_squeeze_their_answer(n_outputs, shape, n_background) -> None:
+    weights = np.random.default_rng(0).normal(size=(5, n_outputs))
+    explainer = MetaShapExplainer(lambda rows: np.squeeze(rows @ weights), np.zeros((n_background, 5)))
+    rows = np.ones((2, 5))
+    np.testing.assert_allclose(explainer.shap_values(rows), np.broadcast_to(weights, (2, *weights.shape)).reshape(shape))
+    assert explainer.shap_values(rows[:1]).shape == (1, *shape[1:])

@@ -84,8 +84,10 @@ def test_values_stand_in_the_columns_of_their_ids_as_captum_has_them() -> None:
     players = Players.of((x,), (mask,))
     values = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 0.0]])
     columns = players.by_id(values)
-    assert columns.tolist() == [[0, 0, 0, 1, 0, 2, 0, 3], [0, 4, 0, 0, 0, 5, 0, 0]]
+    assert columns.tolist() == [[0, 0, 1, 0, 2, 0, 3], [4, 0, 0, 0, 5, 0, 0]]
     assert torch.equal(players.from_ids(columns), values) and torch.equal(players.from_ids(values), values)
+    negative = Players.of((x,), (mask - 9,))
+    assert torch.equal(negative.by_id(values), columns) and torch.equal(negative.from_ids(columns), values)
 
 
 def test_players_of_all_rows_are_the_ids_of_any_row() -> None:
