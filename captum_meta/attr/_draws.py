@@ -1,4 +1,4 @@
-"""Draws of baselines, noisy inputs and points of the paths between them, and gradients there."""
+"""Gradients at draws of baselines, noisy inputs and points of the paths between them, and what they tell."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 
 from captum_meta._model import wide
-from captum_meta._random import row_keys, uniform
+from captum_meta.attr._drawn_paths import DrawnPaths, Parts, wrong_draws
 from captum_meta.attr._incomplete import is_flat
 from captum_meta.evidence import Game
 from captum_meta.evidence.path import own_output_gradients
-from captum_meta.games import Batch
 from captum_meta.games.batch import change
 from captum_meta.games.players import join
 from captum_meta.types import Evidence
 
-Parts = tuple[Tensor, ...]
 _NODE = 0.5
 _RIDGE = 5
 """Draws that a covariance of 0 counts for. On 24 random nets over correlated features, 3 to 12 are alike within a tenth."""
@@ -30,51 +28,6 @@ _FEWEST = 5
 """Draws that can tell whether gradients are those of f."""
 _ALIKE, _NOTICEABLE = 4.0, 0.25
 """Of what the draws miss, the mean in standard errors; and next to what their gradients say, and this next to the change."""
-
-
-@dataclass(frozen=True)
-class DrawnPaths:
-    """Paths from drawn baselines to noisy inputs, and a point of each; those of one example next to each other.
-
-    Attributes:
-        rows: ``(B * n,)``, which example each draw is of.
-        chosen: for each input, which of its baselines each draw begins at, ``(B, n)``.
-        starts, ends, differences, middles: for each input ``(B * n, *features)``.
-    """
-
-    rows: Tensor
-    chosen: Parts
-    starts: Parts
-    ends: Parts
-    differences: Parts
-    middles: Parts
-
-    @classmethod
-    def of(cls, game: Game, distribution: Parts, stdevs: tuple[float, ...], n_samples: int, seed: int) -> DrawnPaths:
-        """``n_samples`` paths of each example that depend on the seed and the example alone."""
-        keys = row_keys(tuple(part.detach() for part in game.inputs))
-        numbers = uniform(keys, (2 * len(distribution) + 1, n_samples), seed)
-        rows = torch.arange(game.n_examples, device=game.device).repeat_interleave(n_samples)
-        chosen = tuple(
-            spread_over(part, x, numbers[:, 2 * place : 2 * place + 2])
-            for place, (part, x) in enumerate(zip(distribution, game.inputs, strict=True))
-        )
-        starts = tuple(part[index.flatten()] for part, index in zip(distribution, chosen, strict=True))
-        ends = tuple(
-            _noisy(x[rows], stdev, keys, seed + 17 * (place + 2))
-            for place, (x, stdev) in enumerate(zip(game.inputs, stdevs, strict=True))
-        )
-        differences = tuple(change(x, b) for x, b in zip(ends, starts, strict=True))
-        alphas = ((torch.arange(n_samples, device=game.device) + numbers[:, -1]) / n_samples).flatten()
-        middles = tuple(
-            torch.addcmul(wide(b), alphas.to(d).reshape(-1, *[1] * (d.dim() - 1)), d).to(b.dtype)
-            for b, d in zip(starts, differences, strict=True)
-        )
-        return cls(rows, chosen, starts, ends, differences, middles)
-
-    def standing(self, game: Game, inputs: Parts) -> Batch:
-        """Points of the paths, with what else belongs to their examples."""
-        return game.batch.standing_for(self.rows, inputs, self.starts)
 
 
 @dataclass(frozen=True)
@@ -90,6 +43,8 @@ class Draws:
         delta: ``(B * n, M)``, differences between the ends of the draws' paths.
         change: ``(B * n,)``, of f between them.
         gradients: ``(B * n, M)``, at the points drawn.
+        paths: of the draws; None where nobody will ask.
+        output: which of the game's outputs f is.
     """
 
     game: Game
@@ -100,6 +55,8 @@ class Draws:
     delta: Tensor
     change: Tensor
     gradients: Tensor
+    paths: DrawnPaths | None = None
+    output: int = 0
 
     @classmethod
     def made(
@@ -116,7 +73,8 @@ class Draws:
         changes = _changes(game, *after, *before).flatten(0, 1)
         delta, gradients = join(paths.differences), measured(gradients, n_samples)
         shared = (game, distribution, stdevs, n_samples, expected, delta)
-        return tuple(cls(*shared, *one) for one in zip(changes.unbind(-1), gradients.unbind(-1), strict=True))
+        each_output = enumerate(zip(changes.unbind(-1), gradients.unbind(-1), strict=True))
+        return tuple(cls(*shared, *one, paths, output) for output, one in each_output)
 
     def again(self, n_samples: int, seed: int) -> tuple[Draws, ...]:
         """Other draws of the same examples, for each output."""
@@ -130,7 +88,8 @@ class Draws:
 
         pairs = ((self.delta, other.delta), (self.change, other.change), (self.gradients, other.gradients))
         delta, change, gradients = (both(*pair) for pair in pairs)
-        return replace(self, n_samples=self.n_samples + other.n_samples, delta=delta, change=change, gradients=gradients)
+        count = self.n_samples + other.n_samples
+        return replace(self, n_samples=count, delta=delta, change=change, gradients=gradients, paths=None)
 
     def of_rows(self, rows: Tensor) -> Draws:
         """The draws of some of the examples."""
@@ -139,9 +98,8 @@ class Draws:
             return self._each(values)[rows].flatten(0, 1)
 
         delta, change, gradients = (some(values) for values in (self.delta, self.change, self.gradients))
-        return replace(
-            self, game=self.game.take(rows), expected=self.expected[rows], delta=delta, change=change, gradients=gradients
-        )
+        game, expected = self.game.take(rows), self.expected[rows]
+        return replace(self, game=game, expected=expected, delta=delta, change=change, gradients=gradients, paths=None)
 
     def error(self, attributions: Tensor, multiply: bool) -> Tensor:
         """Relative squared error of the means ``(B, M)`` that nine in ten rows stay below, ``(B,)``."""
@@ -164,7 +122,7 @@ class Draws:
     def doubtful(self) -> bool:
         """Whether an example may be unknown or inconsistent: a first look, which costs little."""
         if self.n_samples < _FEWEST:
-            return not bool(self.change.isfinite().all()) or bool(self._flat.any())
+            return not bool(self.change.isfinite().all()) or bool(self.inconsistent.any())
         spread, mean = torch.std_mean(self._each(self.change - self.effects.sum(1)), dim=1)
         return not bool((mean.abs() <= _ALIKE / self.n_samples**0.5 * spread).all()) or bool(self._flat.any())
 
@@ -177,10 +135,11 @@ class Draws:
     def inconsistent(self) -> Tensor:
         """Whether all draws miss the change of f by about the same, ``(B,)``: then their gradients are not those of f.
 
-        Gradients of f miss it by 0 in the mean over the path. Of fewer than five draws only where they all are 0.
+        Gradients of f miss it by 0 in the mean over the path. Of fewer than five draws, of which no spread tells, whether
+        the gradient in the middle of a path is not the derivative of f (:func:`~captum_meta.evidence.path.wrong_slopes`).
         """
         if self.n_samples < _FEWEST:
-            return self._flat
+            return self._flat | self._wrong()
         change, size = self._each(self.change), self._each(self.effects.abs().sum(1)).mean(1)
         missed = change - self._each(self.effects.sum(1))
         mean = missed.mean(1).abs()
@@ -190,6 +149,13 @@ class Draws:
     @property
     def _flat(self) -> Tensor:
         return is_flat(self._each(self.effects).flatten(1), self._each(self.change).abs().sum(1))
+
+    def _wrong(self) -> Tensor:
+        if self.paths is None:
+            return torch.zeros_like(self.expected[:, 0], dtype=torch.bool)
+        game = self.game.of(self.paths.standing(self.game, self.paths.ends))
+        sums, change = (self._each(part.detach()) for part in (self.effects.sum(1), self.change))
+        return wrong_draws(game, self._each(self.paths.alphas).to(sums), sums, change.mean(1), self.output)
 
     def _each(self, values: Tensor) -> Tensor:
         """What there is of each draw, as ``(B, n, ...)``."""
@@ -258,28 +224,6 @@ def samples_of(baselines: Any, x: Tensor) -> Tensor:
     if len(baselines) == 0:
         raise ValueError("The distribution of baselines is empty: pass at least one.")
     return baselines.detach().to(x)
-
-
-def spread_over(baselines: Tensor, x: Tensor, numbers: Tensor) -> Tensor:
-    """Indices ``(B, n)`` of baselines, one from each stratum of them along the direction from their mean to the input.
-
-    The strata are met in random order, so that they are unrelated to those of the path. ``numbers (B, 2, n)`` are uniform.
-    """
-    count, n_samples = len(baselines), numbers.shape[-1]
-    if count == 1:
-        return torch.zeros_like(numbers[:, 0], dtype=torch.long)
-    mean = baselines.mean(0)
-    along = join([x - mean]).double() @ join([baselines - mean]).double().T
-    places = (numbers[:, 0].argsort(dim=-1) + numbers[:, 1]) / n_samples * count
-    return along.argsort(dim=-1, stable=True).gather(1, places.long().clamp(max=count - 1))
-
-
-def _noisy(x: Tensor, stdev: float, keys: Tensor, seed: int) -> Tensor:
-    """The inputs ``(B * n, *features)`` with normal noise of their own."""
-    if not stdev:
-        return x
-    uniforms = uniform(keys, (len(x) // len(keys), *x.shape[1:]), seed).clamp(1e-12, 1 - 1e-12)
-    return x + (stdev * torch.special.ndtri(uniforms).flatten(0, 1)).to(x)
 
 
 def _changes(game: Game, ends: Parts, end: Tensor, starts: Parts, start: Tensor) -> Tensor:

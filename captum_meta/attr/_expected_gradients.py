@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from captum_meta._random import uniform
-from captum_meta.attr._draws import Draws, measured, spread_over
+from captum_meta.attr._drawn_paths import spread_over
+from captum_meta.attr._draws import Draws, measured
 from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
 from captum_meta.estimators import gauss_legendre
 from captum_meta.evidence import row_keys
-from captum_meta.evidence.path import check_output, inconsistent_rows, measured_gradients, path_evidence
+from captum_meta.evidence.path import check_output, inconsistent_rows, measured_gradients, path_evidence, wrong_slopes
 from captum_meta.evidence.path_rounds import error_of
 from captum_meta.games import MeanGame
 from captum_meta.games.players import join
@@ -181,10 +182,13 @@ class _Paths:
         gradients, curves = measured_gradients(one, one.gradients(nodes))
         known = torch.stack([self.nobody.flatten(0, 1), self.everyone.repeat_interleave(n_background, 0)], dim=1)
         found = []
-        for gradient, curve, of_ends in zip(gradients.unbind(-1), curves.unbind(-1), known.unbind(-1), strict=True):
+        each_output = zip(gradients.unbind(-1), curves.unbind(-1), known.unbind(-1), strict=True)
+        for output, (gradient, curve, of_ends) in enumerate(each_output):
             evidence, gradient = path_evidence(one, nodes, gradient, curve, of_ends)
             values = gradient @ weights.to(gradient)
-            strange = inconsistent_rows(game.game, evidence.points, evidence.effects.sum(1), evidence.curve, evidence.total)
+            points, sums, total = evidence.points, evidence.effects.sum(1), evidence.total
+            strange = inconsistent_rows(one, points, sums, evidence.curve, total)
+            strange |= wrong_slopes(one, points, sums, total, output=output)
             if self.multiply:
                 plain = strange | ~evidence.total.isfinite()
                 values = torch.where(plain.unsqueeze(1), values * one.difference, self.explain(evidence))

@@ -9,21 +9,28 @@ shared out by the size of the attributions: everything that is returned is diffe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._model import untouched, wide
-from captum_meta.attr._draws import DrawnPaths, Draws, expected_difference
+from captum_meta.attr._drawn_paths import DrawnPaths
+from captum_meta.attr._draws import Draws, expected_difference
+from captum_meta.attr._incomplete import INCONSISTENT, warn_of_rows
+from captum_meta.estimators import OFFSETS, is_no_derivative, leaves_doubt
 from captum_meta.games import Game
 from captum_meta.games.differentiated import Differentiated
 from captum_meta.games.players import join
 from captum_meta.nn.explainer import gap_shares
 
 STEPS = 8
+_FINE = 1e-5
+"""Precision of f that tells slopes from rounding."""
 Parts = tuple[Tensor, ...]
 
 
@@ -50,14 +57,18 @@ def integrated(
     points, weights = (part(n_steps) for part in _captum.approximation_parameters(method)[::-1])
     with untouched(model.forward_func, ends[0].device), torch.enable_grad():
         apart = tuple(x - b for x, b in zip(ends, starts, strict=True))
-        averages = tuple(torch.zeros_like(x) for x in ends)
+        averages, sums = tuple(torch.zeros_like(x) for x in ends), []
         for point, weight in zip(points, weights, strict=True):
-            at = tuple(b + float(point) * d for b, d in zip(starts, apart, strict=True))
-            averages = tuple(a + float(weight) * g for a, g in zip(averages, model.gradients(at), strict=True))
+            gradients = model.gradients(_between(starts, apart, float(point)))
+            averages = tuple(a + float(weight) * g for a, g in zip(averages, gradients, strict=True))
+            sums.append(join(g.detach() * d.detach() for g, d in zip(gradients, apart, strict=True)).sum(1))
         change = model.values(ends) - model.values(starts)
         if not multiply:
             return averages, join(averages).sum(1) - change
-        values = _completed(join(a * d for a, d in zip(averages, apart, strict=True)), change)
+        plain = join(a * d for a, d in zip(averages, apart, strict=True))
+        wrong = _wrong(model, starts, apart, (points, weights, torch.stack(sums, dim=1)), change.detach())
+        warn_of_rows(wrong, INCONSISTENT)
+        values = torch.where(wrong.unsqueeze(1), plain, _completed(plain, change))
         parts = values.split([x[0].numel() for x in ends], dim=1)
         shaped = tuple(part.reshape(x.shape) for part, x in zip(parts, ends, strict=True))
         return shaped, values.sum(1) - change
@@ -74,8 +85,12 @@ def drawn(
         model = Differentiated(batch.forward_func, batch.target, batch.extra or ())
         gradients, change = join(model.gradients(paths.middles)), model.values(paths.ends) - model.values(paths.starts)
         delta, expected = join(paths.differences), expected_difference(game, distribution)
-        draws = Draws(game, distribution, stdevs, n_samples, expected, delta, change, gradients)
-        return _completed(*draws.expected_gradients) if multiply else draws.average_gradient()
+        draws = Draws(game, distribution, stdevs, n_samples, expected, delta, change, gradients, paths)
+        if not multiply:
+            return draws.average_gradient()
+        values, total = draws.expected_gradients
+        warn_of_rows(draws.inconsistent, INCONSISTENT)
+        return torch.where(draws.inconsistent.unsqueeze(1), values, _completed(values, total))
 
 
 def refuse_with_graph(**given: Any) -> None:
@@ -83,6 +98,31 @@ def refuse_with_graph(**given: Any) -> None:
     for name, value in given.items():
         if value is not None and value is not False:
             raise ValueError(f"{name} and create_graph=True were both passed: leave one of them out.")
+
+
+def _wrong(
+    model: Differentiated, starts: Parts, apart: Parts, path: tuple[Sequence[float], Sequence[float], Tensor], change: Tensor
+) -> Tensor:
+    """Rows whose gradients miss much of the change of f and are not its derivatives, ``(B,)``.
+
+    The path has points and weights of a quadrature, and sums of gradients times differences there, ``(B, n)``.
+    """
+    points, weights, sums = np.asarray(path[0]), np.asarray(path[1]), path[2].double().cpu().numpy()
+    total = change.double().cpu().numpy()
+    doubtful = leaves_doubt(sums, weights, total)
+    if not doubtful.any() or torch.finfo(change.dtype).eps > _FINE:
+        return torch.zeros_like(change, dtype=torch.bool)
+    place = int(np.abs(points - 0.5).argmin())
+    with torch.no_grad():
+        around = [model.values(_between(starts, apart, float(points[place]) + offset)) for offset in OFFSETS]
+    values = torch.stack(around, dim=1).double().cpu().numpy()
+    size = np.maximum(np.abs(sums * weights).sum(1), np.abs(total))
+    found = is_no_derivative(sums[:, place], values, size, torch.finfo(change.dtype).eps)
+    return torch.from_numpy(found & doubtful).to(change.device)
+
+
+def _between(starts: Parts, apart: Parts, point: float) -> Parts:
+    return tuple(b + point * d for b, d in zip(starts, apart, strict=True))
 
 
 def _completed(values: Tensor, change: Tensor) -> Tensor:

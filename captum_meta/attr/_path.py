@@ -12,7 +12,7 @@ from captum_meta.attr._frontend import Frontend, of_inputs
 from captum_meta.attr._incomplete import CaptumQuadrature, incompletable_rows, is_flat
 from captum_meta.attr._selection import of_outputs, side_by_side
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_gradients
-from captum_meta.evidence.path import check_output, inconsistent_rows
+from captum_meta.evidence.path import check_output, inconsistent_rows, wrong_slopes
 from captum_meta.evidence.path_rounds import MOST, error_of
 from captum_meta.games.references import path_mean
 from captum_meta.nn.explainer import gap_shares
@@ -88,9 +88,10 @@ class PathFrontend(Frontend):
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
             values = multipliers(values, (gradients * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
-        inconsistent = inconsistent_rows(game, evidence.points, evidence.effects.sum(-2), evidence.curve, evidence.total)
-        inconsistent |= is_flat(evidence.effects.flatten(1), evidence.total)
-        rows = incompletable_rows(game, evidence.total, inconsistent)
+        points, sums, total = evidence.points, evidence.effects.sum(-2), evidence.total
+        inconsistent = inconsistent_rows(game, points, sums, evidence.curve, total) | wrong_slopes(game, points, sums, total)
+        inconsistent |= is_flat(evidence.effects.flatten(1), total)
+        rows = incompletable_rows(game, total, inconsistent)
         values = CaptumQuadrature(n_steps, method, multiply).in_rows(rows, values, game)
         return PathResult(of_inputs(values, game), evidence.total, error.index_fill(0, rows, torch.nan))
 

@@ -39,6 +39,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
 
     With ``n_steps`` given, a row costs so many gradients and three evaluations, f at the ends and halfway, which tells where
     along this row's path gradients are worth most; the meta-learned explainer shares out what their quadrature misses.
+    Where it misses a quarter, five evaluations more tell whether the gradients are those of f.
 
     Args:
         forward_func: the model, as in Captum.
@@ -106,7 +107,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
             seed: of the background rows and points that are drawn where there are fewer than two gradients for each row.
             create_graph: attributions carry a gradient to the model's parameters as well as to the inputs, so that a loss of
                 them can train it. Gradients are then taken at the ``n_steps`` points of ``method`` (8 by default), and what
-                they miss of f's change is shared out by the size of the attributions.
+                they miss of f's change is shared out by the size of the attributions, unless they are not those of f.
 
         Returns:
             Attributions in the shapes of the inputs, then the delta ``(B,)`` and the estimates ``(B,)``, if asked for. With

@@ -26,9 +26,11 @@ from captum_meta.estimators.path_sample import PathSample
 from captum_meta.estimators.permutations import permutation_variance
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 from captum_meta.estimators.rate_likelihood import likely_rates
+from captum_meta.estimators.slope_check import OFFSETS, is_no_derivative, leaves_doubt
 
 __all__ = [
     "INDICES",
+    "OFFSETS",
     "CoalitionPairs",
     "HypercubePosterior",
     "HypercubePrior",
@@ -48,8 +50,10 @@ __all__ = [
     "interactions",
     "interval_weights",
     "is_bent",
+    "is_no_derivative",
     "kernel_matrix",
     "kernel_shapley_values",
+    "leaves_doubt",
     "likely_limit",
     "likely_rates",
     "passing_ratios",

@@ -20,7 +20,7 @@ from captum_meta.estimators import (
     interval_weights,
 )
 from captum_meta.estimators.path_sample import Floats, Indices
-from captum_meta.evidence.path import inconsistent_rows, own_gradients, path_gradients
+from captum_meta.evidence.path import inconsistent_rows, own_gradients, path_gradients, wrong_slopes
 from captum_meta.games import Game
 from captum_meta.types import Evidence
 
@@ -94,7 +94,7 @@ def integrate_in_rounds(
 def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, tolerance: float | None) -> Integrals:
     finite = ends.isfinite().all(1)
     path, sample = _first_round(game, difference, torch.where(finite.unsqueeze(1), ends, 0.0), min(FIRST, limit))
-    inconsistent = _inconsistent(game, sample)
+    inconsistent = _inconsistent(path, sample)
     intervals = PathIntervals(sample)
     weights, error = _polynomial(intervals)
     size = sample.squares(weights)
@@ -161,13 +161,15 @@ def _first_round(game: Game, difference: Tensor, ends: Tensor, count: int) -> tu
     return path, PathSample.of(rows, points, values.flatten(), effects, ends.cpu().numpy())
 
 
-def _inconsistent(game: Game, sample: PathSample) -> Tensor:
+def _inconsistent(path: _Paths, sample: PathSample) -> Tensor:
     """Of the first round, in which all rows have as many points, ``(N,)``."""
-    starts = sample.ends[:, :1]
+    starts, game = sample.ends[:, :1], path.game
     parts = (sample.points, sample.sums, sample.values)
-    points, sums, values = (part.reshape(len(starts), -1) for part in parts)
-    measured = (points, sums, values - starts, (sample.ends[:, 1:] - starts)[:, 0])
-    return inconsistent_rows(game, *(torch.from_numpy(part) for part in measured))
+    points, sums, values = (torch.from_numpy(part.reshape(len(starts), -1)).to(game.device) for part in parts)
+    total = torch.from_numpy(sample.ends[:, 1] - starts[:, 0]).to(game.device)
+    found = inconsistent_rows(game, points, sums, values - torch.from_numpy(starts).to(game.device), total)
+    unit = path.unit.double()
+    return found | wrong_slopes(game, points, sums * unit.unsqueeze(1), total * unit)
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ def test_gradient_shap_costs_its_draws() -> None:
     assert model.rows == 5 * 5 + 5 + 3  # the gradients of five draws, f of each row and each baseline
     for many in (x[:1], x):  # of more baselines than draws only what is drawn is evaluated
         model.rows = 0
-        attr.attribute(many, torch.randn(40, 6), 2, target=1)
-        assert model.rows == len(many) * (2 + 1 + 2)
+        attr.attribute(many, torch.randn(40, 6), 6, target=1)
+        assert model.rows == len(many) * (6 + 1 + 6)
 
 
 def test_full_budget_is_exact() -> None:

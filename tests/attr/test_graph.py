@@ -9,7 +9,7 @@ from captum.attr import Attribution, IntegratedGradients, NeuronIntegratedGradie
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-import captum_meta.attr._draws
+import captum_meta.attr._drawn_paths
 from captum_meta.attr import (
     MetaGradientShap,
     MetaIntegratedGradients,
@@ -154,7 +154,7 @@ def test_the_delta_of_conductance_with_a_graph_is_its_own() -> None:
 @pytest.mark.parametrize("case", cases())
 def test_the_gradient_of_the_inputs_is_that_of_finite_differences(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws are seeded by the row, which finite differences would change: here by its number."""
-    monkeypatch.setattr(captum_meta.attr._draws, "row_keys", lambda parts: torch.arange(len(parts[0])))
+    monkeypatch.setattr(captum_meta.attr._drawn_paths, "row_keys", lambda parts: torch.arange(len(parts[0])))
     model = network()
     attribute = cases()[case]
     x = torch.randn(2, 4).double().requires_grad_()

@@ -15,30 +15,7 @@ from captum_meta.attr import (
     MetaLayerConductance,
     MetaLayerIntegratedGradients,
 )
-
-X = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)) + 0.5
-WEIGHTS = torch.tensor([1.0, -2.0, 3.0, 0.5, -1.0, 2.0])
-
-
-class Behind(nn.Module):
-    """A function behind a layer that gives its input on."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.layer = nn.Identity()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(self.layer(x))
-
-
-def straight_through(x):
-    hidden = x @ torch.eye(6)[:, :3] * WEIGHTS[:3]
-    return (hidden + (hidden.sign() - hidden).detach()).sum(1)
-
-
-def detached(x):
-    return x @ WEIGHTS + 3 * x.detach().sum(1)
+from tests.attr.unexplained import BACKGROUND, WEIGHTS, Behind, X, beside_a_plain_output, detached, straight_through
 
 
 def over_its_length(x):
@@ -96,9 +73,6 @@ def test_draws_of_gradients_that_are_not_those_of_f(draws):
     torch.testing.assert_close(values, X * WEIGHTS, rtol=1e-4, atol=1e-4)
 
 
-BACKGROUND = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)) + 0.2
-
-
 @pytest.mark.parametrize("steps", [None, 40])
 def test_background_rows_of_gradients_that_are_not_those_of_f(steps):
     with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
@@ -132,11 +106,6 @@ def test_conductance_of_gradients_that_are_not_those_of_f(steps):
     with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
         values = MetaLayerConductance(model, model.layer).attribute(X, n_steps=steps)
     torch.testing.assert_close(values, X * WEIGHTS, rtol=1e-3, atol=1e-3)
-
-
-def beside_a_plain_output(x):
-    plain = x @ WEIGHTS.to(x)
-    return torch.stack([plain + 3 * x.detach().sum(1), plain], dim=1)
 
 
 def over_two_inputs(one, two):

@@ -7,9 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_meta.estimators import inconsistent_gradients
+from captum_meta import estimators
 
 POINTS = torch.linspace(0.04, 0.96, 12, dtype=torch.float64)
+
+
+def inconsistent_gradients(*numbers):
+    return estimators.inconsistent_gradients(*(part.double().numpy() for part in numbers))
 
 
 def told(slope, f, points=POINTS):
