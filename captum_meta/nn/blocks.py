@@ -37,7 +37,8 @@ class PoolingBlock(nn.Module):
     """Residual block over the second-last dimension: attention pooling with learned queries, then an MLP.
 
     Induced set attention (Lee et al. 2019) with the queries' side cut short: ``heads`` softmax-weighted means of the
-    players are handed back to each player. Plain einsums, so that it can be differentiated twice on any device.
+    players are handed back to each player. What a mean is projected to is the mean of what the players would be, so that
+    the values are made of the few means.
 
     Shapes: ``hidden (*batch, M, width)``, ``mask (*batch, M)`` bool -> ``(*batch, M, width)``.
     """
@@ -53,15 +54,18 @@ class PoolingBlock(nn.Module):
         self.heads = heads
 
     def forward(self, hidden: Float[Tensor, "*batch M W"], mask: Bool[Tensor, "*#batch M"]) -> Float[Tensor, "*batch M W"]:
-        normed = self.norm(hidden)
-        scores = self.scores(normed).masked_fill(~mask.unsqueeze(-1), -1e9)
-        values = self.values(normed).unflatten(-1, (self.heads, -1))
-        pooled = torch.einsum("...mh,...mhd->...hd", scores.softmax(-2), values).flatten(-2)
-        first, *rest = self.mix
-        mixed = linear_of_parts(first, normed, pooled)
-        for layer in rest:
-            mixed = layer(mixed)
-        return hidden + mixed
+        first, _, last = self.mix
+        normed = functional.layer_norm(hidden, self.norm.normalized_shape, self.norm.weight, self.norm.bias, self.norm.eps)
+        scores = _linear(self.scores, normed).masked_fill(~mask.unsqueeze(-1), -1e9)
+        values = _linear(self.values, scores.softmax(-2).mT @ normed).unflatten(-1, (self.heads, -1))
+        pooled = values.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)  # of each mean its own part
+        return hidden + _linear(last, functional.gelu(linear_of_parts(first, normed, pooled)))
+
+
+def _linear(layer: nn.Module, values: Tensor) -> Tensor:
+    """The layer without what is done around the call of a module, which takes as long as a small product."""
+    assert isinstance(layer, nn.Linear)
+    return functional.linear(values, layer.weight, layer.bias)
 
 
 def linear_of_parts(
