@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_meta.nn.explainer import ELEMENTS_AT_ONCE
 from captum_meta.types import Evidence
 
-_MAX_PAIRS = 2**22
+_MAX_PAIRS, _MAX_MEMBERS = 2**22, 2**23
 _LOCK = RLock()
 if hasattr(os, "register_at_fork"):  # a child starts with the lock free, and no module has another task's weights
     os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
@@ -31,12 +31,22 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
 
 def chunks(evidence: Evidence, elements_at_once: int = ELEMENTS_AT_ONCE) -> list[Evidence]:
     """Rows in parts of equal sizes: so many players at each interval and pairs of coalitions as fit into memory."""
+    n_coalitions = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
+    return _parts(evidence, elements_at_once, _MAX_PAIRS // max(1, n_coalitions**2))
+
+
+def chunks_for_answers(evidence: Evidence) -> list[Evidence]:
+    """The same where nothing but attributions is asked for, which explainers make of fewer rows where matrices are large."""
+    members = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[1:].numel()
+    return _parts(evidence, ELEMENTS_AT_ONCE, _MAX_MEMBERS // max(1, members))
+
+
+def _parts(evidence: Evidence, elements_at_once: int, most: int) -> list[Evidence]:
     evidence = evidence.to(dtype=working_dtype(evidence.total))
-    pairs = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2] ** 2
     n_points = evidence.points.shape[-1]
     intervals = n_points + 1 if evidence.effects.shape[-1] == n_points else 1
     elements = intervals * max(1, evidence.players.shape[-1])
-    most = max(1, min(elements_at_once // elements, _MAX_PAIRS // max(1, pairs)))
+    most = max(1, min(elements_at_once // elements, most))
     n_rows = max(1, len(evidence.total))
     rows = -(-n_rows // -(-n_rows // most))
     return [evidence[start : start + rows] for start in range(0, n_rows, rows)]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._warnings import warn
-from captum_meta.attr._arithmetic import chunks, plain_arithmetic
+from captum_meta.attr._arithmetic import chunks, chunks_for_answers, plain_arithmetic
 from captum_meta.attr._known_rows import Rows, keys_of, known_rows, layout
 from captum_meta.attr._units import InUnits, UnitState
 from captum_meta.estimators import kernel_matrix, sample_coalitions
@@ -226,7 +226,7 @@ def explain_alone(learner: InUnits, state: UnitState | None, evidence: Evidence,
         if with_bounds:
             pairs = [learner.explain_with_error(state, part) for part in chunks(evidence)]
             return torch.cat([p.attributions for p, _ in pairs]), torch.cat([bound for _, bound in pairs])
-        values = torch.cat([learner.explain(state, part).attributions for part in chunks(evidence)])
+        values = torch.cat([learner.explain(state, part).attributions for part in chunks_for_answers(evidence)])
     return values, torch.full_like(values[:, 0], torch.nan)
 
 

@@ -19,6 +19,8 @@ from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Coalitions, Evidence
 
 MAX_POSTERIOR = 2048
 """Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
+_AT_ONCE = 2**20
+"""Numbers of the rows' covariances that are worked on at once, where only the answer is asked for."""
 _LEAST_STRENGTH = 1e-6
 _FEW_OF_ALL = 8
 _MAX_EXACT = 20
@@ -58,6 +60,25 @@ def posterior_of(
     prior: Prior, mean: Float[Tensor, "*batch M"], evidence: Evidence, dtype: torch.dtype = torch.float64
 ) -> HypercubePosterior:
     """The posterior in units of the row's scale, from the first pairs of coalitions; its variance wants double precision."""
+    return HypercubePosterior(*_seen_and_expected(prior, mean, evidence), dtype)
+
+
+def refined(prior: Prior, before: Prediction, evidence: Evidence, dtype: torch.dtype) -> Float[Tensor, "*batch M"]:
+    """What :func:`refine` makes of the posterior, of some rows ``(N, M)`` after others: its matrices are large."""
+    pairs, expected = _seen_and_expected(prior, before.attributions, evidence)
+    n_rows, n_pairs = len(evidence.total), pairs.members.shape[-2] + 1
+    step = max(1, _AT_ONCE // n_pairs**2) if evidence.total.dim() == 1 else n_rows
+    parts = []
+    for rows in (slice(first, first + step) for first in range(0, n_rows, step)):
+        posterior = HypercubePosterior(pairs[rows], expected[rows], dtype)
+        parts.append(refine(posterior, prior[rows], before[rows], evidence[rows]))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _seen_and_expected(
+    prior: Prior, mean: Float[Tensor, "*batch M"], evidence: Evidence
+) -> tuple[CoalitionPairs, HypercubePrior]:
+    """The first pairs of coalitions, and what is expected of them by the rates of greatest likelihood."""
     coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
     assert prior.additive is not None and prior.rates is not None
     unit = prior.scale.unsqueeze(-1)
@@ -72,7 +93,7 @@ def posterior_of(
         evidence.total / prior.scale,
     )
     expected = HypercubePrior(mean / unit, prior.additive, prior.rates, directions)
-    return HypercubePosterior(pairs, likely_rates(pairs, expected), dtype)
+    return pairs, likely_rates(pairs, expected)
 
 
 def precision(coalitions: Coalitions, evidence: Evidence) -> torch.dtype:

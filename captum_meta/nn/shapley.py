@@ -12,7 +12,16 @@ from captum_meta.estimators import HypercubePosterior
 from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean, player_sizes
 from captum_meta.nn.error_head import numbers_of, shipped_error_head
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
-from captum_meta.nn.refinement import MAX_POSTERIOR, border_coalitions, exact, is_complete, posterior_of, precision, refine
+from captum_meta.nn.refinement import (
+    MAX_POSTERIOR,
+    border_coalitions,
+    exact,
+    is_complete,
+    posterior_of,
+    precision,
+    refine,
+    refined,
+)
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
 
 _FEWEST_LATE = 4
@@ -104,9 +113,9 @@ class ShapleyExplainer(Explainer):
             rows = further.nonzero().squeeze(-1)
             if not len(rows):
                 return before
-            refined = _refined(prior[rows], before[rows], evidence[rows], dtype)
-            return Prediction(before.attributions.index_copy(0, rows, refined), before.gap)
-        return Prediction(_refined(prior, before, evidence, dtype), before.gap)
+            values = refined(prior[rows], before[rows], evidence[rows], dtype)
+            return Prediction(before.attributions.index_copy(0, rows, values), before.gap)
+        return Prediction(refined(prior, before, evidence, dtype), before.gap)
 
     def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Float[Tensor, "*batch"]]:
         if _known_error(evidence) is not None:
@@ -200,10 +209,6 @@ class ShapleyExplainer(Explainer):
         first = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
         seen = replace(evidence, coalitions=first)
         return numbers_of(prior, seen, attributions, expected, answers, posterior.late_surprises())
-
-
-def _refined(prior: Prior, before: Prediction, evidence: Evidence, dtype: torch.dtype) -> Tensor:
-    return refine(posterior_of(prior, before.attributions, evidence, dtype), prior, before, evidence)
 
 
 def _unevenness(

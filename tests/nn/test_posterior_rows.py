@@ -1,6 +1,7 @@
 """The posterior is made for the rows that read it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from captum_meta.evidence import Game
 from captum_meta.evidence.measure import measure_shapley
 from captum_meta.learners import load_learner
-from captum_meta.nn import shapley
+from captum_meta.nn import Prior, shapley
 from captum_meta.types import Evidence
 
 M = 6
@@ -31,13 +32,13 @@ def with_inside(rows: list[int]) -> Evidence:
 @pytest.mark.parametrize("rows", [[1, 3], [0, 1, 2, 3, 4], []])
 def test_rows_with_coalitions_inside_alone_have_one(rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    original = shapley.posterior_of
+    original = shapley.refined
 
-    def counted(prior: object, mean: Tensor, *others: object) -> object:
-        asked.append(len(mean))
-        return original(prior, mean, *others)  # type: ignore[arg-type]
+    def counted(prior: Prior, *others: Any) -> Tensor:
+        asked.append(len(prior.scale))
+        return original(prior, *others)
 
-    monkeypatch.setattr(shapley, "posterior_of", counted)
+    monkeypatch.setattr(shapley, "refined", counted)
     explainer = load_learner("zero-shot", "shapley").double().explainer
     evidence = with_inside(rows)
     found = explainer(evidence).attributions
