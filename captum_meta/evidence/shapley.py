@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,9 +48,7 @@ class ShapleyMeasurement:
         self._measure_gradients(torch.tensor(SHAPLEY_POINTS))
         self.mask, self.changed = game.mask, game.changed & game.mask
         self.flat = self.changed.unsqueeze(-1) & ~self.known[:, :, :LEAVE_ONE_OUT].any(2)
-        counts = self._budgets(budgets)
-        freely = None if border else self._along_few(counts)
-        self.members, self.planned = plan_coalitions(self.mask, counts, seed, row_keys(game), self._priority(), freely)
+        self.members, self.planned = self._chosen(self._budgets(budgets), seed, border)
         self.asked = torch.zeros_like(self.planned)
         self.worths = self.total.new_zeros(*self.planned.shape, self.total.shape[-1])
         self.inputs = player_inputs(game)
@@ -58,6 +56,13 @@ class ShapleyMeasurement:
     @property
     def length(self) -> int:
         return self.planned.shape[1]
+
+    def _chosen(self, counts: Tensor, seed: int, border: bool) -> tuple[Bool[Tensor, "N S M"], Bool[Tensor, "N S"]]:
+        """So many coalitions of each row, and which of them are no padding."""
+        if not bool(counts.any()):
+            return self.mask.unsqueeze(1)[:, :0], self.mask[:, :0]
+        freely = None if border else self._along_few(counts)
+        return plan_coalitions(self.mask, counts, seed, row_keys(self.game), self._priority(), freely)
 
     def _measure_gradients(self, points: Float[Tensor, " G"]) -> None:
         gradients = self.game.effects(points)
@@ -153,12 +158,13 @@ class ShapleyMeasurement:
         measured = asked.unsqueeze(-1) & worths.isfinite()
         worths = torch.where(measured, worths, 0.0)
         channels, known, total, mask = self.channels[rows], self.known[rows], self.total[rows], self.mask[rows]
-        read_border(channels, known, members, worths, measured, mask, total)
+        if length:
+            read_border(channels, known, members, worths, measured, mask, total)
         idle = (mask & ~self.changed[rows])[..., None, None] & ~known.any(2, keepdim=True)
         known[:, :, LEAVE_ONE_OUT:] |= idle
         coalitions = per_output(members, worths, measured)
         everyone = outputs_first(mask.unsqueeze(-1).expand(*mask.shape, total.shape[-1]))
-        further = bool(coalitions.beyond_border(everyone).any())
+        further = length > 0 and bool(coalitions.beyond_border(everyone).any())
         self._settle_dummies(rows, channels, known, members, worths, measured, further)
         n_rows, _, _, n_outputs = channels.shape
         return Evidence(
