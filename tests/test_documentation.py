@@ -78,6 +78,12 @@ def test_python_blocks_run(page: Path) -> None:
     run(page)
 
 
+def test_the_card_says_which_explainer_each_learner_holds() -> None:
+    card = ROOT / "captum_meta/weights/README.md"
+    told = dict(re.findall(r"^\| `([\w-]+)` \| (today's|the first|its own) \|", card.read_text(), re.MULTILINE))
+    assert told == run(card)["explainers"]
+
+
 @pytest.mark.parametrize("command", commands())
 def test_commands_exist(command: str) -> None:
     words = shlex.split(command)

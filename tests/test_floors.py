@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "captum_meta"
 FLOORS = {
-    0.0: ("_captum", "_files", "_random", "_units", "_warnings", "records"),
+    0.0: ("_captum", "_files", "_numbers", "_random", "_units", "_warnings", "records"),
     0.1: ("_model", "types"),
     1.0: ("estimators", "losses", "optim"),
     1.1: ("games",),

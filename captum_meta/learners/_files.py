@@ -29,8 +29,23 @@ _SUFFIXES = (".json", ".safetensors")
 
 
 def stem(path: Path) -> Path:
-    """The path that both files begin with, whichever of them is named."""
+    """The path that both files begin with, whichever of them is named.
+
+    Raises:
+        ValueError: if it has no name.
+    """
+    if not path.name:
+        raise ValueError(f"A learner's path ends in a name, as runs/mine does, got {str(path)!r}: pass one with a name.")
     return path.with_suffix("") if path.suffix in _SUFFIXES else path
+
+
+def missing(given: Path) -> str:
+    """What may be meant by a path at which there is no learner, as the end of a message."""
+    if given.suffix == ".ckpt":
+        return "; the learner of a checkpoint is given by captum_meta.training.learner_from_checkpoint(path)"
+    if stem(given).with_name(stem(given).name + ".safetensors").is_file():
+        return f". The weights are there, but {json_of(stem(given)).name} beside them, which says what they are of, is not"
+    return ""
 
 
 def json_of(path: Path) -> Path:

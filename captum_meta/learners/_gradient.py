@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from captum_meta._numbers import at_least
 from captum_meta.learners import _config
 from captum_meta.learners._correction import folds, judge
 from captum_meta.learners._gradient_state import GradientState, between, picked
@@ -55,7 +56,7 @@ class GradientLearner(MetaLearner[GradientState]):
         clip: length to which a task's inner gradient is cut; None: it is taken as it is.
 
     Raises:
-        ValueError: if a pattern fits no parameter.
+        ValueError: if a pattern fits no parameter, or a number is one that nothing can be computed with.
     """
 
     __signature__: ClassVar[Signature]
@@ -73,12 +74,12 @@ class GradientLearner(MetaLearner[GradientState]):
         clip: float | None = 1.0,
     ) -> None:
         super().__init__(explainer)
-        self.fast, self.steps, self.clip = tuple(fast), steps, clip
+        self.fast, self.steps, self.clip = tuple(fast), at_least("steps", steps, 0), clip
         self.names = fast_names(explainer, self.fast, called="explainer")
         self.rule = clipped(self.make_rule({name: explainer.get_parameter(name) for name in self.names}, rate), clip)
         self.hypergradient = _config.hypergradient_of(hypergradient) or self.own_hypergradient()
         self.inner_loss, self.outer_loss = _config.loss_of(inner_loss), _config.loss_of(outer_loss)
-        self.zero_shot = zero_shot
+        self.zero_shot = at_least("zero_shot", zero_shot, 0.0)
         self._hidden_is_shared = all(any(fnmatchcase(name, each) for each in explainer.reading) for name in self.names)
         self._compiled_hidden: CompiledFunction | None = None
         self._compiled_gradient: CompiledFunction | None = None
@@ -103,16 +104,15 @@ class GradientLearner(MetaLearner[GradientState]):
         are wanted. A custom ``inner_loss`` may not look at values. :meth:`adapt` and :meth:`predict` are not compiled.
 
         Raises:
-            ValueError: the explainer chooses its computation by looking at values, or the hypergradient keeps
-                graphs for a second backward pass.
+            ValueError: the explainer chooses its computation by looking at values, or the hypergradient cannot use
+                compiled graphs.
         """
         if self.kind == "path":
             raise ValueError("PathExplainer makes its quadrature with NumPy, which no compiled graph can: train it eagerly.")
-        if self.hypergradient.retains_graph:
+        if self.hypergradient.uncompiled is not None:
             raise ValueError(
-                f"{type(self.hypergradient).__name__} keeps the graph of an inner gradient for a second backward pass, "
-                "which PyTorch denies compiled graphs that were once differentiated without (donated buffers): train it "
-                "with compile=False, or take the hypergradient Backprop, FirstOrder or Truncated."
+                f"{type(self.hypergradient).__name__} {self.hypergradient.uncompiled}: train it with compile=False, or take "
+                "the hypergradient Backprop, FirstOrder, Truncated or MultiStepLoss."
             )
         self._compiled_hidden = CompiledFunction(self.explainer, lambda _, evidence: (self.explainer.hidden(evidence),))
         self._compiled_gradient = CompiledFunction(self.explainer, self._support_gradient)
@@ -217,6 +217,7 @@ class GradientLearner(MetaLearner[GradientState]):
         return loss + self.zero_shot * self.outer_loss(before, query.attributions, query.variance)
 
     def adapt(self, support: Explanations) -> GradientState | None:
+        self.require_numbers(support)
         if len(support) == 0:
             return None
         batch = support.attributions.shape[:-2]

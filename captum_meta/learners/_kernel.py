@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from captum_meta._numbers import at_least
 from captum_meta.learners._coordinates import COORDINATES, SupportCoordinates, coordinates
 from captum_meta.learners._correction import Trust, judge
 from captum_meta.learners._multitask import solve
@@ -81,7 +82,9 @@ class KernelRegression(MetaLearner[KernelState]):
 
     def __init__(self, explainer: Explainer, confidence: float = 1.0, features: int = 64) -> None:
         super().__init__(explainer)
-        self.confidence, self.features = confidence, features
+        if features < 2 or features % 2:
+            raise ValueError(f"features={features}: pass an even number, for waves are pairs of a cosine and a sine.")
+        self.confidence, self.features = at_least("confidence", confidence, 0.0), features
         generator = torch.Generator().manual_seed(0)
         frequencies = (
             torch.randn(COORDINATES, features // 2, generator=generator, device="cpu", dtype=torch.float32) / LENGTH

@@ -166,7 +166,6 @@ class MetricLearner(MetaLearner[MetricState]):
             ValueError: if there are no rows, the attributions are not finite, or not of the evidence's shape.
         """
         self.require_rows(support)
-        _check(support)
         support = support.without_coalitions()
         return self._learn(support).state
 
@@ -210,7 +209,6 @@ class MetricLearner(MetaLearner[MetricState]):
         absolute values that it contributes.
         """
         self.require_rows(support)
-        _check(support)
         support = support.without_coalitions()
         learned = self._learn(support)
         prior, n_players = self.explainer.trained_prior(evidence), evidence.players.shape[-1]
@@ -276,14 +274,3 @@ def _bounded(correction: Tensor, evidence: Evidence) -> Tensor:
     bound = _BOUND * effect_sizes(evidence)
     known = evidence.players & (bound > CONSTANT)
     return torch.where(known, bound * torch.tanh(correction / torch.where(known, bound, 1.0)), 0.0)
-
-
-def _check(support: Explanations) -> None:
-    shape, expected = support.attributions.shape, support.evidence.players.shape
-    if shape != expected:
-        raise ValueError(
-            f"attributions have the shape {tuple(shape)}, the evidence is of {tuple(expected)} rows and players: "
-            "pass one value for each player of each row."
-        )
-    if not bool(support.attributions.isfinite().all()):
-        raise ValueError("attributions of the support set are not finite: leave these rows out.")

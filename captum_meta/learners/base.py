@@ -56,12 +56,28 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
     def adapt(self, support: Explanations) -> StateT | None:
         """Learn from the explained rows ``(*batch, K, M)`` of one model."""
 
-    def require_rows(self, support: Explanations) -> None:
-        """Refuse an empty support set, for learners that have nothing to learn from it.
+    def require_numbers(self, support: Explanations) -> None:
+        """Refuse attributions of another shape than the evidence, or that are not finite.
 
         Raises:
-            ValueError: if there are no rows.
+            ValueError: for such attributions.
         """
+        shape, expected = support.attributions.shape, support.evidence.players.shape
+        if shape != expected:
+            raise ValueError(
+                f"attributions have the shape {tuple(shape)}, the evidence is of {tuple(expected)} rows and players: "
+                "pass one value for each player of each row."
+            )
+        if not bool(support.attributions.isfinite().all()):
+            raise ValueError("attributions of the support set are not finite: leave these rows out.")
+
+    def require_rows(self, support: Explanations) -> None:
+        """Refuse an empty support set, for learners that have nothing to learn from it, and what is no number.
+
+        Raises:
+            ValueError: if there are no rows, or as for :meth:`require_numbers`.
+        """
+        self.require_numbers(support)
         if len(support) == 0:
             raise ValueError(
                 f"{type(self).__name__} learns from explained rows, but the support set is empty: pass at least one row, or "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_meta._numbers import at_least
 from captum_meta.learners._correction import folds
 from captum_meta.learners._kernel import Fit
 from captum_meta.learners.base import MetaLearner
@@ -59,7 +60,7 @@ class FeatureMAML(DeepKernelTransfer):
         if kernel is not None:
             self.load_state_dict(kernel.state_dict())
             self.requires_grad_(False)
-        self.steps = steps
+        self.steps = at_least("steps", steps, 1)
         common = features + len(self.log_scales) + 1
         shapes = {"shared": torch.Size([common + shared]), "own": torch.Size([common + own])}
         self.rule = Preconditioned(MomentumSGD(list(shapes), steps, rate, momentum), shapes)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_meta._numbers import positive
 from captum_meta.learners._gradient import GradientLearner
 from captum_meta.nn import Explainer
 from captum_meta.optim import SGD, Hypergradient, Implicit, InnerProblem, Tensors, UpdateRule
@@ -43,7 +44,7 @@ class ImplicitMAML(GradientLearner):
         **options: Any,
     ) -> None:
         super().__init__(explainer, fast, steps, rate, clip=clip, **options)
-        self.log_strength = nn.Parameter(torch.tensor(strength).log())
+        self.log_strength = nn.Parameter(torch.tensor(positive("strength", strength)).log())
 
     def make_rule(self, parameters: Tensors, rate: float) -> UpdateRule:
         return SGD(list(parameters), 1, rate)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from captum_meta._numbers import at_least
 from captum_meta.learners._head import ClosedFormHead
 from captum_meta.learners._metric import Memory, MetricLearner, SimilarityFunction
 from captum_meta.nn import Encoder, Explainer, Similarity
@@ -49,7 +50,7 @@ class PrototypicalNetwork(MetricLearner):
                 f"{type(self.encoder).__name__} gives keys as wide as the explained model's inputs, between which clusters "
                 "cannot be learned: use an InputEncoder."
             )
-        self.clusters = clusters
+        self.clusters = at_least("clusters", clusters, 1)
         generator = torch.Generator().manual_seed(0)
         self.centres = nn.Parameter(torch.randn(clusters, key_width, generator=generator, device="cpu"))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from captum_meta._numbers import at_least
 from captum_meta.learners._correction import judge, within
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
@@ -49,7 +50,7 @@ class Ridge(MetaLearner[RidgeState]):
 
     def __init__(self, explainer: Explainer, confidence: float = 1.5) -> None:
         super().__init__(explainer)
-        self.confidence = confidence
+        self.confidence = at_least("confidence", confidence, 0.0)
 
     def arguments(self) -> dict[str, object]:
         return {"confidence": self.confidence}

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from captum_meta._numbers import at_least
 from captum_meta.games import SurrogateGame
 from captum_meta.learners._config import described_part, part_of
 from captum_meta.learners._coordinates import coordinates
 from captum_meta.learners._correction import folds, shares, within
 from captum_meta.learners._kernel import KernelRegression, KernelState, alive
-from captum_meta.learners._relative import loss_against_zero_shot
+from captum_meta.learners._networks import stacking_loss
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Distillation, Explainer, LearnedDescent, Prior
 from captum_meta.nn.encoders import effect_sizes, fit_players
@@ -107,7 +108,7 @@ class Stacking(MetaLearner[StackingState]):
         confidence: float = 1.0,
     ) -> None:
         nn.Module.__init__(self)
-        self.base, self.confidence = base, confidence
+        self.base, self.confidence = base, at_least("confidence", confidence, 0.0)
         built = part_of(surrogate) if isinstance(surrogate, Mapping) else surrogate
         self.surrogate: Distillation | LearnedDescent = built or Distillation()
 
@@ -124,8 +125,8 @@ class Stacking(MetaLearner[StackingState]):
         return Reading(_EVALUATIONS, _MAX_PLAYERS)
 
     def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
-        """How much worse than zero-shot the adapted explanations are, as for the metric-based learners."""
-        return loss_against_zero_shot(self, tasks)
+        """Of the base, as for the metric-based learners; of a learned descent, the networks' errors."""
+        return stacking_loss(self, tasks)
 
     def adapt(self, support: Explanations) -> StackingState:
         base = self.base.adapt(support)

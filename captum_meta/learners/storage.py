@@ -99,7 +99,7 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
         names = list_learners(kind)
         raise ValueError(
             f"There is no learner {str(requested)!r} for {kind} attributions: pass {f'one of {names}, or ' if names else ''}"
-            "the path that was given to learner.save()."
+            f"the path that was given to learner.save(){_files.missing(Path(requested))}."
         )
     config = _files.read_config(path)
     _check(config, path, kind)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from captum_meta._numbers import at_least
 from captum_meta.learners._correction import judge, within
 from captum_meta.learners._kernel import alive
 from captum_meta.learners.base import MetaLearner
@@ -75,7 +76,7 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
 
     def __init__(self, explainer: Explainer, transfer: float = 0.98, confidence: float = 0.0) -> None:
         super().__init__(explainer)
-        self.transfer, self.confidence = transfer, confidence
+        self.transfer, self.confidence = transfer, at_least("confidence", confidence, 0.0)
         self.register_buffer("past_numbers", torch.zeros(0, 1, _NUMBERS))
         self.register_buffer("past_residual", torch.zeros(0, 1))
         self.register_buffer("past_noise", torch.zeros(0))
@@ -98,6 +99,7 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
             setattr(self, name, torch.cat([value.flatten(0, 1) for value in values]))
 
     def adapt(self, support: Explanations) -> ProcessState:
+        self.require_rows(support)
         unit = _unit(support)
         numbers, answer, _ = self._look(support.evidence, unit)
         own, n_past = _residual(support, answer, unit), len(self.past_task)

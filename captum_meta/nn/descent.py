@@ -8,6 +8,7 @@ from math import log
 import torch
 from torch import Generator, Tensor, nn
 
+from captum_meta._numbers import at_least
 from captum_meta.nn.distillation import BATCH, DECAY, GRADIENT_WEIGHT
 from captum_meta.nn.inner_loop import gradients
 from captum_meta.nn.lesson import Lesson, initial
@@ -37,7 +38,7 @@ class LearnedDescent(nn.Module):
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        self.steps = steps
+        self.steps = at_least("steps", steps, 1)
         self.log_rates = nn.Parameter(torch.full((len(_NAMES),), _RATE).log())
         self.log_sizes = nn.Parameter(torch.zeros(len(_SCALED)))
         self.warm = nn.Parameter(torch.tensor(_WARM).logit())

@@ -130,7 +130,7 @@ class _PlayerEncoder(Encoder):
         """Scale-free numbers of each player, ``(*batch, N, M, numbers)``."""
 
     def forward(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
-        hidden = self.encode(self.read(prior, evidence, statistics))
+        hidden = self.encode(self.read(prior, evidence, statistics).to(self.norm.weight))
         for block in self.blocks:
             hidden = block(hidden, evidence.players)
         return self.norm(hidden)

@@ -16,6 +16,7 @@ from captum_meta.nn.explainer import Prior
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Evidence
 
 PLAYER_NUMBERS, ROW_NUMBERS = 11, 27
+SHIPPED_HEAD = resources.files("captum_meta") / "weights" / "shapley-error-estimate.safetensors"
 _LEAST = 1e-12
 """Added to squares before their logarithms."""
 _MOST_UNSEEN, _MOST_PLAYERS, _MOST_PAIRS = 150.0, 12.0, 8.0
@@ -27,7 +28,7 @@ class ErrorHead(nn.Module):
 
     Each player's numbers pass through a small network; their mean and maximum over the players join the row's numbers in
     another one (deep sets: Zaheer et al. 2017), beside a linear function of these. It is shared by all explainers and part
-    of none: its weights are a file of their own, trained by ``python -m captum_meta.training.error_estimate``.
+    of none: its weights are a file of their own, trained by ``captum-meta fit --config shapley-error-estimate``.
 
     Args:
         width: of the hidden layers.
@@ -84,8 +85,7 @@ def shipped_error_head(device: torch.device, dtype: torch.dtype) -> ErrorHead:
     """The head that ships with the package, frozen."""
     with torch.device("meta"):  # initial weights would be drawn from the global random stream
         head = ErrorHead()
-    shipped = resources.files("captum_meta") / "weights" / "shapley-error-estimate.safetensors"
-    head.load_state_dict(load(shipped.read_bytes()), assign=True)
+    head.load_state_dict(load(SHIPPED_HEAD.read_bytes()), assign=True)
     return head.to(device, dtype).eval().requires_grad_(False)
 
 

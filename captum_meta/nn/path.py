@@ -109,7 +109,7 @@ class PathExplainer(Explainer):
             spread=gap_shares(magnitude, evidence.players),
             scale=scale,
             features=pooled * (magnitude * scale.unsqueeze(-1)).unsqueeze(-1),
-        )
+        ).to(dtype=evidence.effects.dtype)  # half precision is computed in single in places
 
     def _apart(self, pieces: _Pieces, features: Tensor, evidence: Evidence) -> Tensor:
         """Corrections ``(*batch, M)`` that share out the error of each interval on its own: right where f has kinks."""

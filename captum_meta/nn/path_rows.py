@@ -81,7 +81,7 @@ class RowPathExplainer(Explainer):
             spread=gap_shares(answer.abs(), evidence.players),
             scale=path.scale,
             features=_features(path, hidden) if features else answer.new_zeros(*answer.shape, 0),
-        )
+        ).to(dtype=evidence.effects.dtype)
 
     def _weights(self, path: PathStatistics, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of the jumps and of their sizes, ``(*batch, J)``, and of the effects, ``(*batch, 1, G)``."""

@@ -11,13 +11,15 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from captum_meta._numbers import positive
+
 
 class Similarity(nn.Module, ABC):
     """Scores of support keys for query keys, over a learned temperature."""
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
+        self.log_temperature = nn.Parameter(torch.tensor(float(positive("temperature", temperature))).log())
 
     def arguments(self) -> dict[str, object]:
         """Constructor arguments, as JSON can hold them."""

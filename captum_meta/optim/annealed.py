@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from captum_meta._numbers import at_least
 from captum_meta.optim.hypergradients import Hypergradient
 from captum_meta.optim.problem import InnerProblem, Tensors
 
@@ -32,8 +33,8 @@ class Annealed(Hypergradient):
     """
 
     def __init__(self, early: Hypergradient, late: Hypergradient, outer_steps: int) -> None:
-        self.early, self.late, self.outer_steps = early, late, outer_steps
-        self.retains_graph = early.retains_graph or late.retains_graph
+        self.early, self.late, self.outer_steps = early, late, at_least("outer_steps", outer_steps, 0)
+        self.uncompiled = early.uncompiled or late.uncompiled
         self.current = early if outer_steps > 0 else late
 
     @property

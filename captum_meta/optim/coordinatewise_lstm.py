@@ -7,6 +7,7 @@ from math import exp
 import torch
 from torch import Tensor, nn
 
+from captum_meta._numbers import positive
 from captum_meta.optim.flat import Layout
 from captum_meta.optim.rules import UpdateRule
 
@@ -33,7 +34,7 @@ class CoordinatewiseLSTM(UpdateRule):
     def __init__(self, names: list[str], width: int = 20, layers: int = 2, rate: float = 0.01) -> None:
         super().__init__()
         self.names, self.width = names, width
-        self.log_rates = nn.Parameter(torch.full((len(names),), rate).log() / 10)
+        self.log_rates = nn.Parameter(torch.full((len(names),), positive("rate", rate)).log() / 10)
         inputs = [2, *[width] * (layers - 1)]
         generator = torch.Generator().manual_seed(0)
 

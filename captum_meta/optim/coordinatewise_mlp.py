@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from captum_meta._numbers import positive
 from captum_meta.optim.flat import Layout
 from captum_meta.optim.rules import UpdateRule
 
@@ -37,7 +38,7 @@ class CoordinatewiseMLP(UpdateRule):
     def __init__(self, names: list[str], width: int = 16, rate: float = 0.01) -> None:
         super().__init__()
         self.names = names
-        self.log_rates = nn.Parameter(torch.full((len(names),), rate).log() / 10)
+        self.log_rates = nn.Parameter(torch.full((len(names),), positive("rate", rate)).log() / 10)
         n_features = 5 + 2 * len(DECAYS)
         generator = torch.Generator().manual_seed(0)
         self.inner = nn.Parameter(torch.randn(width, n_features, generator=generator, device="cpu") / n_features**0.5)

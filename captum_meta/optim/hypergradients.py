@@ -9,6 +9,11 @@ from torch import Tensor
 
 from captum_meta.optim.problem import InnerProblem, Tensors
 
+KEEPS_GRAPH = (
+    "keeps the graph of an inner gradient for a second backward pass, which PyTorch denies compiled graphs that were once "
+    "differentiated without (donated buffers)"
+)
+
 
 class Hypergradient(ABC):
     """``solve(problem, start)``: the parameters after ``problem.steps`` steps, differentiable in this class's own way.
@@ -20,10 +25,8 @@ class Hypergradient(ABC):
     second_order: bool = True
     """Whether the inner gradients are differentiated too. Where not, the inner loss may close over constants only."""
 
-    retains_graph: bool = False
-    """Whether a graph of the inner gradient is kept for a second backward pass, which PyTorch grants a compiled graph only
-    if its first one kept it too.
-    """
+    uncompiled: str | None = None
+    """Why inner gradients cannot be compiled graphs, such as :data:`KEEPS_GRAPH`; None where they can."""
 
     @abstractmethod
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:

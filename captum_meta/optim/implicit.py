@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_meta.optim.hypergradients import Hypergradient, iterates
+from captum_meta._numbers import at_least
+from captum_meta.optim.hypergradients import KEEPS_GRAPH, Hypergradient, iterates
 from captum_meta.optim.problem import InnerProblem, Tensors
 
 
@@ -27,10 +28,10 @@ class Implicit(Hypergradient):
         solver_steps: of conjugate gradients.
     """
 
-    retains_graph = True
+    uncompiled = KEEPS_GRAPH
 
     def __init__(self, solver_steps: int = 10) -> None:
-        self.solver_steps = solver_steps
+        self.solver_steps = at_least("solver_steps", solver_steps, 1)
 
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
         *_, last = iterates(problem, {name: value.detach() for name, value in start.items()}, create_graph=False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from captum_meta._numbers import at_least
 from captum_meta.optim.hypergradients import Backprop, Hypergradient, iterates
 from captum_meta.optim.per_task import call_per_task, fast_names, same_for_all
 from captum_meta.optim.problem import InnerProblem, Tensors
@@ -32,7 +33,7 @@ class InnerLoop(nn.Module):
         module: any network; its parameters are the initialisation.
         loss: of one task, from predictions and what is right, ``(K, ...)`` each, to a number.
         rule: how a gradient changes the fast parameters.
-        steps: of the inner loop in training.
+        steps: of the inner loop in training, at least 0.
         hypergradient: how training differentiates the inner loop; through all of it by default.
         fast: names of the parameters that adapt, as patterns; by default all that require a gradient.
 
@@ -60,7 +61,8 @@ class InnerLoop(nn.Module):
         fast: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.module, self.loss, self.rule, self.steps = module, loss, rule, steps
+        self.module, self.loss, self.rule = module, loss, rule
+        self.steps = at_least("steps", steps, 0)
         self.hypergradient = hypergradient or Backprop()
         self.names = _trained(module) if fast is None else fast_names(module, fast)
 
@@ -75,7 +77,8 @@ class InnerLoop(nn.Module):
             support: inputs and what is right, ``(T, K, ...)``.
             steps: those of training by default.
         """
-        problem = self._problem(support, self.steps if steps is None else steps)
+        _check(support)
+        problem = self._problem(support, self.steps if steps is None else at_least("steps", steps, 0))
         with torch.enable_grad():
             *_, last = iterates(problem, self.start(len(support[0])), create_graph=False)
         return {name: value.detach() for name, value in last.items()}
@@ -86,6 +89,7 @@ class InnerLoop(nn.Module):
 
     def meta_loss(self, support: Rows, query: Rows) -> Tensor:
         """Mean over the tasks of the query rows' loss after the inner loop, differentiable by the hypergradient."""
+        _check(support, query)
         start = self.start(len(support[0]))
         outcome = lambda fast: self._total(fast, query) / len(query[0])  # noqa: E731
         return self.hypergradient.loss(self._problem(support, self.steps), start, outcome)
@@ -102,6 +106,22 @@ class InnerLoop(nn.Module):
                 "averages, such as torch.nn.functional.mse_loss."
             )
         return losses.sum()
+
+
+def _check(*sets: Rows) -> None:
+    """Each set has rows, and all have the same tasks.
+
+    Raises:
+        ValueError: if there are no tasks or no rows, of which a mean loss would be no number, or other tasks in a set.
+    """
+    counts = {len(part) for rows in sets for part in rows}
+    if len(counts) > 1:
+        raise ValueError(f"There are {sorted(counts)} tasks in inputs and answers: pass (T, K, ...) with the same T in all.")
+    if any(0 in rows[0].shape[:2] for rows in sets):
+        shapes = [tuple(rows[0].shape) for rows in sets]
+        raise ValueError(
+            f"A task needs support and query rows, but inputs have the shapes {shapes}: pass at least one of each."
+        )
 
 
 def _trained(module: nn.Module) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from captum_meta._numbers import at_least
 from captum_meta.optim.hypergradients import Hypergradient, iterates
 from captum_meta.optim.problem import InnerProblem, Tensors
 
@@ -36,9 +37,7 @@ class MultiStepLoss(Hypergradient):
     """
 
     def __init__(self, outer_steps: int, second_order: bool = True) -> None:
-        if outer_steps < 1:
-            raise ValueError(f"outer_steps={outer_steps}: the weights must be annealed over at least 1 step.")
-        self.outer_steps, self.second_order = outer_steps, second_order
+        self.outer_steps, self.second_order = at_least("outer_steps", outer_steps, 1), second_order
         self.number = 0
 
     def begin_step(self, number: int) -> None:

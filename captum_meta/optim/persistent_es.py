@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.func import vmap
 
+from captum_meta._numbers import at_least, positive
 from captum_meta._random import row_keys
 from captum_meta.optim.hypergradients import FirstOrder, Hypergradient
 from captum_meta.optim.per_task import call_per_task
@@ -40,9 +41,11 @@ class PersistentES(Hypergradient):
     """
 
     second_order = False
+    uncompiled = "runs its inner loops side by side under torch.func.vmap, which cannot run compiled graphs"
 
     def __init__(self, length: int, pairs: int = 4, sigma: float = 0.01, seed: int = 0) -> None:
-        self.length, self.pairs, self.sigma, self.seed = length, pairs, sigma, seed
+        self.length, self.pairs = at_least("length", length, 1), at_least("pairs", pairs, 1)
+        self.sigma, self.seed = positive("sigma", sigma), seed
 
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
         """The end of the unperturbed loop, without a gradient: only that of a loss can be estimated."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from captum_meta.optim.hypergradients import Hypergradient
+from captum_meta.optim.hypergradients import KEEPS_GRAPH, Hypergradient
 from captum_meta.optim.problem import InnerProblem, Tensors
 from captum_meta.optim.rules import Clipped, MomentumSGD
 
@@ -73,7 +73,7 @@ class Reversible(Hypergradient):
         RuntimeError: at the backward pass, if the way back did not end bit for bit at the start.
     """
 
-    retains_graph = True
+    uncompiled = KEEPS_GRAPH
 
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
         rule = problem.rule.rule if isinstance(problem.rule, Clipped) else problem.rule

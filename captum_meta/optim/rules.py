@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from math import inf
 
 import torch
 from torch import Tensor, nn
+
+from captum_meta._numbers import at_least, positive, share
 
 
 class UpdateRule(nn.Module, ABC):
@@ -44,7 +47,7 @@ class SGD(UpdateRule):
     def __init__(self, names: list[str], steps: int, rate: float) -> None:
         super().__init__()
         self.names = names
-        self.log_rates = nn.Parameter(torch.full((max(1, steps), len(names)), rate).log() / 10)
+        self.log_rates = nn.Parameter(torch.full((max(1, steps), len(names)), positive("rate", rate)).log() / 10)
 
     def rates(self, step: int) -> dict[str, Tensor]:
         """Each tensor's rate."""
@@ -74,8 +77,8 @@ class MomentumSGD(UpdateRule):
         super().__init__()
         self.names = names
         shape = (max(1, steps), len(names))
-        self.log_rates = nn.Parameter(torch.full(shape, rate).log() / 10)
-        self.logits = nn.Parameter(torch.full(shape, momentum).logit())
+        self.log_rates = nn.Parameter(torch.full(shape, positive("rate", rate)).log() / 10)
+        self.logits = nn.Parameter(torch.full(shape, share("momentum", momentum)).logit())
 
     def rates(self, step: int) -> Tensor:
         """Each tensor's rate, in the order of ``names``."""
@@ -110,6 +113,7 @@ class ElementwiseSGD(UpdateRule):
     def __init__(self, shapes: Mapping[str, torch.Size], rate: float) -> None:
         super().__init__()
         self.names = list(shapes)
+        at_least("rate", rate, -inf)
         self.rates = nn.ParameterList([nn.Parameter(torch.full(shape, rate)) for shape in shapes.values()])
 
     def update(
@@ -133,7 +137,7 @@ class Clipped(UpdateRule):
 
     def __init__(self, rule: UpdateRule, length: float) -> None:
         super().__init__()
-        self.rule, self.length = rule, length
+        self.rule, self.length = rule, positive("clip", length)
 
     def initial_memory(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.rule.initial_memory(parameters)

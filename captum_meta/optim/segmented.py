@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from captum_meta.optim.hypergradients import Hypergradient
+from captum_meta._numbers import at_least
+from captum_meta.optim.hypergradients import KEEPS_GRAPH, Hypergradient
 from captum_meta.optim.problem import InnerProblem, Tensors
 
 
@@ -26,10 +27,10 @@ class Segmented(Hypergradient):
         length: of a segment, in steps; the square root of their number by default.
     """
 
-    retains_graph = True
+    uncompiled = KEEPS_GRAPH
 
     def __init__(self, length: int | None = None) -> None:
-        self.length = length
+        self.length = None if length is None else at_least("length", length, 1)
 
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
         if problem.steps == 0:

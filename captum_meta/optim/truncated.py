@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from captum_meta._numbers import at_least
 from captum_meta.optim.hypergradients import Hypergradient
 from captum_meta.optim.problem import InnerProblem, Tensors
 from captum_meta.optim.rules import UpdateRule
@@ -29,7 +30,7 @@ class Truncated(Hypergradient):
     """
 
     def __init__(self, length: int, second_order: bool = True) -> None:
-        self.length, self.second_order = length, second_order
+        self.length, self.second_order = at_least("length", length, 1), second_order
 
     def solve(self, problem: InnerProblem, start: Tensors) -> Tensors:
         """Differentiable through the last window only."""

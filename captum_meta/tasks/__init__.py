@@ -1,6 +1,7 @@
 """Explanation tasks: sources of models to learn from."""
 
 from captum_meta.tasks.cache import ExplanationCache, TaskFamily
+from captum_meta.tasks.distilled import DistillationTaskFamily
 from captum_meta.tasks.explained_data import ExplainedData
 from captum_meta.tasks.joining import collate_tasks
 from captum_meta.tasks.labelling import LabelError
@@ -11,6 +12,7 @@ from captum_meta.tasks.synthetic import SyntheticTaskFamily
 from captum_meta.types import ExplanationTask
 
 __all__ = [
+    "DistillationTaskFamily",
     "ExplainedData",
     "ExplanationCache",
     "ExplanationTask",

@@ -80,9 +80,10 @@ def _normalise(x: Tensor) -> Tensor:
     return torch.nn.functional.layer_norm(x, x.shape[-1:])
 
 
-def _attention(projected: Tensor, heads: int) -> Tensor:
-    """Attention over the tokens, ``projected (T, R, M, 3 D)`` being their queries, keys and values, to ``(T, R, M, D)``."""
+def _attention(projected: Tensor, heads: int, asking: int | None = None) -> Tensor:
+    """Attention of the first ``asking`` tokens (all): queries, keys, values ``(T, R, M, 3 D)`` to ``(T, R, asking, D)``."""
     q, k, v = projected.unflatten(-1, (3, heads, -1)).unbind(-3)
+    q = q[:, :, :asking]
     scores = torch.einsum("trmhd,trnhd->trhmn", q, k) / q.shape[-1] ** 0.5
     return torch.einsum("trhmn,trnhd->trmhd", scores.softmax(-1), v).flatten(-2)
 
@@ -151,9 +152,11 @@ class Transformer(BatchedModel):
     def __call__(self, x: Tensor) -> Tensor:
         x = torch.einsum("trmv,tmvd->trmd", x, self.embed.expand(-1, x.shape[2], -1, -1)) + self.position.unsqueeze(1)
         for qkv, out, up, down in self.layers:
-            x = x + apply_affine(_attention(apply_affine(_normalise(x), qkv), self.heads), out)
+            asking = 1 if self.first_token and qkv is self.layers[-1][0] else None  # what else would not be read
+            attended = _attention(apply_affine(_normalise(x), qkv), self.heads, asking)
+            x = x[:, :, :asking] + apply_affine(attended, out)
             x = x + apply_affine(self.activation(apply_affine(_normalise(x), up)), down)
-        return apply_affine(_normalise(x[:, :, 0] if self.first_token else x.mean(2)), self.out)
+        return apply_affine(_normalise(x.mean(2)), self.out)
 
 
 class Encoder(BatchedModel):
@@ -280,7 +283,7 @@ def train(model: BatchedModel, x: Tensor, targets: Tensor, classify: bool, steps
         return
     for parameter in model.parameters:
         parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(model.parameters, lr=rate)
+    optimizer = torch.optim.Adam(model.parameters, lr=rate, fused=True)
     labels = targets.argmax(-1)
     for _ in range(steps):
         rows = torch.randint(x.shape[1], (64,), generator=model.generator)

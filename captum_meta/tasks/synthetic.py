@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -19,9 +20,16 @@ from captum_meta.tasks.random_data import pick
 from captum_meta.tasks.random_models import BatchedModel, integer, train
 from captum_meta.types import Explanations, Kind
 
-Architecture = Callable[[int, int, int, int, Generator], BatchedModel]
 
-_TABLE_MODELS = (
+class Architecture(Protocol):
+    """A class of :mod:`captum_meta.tasks.random_models` or :mod:`captum_meta.tasks.encoded_models`."""
+
+    has_gradient: bool
+
+    def __call__(self, n_tasks: int, n_players: int, width: int, outputs: int, generator: Generator, /) -> BatchedModel: ...
+
+
+_TABLE_MODELS: tuple[Architecture, ...] = (
     random_models.MLP,
     random_models.MLP,
     random_models.ResidualMLP,
@@ -29,20 +37,21 @@ _TABLE_MODELS = (
     random_models.Interactions,
     random_models.Trees,
 )
-_ENCODED_MODELS = (
+_ENCODED_MODELS: tuple[Architecture, ...] = (
     encoded_models.PiecewiseLinear,
     encoded_models.Stepped,
     encoded_models.Gated,
     encoded_models.AttentionPooling,
 )
-_LARGE_MODELS = (
+_LARGE_MODELS: tuple[Architecture, ...] = (
     random_models.MLP,
     random_models.ResidualMLP,
     encoded_models.Gated,
     encoded_models.Stepped,
     encoded_models.AttentionPooling,
 )
-_SENTENCE_MODELS = {
+_IMAGE_MODELS: tuple[Architecture, ...] = (random_models.Convolutional, random_models.Convolutional, random_models.MLP)
+_SENTENCE_MODELS: dict[Kind, tuple[Architecture, ...]] = {
     "shapley": (
         random_models.Transformer,
         random_models.Transformer,
@@ -117,6 +126,15 @@ class SyntheticTaskFamily:
         """The models and rows of batch ``index``, before anything is measured."""
         return self._games(self._generator(index))
 
+    def first_games(self, index: int, wanted: Callable[[int, Architecture], bool]) -> BatchedGames:
+        """The first models from batch ``index`` on whose number of players and architecture are wanted."""
+        while True:
+            generator = self._generator(index)
+            x, architecture = self._drawn(generator)
+            if wanted(x.shape[2], architecture):
+                return self._explained(x, *self._trained(x, architecture, generator), generator)
+            index += 1
+
     def variants(self, index: int) -> list[Explanations]:
         """All explanations made of the models of batch ``index``: for paths, one for each number of points."""
         generator = self._generator(index)
@@ -145,9 +163,7 @@ class SyntheticTaskFamily:
         if domain == "image":
             grid, patch = pick(generator, *_GRIDS[self.kind])
             x = random_data.patches(self.tasks_per_batch, n_rows, grid, patch, generator)
-            architecture: Architecture = pick(
-                generator, random_models.Convolutional, random_models.Convolutional, random_models.MLP
-            )
+            architecture = pick(generator, *_IMAGE_MODELS)
         elif domain == "sentence":
             n_players = pick(generator, *_PLAYERS_COSTLY)
             width = 8 if self.kind == "shapley" else pick(generator, 8, 16)

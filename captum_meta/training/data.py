@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from captum_meta.tasks.cache import ExplanationCache, TaskFamily, describe, is_finite, key_of, make
-from captum_meta.training.steps import Evaluations, Shards, StepLoader, Steps, Views, split
+from captum_meta.training.steps import Evaluations, Shards, StepLoader, Steps, StepsAsMade, Views, split
 from captum_meta.types import Explanations, ExplanationTask
 
 __all__ = ["ExplanationTaskDataModule", "TaskFamily", "split"]
@@ -43,6 +43,8 @@ class ExplanationTaskDataModule(LightningDataModule):
         rows_per_step: rows of each task used in a step, drawn anew each time; None for all.
         validation_support_rows: numbers of support rows at which errors are measured, on the same queries; by default
             the largest of ``support_rows``.
+        augment: whether each step sees its tasks augmented anew: rows in another order, games negated and replaced by their
+            duals, parts of the evidence hidden. False for families whose evidence is used as it was made.
         validation_budgets: budgets at which errors are measured and logged each by itself, such as 0, 2 and 8 coalitions
             for each player, or 3, 5 and 10 gradients of paths; None: all that was measured.
     """
@@ -63,6 +65,7 @@ class ExplanationTaskDataModule(LightningDataModule):
         rows_per_step: int | None = None,
         validation_support_rows: list[int] | None = None,
         validation_budgets: list[int] | None = None,
+        augment: bool = True,
     ) -> None:
         super().__init__()
         validations = _named(validation)
@@ -73,7 +76,7 @@ class ExplanationTaskDataModule(LightningDataModule):
         self.validation_support_rows = validation_support_rows or [max(self.support_rows)]
         self.validation_budgets: list[int | None] = [*validation_budgets] if validation_budgets else [None]
         self.cache = None if folder is None else ExplanationCache(folder)
-        self.workers, self.seed = workers, seed
+        self.workers, self.seed, self.augment = workers, seed, augment
         self._memory: dict[tuple[str, str], list[list[Explanations]]] = {}
         self._pools: dict[tuple[str, str], Sequence[list[Explanations]]] = {}
 
@@ -95,7 +98,8 @@ class ExplanationTaskDataModule(LightningDataModule):
         pool = self._pool("train", "")
         if self.batches_per_step > len(pool):
             raise ValueError(f"A step joins {self.batches_per_step} different batches, but there are only {len(pool)}.")
-        steps = Steps(pool, self.steps_per_epoch, self.support_rows, self.seed, self.batches_per_step, self.rows_per_step)
+        kind = Steps if self.augment else StepsAsMade
+        steps = kind(pool, self.steps_per_epoch, self.support_rows, self.seed, self.batches_per_step, self.rows_per_step)
         steps.rank, steps.ranks = self.rank
         return StepLoader(steps, self, self.workers)
 

@@ -1,8 +1,9 @@
-"""Explainers from which a further run begins."""
+"""What a further run begins with."""
 
 from __future__ import annotations
 
 from captum_meta.learners import load_learner
+from captum_meta.learners._kernel import KernelRegression
 from captum_meta.nn import ShapleyExplainer, deepened
 
 
@@ -22,3 +23,24 @@ def deeper_explainer(path: str, depth: int) -> ShapleyExplainer:
     explainer = load_learner(path).explainer
     assert isinstance(explainer, ShapleyExplainer)
     return deepened(explainer, depth)
+
+
+def frozen_kernel(name: str) -> KernelRegression:
+    """A saved or shipped learner upon which networks are stacked, as it is.
+
+    Args:
+        name: path that was given to ``save``, or a shipped name such as ``"feature-maml"``.
+
+    Raises:
+        ValueError: if there is no such learner, or it is not a kernel regression.
+
+    >>> type(frozen_kernel("feature-maml")).__name__
+    'FeatureMAML'
+    """
+    learner = load_learner(name)
+    if not isinstance(learner, KernelRegression):
+        raise ValueError(
+            f"{name!r} is a {type(learner).__name__}: networks are stacked upon a DeepKernelTransfer, a FeatureMAML or a "
+            "KernelRidge."
+        )
+    return learner

@@ -17,6 +17,7 @@ from captum_meta.learners import MetaLearner
 from captum_meta.learners.storage import build, configuration
 from captum_meta.losses import relative_errors
 from captum_meta.metrics import AttributionError
+from captum_meta.training.buffer import is_finite_task
 from captum_meta.training.chunks import loss_in_chunks, loss_of_shares
 from captum_meta.training.guard import FiniteSteps, marked, reaching
 from captum_meta.types import ExplanationTask
@@ -35,8 +36,8 @@ class MetaLearningModule(LightningModule):
     Validation logs ``error`` (mean over tasks, each at most 3) and ``log error`` with the labels' noise taken off, and the
     mean and median :class:`~captum_meta.metrics.AttributionError` for each family and number of support rows.
 
-    A step whose loss or gradient is not finite is left out with a warning and counted, ``train/steps left out``; five in a
-    row end the run with an error. In half precision the gradient scaler does that.
+    A step whose tasks, loss or gradient are not finite is left out with a warning and counted, ``train/steps left out``;
+    five in a row end the run with an error. In half precision the gradient scaler does that.
 
     Args:
         learner: the meta-learner; its parameters are what is trained, all of them where none requires a gradient, as in
@@ -119,11 +120,15 @@ class MetaLearningModule(LightningModule):
 
     def training_step(self, batch: ExplanationTask, batch_idx: int) -> Tensor | None:
         self.learner.begin_step(self.trainer.global_step)
-        shares = self._shares(self._precise(batch))
-        loss = self._loss(shares[0]) if len(shares) == 1 else loss_of_shares(self.learner, shares, self._loss)
+        batch = self._precise(batch)
+        loss = self._step_loss(batch) if is_finite_task(batch) else batch.query.attributions.new_full((), torch.nan)
         logged = (self.trainer.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0
         self.log("train/loss", loss, prog_bar=True, sync_dist=logged)  # ranks wait for each other where it is written down
         return marked(reaching(loss, self.learner))
+
+    def _step_loss(self, batch: ExplanationTask) -> Tensor:
+        shares = self._shares(batch)
+        return self._loss(shares[0]) if len(shares) == 1 else loss_of_shares(self.learner, shares, self._loss)
 
     def _precise(self, tasks: ExplanationTask) -> ExplanationTask:
         """In the precision of the learner."""
@@ -179,7 +184,7 @@ class MetaLearningModule(LightningModule):
     def load_from_checkpoint(cls, checkpoint_path: Any, *arguments: Any, **named: Any) -> MetaLearningModule:
         """As in Lightning; the learner is built as it was, unless ``learner=`` gives one to fill with the weights."""
         if "learner" not in named:
-            checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+            checkpoint = _read_checkpoint(checkpoint_path)
             if checkpoint[_LEARNER] is None:
                 raise ValueError(f"{checkpoint_path} holds a learner with parts of your own: pass learner= to fill.")
             named["learner"] = build(checkpoint[_LEARNER])
@@ -256,6 +261,21 @@ class MetaLearningModule(LightningModule):
             if len(errors):
                 self.log(f"{stage}/mean error/{label}", errors.mean(), sync_dist=True)
                 self.log(f"{stage}/median error/{label}", errors.median(), sync_dist=True)
+
+
+def _read_checkpoint(path: Any) -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # of whatever kind the bytes lead to
+        raise ValueError(f"{path} is no checkpoint that can be read without unpickling what it holds.") from error
+    if not isinstance(checkpoint, dict) or _LEARNER not in checkpoint:
+        raise ValueError(
+            f"{path} is no checkpoint of a MetaLearningModule: pass one that a run of it wrote, or learner= to fill with "
+            "its weights."
+        )
+    return checkpoint
 
 
 def _configuration(learner: MetaLearner) -> dict[str, Any] | None:

@@ -17,9 +17,22 @@ from captum_meta.types import Explanations, ExplanationTask
 
 
 def split(explanations: Explanations, support_rows: int) -> ExplanationTask:
-    """The first ``support_rows`` rows of every task as support set, the others as query set."""
+    """The first ``support_rows`` rows of every task as support set, the others as query set.
+
+    Raises:
+        ValueError: if no row would be left as a query.
+    """
+    _require_queries(explanations, support_rows)
     support = explanations[:, :support_rows]
     return ExplanationTask(support, explanations[:, support_rows:] if support_rows else explanations)
+
+
+def _require_queries(explanations: Explanations, support_rows: int) -> None:
+    if support_rows >= len(explanations):
+        raise ValueError(
+            f"support_rows={support_rows} leave no query of {len(explanations)} rows: pass fewer support rows, or make "
+            "tasks of more rows (rows= of the family, rows_per_step)."
+        )
 
 
 class Shards(Sequence[list[Explanations]]):
@@ -84,21 +97,24 @@ class Steps(IterableDataset[ExplanationTask]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         drawn = [self.pool[index] for index in self._draw(generator)]
         view = int(torch.randint(len(drawn[0]), (), generator=generator))
-        chosen = join([views[view] for views in drawn])
+        chosen = join([views[view % len(views)] for views in drawn])
         n_tasks = len(chosen.attributions)
         if n_tasks % self.ranks:
             raise ValueError(
                 f"{n_tasks} tasks per step cannot be shared equally by {self.ranks} ranks, and unequal shares would change "
                 "the gradient: choose batches_per_step or the family's tasks_per_batch so that they can."
             )
-        rows = torch.randperm(len(chosen), generator=generator)[: self.rows]
-        chosen = chosen[:, rows]
-        adapts = max(self.support_rows) > 0
-        augmented = augment(chosen, generator, inside=0.0) if adapts else augment(chosen, generator)
+        chosen = self.seen(chosen, generator)
         k = self.support_rows[0]
         if len(self.support_rows) > 1:
             k = self.support_rows[int(torch.randint(len(self.support_rows), (), generator=generator))]
-        return split(augmented[self.rank :: self.ranks], k)
+        return split(chosen[self.rank :: self.ranks], k)
+
+    def seen(self, tasks: Explanations, generator: torch.Generator) -> Explanations:
+        """Some rows of the tasks, augmented."""
+        tasks = tasks[:, torch.randperm(len(tasks), generator=generator)[: self.rows]]
+        adapts = max(self.support_rows) > 0
+        return augment(tasks, generator, inside=0.0) if adapts else augment(tasks, generator)
 
     def _draw(self, generator: torch.Generator) -> list[int]:
         """Different batches of the pool."""
@@ -108,6 +124,13 @@ class Steps(IterableDataset[ExplanationTask]):
             if index not in chosen:
                 chosen.append(index)
         return chosen
+
+
+class StepsAsMade(Steps):
+    """The same walk, through tasks as they were made: their first rows in their order, with all of their evidence."""
+
+    def seen(self, tasks: Explanations, generator: torch.Generator) -> Explanations:
+        return tasks[:, : self.rows]
 
 
 class Evaluations(IterableDataset[ExplanationTask]):
@@ -127,6 +150,7 @@ class Evaluations(IterableDataset[ExplanationTask]):
             for view in self.pool[index]:
                 known = view if self.budget is None else at_budget(view, self.budget)
                 if known is not None:
+                    _require_queries(known, self.skip)
                     yield ExplanationTask(known[:, : self.k], known[:, self.skip :])
 
     def __len__(self) -> int:

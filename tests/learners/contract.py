@@ -27,6 +27,7 @@ from captum_meta.learners import (
     ZeroShot,
     load_learner,
 )
+from captum_meta.learners._gradient import GradientLearner
 from captum_meta.nn import (
     AttentionSimilarity,
     CosineSimilarity,
@@ -125,6 +126,28 @@ class LearnerContract:
             predicted = learner.predict(learner.adapt(tasks.support), tasks.query.evidence)
             assert predicted.shape == tasks.query.attributions.shape
             assert torch.allclose(predicted.sum(-1), tasks.query.evidence.total, rtol=1e-4, atol=1e-5)
+
+    def test_labels_that_are_no_numbers_and_empty_support_sets_say_so(self, name: str, batches: Batches) -> None:
+        learner = build(name)
+        support = tasks_for(learner, batches).support
+        labels = support.attributions.clone()
+        labels[0, 0, 0] = torch.nan
+        if not isinstance(learner, ZeroShot):
+            with pytest.raises(ValueError, match="attributions of the support set are not finite: leave these rows out"):
+                learner.adapt(replace(support, attributions=labels))
+            with pytest.raises(ValueError, match="attributions have the shape"):
+                learner.adapt(replace(support, attributions=labels[..., :-1]))
+        if not isinstance(learner, (ZeroShot, GradientLearner)):  # whose loop of no rows ends where it begins
+            with pytest.raises(ValueError, match="the support set is empty: pass at least one row"):
+                learner.adapt(support[:, :0])
+
+    def test_it_answers_in_half_and_in_double_precision(self, name: str, batches: Batches) -> None:
+        tasks = tasks_for(build(name), batches)
+        for precision in (torch.bfloat16, torch.float64):
+            learner, given = build(name).to(precision), tasks.to(dtype=precision)
+            predicted = learner.predict(learner.adapt(given.support), given.query.evidence)
+            assert predicted.isfinite().all()
+            assert predicted.dtype == precision or precision == torch.bfloat16  # in which quadratures are made in single
 
     def test_a_player_without_any_effect_gets_nothing(self, name: str, batches: Batches) -> None:
         learner = build(name)

@@ -10,7 +10,17 @@ import captum_meta.optim.compiled
 from captum_meta.benchmark.step import random_tasks
 from captum_meta.learners import ANIL, MAML, ImplicitMAML, MetaLearner, MomentumMAML, Reptile, Ridge
 from captum_meta.nn import PathExplainer, ShapleyExplainer
-from captum_meta.optim import Annealed, Backprop, FirstOrder, Hypergradient, Implicit, Segmented
+from captum_meta.optim import (
+    Annealed,
+    Backprop,
+    FirstOrder,
+    Hypergradient,
+    Implicit,
+    MultiStepLoss,
+    PersistentES,
+    Segmented,
+    Truncated,
+)
 from captum_meta.training import MetaLearningModule
 from captum_meta.training.chunks import loss_in_chunks
 
@@ -41,6 +51,8 @@ def loss_and_gradients(learner: MetaLearner, seed: int, tasks: int = 3) -> list[
     [
         (ANIL, Backprop()),
         pytest.param(ANIL, FirstOrder(), marks=pytest.mark.slow),
+        pytest.param(ANIL, Truncated(1), marks=pytest.mark.slow),
+        pytest.param(ANIL, MultiStepLoss(5), marks=pytest.mark.slow),
         pytest.param(MAML, Backprop(), marks=pytest.mark.slow),
         pytest.param(MAML, FirstOrder(), marks=pytest.mark.slow),
         pytest.param(Reptile, None, marks=pytest.mark.slow),
@@ -103,6 +115,11 @@ def test_compiled_training_is_eager_training() -> None:
         (lambda: MomentumMAML(explainer()), "Reversible keeps the graph"),
         (lambda: MAML(explainer(), hypergradient=Annealed(FirstOrder(), Segmented(), 9)), "Annealed keeps the graph"),
         (lambda: MAML(explainer(), hypergradient=Implicit()), "Implicit keeps the graph"),
+        (lambda: MAML(explainer(), hypergradient=PersistentES(2)), "PersistentES runs its inner loops side by side"),
+        (
+            lambda: MAML(explainer(), hypergradient=Annealed(FirstOrder(), PersistentES(2), 9)),
+            "Annealed runs its inner loops side by side",
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(learner, why: str) -> None:  # type: ignore[no-untyped-def]

@@ -178,6 +178,18 @@ class MyExplainer(ShapleyExplainer):
     pass
 
 
+def test_paths_at_which_there_is_no_learner_say_what_may_be_meant(saved: Path) -> None:
+    with pytest.raises(ValueError, match=r"by captum_meta.training.learner_from_checkpoint\(path\)"):
+        load_learner(saved.with_name("last.ckpt"))
+    saved.with_name(saved.name + ".json").unlink()
+    for name in (saved, saved.with_name(saved.name + ".safetensors")):
+        with pytest.raises(ValueError, match=rf"The weights are there, but {saved.name}.json beside them"):
+            load_learner(name)
+    for call in (load_learner, ZeroShot(ShapleyExplainer(8, 1)).save):
+        with pytest.raises(ValueError, match=r"path ends in a name.* got '\.'"):
+            call("")
+
+
 def test_parts_of_ones_own_are_refused_when_they_are_saved(tmp_path: Path) -> None:
     for learner, words in (
         (Own(ShapleyExplainer(16, 1)), "learner is a Own of your own"),

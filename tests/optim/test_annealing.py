@@ -82,5 +82,5 @@ def test_both_are_annealed_together() -> None:
 
 
 def test_weights_over_no_steps_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1 step"):
+    with pytest.raises(ValueError, match="outer_steps=0: pass a number of at least 1"):
         MultiStepLoss(0)

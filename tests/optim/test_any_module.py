@@ -259,6 +259,27 @@ def test_frozen_parameters_stay_where_they_are() -> None:
         InnerLoop(net.requires_grad_(False), mse, GradientDescent(RATE))
 
 
+@pytest.mark.parametrize(
+    ("support", "query", "message"),
+    [
+        ((3, 0), (3, 4), "needs support and query rows"),
+        ((3, 4), (3, 0), "needs support and query rows"),
+        ((0, 4), (0, 4), "needs support and query rows"),
+        ((3, 4), (2, 4), r"There are \[2, 3\] tasks"),
+    ],
+)
+def test_tasks_without_rows_or_of_different_numbers_are_refused(
+    support: tuple[int, int], query: tuple[int, int], message: str
+) -> None:
+    loop = InnerLoop(nn.Linear(2, 1), mse, GradientDescent(RATE))
+    made_of = [(torch.randn(*shape, 2), torch.randn(*shape, 1)) for shape in (support, query)]
+    with pytest.raises(ValueError, match=message):
+        loop.meta_loss(*made_of)
+    if 0 in support:
+        with pytest.raises(ValueError, match=message):
+            loop.adapt(made_of[0])
+
+
 def test_a_loss_of_many_numbers_is_refused() -> None:
     loop = InnerLoop(made(CASES["PReLU"]), lambda said, y: (said - y).square(), GradientDescent(RATE))
     with pytest.raises(ValueError, match=r"loss of one task has the shape \(4, 1\), but must be one number"):

@@ -43,6 +43,28 @@ def test_shapley_labels_add_up(index: int) -> None:
     assert ((explained.attributions.sum(-1) - total).abs() <= 1e-4 * scale + 1e-5).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_transformers_answer_as_if_every_token_went_through_all_layers(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    model = random_models.Transformer(2, 5, 3, 2, generator)
+    x = torch.randn(2, 4, 5, 3, generator=generator)
+
+    def normed(values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.layer_norm(values, values.shape[-1:])
+
+    for task in range(2):
+        tokens = x[task] @ model.embed[task, 0] + model.position[task]
+        for layer in model.layers:
+            (wqkv, bqkv), (wout, bout), (wup, bup), (wdown, bdown) = [(w[task], b[task]) for w, b in layer]
+            q, k, v = (normed(tokens) @ wqkv + bqkv).unflatten(-1, (3, model.heads, -1)).unbind(-3)
+            weights = (torch.einsum("rmhd,rnhd->rhmn", q, k) / q.shape[-1] ** 0.5).softmax(-1)
+            tokens = tokens + torch.einsum("rhmn,rnhd->rmhd", weights, v).flatten(-2) @ wout + bout
+            tokens = tokens + model.activation(normed(tokens) @ wup + bup) @ wdown + bdown
+        read = tokens[:, 0] if model.first_token else tokens.mean(1)
+        expected = normed(read) @ model.out[0][task] + model.out[1][task]
+        assert torch.allclose(model(x)[task], expected, atol=1e-5)
+
+
 def test_the_global_random_state_stands_still() -> None:
     state = torch.get_rng_state()
     small("shapley")[0]

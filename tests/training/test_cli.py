@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 import captum_meta
 from captum_meta.attr import MetaKernelShap
 from captum_meta.cli import main
-from captum_meta.learners import ZeroShot, load_learner
+from captum_meta.learners import FeatureMAML, ZeroShot, load_learner
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.training.cli import with_shipped_configurations
 
@@ -53,14 +53,21 @@ def test_own_models_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert predicted and all(value.dim() == 3 and value.isfinite().all() for value in predicted.values())
 
 
+EARLIER = {
+    "runs/shapley-zero-shot": lambda: ZeroShot(ShapleyExplainer(8, 3)),
+    "runs/shapley-feature-maml": lambda: FeatureMAML(ShapleyExplainer(8, 1)),
+}
+
+
 @pytest.mark.parametrize("config", sorted(path.name for path in CONFIG.parent.glob("*.yaml")))
 def test_every_configuration_runs_a_step(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_models.py").write_text(MY_MODELS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     path = CONFIG.parent / config
-    if "runs/shapley-zero-shot," in path.read_text():  # it goes on from another run
-        ZeroShot(ShapleyExplainer(8, 3)).save(tmp_path / "runs" / "shapley-zero-shot")
+    for earlier, learner in EARLIER.items():
+        if any(f"{earlier}{end}" in path.read_text() for end in ",}"):  # it goes on from another run
+            learner().save(earlier)
     small = [
         "--data.workers",
         "0",
@@ -71,11 +78,14 @@ def test_every_configuration_runs_a_step(config: str, tmp_path: Path, monkeypatc
         "--trainer.fast_dev_run",
         "true",
     ]
-    if "SyntheticTaskFamily" in path.read_text():
-        small += ["--data.batches", "1"]
-        for family in ("train", "validation"):
-            small += [f"--data.{family}.tasks_per_batch", "2", f"--data.{family}.rows", "8"]
-    if "support_rows" in path.read_text():
+    text = path.read_text()
+    if "my_models" not in text:
+        small += ["--data.batches", "1", "--data.train.tasks_per_batch", "2"]
+    if "SyntheticTaskFamily" in text or "RepeatedTaskFamily" in text:
+        small += ["--data.train.rows", "8", "--data.validation.tasks_per_batch", "2", "--data.validation.rows", "8"]
+    if "DistillationTaskFamily" in text:
+        small += ["--data.validation.tasks_per_batch", "2"]
+    if "SyntheticTaskFamily" in text and "support_rows" in text:
         small += ["--data.support_rows", "[4]", "--data.validation_support_rows", "[4]"]
     assert main(["fit", "--config", str(path), *small]) == 0
 

@@ -1,22 +1,19 @@
 """The training of error estimates."""
 
+from pathlib import Path
+from typing import get_args
+
 import pytest
 import torch
+from lightning import Trainer
+from safetensors.torch import load_file
 
 from captum_meta.nn import ErrorHead, ShapleyExplainer
 from captum_meta.nn.error_head import PLAYER_NUMBERS, ROW_NUMBERS
-from captum_meta.tasks import SyntheticTaskFamily
-from captum_meta.training.error_estimate import (
-    KINDS,
-    Lesson,
-    calibrated_margin,
-    claims,
-    explained_batch,
-    lessons,
-    loss,
-    train,
-    within,
-)
+from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule
+from captum_meta.training.error_claims import CalibrateErrorHead, calibrated_margin, claims, in_batches
+from captum_meta.training.error_estimate import EstimatedErrors, Lesson, lesson, loss
+from captum_meta.training.error_tasks import EstimatedTaskFamilies, EstimatedTaskFamily, Models
 from captum_meta.training.rough_games import Conjunctions, DecisionTrees
 
 
@@ -32,41 +29,58 @@ def test_the_loss_wants_the_right_order_and_nine_in_ten_below() -> None:
     assert torch.equal(*(loss(errors, torch.tensor([[-4.0, -2.0, -1.0, last]]), unknown) for last in (0.0, 9.0)))
 
 
-def test_what_errors_depend_on_is_learned() -> None:
-    torch.manual_seed(0)
-    taught = []
-    for _ in range(8):
-        players, rows = torch.randn(2, 12, 6, PLAYER_NUMBERS), torch.randn(2, 12, ROW_NUMBERS)
-        errors, all_of_them = players[..., 3].amax(-1) + rows[..., 5], torch.ones(2, 12, 6, dtype=torch.bool)
-        taught.append(Lesson("smooth", 2, players, rows, all_of_them, errors, all_of_them[..., 0]))
-    head = ErrorHead(8)
-    train(head, taught[1:], steps=300)
-    unseen = taught[0]
-    assert torch.corrcoef(torch.stack([unseen.estimated(head).flatten(), unseen.errors.flatten()]))[0, 1] > 0.8
-
-
 def test_errors_are_those_of_the_answer_at_each_budget() -> None:
     torch.manual_seed(0)
     explainer = ShapleyExplainer(16, 1).double()
-    family = SyntheticTaskFamily("shapley", tasks_per_batch=2, rows=4, seed=5)
-    batches = (family[index] for index in range(20))
-    explained = next(batch for batch in batches if 7 <= batch.attributions.shape[-1] <= 12).to(dtype=torch.float64)
-    found = {one.multiple: one.errors for one in lessons(explainer, explained, "smooth")}
-    assert 2 in found
-    evidence = within(explained.evidence, 2)
-    assert evidence is not None and evidence.coalitions is None
-    values, right = explainer(evidence).attributions, explained.attributions
-    errors = (values - right).square().sum(-1) / right.square().sum(-1)
-    assert torch.allclose(found[2], (errors + 1e-9).log().float())
+    for view in EstimatedTaskFamily("conjunctions", tasks_per_batch=2, rows=4, seed=5).variants(3):
+        found = lesson(explainer, view)
+        values, right = explainer(view.evidence).attributions, view.attributions
+        errors = (values - right).square().sum(-1) / right.square().sum(-1)
+        assert torch.allclose(found.errors[found.known], (errors + 1e-9).log()[found.known])
+        assert found.known.any()
 
 
-def lesson(multiple: int, estimates: list[float], errors: list[float]) -> Lesson:
+def test_a_fit_lowers_the_loss_leaves_the_explainer_and_writes_a_head(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    learner = EstimatedErrors(ShapleyExplainer(16, 1), width=8)
+    before = {name: value.double().clone() for name, value in learner.explainer.state_dict().items()}
+    kinds: tuple[Models, ...] = ("conjunctions", "trees")
+    validation = {kind: EstimatedTaskFamily(kind, 2, 6, seed=7) for kind in kinds}
+    family = EstimatedTaskFamily("conjunctions", 4, 12, seed=6)
+    data = ExplanationTaskDataModule(family, validation, 6, 3, steps_per_epoch=60, augment=False)  # type: ignore[arg-type]
+    module = MetaLearningModule(learner, learning_rate=1e-2, warmup_steps=5)
+    losses: list[float] = []
+
+    class Kept(CalibrateErrorHead):
+        def on_train_batch_end(self, trainer: Trainer, *rest: object) -> None:
+            losses.append(float(trainer.callback_metrics["train/loss"]))
+
+    Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        precision="64-true",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        limit_val_batches=0,
+        callbacks=[Kept(str(tmp_path / "head"))],
+    ).fit(module, data)
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+    assert all(torch.equal(value, before[name]) for name, value in learner.explainer.state_dict().items())
+    head = ErrorHead(8)
+    head.load_state_dict(load_file(tmp_path / "head.safetensors"))
+    assert head.margin == pytest.approx(float(learner.head.margin)) and head.row_deviation.ne(1).any()
+    estimated = lesson(learner.explainer, family.variants(0)[0]).estimated(learner.head)
+    assert estimated.isfinite().all()
+
+
+def told(multiple: int, estimates: list[float], errors: list[float]) -> Lesson:
     """One whose estimates are its first number of the row."""
     rows = torch.zeros(1, len(errors), ROW_NUMBERS)
     rows[0, :, 0] = torch.tensor(estimates).log()
     mask = torch.ones(1, len(errors), 3, dtype=torch.bool)
     numbers = torch.zeros(1, len(errors), 3, PLAYER_NUMBERS)
-    return Lesson("smooth", multiple, numbers, rows, mask, torch.tensor([errors]).log(), mask[..., 0])
+    return Lesson(multiple, numbers, rows, mask, torch.tensor([errors]).log(), mask[..., 0])
 
 
 class FirstNumber(ErrorHead):
@@ -75,25 +89,38 @@ class FirstNumber(ErrorHead):
 
 
 def test_a_row_claims_a_tolerance_once_at_the_first_budget_that_meets_it() -> None:
-    batch = [lesson(2, [0.05, 0.5, 0.5], [0.2, 0.5, 0.5]), lesson(4, [0.01, 0.08, 0.5], [0.01, 0.02, 0.01])]
+    batch = [told(2, [0.05, 0.5, 0.5], [0.2, 0.5, 0.5]), told(4, [0.01, 0.08, 0.5], [0.01, 0.02, 0.01])]
     assert claims([batch], FirstNumber(), 0.0, 0.1).tolist() == [False, True]
     assert claims([batch], FirstNumber(), 1.0, 0.1).tolist() == [True]
 
 
 def test_the_margin_is_the_least_that_keeps_the_claims() -> None:
     estimates, errors = [0.09] * 100, [0.05] * 80 + [0.15] * 20
-    again = lesson(4, [0.01] * 100, [0.001] * 100)
-    margin = calibrated_margin([[lesson(2, estimates, errors), again]], FirstNumber())
+    again = told(4, [0.01] * 100, [0.001] * 100)
+    margin = calibrated_margin([[[told(2, estimates, errors), again]]], FirstNumber())
     assert 0.0 < margin <= 0.2  # just so much that none claims at once
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_model_is_explained_exactly(kind: str) -> None:
-    explained = explained_batch(kind, 3, 0)
-    evidence, right = explained.evidence, explained.attributions
+@pytest.mark.parametrize("kind", get_args(Models))
+def test_each_kind_of_model_is_explained_exactly_at_growing_budgets(kind: Models) -> None:
+    views = EstimatedTaskFamily(kind, 2, 4, seed=3).variants(0)
+    evidence, right = views[0].evidence, views[0].attributions
     assert torch.allclose(right.sum(-1), evidence.total, atol=1e-4 * float(evidence.total.abs().max()))
     assert 4 <= right.shape[-1] <= 12 and bool(right.any())
     assert bool(evidence.measured[..., :3].any()) == (kind == "smooth" and bool(evidence.effects[..., :3].any()))
+    assert evidence.coalitions is None
+    for multiple, view in zip((4, 8, 16), views[1:], strict=False):
+        coalitions = view.evidence.coalitions
+        assert coalitions is not None and coalitions.members.shape[-2] == multiple * right.shape[-1]
+        assert torch.equal(view.attributions, right)
+
+
+def test_kinds_come_in_turn_and_budgets_of_the_same_rows_belong_together() -> None:
+    kinds = get_args(Models)
+    one = EstimatedTaskFamilies(2, 4, seed=3).variants(len(kinds) + 2)[0]
+    assert torch.equal(one.attributions, EstimatedTaskFamily(kinds[2], 2, 4, seed=3).variants(1)[0].attributions)
+    lessons = [told(multiple, [0.1], [0.1]) for multiple in (2, 4, 2, 2, 4, 8)]
+    assert [[each.multiple for each in batch] for batch in in_batches(lessons)] == [[2, 4], [2], [2, 4, 8]]
 
 
 def test_conjunctions_are_what_their_literals_say() -> None:

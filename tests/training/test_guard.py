@@ -1,5 +1,6 @@
 """Steps whose loss or gradient is not finite are left out, counted and logged, and several in a row end the run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ from test_module import data, quiet
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from captum_meta.learners import MAML, ZeroShot
+from captum_meta.learners import MAML, MatchingNetwork, MetaLearner, Ridge, ZeroShot
 from captum_meta.nn import ShapleyExplainer
 from captum_meta.tasks import SyntheticTaskFamily
-from captum_meta.training import MetaLearningModule
+from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule
 from captum_meta.training.steps import split
 from captum_meta.types import ExplanationTask
 
@@ -82,6 +83,29 @@ def test_learners_that_adapt_need_support_rows(tmp_path: Path) -> None:
     module = MetaLearningModule(MAML(ShapleyExplainer(8, 1), steps=1))
     with pytest.raises(ValueError, match=r"MAML learns from explained rows.*--data.support_rows 16"):
         quiet(tmp_path, enable_checkpointing=False).fit(module, data(tmp_path, support_rows=0))
+
+
+@pytest.mark.parametrize("learner", [MAML, Ridge, MatchingNetwork, ZeroShot])
+@pytest.mark.parametrize("part", ["support", "query"])
+def test_tasks_whose_labels_are_no_numbers_are_left_out(part: str, learner: type[MetaLearner], tmp_path: Path) -> None:
+    task = split(SyntheticTaskFamily(tasks_per_batch=2, rows=8)[0], 4)
+    rows = getattr(task, part)
+    broken = replace(task, **{part: replace(rows, attributions=rows.attributions * torch.nan)})
+    module = MetaLearningModule(learner(ShapleyExplainer(8, 1)))
+    trainer = quiet(tmp_path, enable_checkpointing=False, log_every_n_steps=1)
+    with pytest.warns(UserWarning, match="Step 1 is left out"):
+        trainer.fit(module, DataLoader([task, broken, task], batch_size=None))
+    assert trainer.callback_metrics["train/steps left out"] == 1
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("which", ["support_rows", "validation_support_rows"])
+def test_learners_that_adapt_need_query_rows(which: str, tmp_path: Path) -> None:
+    module = MetaLearningModule(MAML(ShapleyExplainer(8, 1), steps=1))
+    wanted = {"support_rows": 2, which: 4 if which == "support_rows" else [4]}
+    own = ExplanationTaskDataModule(*[SyntheticTaskFamily(tasks_per_batch=1, rows=4)] * 2, 1, 1, 2, **wanted)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"support_rows=4 leave no query of 4 rows"):
+        quiet(tmp_path, enable_checkpointing=False).fit(module, own)
 
 
 def test_accumulated_gradients_are_left_out_together(tmp_path: Path) -> None:

@@ -64,6 +64,20 @@ def test_a_checkpoint_becomes_a_learner_and_a_front_end(trained: Path) -> None:
     assert method.attribute(small_run.rows(5, 3, 1), target=1).shape == (3, 5)
 
 
+def test_files_that_are_no_checkpoints_say_so(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "another.ckpt")
+    torch.save([1], tmp_path / "list.ckpt")
+    torch.save({"made by": Path("here")}, tmp_path / "pickled.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello")
+    (tmp_path / "empty.ckpt").write_text("")
+    for name in ("another", "list"):
+        with pytest.raises(ValueError, match=rf"{name}.ckpt is no checkpoint of a MetaLearningModule"):
+            learner_from_checkpoint(tmp_path / f"{name}.ckpt")
+    for name in ("pickled", "text", "empty"):
+        with pytest.raises(ValueError, match=rf"{name}.ckpt is no checkpoint that can be read"):
+            learner_from_checkpoint(tmp_path / f"{name}.ckpt")
+
+
 def test_measuring_works_in_inference_mode_and_by_number_of_support_rows(trained: Path, tmp_path: Path) -> None:
     module = MetaLearningModule.load_from_checkpoint(trained / "end.ckpt")
     tasks = data(tmp_path, validation_support_rows=[0, 2, 4])
