@@ -120,6 +120,8 @@ class Record:
     @classmethod
     def concatenate(cls: type[_T], parts: Sequence[_T], dim: int = 0) -> _T:
         """Join rows along the batch dimension ``dim``; what one part lacks, the result lacks."""
+        if len(parts) == 1:
+            return parts[0]
 
         def join(values: Sequence[object]) -> object:
             if any(value is None for value in values):

@@ -48,6 +48,8 @@ def _parts(evidence: Evidence, elements_at_once: int, most: int) -> list[Evidenc
     elements = intervals * max(1, evidence.players.shape[-1])
     most = max(1, min(elements_at_once // elements, most))
     n_rows = max(1, len(evidence.total))
+    if most >= n_rows:
+        return [evidence]
     rows = -(-n_rows // -(-n_rows // most))
     return [evidence[start : start + rows] for start in range(0, n_rows, rows)]
 

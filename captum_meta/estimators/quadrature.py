@@ -60,10 +60,12 @@ def interval_weights(points: Float[Tensor, "*batch G"]) -> Float[Tensor, "*batch
     if count > MAX_INTERPOLATED:
         smooth = _steps(points, gauss_legendre(count)[1].to(points.device))
     else:
-        edges = with_ends(points)
-        smooth = torch.einsum("jgk,...k->...jg", _products(count).to(points.device), edges)
-    even = _steps(points, torch.full((count,), 1 / count, dtype=torch.float64, device=points.device))
-    return torch.where(_evenly_spaced(points)[..., None, None], even, smooth)
+        smooth = (_products(count).to(points.device) @ with_ends(points)[..., None, :, None]).squeeze(-1)
+    even = _evenly_spaced(points)
+    if not bool(even.any()):
+        return smooth
+    steps = _steps(points, torch.full((count,), 1 / count, dtype=torch.float64, device=points.device))
+    return torch.where(even[..., None, None], steps, smooth)
 
 
 @lru_cache(maxsize=MAX_INTERPOLATED)

@@ -102,3 +102,13 @@ def warn_of_gradients(error: Exception) -> None:
         f"forward_func could not be differentiated ({type(error).__name__}: {error}), so only its values are used, as of a "
         "model that has no gradient. For recurrent layers on CUDA call model.train() first, with dropout at 0."
     )
+
+
+def warn_of_coupling(reason: str) -> None:
+    """That a model is evaluated on the caller's batch alone."""
+    warn(
+        f"forward_func does not answer for each of the rows alone ({reason}), so it is evaluated on the batch that "
+        "you passed, with the same coalition for all rows, as Captum does. Rows may act on each other, or "
+        "additional_forward_args of the batch's length belong to all of it: where they do not mean one entry for "
+        "each row, bind them to forward_func (functools.partial)."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class Batch:
     players: Players
 
     def __len__(self) -> int:
-        return len(self.inputs[0])
+        return self.inputs[0].shape[0]
 
     @property
     def device(self) -> torch.device:
@@ -71,12 +72,12 @@ class Batch:
     def between(self, rows: Int64[Tensor, " R"], alphas: Float[Tensor, " R"]) -> Tensors:
         """Points of the straight path from baseline (0) to input (1): ``alphas (R,)`` of the rows ``(R,)``."""
         parts, at_end = [], bool(((alphas == 0) | (alphas == 1)).any())
-        for x, b in zip(self.inputs, self.baselines, strict=True):
+        for x, b, apart in zip(self.inputs, self.baselines, self.apart, strict=True):
             alpha = alphas.to(x.device).reshape(-1, *[1] * (x.dim() - 1))
-            end, start = x[rows], b[rows]
-            between = torch.addcmul(wide(start), alpha, wide(end) - wide(start)).to(x.dtype)
+            start = b.index_select(0, rows)
+            between = torch.addcmul(wide(start), alpha, apart.index_select(0, rows)).to(x.dtype)
             if at_end:
-                between = torch.where(alpha == 1, end, torch.where(alpha == 0, start, between))
+                between = torch.where(alpha == 1, x[rows], torch.where(alpha == 0, start, between))
             parts.append(between)
         return tuple(parts)
 
@@ -96,6 +97,11 @@ class Batch:
             end, start = x[rows], b[rows]
             products.append(torch.where(end == start, 0.0, gradient * (wide(end) - wide(start))))
         return self.players.rows(rows).collect(tuple(products))
+
+    @cached_property
+    def apart(self) -> Tensors:
+        """Input minus baseline, for each input ``(B, *features)``."""
+        return tuple(wide(x) - wide(b) for x, b in zip(self.inputs, self.baselines, strict=True))
 
     def difference(self) -> Float[Tensor, "B elements"]:
         """:func:`change` from baseline to input, ``(B, elements)``."""

@@ -18,17 +18,15 @@ import torch
 from torch import Tensor
 
 from captum_meta._model import says_no_gradient, untouched, wide
-from captum_meta._warnings import warn
 from captum_meta.games.arguments import TargetError
-from captum_meta.games.attempts import Attempts, Place, Run, Tensors, shown, warn_of_gradients
+from captum_meta.games.attempts import Attempts, Place, Run, Tensors, shown, warn_of_coupling, warn_of_gradients
 from captum_meta.games.batch import Batch
+from captum_meta.games.company import ALIKE, alike, sizes_of_companies
 
 _MAX_ROWS = 4096
 _MAX_ELEMENTS = 2**25
-_MAX_GRADIENT_ELEMENTS = 2**18
+_MAX_GRADIENT_ELEMENTS = 2**19
 _PROBED_ROWS = 8
-_ALIKE, _ROUNDING = 1e-3, 2
-"""Values that differ by less, against the largest change of f and in units of their precision, are the same."""
 Reduce = Callable[[Tensors, Tensor], Tensor]
 """What is kept of the gradients of the rows ``(R,)``: one row each."""
 
@@ -82,7 +80,12 @@ class Evaluation:
         """f at the turns' points, ``(N, T, K)``; only where ``wanted (N, T)``, and 0 elsewhere."""
         batch = self.batch
         with torch.no_grad(), untouched(batch.forward_func, batch.device):
-            first = self._settle(place, self._value, self.max_rows, 1)[-1:] if self.together is None else ()
+            first: tuple[Tensor, ...] = ()
+            if self.together is None:
+                further = n_turns - 1 if wanted is None and label is None else 0
+                first, others = self._settle(place, self._value, self.max_rows, 1, further)
+                if others is not None:
+                    return torch.cat([first[0].unsqueeze(1), others], dim=1)
             asked = torch.ones(self.n_rows, n_turns, dtype=torch.bool, device=batch.device) if wanted is None else wanted
             left = asked & (torch.arange(n_turns, device=batch.device) >= len(first))
             found = self._whole_turns(left, place, label) if self.together else self._some_rows(left, place, label)
@@ -140,7 +143,7 @@ class Evaluation:
         if as_passed and self.together is None and len(everyone) <= step:
             parts = [run(place(everyone, 0 * everyone), everyone)]
         elif self.together is None:
-            parts = [self._settle(place, run, step, len(everyone))]
+            parts = [self._settle(place, run, step, len(everyone))[0]]
         left = torch.arange(len(parts), n_turns, device=everyone.device)
         if self.together:
             parts += [run(place(everyone, 0 * everyone + turn), everyone) for turn in left.tolist()]
@@ -211,10 +214,16 @@ class Evaluation:
         self.output_shape = output.shape[1:]
         return wide(output).reshape(len(output), -1)
 
-    def _settle(self, place: Place, run: Run, limit: int, fewest: int) -> tuple[Tensor, ...]:
-        """Run the first turn of all rows in the caller's order, and find out whether rows may be evaluated otherwise."""
+    def _settle(
+        self, place: Place, run: Run, limit: int, fewest: int, further: int = 0
+    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Run the first turn of all rows in the caller's order, and find out whether rows may be evaluated otherwise.
+
+        Returns:
+            What was computed of the first turn, and f at the ``further`` turns, ``(N, further, K)``, if it cost no call.
+        """
         everyone = self.batch.everyone
-        divided = limit < len(everyone)
+        divided, others = limit < len(everyone), None
         try:
             parts = self.attempts.parts(run, place, everyone, 0 * everyone, limit, len(everyone) if divided else fewest)
         except _FINAL:
@@ -226,51 +235,53 @@ class Evaluation:
         else:
             found = tuple(_joined(some) for some in zip(*parts, strict=True))
             if self.together is None:
-                self._probe(place, found[-1])
+                others = self._probe(place, found[-1], further)
             if not self.together or not divided:
-                return found
-        return run(place(everyone, 0 * everyone), everyone)
+                return found, others
+        return run(place(everyone, 0 * everyone), everyone), None
 
-    def _probe(self, place: Place, own: Tensor) -> None:
+    def _probe(self, place: Place, own: Tensor, further: int) -> Tensor | None:
         """Compare f of the caller's batch, ``own (B, K)``, with f of a few rows in reverse, in other company.
 
-        The rows are in two batches, the second of which has a baseline too, so that each row is without half of the others.
+        The rows are in two batches, the second of which has a baseline too, so that each row is without half of the others;
+        if there is room it has all rows at the ``further`` turns as well, where f is returned, ``(B, further, K)``.
         """
         self.together = False
-        batch = self.batch
-        count = min(len(batch), _PROBED_ROWS, self.max_rows - 1, self.attempts.bearable - 1)
+        batch, most = self.batch, min(self.max_rows, self.attempts.bearable)
+        count = min(len(batch), _PROBED_ROWS, most - 1)
         if count < 1:
-            return
+            return None
         rows = torch.linspace(len(batch) - 1, 0, count, device=batch.device).round().long()
         nobody = torch.zeros(1, batch.players.count, dtype=torch.bool, device=batch.device)
-        x = tuple(torch.cat(pair) for pair in zip(place(rows, 0 * rows), batch.mixed(rows[:1], nobody), strict=True))
-        asked, sizes = torch.cat([rows, rows[:1]]), _sizes(count, len(batch))
+        x = [place(rows, 0 * rows), batch.mixed(rows[:1], nobody)]
+        asked, sizes = torch.cat([rows, rows[:1]]), sizes_of_companies(count, len(batch))
+        further = further if count + 1 + further * len(batch) <= most else 0
+        if further:
+            left, turns = batch.everyone.repeat_interleave(further), torch.arange(1, further + 1, device=batch.device)
+            x.append(place(left, turns.repeat(len(batch))))
+            asked, sizes = torch.cat([asked, left]), [*sizes[:-1], sizes[-1] + len(left)]
         try:
             with torch.no_grad():
-                parts = zip(*(part.split(sizes) for part in x), asked.split(sizes), strict=True)
+                parts = zip(
+                    *(torch.cat(part).split(sizes) for part in zip(*x, strict=True)), asked.split(sizes), strict=True
+                )
                 values = torch.cat([self._value(some[:-1], some[-1])[0] for some in parts])
         except _FINAL:
             raise
         except Exception as error:
+            if further:  # too many rows, it may be
+                return self._probe(place, own, 0)
             self._evaluate_together(f"in another arrangement it raised {type(error).__name__}: {error}")
-            return
-        if not self._alike(values[:count], own[rows], (own - values[-1:]).nan_to_num(0.0, 0.0, 0.0).abs().amax()):
+            return None
+        if not alike(values[:count], own, rows, values[count : count + 1], self._precision):
             self._evaluate_together("in another arrangement they have other values")
-
-    def _alike(self, values: Tensor, own: Tensor, change: Tensor) -> bool:
-        size = own.nan_to_num(0.0, 0.0, 0.0).abs().amax()
-        close = (values - own).abs() <= _ALIKE * change + _ROUNDING * self._precision * size
-        return bool((close | (values == own) | (values.isnan() & own.isnan())).all())
+            return None
+        return values[count + 1 :].unflatten(0, (len(batch), further)) if further else None
 
     def _evaluate_together(self, reason: str) -> None:
         self.together = True
         if len(self.batch) > 1:
-            warn(
-                f"forward_func does not answer for each of the rows alone ({reason}), so it is evaluated on the batch that "
-                "you passed, with the same coalition for all rows, as Captum does. Rows may act on each other, or "
-                "additional_forward_args of the batch's length belong to all of it: where they do not mean one entry for "
-                "each row, bind them to forward_func (functools.partial)."
-            )
+            warn_of_coupling(reason)
 
     def _check_coupling(self, place: Place, reduce: Reduce, gradients: Tensor) -> None:
         """Whether rows act on each other: then weights of the rows' f do not just multiply each row's own gradients."""
@@ -282,13 +293,7 @@ class Evaluation:
         own = gradients * weights.reshape(-1, *[1] * (gradients.dim() - 1)).to(gradients)
         finite = weighted.isfinite() & own.isfinite()
         missed = torch.where(finite, weighted - own, 0.0).abs().amax()
-        self.coupled = bool(missed > _ALIKE * torch.where(finite, own, 0.0).abs().amax())
-
-
-def _sizes(count: int, n_examples: int) -> list[int]:
-    """Of batches for ``count`` rows and a baseline; not that of the caller's, as some models take any batch of its size."""
-    sizes = [count + 1] if n_examples == 1 else [count - count // 2, count // 2 + 1]
-    return [1] * (count + 1) if n_examples in sizes else sizes
+        self.coupled = bool(missed > ALIKE * torch.where(finite, own, 0.0).abs().amax())
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -74,10 +74,12 @@ class RowPathExplainer(Explainer):
         path = PathStatistics(evidence)
         hidden = self._hidden(path) if hidden is None else hidden
         jumps, sizes, effects = self._weights(path, hidden)
-        bends = jumps[..., None, 1:-1] @ path.jumps + sizes[..., None, 1:-1] @ path.sizes
-        answer = torch.where(evidence.players, (effects @ path.effects + bends).squeeze(-2), 0.0)
+        # A jump is the difference of two effects: on the outermost intervals there is none.
+        effects = effects - jumps.diff(dim=-1).unsqueeze(-2)
+        answer = (effects @ path.effects + sizes[..., None, 1:-1] @ path.sizes).squeeze(-2)
+        answer = torch.where(evidence.players, answer, 0.0)
         return Prior(
-            attributions=answer * path.scale.unsqueeze(-1),
+            attributions=answer,
             spread=gap_shares(answer.abs(), evidence.players),
             scale=path.scale,
             features=_features(path, hidden) if features else answer.new_zeros(*answer.shape, 0),
@@ -93,7 +95,8 @@ class RowPathExplainer(Explainer):
         explained = (shares * path.share_sums).sum(-1, keepdim=True) + regressed * path.regression_sum
         varies = path.size.sum(-1, keepdim=True)
         rest = gap * (1 - explained) * varied.sigmoid() * (varies > path.floor)
-        unit, whole_unit = (over(torch.ones_like(size), size, path.floor) for size in (path.size, varies))
+        both = torch.cat([path.size, varies], dim=-1)
+        unit, whole_unit = over(torch.ones_like(both), both, path.floor).split([path.size.shape[-1], 1], dim=-1)
         jumps = gate * apart[0] * unit + (1 - gate) * gap * regressed * path.regression
         sizes = gate * apart[1] * unit + (gate * apart[2] + (1 - gate) * rest) * whole_unit
         of_shares = (1 - gate) * gap * shares * path.share_units
@@ -119,7 +122,7 @@ class RowPathExplainer(Explainer):
 def _features(path: PathStatistics, hidden: Tensor) -> Tensor:
     """Means over the nodes of each player's effects times what is known of the intervals beside them, ``(*batch, M, H)``."""
     beside = (hidden[..., 1:, :] + hidden[..., :-1, :]) / (2 * path.effects.shape[-2])
-    return path.effects.mT @ beside * path.scale[..., None, None]
+    return path.effects.mT @ beside
 
 
 def _answering(together: Tensor) -> Tensor:

@@ -31,10 +31,10 @@ class PathStatistics:
 
     Attributes:
         scale: ``(*batch,)``, the row's.
-        effects: ``(*batch, G, M)``.
+        effects: ``(*batch, G, M)``, in units of the output.
         weights: ``(*batch, 1, G)``, of the quadrature.
         errors: ``(*batch, J)``, change of f not explained by the quadrature.
-        jumps, sizes: ``(*batch, G - 1, M)``, of the effects on the intervals between nodes, and their absolute values.
+        sizes: ``(*batch, G - 1, M)``, of the jumps of the effects on the intervals between nodes, in units of the output.
         size, jump_sums, together: ``(*batch, J)``, sums of the sizes and of the jumps, and the latter over the former; 0 on
             the outermost intervals.
         floor: ``(*batch, 1)``, sums over the players that may be rounding, of differences.
@@ -47,25 +47,27 @@ class PathStatistics:
     """
 
     def __init__(self, evidence: Evidence) -> None:
-        count = evidence.measured.sum((-2, -1))
-        self.scale = scale_of(evidence.effects.square().sum((-2, -1)), count, evidence)
-        scaled = evidence.effects / self.scale[..., None, None]
-        self.effects, points = scaled.mT, evidence.points.double()
-        self.total, curve = evidence.total / self.scale, evidence.curve / self.scale.unsqueeze(-1)
-        digits = torch.finfo(scaled.dtype).eps ** 0.5
-        self.sums, levels = self.effects.sum(-1), self.effects.abs().sum(-1)
-        self.floor = digits * levels.mean(-1, keepdim=True)
+        effects, points = evidence.effects.mT, evidence.points.double()
+        count = evidence.measured[..., 0].sum(-1) * points.shape[-1]
+        self.scale = scale_of(effects.square().sum((-2, -1)), count, evidence)
+        self.effects, self.unit = effects, 1 / self.scale.unsqueeze(-1)
+        self.total, curve = evidence.total / self.scale, evidence.curve * self.unit
+        digits = torch.finfo(effects.dtype).eps ** 0.5
+        self.sums, levels = effects.sum(-1) * self.unit, effects.abs().sum(-1).mean(-1, keepdim=True)
+        self.floor = digits * levels * self.unit
         self.rounding = _UNITS * digits * self.floor
         intervals = interval_weights(points)
-        self.weights = intervals.sum(-2, keepdim=True).to(scaled)
-        start = torch.zeros_like(self.total).unsqueeze(-1)
+        self.weights = intervals.sum(-2, keepdim=True).to(effects)
+        start = torch.zeros_like(self.unit)
         values = torch.cat([start, curve, self.total.unsqueeze(-1)], dim=-1)
-        self.errors = values.diff(dim=-1) - (intervals.to(scaled) @ self.sums.unsqueeze(-1)).squeeze(-1)
-        self.widths = torch.cat([start, points.to(scaled), start + 1], dim=-1).diff(dim=-1)
-        self.jumps = self.effects.diff(dim=-2)
-        self.sizes = self.jumps.abs()
-        self.size, self.jump_sums = (functional.pad(part.sum(-1), (1, 1)) for part in (self.sizes, self.jumps))
-        self.gram = functional.pad(self.jumps @ self.jumps.mT, (1, 1, 1, 1))
+        self.errors = values.diff(dim=-1) - (intervals.to(effects) @ self.sums.unsqueeze(-1)).squeeze(-1)
+        self.widths = torch.cat([start, points.to(effects), start + 1], dim=-1).diff(dim=-1)
+        jumps = effects.diff(dim=-2)
+        self.sizes = jumps.abs()
+        self.size = functional.pad(self.sizes.sum(-1) * self.unit, (1, 1))
+        self.jump_sums = functional.pad(self.sums.diff(dim=-1), (1, 1))
+        unit = self.unit.unsqueeze(-1)
+        self.gram = functional.pad(jumps @ jumps.mT * unit * unit, (1, 1, 1, 1))
         self._regress()
         self.together = over(self.jump_sums, self.size, self.floor)
         self._share(points, intervals.sum(-2))
@@ -83,23 +85,29 @@ class PathStatistics:
         rows = [polynomials.covariance_rows(self.sums.double()), polynomials.coefficient_rows()]
         self.share_rows = torch.cat(rows, dim=-2).to(self.sums)
         shares = self.share_rows @ self.effects
-        size = shares.abs().sum(-1)
+        size = shares.abs().sum(-1) * self.unit
         floors = torch.cat(
             [(self.floor**2).expand_as(size[..., :DEGREES]), self.floor.expand_as(size[..., DEGREES:])], dim=-1
         )
         self.share_units = over(torch.ones_like(size), size, floors)
-        self.share_sums = shares.sum(-1) * self.share_units
+        self.share_sums = (self.share_rows @ self.sums.unsqueeze(-1)).squeeze(-1) * self.share_units
 
     def numbers(self) -> Tensor:
         """Scale-free inputs of a network, ``(*batch, J, numbers)``: of the interval, of those beside it, of the row."""
         errors, tiny = self.errors, torch.finfo(self.errors.dtype).eps * _UNITS
         trouble = errors.abs().sum(-1, keepdim=True)
-        relative = over(errors, trouble, self.rounding)
+        size, floor, varies = self.size, self.floor, self.size.sum(-1, keepdim=True)
         lengths = self.gram.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
-        both, either = lengths[..., 1:] * lengths[..., :-1], lengths[..., 1:] + lengths[..., :-1]
-        alike = over(self.gram.diagonal(offset=1, dim1=-2, dim2=-1), both, self.floor * (either + self.floor))
-        real, varies = over(self.size, self.size, self.floor), self.size.sum(-1, keepdim=True)
-        share = over(self.size, varies, self.floor)
+        next_one = functional.pad(lengths[..., 1:], (0, 1))
+        products = functional.pad(self.gram.diagonal(offset=1, dim1=-2, dim2=-1), (0, 1))
+        relative, alike, real, share, length, missed = over_each(
+            (errors, trouble, self.rounding),
+            (products, lengths * next_one, floor * (lengths + next_one + floor)),
+            (size, size, floor),
+            (size, varies, floor),
+            (lengths, size, floor),
+            (errors, size * self.widths, floor * self.widths),
+        )
         left, right = torch.cat([self.sums[..., :1], self.sums], -1), torch.cat([self.sums, self.sums[..., -1:]], -1)
         own = torch.stack(
             [
@@ -109,13 +117,13 @@ class PathStatistics:
                 self.together,
                 share,
                 torch.asinh(_STEEP * share) / 2,
-                over(lengths, self.size, self.floor),
-                functional.pad(alike, (0, 1)),
+                length,
+                alike,
                 torch.asinh(right - left),
                 torch.asinh((left + right) / 2),
                 self.widths * self.widths.shape[-1],
                 relative * self.together,
-                torch.tanh(over(errors, self.size * self.widths, self.floor * self.widths)) * real,
+                torch.tanh(missed) * real,
             ],
             dim=-1,
         )
@@ -133,3 +141,10 @@ def over(values: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
     unit = torch.maximum(size.abs(), rounding).clamp(min=_LEAST)
     size, rounding = size / unit, rounding / unit
     return values / unit * size / (size.square() + rounding.square()).clamp(min=_LEAST_SQUARE)
+
+
+def over_each(*ratios: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """:func:`over` of several values ``(*batch, J)``, whose sizes and roundings are as many or one for all."""
+    like = ratios[0][0]
+    parts = (torch.stack([part.expand_as(like) for part in side]) for side in zip(*ratios, strict=True))
+    return over(*parts).unbind(0)

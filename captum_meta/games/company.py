@@ -1,0 +1,26 @@
+"""Whether rows have the same values in other company, and in which."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+ALIKE, _ROUNDING = 1e-3, 2
+"""Values that differ by less, against the largest change of f and in units of their precision, are the same."""
+
+
+def alike(values: Tensor, own: Tensor, rows: Tensor, nobody: Tensor, precision: float) -> bool:
+    """Whether f of the ``rows (R,)``, ``values (R, K)``, is what it is in the caller's batch, ``own (B, K)``.
+
+    f of a baseline is ``nobody (1, K)``.
+    """
+    change = (own - nobody).nan_to_num(0.0, 0.0, 0.0).abs().amax()
+    own = own[rows]
+    size = own.nan_to_num(0.0, 0.0, 0.0).abs().amax()
+    close = (values - own).abs() <= ALIKE * change + _ROUNDING * precision * size
+    return bool((close | (values == own) | (values.isnan() & own.isnan())).all())
+
+
+def sizes_of_companies(count: int, n_examples: int) -> list[int]:
+    """Of batches for ``count`` rows and a baseline; not that of the caller's, as some models take any batch of its size."""
+    sizes = [count + 1] if n_examples == 1 else [count - count // 2, count // 2 + 1]
+    return [1] * (count + 1) if n_examples in sizes else sizes
