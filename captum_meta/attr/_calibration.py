@@ -1,4 +1,4 @@
-"""What calibration rows tell: difficulty scores, and the scale between a score and a bound."""
+"""What is fitted to calibration rows: difficulty scores, and the scale between a score and a bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings of what calibration rows tell against: estimates that do not hold, and rows unlike them."""
+"""Warnings of estimates that do not hold on calibration rows, and of rows unlike these."""
 
 from __future__ import annotations
 

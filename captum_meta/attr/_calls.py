@@ -86,7 +86,7 @@ class Call:
 
     @cached_property
     def together(self) -> bool:
-        """Whether the model answers for the caller's whole batch only; up to nine evaluations tell."""
+        """Whether the model answers for the caller's whole batch only, which takes up to nine evaluations to find."""
         self.game.at(torch.ones(1))
         if self.game.n_rows != len(self):
             raise ValueError(

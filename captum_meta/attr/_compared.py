@@ -75,7 +75,7 @@ class Compared(Record):
 
     Attributes:
         errors, lengths: ``(N, L)``.
-        signals: ``(N, L, S)``, what tells of the errors.
+        signals: ``(N, L, S)``, numbers that go with the errors.
         features: ``(N, L, F)``, what the rows are, for the difficulty.
         content: ``(N, C)``, what the rows are, to compare them with others.
     """

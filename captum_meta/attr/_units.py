@@ -46,7 +46,7 @@ class InUnits:
         return self.learner.explain(own, evidence.times(1 / unit)).times(unit)
 
     def explainer(self, evidence: Evidence) -> Prediction:
-        """What the learner's explainer says of rows ``(N, M)``."""
+        """The answer of the learner's explainer for rows ``(N, M)``."""
         unit = _of_rows(evidence)
         return self.learner.explainer(evidence.times(1 / unit)).times(unit)
 
@@ -57,7 +57,7 @@ class InUnits:
         return prediction.times(unit), estimate
 
     def error_numbers(self, evidence: Evidence) -> Tensor:
-        """What tells of the errors of the learner's explainer at rows ``(N, M)``, in no units, ``(N, ROW_NUMBERS)``.
+        """Numbers that go with the errors of the learner's explainer at rows ``(N, M)``, in no units, ``(N, ROW_NUMBERS)``.
 
         They are 0 for explainers without a posterior.
         """

@@ -132,7 +132,7 @@ class MetaInternalInfluence(OfLayers, InternalInfluence):
 
 
 def _corrections(evidence: Evidence, gradients: Tensor, ends: Tensor) -> Tensor:
-    """What f's changes tell of the layer's gradients between the nodes, ``(N, elements)``."""
+    """Corrections of the averages by f's changes between the nodes, ``(N, elements)``."""
     count = ends.shape[1]
     path = torch.cat([ends[..., :1], gradients[:, count : 2 * count], ends[..., 1:]], dim=-1)
     values = torch.cat([0 * evidence.curve[:, :1], evidence.curve, evidence.total.unsqueeze(1)], dim=1)

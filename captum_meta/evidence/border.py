@@ -1,4 +1,4 @@
-"""What the coalitions of one player, and of all but one, say of each player, and who may be called a dummy."""
+"""The effects of each player in the coalitions of one player and of all but one, and which players are dummies."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def acting(
     measured: Bool[Tensor, "N S K"],
     noise: Float[Tensor, "N K"],
 ) -> Bool[Tensor, "N M K"]:
-    """Which players without an effect of their own act all the same, by what larger coalitions say.
+    """Which players without an effect of their own change f in larger coalitions.
 
     Coalitions that are alike but for such players have the same worth if these are dummies. Where worths differ, the players
     are to blame in whom two such coalitions differ, first those of the pairs that differ in fewest.

@@ -77,7 +77,7 @@ def path_evidence(
 def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, total: Tensor) -> Tensor:
     """:func:`~captum_meta.estimators.inconsistent_gradients` of a game's rows, ``(N,)``.
 
-    Nobody can tell in half precision, in which f is rounded as roughly as such gradients are wrong.
+    In half precision the two cannot be distinguished: f is rounded as roughly as such gradients are wrong.
     """
     if not _exact(game):
         return torch.zeros_like(total, dtype=torch.bool)

@@ -23,7 +23,7 @@ from captum_meta.types import Evidence, Reading
 class EvidencePlan(ABC):
     """What is measured of each row of a game.
 
-    Plans are values: two that say the same are equal. What was learned of a model from support rows is kept by the plan
+    Plans are values: two with the same fields are equal. What was learned of a model from support rows is kept by the plan
     that they were measured by.
 
     Attributes:

@@ -36,7 +36,7 @@ def player_inputs(game: Game) -> Float[Tensor, "N M 2"] | None:
 
 
 def with_elements(evidence: Evidence, game: Game) -> Evidence:
-    """Evidence that tells each element of the players; as it is where it does, or the model gives one number for a batch."""
+    """Evidence with the elements of the players; unchanged where it has them, or the model gives one number for a batch."""
     if evidence.elements is not None or game.n_rows != game.n_examples:
         return evidence
     sides = (tuple(_numbers(wide(part)) for part in side) for side in (game.inputs, game.baselines))

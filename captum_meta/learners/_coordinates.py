@@ -1,6 +1,6 @@
 """Where the players of a row stand, and how far a row is from the support rows.
 
-A regression says nothing of rows unlike those it was fitted to: random waves and lines do not fade far away.
+A regression does not hold for rows unlike those it was fitted to: random waves and lines do not fade far away.
 """
 
 from __future__ import annotations

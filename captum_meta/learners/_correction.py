@@ -90,7 +90,7 @@ def judge(
         support: where the rows stand, if corrections are to fade with the distance.
 
     Returns:
-        What to trust, and the corrections of the left-out rows as they are then applied, ``(*batch, K, M)``.
+        The correction that is applied and how far, and what it is at the left-out rows, ``(*batch, K, M)``.
     """
     n_options = len(corrections)
     if support is not None:

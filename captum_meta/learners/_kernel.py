@@ -22,12 +22,12 @@ NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 LENGTH, LINEAR, SHARED = 2.0, 0.3, 0.9
 _MAX_PAIRS = 2**16
 _WORTHLESS = 1e4
-"""A label whose noise has so many times the residual's mean square says nothing."""
+"""A label whose noise has so many times the residual's mean square has no weight."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a kernel says of the players of some rows.
+    """A kernel's features of the players of some rows.
 
     Attributes:
         shared: ``(*batch, N, M, D)``, whose inner products are the covariance of what is alike for all players.

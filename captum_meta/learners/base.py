@@ -85,11 +85,11 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
             )
 
     def corrected(self, prior: Prior, state: StateT, evidence: Evidence) -> Prior:
-        """What the explainer says of the rows, ``prior``, with what the state adds to it."""
+        """The explainer's proposal ``prior`` for the rows, with what the state adds to it."""
         return prior
 
     def propose(self, state: StateT | None, evidence: Evidence) -> Prior:
-        """What the adapted explainer says of the rows, before the efficiency correction and before coalitions refine it."""
+        """The adapted explainer's proposal for the rows, before the efficiency correction and coalitions refine it."""
         prior = self.explainer.trained_prior(evidence, features=state is not None)
         return prior if state is None else self.corrected(prior, state, evidence)
 
@@ -108,7 +108,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
         return self.explainer.estimate_error(self.propose(state, evidence), evidence, attributions)
 
     def explain_with_error(self, state: StateT | None, evidence: Evidence) -> tuple[Prediction, Float[Tensor, "*batch"]]:
-        """What :meth:`explain` and :meth:`estimate_error` say, at little more than the cost of the first."""
+        """The answers of :meth:`explain` and :meth:`estimate_error`, at little more than the cost of the first."""
         return self.explainer.complete_with_error(self.propose(state, evidence), evidence)
 
     def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:

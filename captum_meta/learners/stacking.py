@@ -76,7 +76,7 @@ class StackingState(Record):
 class Stacking(MetaLearner[StackingState]):
     r"""A small network learns the explained model from all coalitions that were evaluated to explain the support rows.
 
-    Explaining a row well takes hundreds of evaluations of the model, and its Shapley values keep little of what these tell.
+    Explaining a row well takes hundreds of evaluations of the model, and its Shapley values keep little of their content.
     Four networks h, each without a quarter of the support rows, are fitted to the worths of their coalitions (distillation:
     Hinton, Vinyals and Dean 2015) and to the model's gradients there (Sobolev training: Czarnecki et al. 2017). Then three
     answers are known for a row: that of the base; the Shapley values of h, which cost no evaluation; and these with the

@@ -77,7 +77,7 @@ def gradient_weight(lesson: Lesson) -> Tensor | None:
         \qquad \Delta_S = v(\bar S) - v(S)
 
     q is what the trapezoidal rule misses of the differences between coalitions and their complements: where the model is
-    steep on a scale much smaller than that of the data, its gradients say little of it.
+    steep on a scale much smaller than that of the data, its gradients carry little information about it.
     """
     if lesson.gradients is None:
         return None

@@ -40,7 +40,7 @@ class Statistics(Record):
 
     @classmethod
     def of(cls, prior: Prior, evidence: Evidence) -> Statistics:
-        """Those of the rows ``(*batch, K)``, of which the explainer says ``prior``."""
+        """Those of the rows ``(*batch, K)``, for which the explainer proposes ``prior``."""
         typical = prior.scale.square().mean(-1).sqrt()
         found: dict[str, Tensor] = {}
         if evidence.inputs is not None:

@@ -1,4 +1,4 @@
-"""The network behind error estimates: from what tells of a row's error to the logarithm of what nine in ten stay below."""
+"""The network behind error estimates: from numbers that go with a row's error to the logarithm of its 90 % quantile."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ ELEMENTS_AT_ONCE = 2**13
 
 @dataclass(frozen=True)
 class Prior(Record):
-    """What an explainer says before the efficiency correction and before coalitions of 2 to M - 2 players are used.
+    """What an explainer proposes before the efficiency correction and before coalitions of 2 to M - 2 players are used.
 
     Attributes:
         attributions: ``(*batch, M)``, in units of the output.
         spread: ``(*batch, M)``, shares of the gap; they sum to 1 over the players.
         scale: ``(*batch,)``, the row's scale in units of the output.
-        features: ``(*batch, M, H)``, what the network knows of each player, in units of the output; 0 without effects.
+        features: ``(*batch, M, H)``, the network's features of each player, in units of the output; 0 without effects.
         additive, rates: ``(*batch, M)``, the covariance of :mod:`captum_meta.estimators.hypercube`; None for paths.
     """
 
@@ -95,14 +95,14 @@ class Explainer(nn.Module, ABC):
         return Prediction(prior.attributions - prior.spread * gap.unsqueeze(-1), gap)
 
     def complete_with_error(self, prior: Prior, evidence: Evidence) -> tuple[Prediction, Float[Tensor, "*batch"]]:
-        """What :meth:`complete` and :meth:`estimate_error` say, at little more than the cost of the first."""
+        """The answers of :meth:`complete` and :meth:`estimate_error`, at little more than the cost of the first."""
         prediction = self.complete(prior, evidence)
         return prediction, self.estimate_error(prior, evidence, prediction.attributions)
 
     def estimate_error(
         self, prior: Prior, evidence: Evidence, attributions: Float[Tensor, "*batch M"]
     ) -> Float[Tensor, "*batch"]:
-        """The relative squared error that nine in ten rows stay below, ``(*batch,)``; NaN where nothing tells."""
+        """The relative squared error that nine in ten rows stay below, ``(*batch,)``; NaN where it cannot be estimated."""
         return torch.full_like(evidence.total, torch.nan)
 
     def forward(self, evidence: Evidence) -> Prediction:

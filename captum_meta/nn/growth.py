@@ -8,7 +8,7 @@ from captum_meta.nn.shapley import ShapleyExplainer
 
 
 def deepened(explainer: ShapleyExplainer, depth: int) -> ShapleyExplainer:
-    """An explainer of more blocks that says the same until it is trained (Chen, Goodfellow and Shlens 2016).
+    """An explainer of more blocks that answers the same until it is trained (Chen, Goodfellow and Shlens 2016).
 
     The new blocks stand behind the old ones and add nothing, as their last layers are zero.
 

@@ -59,7 +59,7 @@ def is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
 def posterior_of(
     prior: Prior, mean: Float[Tensor, "*batch M"], evidence: Evidence, dtype: torch.dtype = torch.float64
 ) -> HypercubePosterior:
-    """The posterior in units of the row's scale, from the first pairs of coalitions; its variance wants double precision."""
+    """The posterior in units of the row's scale, from the first pairs of coalitions; its variance needs double precision."""
     return HypercubePosterior(*_seen_and_expected(prior, mean, evidence), dtype)
 
 
