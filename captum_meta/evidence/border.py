@@ -13,6 +13,10 @@ _ROUNDING, _OF_OUTPUT = 8, 1
 last place of the row's largest effect, and of its output, which may be far larger."""
 
 
+_STEEPEST = 20
+"""Times the span of all values of f that are known, beyond which a gradient tells of a spot and not of f."""
+
+
 def rounding(ends: Num[Tensor, "N 2 K"], changes: Float[Tensor, "N C K"]) -> Float[Tensor, "N K"]:
     """Changes of f that may be rounding alone, ``(N, K)``.
 
@@ -45,3 +49,26 @@ def read_border(
         seen = measured[rows, coalitions]
         channels[rows, players, channel] = torch.where(seen, value[rows, coalitions], channels[rows, players, channel])
         known[rows, players, channel] |= seen
+
+
+def drop_spots(
+    channels: Float[Tensor, "N M 5 K"],
+    known: Bool[Tensor, "N M 5 K"],
+    mask: Bool[Tensor, "N M"],
+    total: Float[Tensor, "N K"],
+    curve: Float[Tensor, "N P K"],
+) -> None:
+    """Gradients far beyond all changes of f count as not measured, where the border is known and tells of all who act.
+
+    So it is at a cusp, such as that of a norm at a baseline of 0, and of fast oscillations.
+    """
+    present, border = mask[..., None, None], channels[:, :, LEAVE_ONE_OUT:]
+    gradients = channels[:, :, :LEAVE_ONE_OUT].masked_fill(~present, 0.0)
+    told = (known[:, :, LEAVE_ONE_OUT:].all(2) & (border != 0).any(2)) | ~mask.unsqueeze(-1) | (gradients == 0).all(2)
+    without = (total.unsqueeze(1) - channels[:, :, LEAVE_ONE_OUT]).masked_fill(~mask.unsqueeze(-1), 0.0)
+    alone = channels[:, :, ADD_ONE_IN].masked_fill(~mask.unsqueeze(-1), 0.0)
+    worths = torch.cat([alone, without, total.unsqueeze(1), curve], dim=1).nan_to_num(0.0, 0.0, 0.0)
+    span = worths.amax(1).clamp(min=0) - worths.amin(1).clamp(max=0)
+    spots = (gradients.abs().amax(1) > _STEEPEST * span.unsqueeze(1)) & (told.all(1) & (span > 0)).unsqueeze(1)
+    known[:, :, :LEAVE_ONE_OUT] &= ~spots.unsqueeze(1)
+    channels[:, :, :LEAVE_ONE_OUT].masked_fill_(spots.unsqueeze(1), 0.0)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from captum_meta._warnings import warn
 from captum_meta.estimators import plan_coalitions
-from captum_meta.evidence.border import read_border, rounding
+from captum_meta.evidence.border import drop_spots, read_border, rounding
 from captum_meta.evidence.dummies import acting
 from captum_meta.evidence.rows import outputs_first, per_output, player_inputs, row_keys
 from captum_meta.games import Game
@@ -166,6 +166,7 @@ class ShapleyMeasurement:
         everyone = outputs_first(mask.unsqueeze(-1).expand(*mask.shape, total.shape[-1]))
         further = length > 0 and bool(coalitions.beyond_border(everyone).any())
         self._settle_dummies(rows, channels, known, members, worths, measured, further)
+        drop_spots(channels, known, mask, total, self.curve[rows])
         n_rows, _, _, n_outputs = channels.shape
         return Evidence(
             effects=outputs_first(channels),

@@ -12,6 +12,7 @@ from captum_meta.estimators import HypercubePosterior
 from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean, player_sizes
 from captum_meta.nn.error_head import numbers_of, shipped_error_head
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
+from captum_meta.nn.pair_games import from_pairs
 from captum_meta.nn.refinement import (
     MAX_POSTERIOR,
     border_coalitions,
@@ -26,9 +27,6 @@ from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coali
 
 _FEWEST_LATE = 4
 """Pairs that a prediction is judged by."""
-
-_EVEN = 1e-3
-"""Squared bend of the gradients, next to their squared size, at which the network's answer counts half."""
 
 
 class ShapleyExplainer(Explainer):
@@ -89,7 +87,8 @@ class ShapleyExplainer(Explainer):
         size = player_sizes(effects, measured, evidence.players, torch.ones_like(scale))
         weights = mixture.masked_fill(~measured, -1e9).softmax(-1)
         answer = (weights * effects).sum(-1) + size * 2 * torch.tanh(shift)
-        answer = effects[..., 1].lerp(answer, _unevenness(effects, measured, evidence))
+        of_pairs, share = from_pairs(effects, measured, evidence, evidence.total / scale)
+        answer = of_pairs.lerp(answer, share)
         relative = (size / masked_mean(size, evidence.players).unsqueeze(-1).clamp(min=1e-6)).clamp(1e-2, 1e2)
         known = evidence.players & (size > 0)
         few = torch.log(1.5 / evidence.n_players.clamp(min=1).to(size)).unsqueeze(-1)
@@ -209,21 +208,6 @@ class ShapleyExplainer(Explainer):
         first = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
         seen = replace(evidence, coalitions=first)
         return numbers_of(prior, seen, attributions, expected, answers, posterior.late_surprises())
-
-
-def _unevenness(
-    effects: Float[Tensor, "*batch M C"], measured: Bool[Tensor, "*batch M C"], evidence: Evidence
-) -> Float[Tensor, "*batch 1"]:
-    """How far gradients are from changing evenly along the path, from 0 to 1; 1 where coalitions say more.
-
-    Where they do, f is a sum of functions of pairs at most, as far as it is seen: then the gradient halfway is exact.
-    """
-    begin, middle, end = effects[..., :LEAVE_ONE_OUT].unbind(-1)
-    bend, size = (middle - (begin + end) / 2).square().sum(-1), (begin.square() + end.square()).sum(-1)
-    known = (measured[..., :LEAVE_ONE_OUT].all(-1) | ~evidence.players).all(-1)
-    share = bend / (bend + _EVEN * size).clamp(min=torch.finfo(bend.dtype).tiny)
-    alone = ~measured[..., LEAVE_ONE_OUT:].flatten(-2).any(-1)
-    return torch.where(known & alone, share, 1.0).unsqueeze(-1)
 
 
 def _scaled(evidence: Evidence) -> tuple[Float[Tensor, "*batch M C"], Bool[Tensor, "*batch M C"], Float[Tensor, "*batch"]]:

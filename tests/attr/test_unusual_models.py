@@ -239,3 +239,34 @@ def test_gradient_shap_of_very_many_players_completes_without_its_network() -> N
     values = MetaGradientShap(lambda x: (x / 20).square().sum(1).tanh()).attribute(x, baselines, n_samples=300)
     change = [(x / 20).square().sum(1).tanh() - (b / 20).square().sum().tanh() for b in baselines]
     assert torch.allclose(values.sum(1), torch.stack(change).mean(0), atol=0.02)
+
+
+SIMPLE = {
+    "weighted sum": lambda x: x @ torch.arange(1.0, 7.0),
+    "sum of waves": lambda x: (5 * x).sin().sum(1),
+    "sum of steps": lambda x: (3 * x).round() @ torch.arange(1.0, 7.0),
+    "products": lambda x: x[:, 0] * x[:, 1] + 3 * x[:, 2] * x[:, 5],
+}
+
+
+@pytest.mark.parametrize("name", SIMPLE)
+def test_the_default_call_of_sums_and_of_smooth_pairs_is_exact_as_captums_is(name: str) -> None:
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    attr = MetaKernelShap(SIMPLE[name])
+    torch.testing.assert_close(attr.attribute(x), attr.attribute(x, n_samples=62), rtol=1e-4, atol=1e-4)
+
+
+def cusp(x: Tensor) -> Tensor:
+    return torch.cosine_similarity(x, torch.arange(1.0, 7.0).unsqueeze(0), eps=1e-4)
+
+
+def scrambled(x: Tensor) -> Tensor:
+    return (x @ (12.9 * torch.arange(1.0, 7.0).sqrt())).sin().mul(4e4).frac()
+
+
+@pytest.mark.parametrize("model", [cusp, scrambled])
+def test_gradients_that_tell_of_a_spot_alone_do_no_harm(model: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    attr = MetaKernelShap(model)
+    exact = attr.attribute(x, n_samples=62)
+    assert (attr.attribute(x) - exact).abs().amax() < 0.75, "of values between -1 and 1"

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_meta.estimators import gauss_legendre, plan_coalitions
 from captum_meta.nn import EvidenceExplainer, Explainer, PathExplainer, ShapleyExplainer
 from captum_meta.nn.refinement import posterior_of
-from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Coalitions, Evidence
+from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_POINTS, Coalitions, Evidence
 
 
 def shapley_evidence(n_players: int = 6, inside: int = 0) -> Evidence:
@@ -373,17 +373,35 @@ def test_effects_that_are_next_to_nothing_beside_the_worths_inside_give_no_unit(
     assert torch.allclose(found[0], found[1], atol=1e-5)
 
 
-def test_a_game_of_pairs_is_exact_from_gradients_alone_whatever_the_weights() -> None:
+@pytest.mark.parametrize("border", [False, True])
+def test_a_game_of_pairs_is_exact_from_gradients_or_the_border_whatever_the_weights(border: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     x, pairs = torch.rand(4, 40, generator=generator), torch.randn(40, 40, generator=generator) / 40
     pull = x @ (pairs + pairs.T)  # of f(x) = sum(x) + x' pairs x
     effects = torch.zeros(4, 40, 5)
     effects[..., :3] = torch.stack([x * (1 + t * pull) for t in SHAPLEY_POINTS], dim=-1)
-    measured = torch.arange(5).expand(4, 40, 5) < LEAVE_ONE_OUT
+    measured = torch.arange(5).expand(4, 40, 5) < (5 if border else LEAVE_ONE_OUT)
     shapley = x * (1 + pull / 2)
+    own = x.square() * pairs.diag()
+    if border:
+        effects[..., LEAVE_ONE_OUT], effects[..., ADD_ONE_IN] = x * (1 + pull) - own, x + own
+
     evidence = replace(shapley_evidence(40), effects=effects, measured=measured, total=shapley.sum(1))
     explainer = ShapleyExplainer(8)
     with torch.no_grad():
         for parameter in explainer.parameters():
             parameter.normal_(generator=generator)
     torch.testing.assert_close(explainer(evidence).attributions, shapley, rtol=1e-4, atol=1e-5)
+    if border:  # a sum over players, whatever its gradients are
+        torch.testing.assert_close(
+            explainer(
+                replace(
+                    evidence,
+                    effects=torch.cat([effects[..., :LEAVE_ONE_OUT].square(), x.unsqueeze(-1).expand(4, 40, 2)], dim=-1),
+                    total=x.sum(1),
+                )
+            ).attributions,
+            x,
+            rtol=1e-4,
+            atol=1e-5,
+        )
