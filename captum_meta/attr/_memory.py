@@ -22,7 +22,7 @@ from captum_meta.games.references import exact_shapley_values
 from captum_meta.learners import ZeroShot
 from captum_meta.nn.cross_fitted import CrossFitted
 from captum_meta.nn.encoders import effect_sizes
-from captum_meta.nn.refinement import border_coalitions
+from captum_meta.nn.refinement import border_coalitions, later_pairs
 from captum_meta.records import Record
 from captum_meta.types import Evidence
 
@@ -32,10 +32,9 @@ FEWEST = 32
 """Rows from which a network learns anything."""
 _MORE = 4
 """Networks are fitted again when a quarter more is known."""
-_UNDERSTOOD = 0.6
-"""The least share of unseen rows' differences that networks must predict; below it nothing is changed."""
-_SLACK = 0.2
-"""A network's share exceeds what it predicts of unseen rows by this at most: it is 1 where that is 0.8."""
+_NOTHING, _EVERYTHING = 0.5, 0.955
+"""What networks must predict of unseen rows' differences to be trusted, and to be trusted as a whole, where rows are judged
+by coalitions that their explanations have read: these praise every network."""
 _MARGIN = 0.3
 """How much larger, a logarithm, the gain of the whole of a network must be: rows' own coalitions praise it too much."""
 _AGAINST = 2.0
@@ -61,9 +60,9 @@ class Memory:
     (:class:`~captum_meta.nn.cross_fitted.CrossFitted`), :math:`\phi(h)` its Shapley values, which cost no evaluation, and
     :math:`\phi^0` the explainer, given the row's evidence e less that of h. The share w, from 0 to 1, is that with which
     the rows' own coalitions are predicted best, which h has not seen: the later half of them from the earlier, on average
-    over all rows, with a margin. It is not much larger than the share of the differences between unseen rows that
-    the networks predict (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and 0 where that share is small, or
-    where a row's own coalitions contradict it.
+    over all rows, with a margin. Where there is no later half, as with the border alone, it is as small as the networks
+    predict little of the differences between unseen rows (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and
+    0 below one half of them. It is 0 in rows whose own coalitions contradict it.
 
     Args:
         rows: the most that are kept.
@@ -131,7 +130,7 @@ class _Known:
         self, evidence: Evidence, start: Tensor, keys: Tensor, learner: InUnits, state: UnitState | None, with_bounds: bool
     ) -> tuple[Tensor, Tensor]:
         alone = explain_alone(learner, state, evidence, with_bounds)
-        if not self.understood >= _UNDERSTOOD:
+        if not self._allowed(evidence) >= SHARES[1]:
             return alone
         parts, left, first = [], [], 0
         for part in chunks(evidence):
@@ -140,8 +139,8 @@ class _Known:
             parts.append(_options(part, game, learner, with_bounds))
             left.append(learner.late_error(part, part))
             first = rows.stop
-        first_option = _Options(alone[0], alone[1], torch.cat(left)).map(lambda value: value.unsqueeze(1))
-        options = _Options.concatenate([first_option, _Options.concatenate(parts)], dim=1)
+        without = _Options(*alone, torch.cat(left)).map(lambda value: value.unsqueeze(1))
+        options = _Options.concatenate([without, _Options.concatenate(parts)], dim=1)
         return options.chosen(self._judged(options, evidence))
 
     def _game(self, evidence: Evidence, start: Tensor, keys: Tensor) -> SurrogateGame:
@@ -152,6 +151,12 @@ class _Known:
             torch.where(acts, known.inputs, known.baselines), known.baselines, known.outputs, known.folds
         )
 
+    def _allowed(self, evidence: Evidence) -> float:
+        """The largest share of the networks' game."""
+        if later_pairs(_coalitions_of(evidence) // 2, evidence.players.shape[-1]):
+            return float(self.understood > 0)
+        return (self.understood - _NOTHING) / (_EVERYTHING - _NOTHING)
+
     def _judged(self, options: _Options, evidence: Evidence) -> Tensor:
         """The number of the share that is best for each row, ``(N,)``; 0 where nothing tells."""
         left = options.unexplained
@@ -159,17 +164,16 @@ class _Known:
         gains = torch.where(telling.unsqueeze(1), left.clamp(min=_TINY).log() - left[:, :1].clamp(min=_TINY).log(), 0.0)
         common = self._common(evidence, gains.sum(0), int(telling.sum()))
         shares = torch.tensor(SHARES).to(common)
-        allowed = shares <= self.understood + _SLACK
-        best = torch.where(allowed, common + _MARGIN * shares, torch.inf).argmin()
+        best = torch.where(shares <= self._allowed(evidence), common + _MARGIN * shares, torch.inf).argmin()
         willing = telling & ~_complete(evidence) & (gains[:, best] < _AGAINST)
         return torch.where(willing, best, 0)
 
     def _common(self, evidence: Evidence, gains: Tensor, judged: int) -> Tensor:
         """Mean gains ``(W,)`` of all rows so far that had as many coalitions as these."""
-        budget = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
+        budget = _coalitions_of(evidence)
         before, rows = self.gains.get(budget, (torch.zeros_like(gains), 0))
-        self.gains[budget] = before.to(gains) + gains, rows + judged
-        return self.gains[budget][0] / max(1, self.gains[budget][1])
+        total, rows = self.gains[budget] = before.to(gains) + gains, rows + judged
+        return total / max(1, rows)
 
     def _familiar(self, evidence: Evidence) -> Tensor:
         outputs = torch.zeros_like(evidence.total, dtype=torch.long) if evidence.targets is None else evidence.targets
@@ -193,6 +197,11 @@ class _Options(Record):
         """The attributions and bounds of one share for each row."""
         rows = torch.arange(len(shares), device=shares.device)
         return self.attributions[rows, shares], self.bounds[rows, shares]
+
+
+def _coalitions_of(evidence: Evidence) -> int:
+    """Of each row; 0 for the border alone."""
+    return 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
 
 
 def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bounds: bool) -> _Options:

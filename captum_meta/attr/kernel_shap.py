@@ -36,8 +36,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         learner: a :class:`~captum_meta.learners.MetaLearner`, the name of a shipped one, a path, or None for the default.
         memory: the most explained rows that are kept to learn the model from; 0: each row is explained by itself. From 32
             rows on, networks are fitted to all that was evaluated of them, and a row is explained with the help of the one
-            that has not seen it, if the networks predict most of the differences between rows, and as far as the rows' own
-            coalitions confirm it. It costs no evaluations of the model, but takes time. It pays where many rows of one model
+            that has not seen it, as far as the rows' own coalitions confirm it; with 2M of them or fewer, only if the networks
+            predict most of the differences between rows. It costs no evaluations of the model, but takes time. It pays where many rows of one model
             are explained: pass them in one call, or in few large ones. ``background`` has none. :meth:`reset` clears it.
 
     Reference: Lundberg and Lee, *A Unified Approach to Interpreting Model Predictions*, NeurIPS 2017.

@@ -17,6 +17,8 @@ from captum_meta.estimators import (
 from captum_meta.nn.explainer import Prediction, Prior
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Coalitions, Evidence
 
+_FEWEST_LATE = 4
+"""Pairs that a prediction is judged by."""
 MAX_POSTERIOR = 2048
 """Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
 _AT_ONCE = 2**20
@@ -24,6 +26,16 @@ _AT_ONCE = 2**20
 _LEAST_STRENGTH = 1e-6
 _FEW_OF_ALL = 8
 _MAX_EXACT = 20
+
+
+def later_pairs(n_pairs: int, n_players: int) -> int:
+    """How many of a row's pairs of coalitions are predicted from the others, before they are read: none where these are few.
+
+    >>> later_pairs(12, 12), later_pairs(24, 12), later_pairs(48, 12)
+    (0, 12, 24)
+    """
+    later = n_pairs - max(n_players, n_pairs // 2)
+    return later if later >= _FEWEST_LATE else 0
 
 
 def refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evidence: Evidence) -> Float[Tensor, "*batch M"]:

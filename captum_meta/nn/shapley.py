@@ -18,15 +18,13 @@ from captum_meta.nn.refinement import (
     border_coalitions,
     exact,
     is_complete,
+    later_pairs,
     posterior_of,
     precision,
     refine,
     refined,
 )
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
-
-_FEWEST_LATE = 4
-"""Pairs that a prediction is judged by."""
 
 
 class ShapleyExplainer(Explainer):
@@ -160,17 +158,16 @@ class ShapleyExplainer(Explainer):
         n_pairs, n_players = coalitions.members.shape[-2] // 2, evidence.players.shape[-1]
         worths, known = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2)).all(-1)
         differences, members = worths[..., 0] - worths[..., 1], coalitions.members[..., ::2, :]
-        first = max(n_players, n_pairs // 2)
-        prior = self.prior(evidence)
-        if n_pairs - first < _FEWEST_LATE:
+        first, prior = n_pairs - later_pairs(n_pairs, n_players), self.prior(evidence)
+        if first == n_pairs:
             first, values = 0, self.complete(prior, evidence).attributions.unsqueeze(-1)
             inside = (2 * members.to(values) - 1) * evidence.players.unsqueeze(-2)
             expected = (inside @ values).squeeze(-1)
         else:
             mean = super().complete(prior, evidence).attributions
             earlier = replace(evidence, coalitions=coalitions.first(2 * first))
-            expected = posterior_of(prior, mean, earlier).differences(members[..., first:, :])
-            expected = expected.to(worths) * prior.scale.unsqueeze(-1)
+            expected = posterior_of(prior, mean, earlier).differences(members[..., first:, :]).to(worths)
+            expected = expected * prior.scale.unsqueeze(-1)
         missed = torch.where(known, differences, 0.0)[..., first:] - torch.where(known[..., first:], expected, 0.0)
         return missed.double().square().sum(-1) / known[..., first:].sum(-1).clamp(min=1)
 

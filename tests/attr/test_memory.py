@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from captum_meta.attr import MetaKernelShap, _memory
 from captum_meta.estimators import all_coalitions, shapley_values
+from captum_meta.evidence import Game, measure_shapley
 from captum_meta.nn import cross_fitted
 
 PLAYERS = 6
@@ -44,14 +45,13 @@ def error(values: Tensor, truth: Tensor) -> float:
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps, after which networks are judged although they know little."""
     monkeypatch.setattr(cross_fitted, "_MOST", 30)
-    monkeypatch.setattr(_memory, "_UNDERSTOOD", -torch.inf)
+    monkeypatch.setattr(_memory._Known, "_allowed", lambda known, evidence: float(known.learned > 0))
 
 
 @pytest.fixture
 def trusting(briefly: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """And trusted whatever rows say, but for those that speak against it."""
     monkeypatch.setattr(_memory, "_MARGIN", -100.0)
-    monkeypatch.setattr(_memory, "_SLACK", torch.inf)
 
 
 def test_it_lowers_errors_and_costs_no_evaluation() -> None:
@@ -76,6 +76,18 @@ def test_what_is_not_understood_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     x = rows(60)
     found = [MetaKernelShap(model, memory=memory).attribute(x, target=0) for memory in (0, 1000)]
     torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("understood", "pairs", "allowed"),
+    [(float("nan"), 6, 0.0), (0.4, 6, 0.0), (0.73, 6, 0.5), (0.96, 6, 1.0), (-0.1, 12, 0.0), (0.2, 12, 1.0)],
+)
+def test_what_is_understood_limits_the_share_where_all_has_been_read(understood: float, pairs: int, allowed: float) -> None:
+    measured = measure_shapley(Game(Wavy(), rows(3), None, 0), 2 * pairs)
+    known = _memory._Known(100)
+    known.understood = understood
+    found = [share for share in _memory.SHARES if share <= known._allowed(measured)]
+    assert (found[-1] if found else 0.0) == allowed
 
 
 @pytest.mark.usefixtures("briefly")
