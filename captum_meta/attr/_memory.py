@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from math import nan
 
 import torch
@@ -14,11 +13,10 @@ from captum_meta import _captum
 from captum_meta._warnings import warn
 from captum_meta.attr._arithmetic import chunks, chunks_for_answers, plain_arithmetic
 from captum_meta.attr._known_rows import Rows, keys_of, known_rows, layout
+from captum_meta.attr._surrogate_values import values_of_surrogate
 from captum_meta.attr._units import InUnits, UnitState
-from captum_meta.estimators import kernel_matrix, sample_coalitions
 from captum_meta.evidence import Game, with_elements
 from captum_meta.games import SurrogateGame
-from captum_meta.games.references import exact_shapley_values
 from captum_meta.learners import ZeroShot
 from captum_meta.nn.cross_fitted import CrossFitted
 from captum_meta.nn.encoders import effect_sizes
@@ -43,7 +41,6 @@ _CAREFUL, _CAREFUL_AT_BORDER = 1.5, 4.0
 """How much larger bounds are than those of games that are rough in no other way than models are."""
 _LAYOUTS = 4
 _MOST_NUMBERS = 4096
-_COALITIONS, _EXACT_PLAYERS, _STRENGTH = 4096, 12, 1e-6
 _TINY = 1e-30
 _UNREAD = (
     "memory= serves rows of one model that are evaluated apart, have the same players and at most "
@@ -101,6 +98,12 @@ class Memory:
             self._layouts.pop(next(iter(self._layouts)))
         return self._layouts.setdefault(key, _Known(self.rows))
 
+    @property
+    def share(self) -> float | None:
+        """Of the networks in the rows that were explained last; None before they have learned."""
+        learned = [known.share for known in self._layouts.values() if known.learned]
+        return learned[-1] if learned else None
+
     def pass_over(self) -> None:
         """Say once that rows are explained without memory."""
         if not self._warned:
@@ -114,7 +117,7 @@ class _Known:
     def __init__(self, rows: int) -> None:
         self.rows, self.networks = Rows(rows), CrossFitted()
         self.learned = self.fresh = 0
-        self.understood = nan
+        self.understood, self.share = nan, 0.0
         self.gains: dict[int, tuple[Tensor, int]] = {}
 
     def learn(self, evidence: Evidence, start: Tensor, keys: Tensor, label: str | None) -> None:
@@ -130,6 +133,7 @@ class _Known:
         self, evidence: Evidence, start: Tensor, keys: Tensor, learner: InUnits, state: UnitState | None, with_bounds: bool
     ) -> tuple[Tensor, Tensor]:
         alone = explain_alone(learner, state, evidence, with_bounds)
+        self.share = 0.0
         if not self._allowed(evidence) >= SHARES[1]:
             return alone
         parts, left, first = [], [], 0
@@ -165,6 +169,7 @@ class _Known:
         common = self._common(evidence, gains.sum(0), int(telling.sum()))
         shares = torch.tensor(SHARES).to(common)
         best = torch.where(shares <= self._allowed(evidence), common + _MARGIN * shares, torch.inf).argmin()
+        self.share = SHARES[int(best)]
         willing = telling & ~_complete(evidence) & (gains[:, best] < _AGAINST)
         return torch.where(willing, best, 0)
 
@@ -208,7 +213,7 @@ def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bou
     """Those with a share of the network."""
     explainer = InUnits(ZeroShot(learner.learner.explainer))
     acts = effect_sizes(evidence) > 0
-    values, taken = _of_acting(_shapley_values(game), acts), _taken(game, evidence)
+    values, taken = _of_acting(values_of_surrogate(game), acts), _taken(game, evidence)
     taken = replace(taken, effects=torch.where(acts.unsqueeze(-1), taken.effects, 0.0))
     few = evidence.coalitions is None or evidence.coalitions.members.shape[-2] <= 2 * evidence.players.shape[-1]
     careful = _CAREFUL_AT_BORDER if few else _CAREFUL
@@ -274,27 +279,3 @@ def _mixed(before: Evidence, after: Evidence, share: float) -> Evidence:
 def _complete(evidence: Evidence) -> Tensor:
     coalitions = evidence.coalitions or border_coalitions(evidence)
     return coalitions.measured.sum(-1) >= 2.0**evidence.n_players - 2
-
-
-def _shapley_values(game: SurrogateGame) -> Tensor:
-    """Of the network's game, ``(N, M)``: exact up to 12 players, else by KernelSHAP on 4,096 coalitions."""
-    n_players = game.like.shape[-1]
-    if n_players <= _EXACT_PLAYERS:
-        return exact_shapley_values(
-            lambda members: game.worths(members.expand(len(game.like), -1, -1)), n_players, game.like.device
-        )
-    members, solution = (tensor.to(game.like.device) for tensor in _plan(n_players))
-    worths = game.worths(members.expand(len(game.like), -1, -1))
-    everyone = torch.ones_like(game.like[:, None], dtype=torch.bool)
-    share = game.worths(everyone) / n_players
-    beyond = worths - share * members.sum(-1)
-    return share + (beyond.to(solution) @ solution.mT).to(share)
-
-
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
-def _plan(n_players: int) -> tuple[Tensor, Tensor]:
-    """Coalitions ``(S, M)`` of any row, and KernelSHAP on them ``(M, S)``."""
-    everyone, key = torch.ones(1, n_players, dtype=torch.bool), torch.zeros(1, dtype=torch.long)
-    members, _ = sample_coalitions(everyone, max(_COALITIONS, 8 * n_players), 0, key)
-    return members[0], kernel_matrix(members[0], _STRENGTH)

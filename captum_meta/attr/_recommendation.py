@@ -14,6 +14,8 @@ _SUPPORT, _LABEL, _READING = 16, 16, 16
 """Support rows, and evaluations per player of each: its label, and what learners that model f read beside it."""
 _SHARE, _READ_PLAYERS = 0.1, 64
 """Most of all evaluations that support rows may cost; most players of rows whose model the default learner models."""
+_TRIED = 0.05
+"""The same where they may be in vain: errors grow by less than a tenth with what they cost."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,42 @@ class Recommendation:
         return f"<{self.way}: {self.call}; {self.evaluations:,} evaluations. {self.reason}>"
 
 
-def recommend(rows: int, n_players: int, n_samples: int) -> Recommendation:
-    """For so many rows of so many players, with ``n_samples`` coalitions each."""
+def recommend(
+    rows: int, n_players: int, n_samples: int, share: float | None = None, pays_after: float | None = None
+) -> Recommendation:
+    """For so many rows of so many players, with ``n_samples`` coalitions each.
+
+    Args:
+        share: of memory's networks in the rows explained last; None before they have learned.
+        pays_after: from how many rows on the present support set pays; None if there is none.
+    """
     evaluations = rows * (_GRADIENTS + n_samples)
     asked = f"attribute(rows, ..., n_samples={n_samples})"
     support = _SUPPORT * (_GRADIENTS + (_LABEL + _READING) * n_players)
-    if n_samples == 0 and n_players <= _READ_PLAYERS and support <= _SHARE * (evaluations + support):
-        call = f"MetaKernelShap(model).adapt(rows[:{_SUPPORT}], ..., n_samples={_LABEL * n_players}).{asked}"
+    adapt, read = f"adapt(rows[:{_SUPPORT}], ..., n_samples={_LABEL * n_players})", n_players <= _READ_PLAYERS
+    if n_samples == 0 and read and support <= _SHARE * (evaluations + support):
         reason = (
             "Gradients alone tell little of a model that is not known, and support rows cost less than a tenth of it all."
         )
-        return Recommendation("adapt", call, evaluations + support, reason)
-    if n_samples >= 2 * n_players and rows >= FEWEST:
+        return Recommendation("adapt", f"MetaKernelShap(model).{adapt}.{asked}", evaluations + support, reason)
+    if n_samples < 2 * n_players or rows < FEWEST:
+        reason = (
+            f"There are fewer than {FEWEST} rows to learn from."
+            if rows < FEWEST
+            else "Few coalitions are too little to learn from."
+        )
+        return Recommendation("zero-shot", f"MetaKernelShap(model).{asked}", evaluations, reason)
+    if share is None or share > 0:
         reason = (
             "Rows learn from others at no further evaluation; a support set would cost more coalitions than it is worth."
         )
         return Recommendation("memory", f"MetaKernelShap(model, memory={rows}).{asked}", evaluations, reason)
-    reason = (
-        f"There are fewer than {FEWEST} rows to learn from."
-        if rows < FEWEST
-        else "Few coalitions are too little to learn from."
-    )
-    return Recommendation("zero-shot", f"MetaKernelShap(model).{asked}", evaluations, reason)
+    nothing = "Rows of this model learn nothing from others"
+    if n_samples == 2 * n_players:  # left-out rows show nothing of more
+        if pays_after is not None and pays_after <= rows:
+            reason = f"{nothing}, and left-out support rows show that these pay after {pays_after:,.0f} rows."
+            return Recommendation("adapt", f"attr.{asked}", evaluations, reason)
+        if pays_after is None and read and support <= _TRIED * (evaluations + support):
+            reason = f"{nothing}, and support rows cost little: ask again after them, whether they pay."
+            return Recommendation("adapt", f"attr.{adapt}.{asked}", evaluations + support, reason)
+    return Recommendation("zero-shot", f"MetaKernelShap(model).{asked}", evaluations, f"{nothing}.")

@@ -36,9 +36,10 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         learner: a :class:`~captum_meta.learners.MetaLearner`, the name of a shipped one, a path, or None for the default.
         memory: the most explained rows that are kept to learn the model from; 0: each row is explained by itself. From 32
             rows on, networks are fitted to all that was evaluated of them, and a row is explained with the help of the one
-            that has not seen it, as far as the rows' own coalitions confirm it; with 2M of them or fewer, only if the networks
-            predict most of the differences between rows. It costs no evaluations of the model, but takes time. It pays where many rows of one model
-            are explained: pass them in one call, or in few large ones. ``background`` has none. :meth:`reset` clears it.
+            that has not seen it, as far as the rows' own coalitions confirm it; with 2M of them or fewer, only if the
+            networks predict most of the differences between rows. It costs no evaluations of the model, but takes time. It
+            pays where many rows of one model are explained: pass them in one call, or in few large ones. ``background`` has
+            none. :meth:`reset` clears it.
 
     Reference: Lundberg and Lee, *A Unified Approach to Interpreting Model Predictions*, NeurIPS 2017.
 
@@ -65,8 +66,9 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
 
         Ways are zero-shot, a support set (:meth:`adapt`), and memory. The rule is one of costs, from models of the training
         family: at 100 and 1,000 rows a support set costs more coalitions than it is worth, while rows that learn from
-        others cost none (``captum-meta benchmark ways`` compares them on models held out). What a support set was worth on
-        this model :attr:`adaptation` tells.
+        others cost none (``captum-meta benchmark ways`` compares them on models held out). What is known of this model is
+        used: once rows were explained with ``memory``, whether they learned anything from others; and once there are support
+        rows, whether those left out were explained so much better that the support set pays (:attr:`adaptation`).
 
         Args:
             rows: to be explained in all.
@@ -78,8 +80,10 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         """
         if rows < 1 or n_players < 1:
             raise ValueError(f"rows={rows} and n_players={n_players} must both be at least 1.")
+        share = None if self._memory is None else self._memory.share
+        pays_after = None if self._support.empty else self.adaptation.pays_after
         default = 2 * n_players if n_players <= BORDER_PLAYERS else 0
-        return recommend(rows, n_players, default if n_samples is None else n_samples)
+        return recommend(rows, n_players, default if n_samples is None else n_samples, share, pays_after)
 
     @log_usage(part_of_slo=True)
     @checked

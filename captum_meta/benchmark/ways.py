@@ -25,6 +25,7 @@ from captum_meta.functional import attribution_error
 ROWS, BUDGETS = (100, 1000, 10_000), (2, 4)
 ZERO_SHOT, ADAPT, CHEAP, MEMORY = "zero-shot", "adapt", "adapt, 16M per label", "memory"
 WAYS = (ZERO_SHOT, ADAPT, CHEAP, MEMORY)
+TRIED = "zero-shot, after support rows in vain"
 _EQUAL = 1e-6
 """Errors below count as equal."""
 _MOST_KNOWN = 1000
@@ -42,7 +43,7 @@ class Outcome:
         rows, budget: rows, and evaluations of each beside its gradients, in multiples of the players.
         known: rows from which memory learns: as many as the table has, at most 1,000.
         errors: relative squared error over the 12 judged rows by way; infinite where the support set alone costs more.
-        recommended: by the front end.
+        recommended: by the front end, after memory has been tried, and after support rows where they were recommended.
     """
 
     problem: str
@@ -76,7 +77,7 @@ def outcomes(name: str, done: Sequence[Outcome], references: Path) -> Iterator[O
     problem = load_held_out(name)
     judge = _Judge(problem, references)
     adapted = {way: judge.adapted(labels) for way, labels in ((ADAPT, None), (CHEAP, 16 * problem.n_players))}
-    known: dict[tuple[int, int], float] = {}
+    known: dict[tuple[int, int], tuple[MetaKernelShap, float]] = {}
     for rows, budget in wanted:
         n_samples = budget * problem.n_players
         errors = {ZERO_SHOT: judge.error(MetaKernelShap(problem.model), n_samples)}
@@ -85,9 +86,14 @@ def outcomes(name: str, done: Sequence[Outcome], references: Path) -> Iterator[O
             errors[way] = judge.error(attr, int(left)) if left >= 0 else inf
         count = min(rows, judge.most)
         if (count, budget) not in known:
-            known[count, budget] = judge.error(MetaKernelShap(problem.model, memory=count), n_samples, count)
-        errors[MEMORY] = known[count, budget]
-        recommended = MetaKernelShap(problem.model).recommend(rows, problem.n_players, n_samples).way
+            learned = MetaKernelShap(problem.model, memory=count)
+            known[count, budget] = learned, judge.error(learned, n_samples, count)
+        learned, errors[MEMORY] = known[count, budget]
+        recommended: str = learned.recommend(rows, problem.n_players, n_samples).way
+        if recommended == ADAPT:
+            attr, spent = adapted[CHEAP]
+            recommended = CHEAP if attr.adaptation.pays_after <= rows else TRIED
+            errors[TRIED] = judge.error(MetaKernelShap(problem.model), int(n_samples - spent / rows))
         yield Outcome(name, rows, budget, count, errors, recommended)
 
 
@@ -125,12 +131,17 @@ class _Judge:
         return float(attribution_error(player_values(self.problem, found[: len(self.truth)]).double(), self.truth.double()))
 
 
+def _cell(error: float, recommended: bool) -> str:
+    return "-" if error == inf else f"{error:.4f}{'*' * recommended}"
+
+
 def table(found: Sequence[Outcome]) -> Table:
     """Errors of each model, those recommended marked."""
-    columns = ("model", "rows", "coalitions", "known", *WAYS)
+    ways = (*WAYS, TRIED)
+    columns = ("model", "rows", "coalitions", "known", *ways)
     shown = table_of("Error at equal total cost; * is recommended, - costs more than there is", columns, ("model",))
     for o in found:
-        cells = ["-" if o.errors[way] == inf else f"{o.errors[way]:.4f}{'*' * (way == o.recommended)}" for way in WAYS]
+        cells = [_cell(o.errors[way], way == o.recommended) if way in o.errors else "" for way in ways]
         shown.add_row(o.problem, f"{o.rows:,}", f"{o.budget}M", f"{o.known:,}", *cells)
     return shown
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nan
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from captum_meta.attr import MetaKernelShap
+from captum_meta.attr._adaptation import Adaptation
+from captum_meta.attr._recommendation import recommend
 from captum_meta.benchmark import ways
-from captum_meta.benchmark.ways import ADAPT, CHEAP, MEMORY, ZERO_SHOT, Outcome
+from captum_meta.benchmark.ways import ADAPT, CHEAP, MEMORY, TRIED, ZERO_SHOT, Outcome
 from captum_meta.nn import cross_fitted
 
 
@@ -37,9 +40,61 @@ def test_a_held_out_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ways, "BUDGETS", (2,))
     monkeypatch.setattr(cross_fitted, "_MOST", 20)
     (found,) = ways.outcomes("wine/mlp/logit/zero", [], tmp_path)
-    assert found.known == 40 and found.recommended == MEMORY
-    assert found.errors[ADAPT] == inf and 0 < found.errors[ZERO_SHOT] < 0.2 and 0 < found.errors[MEMORY] < 0.2
+    assert found.known == 40 and found.errors[MEMORY] == found.errors[ZERO_SHOT]  # after so few steps
+    assert found.recommended == ZERO_SHOT and 0 < found.errors[ZERO_SHOT] < 0.2 and found.errors[ADAPT] == inf
     assert not list(ways.outcomes("wine/mlp/logit/zero", [found], tmp_path))
+
+
+@pytest.mark.parametrize(("pays_after", "way"), [(100.0, CHEAP), (1e9, TRIED)])
+def test_support_rows_are_tried_where_memory_is_of_no_use(
+    pays_after: float, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "ROWS", (10_000,))
+    monkeypatch.setattr(ways, "BUDGETS", (2,))
+    monkeypatch.setattr(ways, "_MOST_KNOWN", 40)
+    monkeypatch.setattr(cross_fitted, "_MOST", 2)
+    monkeypatch.setattr(MetaKernelShap, "adaptation", Adaptation(16, 5000, 0.1, 0.05, pays_after))
+    (found,) = ways.outcomes("wine/mlp/logit/zero", [], tmp_path)
+    assert found.errors[MEMORY] == found.errors[ZERO_SHOT] and found.recommended == way
+    assert found.errors[TRIED] > 0 and found.against_zero_shot < 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "share", "pays_after", "n_samples", "way"),
+    [
+        (10_000, 0.5, None, 24, "memory"),
+        (10_000, 0.5, 10.0, 24, "memory"),
+        (10_000, None, 10.0, 24, "memory"),
+        (10_000, 0.0, None, 24, "adapt"),
+        (1000, 0.0, None, 24, "zero-shot"),  # support rows cost a fifth of it all
+        (10_000, 0.0, None, 48, "zero-shot"),
+        (10_000, 0.0, 9000.0, 24, "adapt"),
+        (10_000, 0.0, inf, 24, "zero-shot"),
+        (10_000, 0.0, nan, 24, "zero-shot"),
+    ],
+)
+def test_what_is_known_of_the_model_counts(
+    rows: int, share: float | None, pays_after: float | None, n_samples: int, way: str
+) -> None:
+    told = recommend(rows, 12, n_samples, share, pays_after)
+    assert told.way == way and told.reason
+    support = 16 * (9 + 32 * 12) if way == "adapt" and pays_after is None else 0
+    assert told.evaluations == rows * (9 + n_samples) + support
+
+
+def test_a_front_end_says_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_fitted, "_MOST", 2)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 6, generator=generator)
+    attr = MetaKernelShap(lambda rows: (1e4 * rows.sum(1)).sin(), memory=100)
+    assert attr.recommend(10_000, 6).way == "memory"
+    attr.attribute(x)
+    assert attr.recommend(10_000, 6).way == "adapt"
+    attr.adapt(x[:6])
+    told = attr.recommend(int(attr.adaptation.pays_after) + 1, 6)
+    assert told.way == "adapt" and "left-out support rows" in told.reason
+    assert attr.recommend(int(attr.adaptation.pays_after) - 1, 6).way == "zero-shot"
+    assert attr.reset().recommend(10_000, 6).way == "memory"
 
 
 @pytest.mark.parametrize(
