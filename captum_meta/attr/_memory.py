@@ -30,7 +30,7 @@ FEWEST = 32
 """Rows from which a network learns anything."""
 _MORE = 4
 """Networks are fitted again when a quarter more is known."""
-_NOTHING, _EVERYTHING = 0.55, 0.9
+_NOTHING, _EVERYTHING = 0.62, 0.82
 """What networks must predict of unseen rows' differences to be trusted, and to be trusted as a whole, where rows are judged
 by coalitions that their explanations have read: these praise every network."""
 _MARGIN = 0.3
@@ -59,7 +59,7 @@ class Memory:
     the rows' own coalitions are predicted best, which h has not seen: the later half of them from the earlier, on average
     over all rows, with a margin. Where there is no later half, as with the border alone, it is as small as the networks
     predict little of the differences between unseen rows (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and
-    0 below about one half of them. It is 0 in rows whose own coalitions contradict it.
+    0 below two thirds of them or so. It is 0 in rows whose own coalitions contradict it.
 
     Args:
         rows: the most that are kept.
