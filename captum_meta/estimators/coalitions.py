@@ -9,16 +9,20 @@ replacement, as in KernelSHAP.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta._random import uniform
-from captum_meta.estimators.design import telling_coalitions
+from captum_meta.estimators.design import different_pairs, telling_coalitions
 from captum_meta.estimators.kernel_sampling import other_pairs, sampled_pairs
 
 MAX_TELLING = 1024
 """Pairs, with those of the border, that are chosen: as many as the hypercube posterior reads."""
+_FREE = 2
+"""Pairs for each player up to which there is no border where it need not come first: rows of saturated models err less."""
 _MOST_OF_ALL = 512
 """The same where all coalitions are evaluated: then the order only matters to rows that stop early."""
 
@@ -40,12 +44,13 @@ def plan_coalitions(
         seed: together with ``keys`` it determines what is sampled.
         keys: ``(N,)`` int64, one number per row; rows of equal keys and players get equal coalitions.
         priority: ``(N, M)``, which players come first where the budget does not cover the border; by default random.
-        freely: ``(N,)`` bool, rows whose pairs are all chosen by what they tell, no border before them; by default none.
+        freely: ``(N,)`` bool, rows of which all pairs are chosen by what they tell, without a border, up to 4M coalitions;
+            of more, the first 2M coalitions are of these, and the border follows; by default none.
 
     Returns:
         ``members (N, S, M)`` bool and ``measured (N, S)`` bool, the latter False for padding; S <= budget. Coalitions come
         in pairs, each followed by its complement, and up to 2,048 the plan of a smaller budget is the first part of that of
-        a larger one. Only of an odd budget below 2M the last one stands alone.
+        a larger one; not where there is no border. Only of an odd budget below 2M the last one stands alone.
 
     >>> members, measured = plan_coalitions(torch.ones(1, 3, dtype=torch.bool), 2, 0, torch.tensor([1]))
     >>> members.sum(-1).tolist()
@@ -86,10 +91,8 @@ def _of_each_row(
     for index, (size, count, is_free) in enumerate(kinds.tolist()):
         rows = (kind == index).nonzero().squeeze(-1)
         seats = players[rows].to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :size]
-        if is_free:
-            dense = _free_plan(size, count, seed, keys[rows])
-        else:
-            dense = _plan(size, count, most_telling, seed, keys[rows], priority[rows].gather(1, seats))
+        chosen_pairs = _free_first if is_free else _border_first
+        dense = _plan(size, count, most_telling, chosen_pairs, seed, keys[rows], priority[rows].gather(1, seats))
         members = torch.zeros(len(rows), dense.shape[1], width, dtype=torch.bool, device=players.device)
         members.scatter_(2, seats.unsqueeze(1).expand(dense.shape), dense)
         chosen.append((rows, members))
@@ -103,30 +106,46 @@ def _of_each_row(
 
 
 def _plan(
-    n_players: int, budget: int, most_telling: int, seed: int, keys: Int64[Tensor, " N"], priority: Float[Tensor, "N M"]
+    n_players: int,
+    budget: int,
+    most_telling: int,
+    first: Callable[[int, int], Bool[Tensor, "P M"]],
+    seed: int,
+    keys: Int64[Tensor, " N"],
+    priority: Float[Tensor, "N M"],
 ) -> Bool[Tensor, "N S M"]:
-    """``(N, S, M)`` coalitions for rows that all have ``n_players`` players; so many pairs, with the border, are chosen."""
+    """``(N, S, M)`` coalitions for rows that all have ``n_players`` players.
+
+    The first pairs, ``most_telling`` at most but all of the border, are those of ``first(n_players, count)``.
+    """
     if n_players < 2:
         return torch.zeros(len(keys), 0, n_players, dtype=torch.bool, device=keys.device)
     everything = n_players < 60 and budget >= 2**n_players - 2
     if budget < 2 * n_players and not everything:
         return _partial_border(budget, priority)
-    singles = torch.eye(n_players, dtype=torch.bool, device=keys.device)[: 1 if n_players == 2 else n_players]
-    inside = budget // 2 - n_players
     most = min(most_telling, _MOST_OF_ALL) if everything else most_telling
-    telling = telling_coalitions(n_players, max(0, min(inside, most - n_players))).to(keys.device)
+    chosen = first(n_players, min(budget // 2, max(most, n_players))).to(keys.device)
+    inside = chosen[chosen.sum(-1) > 1]
     if everything:
-        rest = other_pairs(n_players, telling, seed, keys)
+        rest = other_pairs(n_players, inside, seed, keys)
     else:
-        rest = sampled_pairs(n_players, inside - len(telling), telling, seed, keys)
-    mixed = _in_own_order(torch.cat([telling.expand(len(keys), -1, -1), rest], dim=1), seed, keys)
-    return _with_complements(torch.cat([singles.expand(len(keys), -1, -1), mixed], dim=1))
+        rest = sampled_pairs(n_players, budget // 2 - len(chosen), inside, seed, keys)
+    pairs = torch.cat([chosen.expand(len(keys), -1, -1), rest], dim=1)
+    return _with_complements(_in_own_order(pairs, seed, keys))
 
 
-def _free_plan(n_players: int, budget: int, seed: int, keys: Int64[Tensor, " N"]) -> Bool[Tensor, "N S M"]:
-    """The same, the border not before other pairs."""
-    telling = telling_coalitions(n_players, budget // 2, border=False).to(keys.device)
-    return _with_complements(_in_own_order(telling.expand(len(keys), -1, -1), seed, keys))
+def _border_first(n_players: int, count: int) -> Bool[Tensor, "count M"]:
+    """One coalition of each pair: each player alone, then what tells most beside the border."""
+    border = torch.eye(n_players, dtype=torch.bool)[: 1 if n_players == 2 else n_players]
+    return torch.cat([border, telling_coalitions(n_players, max(0, count - n_players))])
+
+
+def _free_first(n_players: int, count: int) -> Bool[Tensor, "count M"]:
+    """The same without a border up to 4M coalitions; beyond, only the first 2M of these come before it."""
+    if count <= _FREE * n_players:
+        return telling_coalitions(n_players, count, border=False)
+    free = telling_coalitions(n_players, n_players, border=False)
+    return different_pairs(torch.cat([free, _border_first(n_players, count)]))[:count]
 
 
 def _in_own_order(members: Bool[Tensor, "N P M"], seed: int, keys: Int64[Tensor, " N"]) -> Bool[Tensor, "N P M"]:

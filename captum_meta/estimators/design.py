@@ -165,21 +165,21 @@ def _part(members: Tensor, alike: HypercubeKernel, variance: Tensor, room: int, 
 def _pool(n_players: int) -> Bool[Tensor, "R M"]:
     """Candidates in random order, ``(R, M)``: all pairs where they are few, else a sample by kernel mass."""
     if 2 ** (n_players - 1) <= _CANDIDATES:
-        pool = _different(all_coalitions(n_players)[1:-1])
+        pool = different_pairs(all_coalitions(n_players)[1:-1])
         pool = pool[pool.sum(-1) > 1]
     else:
         nothing = torch.zeros(0, n_players, dtype=torch.bool)
-        pool = _different(sampled_pairs(n_players, _CANDIDATES, nothing, 0, torch.zeros(1, dtype=torch.long))[0])
+        pool = different_pairs(sampled_pairs(n_players, _CANDIDATES, nothing, 0, torch.zeros(1, dtype=torch.long))[0])
     return pool[torch.randperm(len(pool), generator=Generator().manual_seed(0))]
 
 
 def _coin_flips(n_players: int, count: int) -> Bool[Tensor, "count M"]:
     """Each player in or out with equal odds; so many players make no coalition of the border, and none twice."""
-    return _different(torch.rand(count, n_players, generator=Generator().manual_seed(2)) < 0.5)
+    return different_pairs(torch.rand(count, n_players, generator=Generator().manual_seed(2)) < 0.5)
 
 
-def _different(members: Bool[Tensor, "P M"]) -> Bool[Tensor, "R M"]:
-    """The smaller coalition of each pair, at its first place in the list."""
+def different_pairs(members: Bool[Tensor, "P M"]) -> Bool[Tensor, "R M"]:
+    """The smaller coalition of each pair of ``(P, M)``, at its first place; of equal sizes that with player 0."""
     twice = 2 * members.sum(-1, keepdim=True)
     flipped = (twice > members.shape[-1]) | ((twice == members.shape[-1]) & ~members[:, :1])
     smaller = members ^ flipped

@@ -36,8 +36,8 @@ class ShapleyMeasurement:
             of one player and of all but one, where there are at most 256 players, else none, with a warning.
         seed: of the coalitions sampled inside the border.
         border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients are all known and lie
-            along few directions have the most informative of all coalitions, where the budget is that of the border or up
-            to half as much again: in such rows, those of saturated nets, the border is the least informative.
+            along few directions have the most informative of all coalitions up to 4M, and of more 2M of these and then the
+            border: in such rows, those of saturated nets, the border is the least informative.
 
     Attributes:
         length: coalitions of the longest plan.
@@ -124,7 +124,7 @@ class ShapleyMeasurement:
         """Rows ``(N,)`` whose coalitions are chosen freely: those of the class's ``border``."""
         sizes = self.mask.sum(1)
         least, most = _CHOSEN_PLAYERS
-        few = (sizes >= least) & (sizes <= most) & (2 * sizes <= counts) & (counts < 3 * sizes)
+        few = (sizes >= least) & (sizes <= most) & (2 * sizes <= counts)
         few &= ~self.flat.any(-1).any(1)
         if not bool(few.any()):
             return few

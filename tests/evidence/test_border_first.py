@@ -36,10 +36,20 @@ def border(model: object, n_samples: int, border: bool = False, x: Tensor = X) -
     return (((sizes == 1) | (sizes == x.shape[1] - 1)) & coalitions.measured).sum(-1).tolist()
 
 
-@pytest.mark.parametrize("n_samples", [2 * M, 3 * M - 1])
+@pytest.mark.parametrize("n_samples", [2 * M, 3 * M, 4 * M])
 def test_rows_of_few_directions_do_without(n_samples: int) -> None:
-    assert max(border(bent, n_samples)) < M
+    assert max(border(bent, n_samples)) < 1.5 * M
     assert border(bent, n_samples, border=True) == [2 * M] * 3
+
+
+@pytest.mark.parametrize("n_samples", [6 * M, 8 * M])
+def test_with_more_coalitions_they_have_both(n_samples: int) -> None:
+    few, many = (measure_shapley(Game(bent, X, torch.zeros_like(X)), n, border=False).coalitions for n in (2 * M, n_samples))
+    assert few is not None and many is not None
+    assert torch.equal(few.members, many.members[:, : 2 * M])
+    assert border(bent, n_samples) == [2 * M] * 3
+    first = many.members[:, ::2]
+    assert all(len(row.unique(dim=0)) == len(row) for row in torch.where(first[..., :1], first, ~first))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +57,6 @@ def test_rows_of_few_directions_do_without(n_samples: int) -> None:
     [
         (crooked, 2 * M, M),
         (rough, 2 * M, M),
-        (bent, 3 * M, M),
         (bent, 2 * M - 2, M),
         (lambda x: bent(x @ torch.ones(12, M).double()), 24, 12),
     ],
