@@ -38,6 +38,7 @@ OURS: dict[type[Attribution], Any] = {
 }
 """Layer Integrated Gradients has tests of its own."""
 PATHS = [LayerConductance, InternalInfluence, NeuronIntegratedGradients, NeuronConductance]
+ROUNDING = 1e-5
 
 
 def error(found: Tensor, reference: Tensor) -> float:
@@ -82,7 +83,7 @@ def test_ten_gradients_are_as_exact_as_eleven_of_captum(method: type[Attribution
     ten, eleven, default, captum = errors.tolist()
     print(f"{method.__name__} {kind}: 10 {ten:.2g}, Captum's 11 {eleven:.2g}; default {default:.2g}, Captum's {captum:.2g}")
     assert ten <= max(eleven, 1e-10)
-    assert default <= max(captum, 1e-10)
+    assert default <= max(captum * (1 + ROUNDING), 1e-10)  # both may take the same points
 
 
 @pytest.mark.parametrize("kind", KINDS)
