@@ -130,8 +130,10 @@ def _plan(
         rest = other_pairs(n_players, inside, seed, keys)
     else:
         rest = sampled_pairs(n_players, budget // 2 - len(chosen), inside, seed, keys)
-    pairs = torch.cat([chosen.expand(len(keys), -1, -1), rest], dim=1)
-    return _with_complements(_in_own_order(pairs, seed, keys))
+    border = chosen[:n_players] if bool((chosen[:n_players].sum(-1) == 1).all()) else chosen[:0]
+    mixed = torch.cat([chosen[len(border) :].expand(len(keys), -1, -1), rest], dim=1)
+    mixed = _in_own_order(mixed, seed, keys)
+    return _with_complements(torch.cat([border.expand(len(keys), -1, -1), mixed], dim=1))
 
 
 def _border_first(n_players: int, count: int) -> Bool[Tensor, "count M"]:
