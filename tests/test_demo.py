@@ -27,7 +27,7 @@ def test_a_table_and_its_label(table: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(demo, "_PAIRS", 50)
     monkeypatch.setattr(demo, "_STEPS", 100)
     demo.main(["--data", str(table), "--label", "bought", "--folder", str(tmp_path / "out")])
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "16 rows of" in said and "4 features" in said and "times fewer" in said
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"error_against_cost.png", "attributions_of_one_row.png"}
 
