@@ -143,7 +143,7 @@ class TestErrors:
 class TestInterruptions:
     def test_killed_runs_go_on(self, tmp_path: Path) -> None:
         explain(tmp_path / "whole")
-        run = in_a_process(tmp_path / "killed", calls=9)
+        run = in_a_process(tmp_path / "killed", calls=11)
         assert run.returncode == -9, run.stderr.decode()[-2000:]
         assert len(batches_in(tmp_path / "killed")) == 2 and not manifest_of(tmp_path / "killed")["complete"]
         explain(tmp_path / "killed")
