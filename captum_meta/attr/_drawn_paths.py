@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from captum_meta._model import wide
 from captum_meta._random import row_keys, uniform
+from captum_meta.estimators import leaves_doubt
 from captum_meta.evidence import Game
 from captum_meta.evidence.path import wrong_slopes
 from captum_meta.games import Batch
@@ -16,8 +18,6 @@ from captum_meta.games.batch import change
 from captum_meta.games.players import join
 
 Parts = tuple[Tensor, ...]
-_DOUBTFUL = 0.25
-"""Part of a change of f that draws may miss in the mean before anybody looks."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def wrong_draws(game: Game, alphas: Tensor, sums: Tensor, total: Tensor, output:
         total: ``(B,)``, changes of f in the mean over its paths.
         output: which of the game's outputs f is.
     """
-    missed, size = (total - sums.mean(1)).abs(), torch.maximum(sums.abs().mean(1), total.abs())
+    given, change_of_f = sums.double().cpu().numpy(), total.double().cpu().numpy()
+    doubtful = torch.from_numpy(leaves_doubt(given, np.full_like(given, 1 / given.shape[1]), change_of_f))
     place = (alphas - 0.5).abs().argmin(1, keepdim=True)
     middle = game.take(torch.arange(len(place), device=place.device) * alphas.shape[1] + place[:, 0])
-    return wrong_slopes(middle, alphas.gather(1, place), sums.gather(1, place), total, missed > _DOUBTFUL * size, output)
+    return wrong_slopes(middle, alphas.gather(1, place), sums.gather(1, place), total, doubtful, output)

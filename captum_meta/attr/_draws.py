@@ -146,7 +146,7 @@ class Draws:
         alike = mean > _ALIKE * missed.std(1) / self.n_samples**0.5
         return self._flat | (alike & (mean > _NOTICEABLE * size) & (size > _NOTICEABLE * change.abs().mean(1)))
 
-    @property
+    @cached_property
     def _flat(self) -> Tensor:
         return is_flat(self._each(self.effects).flatten(1), self._each(self.change).abs().sum(1))
 

@@ -185,17 +185,17 @@ class _Paths:
         each_output = zip(gradients.unbind(-1), curves.unbind(-1), known.unbind(-1), strict=True)
         for output, (gradient, curve, of_ends) in enumerate(each_output):
             evidence, gradient = path_evidence(one, nodes, gradient, curve, of_ends)
-            values = gradient @ weights.to(gradient)
+            average = gradient @ weights.to(gradient)
+            values, effects = average, average * one.difference
             points, sums, total = evidence.points, evidence.effects.sum(1), evidence.total
             strange = inconsistent_rows(one, points, sums, evidence.curve, total)
             strange |= wrong_slopes(one, points, sums, total, output=output)
             if self.multiply:
                 plain = strange | ~evidence.total.isfinite()
-                values = torch.where(plain.unsqueeze(1), values * one.difference, self.explain(evidence))
+                values = torch.where(plain.unsqueeze(1), effects, self.explain(evidence))
             mean = values.unflatten(0, (n_rows, -1)).mean(1)
             squares = (error_of(evidence).to(values) * values.square().sum(1)).unflatten(0, (n_rows, -1)).mean(1)
             error = squares / mean.square().sum(1).clamp(min=torch.finfo(mean.dtype).tiny)
-            effects = (gradient @ weights.to(gradient)) * one.difference
             missed = torch.where(strange, (evidence.total - effects.sum(1)).abs(), 0.0)
             missed, said = (each.unflatten(0, (n_rows, -1)).sum(1) for each in (missed, effects.abs().sum(1)))
             found.append((mean, error, missed > _NOTICEABLE * said))

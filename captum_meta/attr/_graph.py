@@ -22,15 +22,13 @@ from captum_meta._model import untouched, wide
 from captum_meta.attr._drawn_paths import DrawnPaths
 from captum_meta.attr._draws import Draws, expected_difference
 from captum_meta.attr._incomplete import INCONSISTENT, warn_of_rows
-from captum_meta.estimators import OFFSETS, is_no_derivative, leaves_doubt
+from captum_meta.estimators import FINE, OFFSETS, change_along, is_no_derivative, leaves_doubt
 from captum_meta.games import Game
 from captum_meta.games.differentiated import Differentiated
 from captum_meta.games.players import join
 from captum_meta.nn.explainer import gap_shares
 
 STEPS = 8
-_FINE = 1e-5
-"""Precision of f that tells slopes from rounding."""
 Parts = tuple[Tensor, ...]
 
 
@@ -110,13 +108,13 @@ def _wrong(
     points, weights, sums = np.asarray(path[0]), np.asarray(path[1]), path[2].double().cpu().numpy()
     total = change.double().cpu().numpy()
     doubtful = leaves_doubt(sums, weights, total)
-    if not doubtful.any() or torch.finfo(change.dtype).eps > _FINE:
+    if not doubtful.any() or torch.finfo(change.dtype).eps > FINE:
         return torch.zeros_like(change, dtype=torch.bool)
     place = int(np.abs(points - 0.5).argmin())
     with torch.no_grad():
         around = [model.values(_between(starts, apart, float(points[place]) + offset)) for offset in OFFSETS]
     values = torch.stack(around, dim=1).double().cpu().numpy()
-    size = np.maximum(np.abs(sums * weights).sum(1), np.abs(total))
+    size = change_along(sums, weights, total)
     found = is_no_derivative(sums[:, place], values, size, torch.finfo(change.dtype).eps)
     return torch.from_numpy(found & doubtful).to(change.device)
 

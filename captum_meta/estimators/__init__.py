@@ -26,9 +26,10 @@ from captum_meta.estimators.path_sample import PathSample
 from captum_meta.estimators.permutations import permutation_variance
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 from captum_meta.estimators.rate_likelihood import likely_rates
-from captum_meta.estimators.slope_check import OFFSETS, is_no_derivative, leaves_doubt
+from captum_meta.estimators.slope_check import FINE, OFFSETS, change_along, is_no_derivative, leaves_doubt
 
 __all__ = [
+    "FINE",
     "INDICES",
     "OFFSETS",
     "CoalitionPairs",
@@ -42,6 +43,7 @@ __all__ = [
     "all_coalitions",
     "binomial_tail",
     "chance_of_no_quantile",
+    "change_along",
     "conformal_quantile",
     "exceedance_tail",
     "further_points",

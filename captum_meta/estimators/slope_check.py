@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 _NEAR, _FAR = 0.003, 0.03
 OFFSETS = (-_FAR, -_NEAR, 0.0, _NEAR, _FAR)
 """Where f is asked for beside a point, in lengths of the path."""
+FINE = 1e-5
+"""Precision of f that tells its slope from rounding: single and better."""
 _DOUBTFUL = 0.25
 """Part of a change of f that gradients may miss before anybody looks."""
 _LARGE, _NOTICEABLE = 0.25, 0.1
@@ -33,9 +35,15 @@ def leaves_doubt(sums: Floats, weights: Floats, total: Floats) -> NDArray[np.boo
         sums, weights: ``(N, G)``, of gradients times (input - baseline) over the players, and of the quadrature.
         total: ``(N,)``, f at the input minus f at the baseline.
     """
-    missed, size = np.abs(total - (sums * weights).sum(1)), np.abs(sums * weights).sum(1)
-    doubtful: NDArray[np.bool_] = missed > _DOUBTFUL * np.maximum(size, np.abs(total))
+    missed = np.abs(total - (sums * weights).sum(1))
+    doubtful: NDArray[np.bool_] = missed > _DOUBTFUL * change_along(sums, weights, total)
     return doubtful
+
+
+def change_along(sums: Floats, weights: Floats, total: Floats) -> Floats:
+    """What f changes by along a path, there and back, as far as a quadrature tells, ``(N,)``; arguments as above."""
+    size: Floats = np.maximum(np.abs(sums * weights).sum(1), np.abs(total))
+    return size
 
 
 @np.errstate(invalid="ignore", over="ignore")
@@ -45,7 +53,7 @@ def is_no_derivative(slope: Floats, values: Floats, size: Floats, precision: flo
     Args:
         slope: ``(R,)``, gradient times (input - baseline), summed over the players.
         values: ``(R, 5)``, f at the :data:`OFFSETS` from the point.
-        size: ``(R,)``, of what f changes by along the path.
+        size: ``(R,)``, what f changes by along the path (:func:`change_along`).
         precision: of f, as ``torch.finfo(dtype).eps``.
 
     >>> offsets, one = np.array(OFFSETS), np.ones(1)

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_meta.estimators import (
+    FINE,
     OFFSETS,
+    change_along,
     gauss_legendre,
     inconsistent_gradients,
     interval_weights,
@@ -22,8 +24,6 @@ from captum_meta.evidence.rows import player_inputs
 from captum_meta.games import Game
 from captum_meta.games.arguments import Outputs
 from captum_meta.types import Evidence
-
-_FINE = 1e-5
 
 
 def measure_path(game: Game, nodes: Float[Tensor, "*rows G"]) -> tuple[Evidence, Float[Tensor, "N M G"]]:
@@ -117,14 +117,14 @@ def wrong_slopes(
     if part.together and part is not game:  # these rows act on each other, and had others beside them
         return wrong
     slope = sums.gather(1, place)[chosen, 0]
-    size = np.maximum(np.abs(given * weights).sum(1), np.abs(change))[some]
+    size = change_along(given, weights, change)[some]
     found = is_no_derivative(_numbers(slope), _numbers(values[..., output]), size, torch.finfo(values.dtype).eps)
     wrong[chosen] = torch.from_numpy(found).to(wrong.device)
     return wrong
 
 
 def _exact(game: Game) -> bool:
-    return all(torch.finfo(part.dtype).eps < _FINE for part in game.inputs if part.is_floating_point())
+    return all(torch.finfo(part.dtype).eps < FINE for part in game.inputs if part.is_floating_point())
 
 
 def _numbers(values: Tensor) -> NDArray[np.float64]:
