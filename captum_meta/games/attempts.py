@@ -49,24 +49,25 @@ class Attempts:
 
     def _halved(self, run: Run, place: Place, rows: Tensor, turns: Tensor, fewest: int) -> Iterable[tuple[Tensor, ...]]:
         start, size, first = 0, min(len(rows), self.bearable), None
+        limit = size
         while start < len(rows):
             some, turn = rows[start : start + size], turns[start : start + size]
             try:
                 found = run(place(some, turn), some)
             except Exception as error:
-                if first is None:
-                    first = error if not isinstance(error, torch.OutOfMemoryError) else error.with_traceback(None)
                 if size <= fewest or isinstance(error, TargetError) or says_no_gradient(error):
-                    raise first from None
-                size = max(fewest, size // 2)
+                    raise (first or error) from None
+                limit = max(fewest, size // 2)
+                size = fewest if first is None else limit  # a mistake fails on the fewest rows, too
+                first = first or (error.with_traceback(None) if isinstance(error, torch.OutOfMemoryError) else error)
             else:
-                start += size
+                start, size = start + size, limit
                 yield found
         if first is not None:
-            self.bearable = size
+            self.bearable = limit
             warn(
-                f"forward_func failed on more than {size} rows at once ({type(first).__name__}: {first}), so it is given no "
-                "more: pass perturbations_per_eval=, or internal_batch_size= for paths, to say how many it takes."
+                f"forward_func failed on more than {limit} rows at once ({type(first).__name__}: {first}), so it is given "
+                "no more: pass perturbations_per_eval=, or internal_batch_size= for paths, to say how many it takes."
             )
 
     def unrecorded(self, call: Callable[[Tensors, Tensor], Tensor], x: Tensors, rows: Tensor) -> Tensor:

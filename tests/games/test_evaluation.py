@@ -259,11 +259,15 @@ def test_a_model_of_few_rows_at_once_is_given_no_more(limit: int) -> None:
 
 
 def test_what_fails_on_single_rows_too_is_the_first_error() -> None:
+    called = []
+
     def broken(x: Tensor) -> Tensor:
+        called.append(len(x))
         raise ValueError(f"{len(x)} rows")
 
     with pytest.raises(ValueError, match=r"^6 rows$"):
         Game(broken, X).values(MEMBERS)
+    assert called == [6, 1]
 
 
 @pytest.mark.parametrize("n_rows", [2, 3, 6])
