@@ -11,8 +11,9 @@ from captum_meta._warnings import warn
 from captum_meta.attr._arithmetic import chunks, plain_arithmetic
 from captum_meta.attr._background import by_output, completed, inert, process_of, table_of
 from captum_meta.attr._pair_support import MAX_POINTS, PairSupport, SupportedPairs
-from captum_meta.estimators import InteractionProcess, InteractionRule, all_coalitions, interactions
+from captum_meta.estimators import InteractionProcess, InteractionRule, ProbabilityProcess, all_coalitions, interactions
 from captum_meta.estimators.interactions import EFFICIENT
+from captum_meta.estimators.probability_process import may_be_probabilities
 from captum_meta.games import Game, MeanGame
 from captum_meta.nn.refinement import MAX_POSTERIOR, border_coalitions
 from captum_meta.types import LEAVE_ONE_OUT, Evidence
@@ -23,7 +24,10 @@ _COALITIONS = 16
 """For each player, where no number is given."""
 _MAX_PLAYERS = 256
 _MAX_TABLE = 16
-"""Up to so many players, coalitions beyond the 2,048 that a posterior reads are taken into a table of all."""
+"""Up to so many players there is a table of all coalitions: of those beyond the 2,048 that a posterior reads, and of what is
+expected of a probability."""
+_TABLES = 2**20
+"""Numbers in the tables of the rows that are worked on at once."""
 
 
 def check_interactions(game: Any, index: str, n_samples: int | None) -> None:
@@ -54,15 +58,18 @@ def coalitions_for_interactions(game: Game, n_samples: int | None, per_player: b
     return min(count, most)
 
 
-def expected_interactions(evidence: Evidence, shapley: Tensor | None, index: str) -> Tensor:
+def expected_interactions(evidence: Evidence, start: Tensor, shapley: Tensor | None, index: str) -> Tensor:
     """``(R, M, M)`` of measured rows, exact where all coalitions are known.
 
     Args:
         evidence: of R rows.
+        start: ``(R,)``, f of their baselines.
         shapley: ``(R, M)``, their Shapley values, where the index is made of these.
     """
+    parts = chunks(evidence)
+    starts = start.double().split([len(part.total) for part in parts])
     with plain_arithmetic(evidence.total.device):
-        found = torch.cat([_of_rows(part, index) for part in chunks(evidence)])
+        found = torch.cat([_of_rows(*part, index) for part in zip(parts, starts, strict=True)])
     found = found if shapley is None else with_shapley_values(found, shapley, index)
     acting = evidence.acting
     return torch.where(acting.unsqueeze(1) & acting.unsqueeze(2), found, 0.0).to(evidence.total)
@@ -74,7 +81,7 @@ def with_shapley_values(found: Tensor, shapley: Tensor, index: str) -> Tensor:
     return InteractionRule.of(index, found.shape[-1]).joined(shapley.to(found), apart)
 
 
-def _of_rows(evidence: Evidence, index: str) -> Tensor:
+def _of_rows(evidence: Evidence, start: Tensor, index: str) -> Tensor:
     """``(R, M, M)`` float64."""
     coalitions, players = evidence.coalitions or border_coalitions(evidence), evidence.players
     n_rows, _, n_players = coalitions.members.shape
@@ -89,9 +96,14 @@ def _of_rows(evidence: Evidence, index: str) -> Tensor:
         table = _table(members[row][:, own], worths[row], known[row])
         found[row] = 0.0
         found[row][own.unsqueeze(1) & own] = interactions(table, index).flatten()
-    rest = (~complete & evidence.total.isfinite()).nonzero().flatten()
-    if len(rest):
-        found[rest] = _from_process(evidence[rest], members[rest], worths[rest], known[rest], index)
+    rest = ~complete & evidence.total.isfinite()
+    values = worths + start.unsqueeze(1)
+    bounded = may_be_probabilities(values, known) & (n_players <= _MAX_TABLE)
+    step = max(1, _TABLES >> min(n_players, _MAX_TABLE))
+    for of_kind, seen, process in ((~bounded, worths, InteractionProcess), (bounded, values, ProbabilityProcess)):
+        for rows in (rest & of_kind).nonzero().flatten().split(step):
+            if len(rows):
+                found[rows] = _from_process(evidence[rows], members[rows], seen[rows], known[rows], index, process)
     return found
 
 
@@ -103,17 +115,24 @@ def _table(members: Tensor, worths: Tensor, known: Tensor, expected: Tensor | No
     return table
 
 
-def _from_process(evidence: Evidence, members: Tensor, worths: Tensor, known: Tensor, index: str) -> Tensor:
-    acting = evidence.acting
+def _from_process(
+    evidence: Evidence,
+    members: Tensor,
+    worths: Tensor,
+    known: Tensor,
+    index: str,
+    kind: type[InteractionProcess] | type[ProbabilityProcess],
+) -> Tensor:
+    """``(R, M, M)`` float64."""
+    acting, n_players = evidence.acting, members.shape[-1]
     gradients = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
     read = slice(0, MAX_POSTERIOR + 2)
-    process = InteractionProcess(members[:, read], worths[:, read], known[:, read], acting, gradients.mT.double())
-    n_players = members.shape[-1]
-    if members.shape[1] <= MAX_POSTERIOR + 2 or n_players > _MAX_TABLE:
+    process = kind(members[:, read], worths[:, read], known[:, read], acting, gradients.mT.double())
+    closed_form = n_players > _MAX_TABLE or members.shape[1] <= MAX_POSTERIOR + 2
+    if closed_form and isinstance(process, InteractionProcess):
         found = process.interactions(InteractionRule.of(index, n_players))
     else:
-        everything = all_coalitions(n_players, members.device)
-        expected = process.worths(everything.expand(len(members), -1, -1))
+        expected = process.worths(all_coalitions(n_players, members.device).expand(len(members), -1, -1))
         rows = zip(members, worths, known, expected, strict=True)
         found = torch.stack([interactions(_table(*row), index) for row in rows])
     found = torch.where(acting.unsqueeze(1) & acting.unsqueeze(2), found, 0.0)

@@ -81,7 +81,9 @@ class ShapleyFrontend(Frontend):
 
         They come from the same evaluations as attributions: three gradients and ``n_samples`` coalitions, from which a
         Gaussian process over all coalitions, fitted to each row, expects the others
-        (:mod:`captum_meta.estimators.interaction_process`). Exact where all coalitions are evaluated.
+        (:mod:`captum_meta.estimators.interaction_process`). Where all values seen are between 0 and 1, and players at most
+        16, so does one of their logits (:mod:`captum_meta.estimators.probability_process`). Exact where all coalitions are
+        evaluated.
 
         Args:
             inputs, baselines, target, additional_forward_args, feature_mask, background, seed: as for ``attribute``.
@@ -113,9 +115,9 @@ class ShapleyFrontend(Frontend):
             values = interactions_of_mean_game(game, budgets, index, seed, self._pairs)
         else:
             plan = self._plan(coalitions_for_interactions(game, n_samples, self.counts_permutations), seed)
-            evidence = plan.measure(game)
+            evidence, start = plan.measure_with_start(game)
             shapley = self._explain(evidence, plan).attributions if index in SHAPLEY_INDICES else None
-            values = expected_interactions(evidence, shapley, index)
+            values = expected_interactions(evidence, start.flatten(), shapley, index)
         assert len(values) == game.n_rows, "The model has several outputs per row: pass target= to select one."
         players = self._players(game, values)
         rows = torch.stack([players.by_id(part) for part in values.unbind(1)], dim=2)
@@ -156,10 +158,8 @@ class ShapleyFrontend(Frontend):
         return self._measured_and_explained(game, plan, True)
 
     def _measured_and_explained(self, game: Game, plan: ShapleyPlan, with_bounds: bool) -> tuple[Tensor, Tensor]:
-        measurement = plan.begin(game)
-        measurement.evaluate()
-        evidence = plan.read_beside(measurement.evidence(), game)
-        return self._explained(game, evidence, measurement.start, plan, with_bounds)
+        evidence, start = plan.measure_with_start(game)
+        return self._explained(game, evidence, start, plan, with_bounds)
 
     def _predict_within(self, game: Game, plan: ShapleyPlan, tolerance: float) -> tuple[Tensor, Tensor]:
         """The same in rounds: a row leaves when its bounds are within the tolerance."""

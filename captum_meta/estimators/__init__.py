@@ -24,6 +24,7 @@ from captum_meta.estimators.path_intervals import PathIntervals, further_points
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
 from captum_meta.estimators.path_sample import PathSample
 from captum_meta.estimators.permutations import permutation_variance
+from captum_meta.estimators.probability_process import ProbabilityProcess
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 from captum_meta.estimators.rate_likelihood import likely_rates
 from captum_meta.estimators.slope_check import FINE, OFFSETS, change_along, is_no_derivative, leaves_doubt
@@ -40,6 +41,7 @@ __all__ = [
     "InteractionRule",
     "PathIntervals",
     "PathSample",
+    "ProbabilityProcess",
     "all_coalitions",
     "binomial_tail",
     "chance_of_no_quantile",

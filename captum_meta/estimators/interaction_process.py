@@ -38,7 +38,7 @@ _STEPS, _STEP = 30, 0.15
 _FITTED = 256
 """Coalitions that the parameters are fitted to; the posterior is given all."""
 _MOST_RATE = 0.98
-_RIDGE = 1e-6
+_RIDGE, _TINY = 1e-6, 1e-30
 _MAX_NUMBERS = 2**22
 
 
@@ -75,6 +75,10 @@ class InteractionProcess:
         known: ``(R, P)`` bool, False for padding.
         acting: ``(R, M)`` bool, False for players without any effect, and for padding.
         directions: ``(R, D, M)``, along which the worths are expected to change; zeros where nothing is.
+
+    Attributes:
+        log_likelihood: ``(R,)``, log density of the worths at the most likely amplitude of the covariance, but
+            for a number that depends on how many they are alone.
     """
 
     def __init__(
@@ -93,14 +97,21 @@ class InteractionProcess:
         factor = cholesky_factor(_masked(self._kernel.between(self._signs, self._signs), known))
         weights = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
         self._weights = torch.where(known, weights, 0.0)
+        count, surprise = known.sum(1), (residual * self._weights).sum(1).clamp(min=_TINY)
+        volume = factor.diagonal(dim1=-2, dim2=-1).log().sum(1)
+        self.log_likelihood = -count * ((surprise / count).log() / 2 + self._unit.squeeze(1).log()) - volume
 
     def worths(self, members: Bool[Tensor, "R A M"]) -> Float[Tensor, "R A"]:
         """Expected f of coalitions ``(R, A, M)``, ``(R, A)`` float64."""
-        signs = torch.where(self._acting.unsqueeze(1), members.double() * 2 - 1, 0.0)
-        step = max(1, _MAX_NUMBERS // self._known.numel())
-        parts = [self._kernel.between(some, self._signs) @ self._weights.unsqueeze(-1) for some in signs.split(step, 1)]
-        expected = torch.cat(parts, dim=1).squeeze(-1) + _CONSTANT * self._weights.sum(1, keepdim=True)
+        step = max(1, _MAX_NUMBERS // (len(members) * max(_FITTED, self._known.shape[1])))
+        expected = torch.cat([self._expected(some) for some in members.split(step, 1)], dim=1)
         return expected * self._unit + self._middle
+
+    def _expected(self, members: Bool[Tensor, "R A M"]) -> Float[Tensor, "R A"]:
+        """In units of the spread, about the mean of what was seen."""
+        signs = torch.where(self._acting.unsqueeze(1), members.double() * 2 - 1, 0.0)
+        expected = (self._kernel.between(signs, self._signs) @ self._weights.unsqueeze(-1)).squeeze(-1)
+        return expected + _CONSTANT * self._weights.sum(1, keepdim=True)
 
     def interactions(self, rule: InteractionRule) -> Float[Tensor, "R M M"]:
         """Pairs off the diagonal and main effects on it, ``(R, M, M)`` float64."""

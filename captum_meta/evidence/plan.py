@@ -86,6 +86,12 @@ class ShapleyPlan(EvidencePlan):
         evaluations = self.reading.evaluations_of(game.players.count) if self.support else 0
         return self.read_beside(measure_support(game, self.budgets(game), evaluations, self.seed, self.border), game)
 
+    def measure_with_start(self, game: Game) -> tuple[Evidence, Tensor]:
+        """Evidence of every row of queries, and f of their baselines ``(N, K)``."""
+        measurement = self.begin(game)
+        measurement.evaluate()
+        return self.read_beside(measurement.evidence(), game), measurement.start
+
     def of_support(self, n_players: int) -> ShapleyPlan:
         """Learners read no more than the coalitions of one player and of all but one, so larger budgets have one plan."""
         plan = replace(self, seed=0, support=True, border=True)

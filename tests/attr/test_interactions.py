@@ -90,6 +90,30 @@ class TestEveryBudget:
         assert torch.allclose(large / 1e20, found, atol=1e-4)
 
 
+def test_probabilities_are_told_by_their_logits() -> None:
+    """Twice a probability is the same game, but nothing says so."""
+    x, baseline = torch.randn(8, M), torch.zeros(1, M)
+
+    def probability(x: Tensor) -> Tensor:
+        return torch.sigmoid(3 * (x[:, 0] * x[:, 1] + x[:, 2] + x[:, 3] - x[:, 4] * x[:, 5]))
+
+    truth = exact(probability, x, baseline, "STII")
+    found = make(probability).interactions(x, baseline, n_samples=30, index="STII")
+    twice = make(lambda x: 2 * probability(x)).interactions(x, baseline, n_samples=30, index="STII") / 2
+    ratios = (found - truth).square().sum((1, 2)) / (twice - truth).square().sum((1, 2))
+    assert ratios.log().mean() < -0.7
+
+
+def test_rows_of_probabilities_do_not_depend_on_others(net: torch.nn.Module) -> None:
+    attr = make(lambda x: torch.sigmoid(3 * net(x)) * (1 + (x[:, 0] > 9)))
+    x = torch.randn(3, M)
+    x[1, 0] = 10.0
+    together = attr.interactions(x, n_samples=30)
+    assert all(
+        torch.allclose(together[row], attr.interactions(x[row : row + 1], n_samples=30)[0], atol=1e-5) for row in range(3)
+    )
+
+
 def test_groups_of_a_mask_stand_at_their_ids(net: torch.nn.Module) -> None:
     x, mask = torch.randn(2, M), torch.tensor([[0, 0, 2, 3, 3, 3]])
     found = make(net).interactions(x, feature_mask=mask, n_samples=6)
