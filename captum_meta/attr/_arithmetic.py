@@ -30,15 +30,18 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
 
 
 def chunks(evidence: Evidence, elements_at_once: int = ELEMENTS_AT_ONCE) -> list[Evidence]:
-    """Rows in parts of equal sizes: so many players at each interval and pairs of coalitions as fit into memory."""
-    n_coalitions = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
-    return _parts(evidence, elements_at_once, _MAX_PAIRS // max(1, n_coalitions**2))
+    """Rows in parts of equal sizes: so many players at each interval, and coalitions, as fit into memory.
 
-
-def chunks_for_answers(evidence: Evidence) -> list[Evidence]:
-    """The same where nothing but attributions is asked for, which explainers make of fewer rows where matrices are large."""
+    Explainers work on fewer rows at once where matrices are large.
+    """
     members = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[1:].numel()
-    return _parts(evidence, ELEMENTS_AT_ONCE, _MAX_MEMBERS // max(1, members))
+    return _parts(evidence, elements_at_once, _MAX_MEMBERS // max(1, members))
+
+
+def chunks_for_matrices(evidence: Evidence) -> list[Evidence]:
+    """The same where matrices of pairs of coalitions are made of all of a part's rows."""
+    n_coalitions = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
+    return _parts(evidence, ELEMENTS_AT_ONCE, _MAX_PAIRS // max(1, n_coalitions**2))
 
 
 def _parts(evidence: Evidence, elements_at_once: int, most: int) -> list[Evidence]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_meta._warnings import warn
-from captum_meta.attr._arithmetic import chunks, plain_arithmetic
+from captum_meta.attr._arithmetic import chunks_for_matrices, plain_arithmetic
 from captum_meta.attr._background import by_output, completed, inert, process_of, table_of
 from captum_meta.attr._pair_support import MAX_POINTS, PairSupport, SupportedPairs
 from captum_meta.estimators import InteractionProcess, InteractionRule, ProbabilityProcess, all_coalitions, interactions
@@ -66,7 +66,7 @@ def expected_interactions(evidence: Evidence, start: Tensor, shapley: Tensor | N
         start: ``(R,)``, f of their baselines.
         shapley: ``(R, M)``, their Shapley values, where the index is made of these.
     """
-    parts = chunks(evidence)
+    parts = chunks_for_matrices(evidence)
     starts = start.double().split([len(part.total) for part in parts])
     with plain_arithmetic(evidence.total.device):
         found = torch.cat([_of_rows(*part, index) for part in zip(parts, starts, strict=True)])

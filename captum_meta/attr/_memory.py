@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._warnings import warn
-from captum_meta.attr._arithmetic import chunks, chunks_for_answers, plain_arithmetic
+from captum_meta.attr._arithmetic import chunks, chunks_for_matrices, plain_arithmetic
 from captum_meta.attr._known_rows import Rows, keys_of, known_rows, layout
 from captum_meta.attr._surrogate_values import values_of_surrogate
 from captum_meta.attr._units import InUnits, UnitState
@@ -137,7 +137,7 @@ class _Known:
         if not self._allowed(evidence) >= SHARES[1]:
             return alone
         parts, left, first = [], [], 0
-        for part in chunks(evidence):
+        for part in chunks_for_matrices(evidence):
             rows = slice(first, first + len(part.total))
             game = self._game(part, start[rows], keys[rows])
             parts.append(_options(part, game, learner, with_bounds))
@@ -240,7 +240,7 @@ def explain_alone(learner: InUnits, state: UnitState | None, evidence: Evidence,
         if with_bounds:
             pairs = [learner.explain_with_error(state, part) for part in chunks(evidence)]
             return torch.cat([p.attributions for p, _ in pairs]), torch.cat([bound for _, bound in pairs])
-        values = torch.cat([learner.explain(state, part).attributions for part in chunks_for_answers(evidence)])
+        values = torch.cat([learner.explain(state, part).attributions for part in chunks(evidence)])
     return values, torch.full_like(values[:, 0], torch.nan)
 
 

@@ -119,9 +119,9 @@ def conditioned(
         residual, values: ``(*batch, P, 1)`` and ``(*batch, P, M)``, as for :class:`Given`, the latter without waves.
         waves, of_waves: ``(*batch, P, Q)`` and ``(*batch, Q, M)``, at the pairs, and their Shapley values.
     """
-    columns = [torch.cat([residual, values.add(waves @ of_waves, alpha=share)], dim=-1) for share in SHARES]
     if waves.shape[-1] >= waves.shape[-2]:
         more = waves @ waves.mT
+        columns = [torch.cat([residual, values.add(waves @ of_waves, alpha=share)], dim=-1) for share in SHARES]
         factors = [cholesky_factor(among.add(more, alpha=share)) for share in SHARES]
         white = [torch.linalg.solve_triangular(f, c, upper=False) for f, c in zip(factors, columns, strict=True)]
         return [Given(f, w[..., :1], w[..., 1:]) for f, w in zip(factors, white, strict=True)]

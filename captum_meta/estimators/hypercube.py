@@ -70,9 +70,10 @@ class HypercubeKernel:
         """``(*batch, R, P)``, of the pairs ``(*batch, R, M)`` with these."""
         alike = self.rates.atanh()
         level = (alike.sum(-1) + log(2))[..., None, None]
-        together = (others * alike.unsqueeze(-2)) @ self.signs.mT - level
-        odd = together.exp() - (-2 * level - together).exp()
-        return odd + (others * self._linear.unsqueeze(-2)) @ self.signs.mT
+        together = ((others * alike.unsqueeze(-2)) @ self.signs.mT).sub_(level)
+        covariance = (others * self._linear.unsqueeze(-2)) @ self.signs.mT
+        down = (-2 * level - together).exp_()
+        return covariance.add_(together.exp_()).sub_(down)  # fresh memory takes longer than the arithmetic
 
     def with_shapley_values(self) -> Float[Tensor, "*batch P M"]:
         """``(*batch, P, M)``: the Shapley value of player i in the game t -> k(s, t), by its multilinear extension."""

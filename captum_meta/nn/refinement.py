@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,14 +18,14 @@ from captum_meta.estimators import (
     shapley_values,
 )
 from captum_meta.nn.explainer import Prediction, Prior
-from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Coalitions, Evidence
+from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Coalitions, Evidence, Record
 
 _FEWEST_LATE = 4
 """Pairs that a prediction is judged by."""
 MAX_POSTERIOR = 2048
 """Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
-_AT_ONCE = 2**20
-"""Numbers of the rows' covariances that are worked on at once, where only the answer is asked for."""
+_AT_ONCE = 2**22
+"""Bytes of the rows' covariances that are worked on at once."""
 _LEAST_STRENGTH = 1e-6
 _FEW_OF_ALL = 8
 _MAX_EXACT = 20
@@ -76,14 +79,65 @@ def posterior_of(
 
 
 def refined(prior: Prior, before: Prediction, evidence: Evidence, dtype: torch.dtype) -> Float[Tensor, "*batch M"]:
-    """What :func:`refine` makes of the posterior, of some rows ``(N, M)`` after others: its matrices are large."""
+    """What :func:`refine` makes of the posterior."""
+    parts = _posteriors(prior, before, evidence, dtype)
+    return _joined([refine(posterior, prior[rows], before[rows], evidence[rows]) for rows, posterior in parts])
+
+
+@dataclass(frozen=True)
+class Doubts(Record):
+    """What a posterior says of rows beside their Shapley values; but for ``answer`` in units of the row's scale.
+
+    Attributes:
+        answer: ``(*batch, M)``, what :func:`refine` makes of the posterior, in units of the output.
+        opposite: ``(*batch, M)``, the mean where the negative of the model was expected before.
+        mean, variance: ``(*batch, M)``, of each Shapley value.
+        of_half: ``(*batch, M)``, the mean from half of the pairs.
+        late_surprises: ``(*batch, 2)``.
+    """
+
+    answer: Float[Tensor, "*batch M"]
+    opposite: Float[Tensor, "*batch M"]
+    mean: Float[Tensor, "*batch M"]
+    variance: Float[Tensor, "*batch M"]
+    of_half: Float[Tensor, "*batch M"]
+    late_surprises: Float[Tensor, "*batch 2"]
+
+
+def doubts_of(prior: Prior, before: Prediction, evidence: Evidence, opposite: Float[Tensor, "*batch M"]) -> Doubts:
+    """Of posteriors in double precision; ``opposite (*batch, M)`` is expected of the negative, in units of the output."""
+    opposite, found = opposite / prior.scale.unsqueeze(-1), []
+    for rows, posterior in _posteriors(prior, before, evidence, torch.float64):
+        if evidence.coalitions is None:
+            answers = before.attributions[rows], opposite[rows]
+        else:
+            answer = refine(posterior, prior[rows], before[rows], evidence[rows])
+            answers = answer, posterior.shapley_values_from(opposite[rows])
+        found.append(
+            Doubts(
+                *answers,
+                mean=posterior.shapley_values(),
+                variance=posterior.shapley_variance(),
+                of_half=posterior.shapley_values_of_half(),
+                late_surprises=posterior.late_surprises(),
+            )
+        )
+    return Doubts.concatenate(found)
+
+
+def _posteriors(
+    prior: Prior, before: Prediction, evidence: Evidence, dtype: torch.dtype
+) -> Iterator[tuple[slice, HypercubePosterior]]:
+    """Posteriors of some rows ``(N, M)`` after others, as their matrices are large, and of which rows they are."""
     pairs, expected = _seen_and_expected(prior, before.attributions, evidence)
     n_rows, n_pairs = len(evidence.total), pairs.members.shape[-2] + 1
-    step = max(1, _AT_ONCE // n_pairs**2) if evidence.total.dim() == 1 else n_rows
-    parts = []
+    most = _AT_ONCE // (n_pairs**2 * dtype.itemsize)
+    step = max(1, most) if evidence.total.dim() == 1 else n_rows
     for rows in (slice(first, first + step) for first in range(0, n_rows, step)):
-        posterior = HypercubePosterior(pairs[rows], expected[rows], dtype)
-        parts.append(refine(posterior, prior[rows], before[rows], evidence[rows]))
+        yield rows, HypercubePosterior(pairs[rows], expected[rows], dtype)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -8,20 +8,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from captum_meta.estimators import HypercubePosterior
 from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean, player_sizes
 from captum_meta.nn.error_head import numbers_of, shipped_error_head
 from captum_meta.nn.explainer import Explainer, Prediction, Prior, gap_shares, row_scale
 from captum_meta.nn.pair_games import from_pairs
 from captum_meta.nn.refinement import (
     MAX_POSTERIOR,
+    Doubts,
     border_coalitions,
+    doubts_of,
     exact,
     is_complete,
     later_pairs,
     posterior_of,
     precision,
-    refine,
     refined,
 )
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
@@ -132,8 +132,9 @@ class ShapleyExplainer(Explainer):
         known = _known_error(evidence)
         if known is not None:
             return torch.full_like(evidence.total, known)
-        mean = super().complete(prior, evidence).attributions
-        numbers = self.error_numbers(prior, evidence, attributions, mean, posterior_of(prior, mean, evidence))
+        before = super().complete(prior, evidence)
+        doubts = self._doubts(prior, before, evidence)
+        numbers = self.error_numbers(prior, evidence, attributions, before.attributions, doubts)
         return _estimate(*numbers, evidence, attributions)
 
     def numbered(
@@ -141,11 +142,13 @@ class ShapleyExplainer(Explainer):
     ) -> tuple[Prediction, Float[Tensor, "*batch M A"], Float[Tensor, "*batch R"]]:
         """The answer, and :meth:`error_numbers` of it from the same posterior."""
         before = super().complete(prior, evidence)
-        posterior, answer = posterior_of(prior, before.attributions, evidence), before
-        if evidence.coalitions is not None:
-            answer = Prediction(refine(posterior, prior, before, evidence), before.gap)
-        numbers = self.error_numbers(prior, evidence, answer.attributions, before.attributions, posterior)
-        return answer, *numbers
+        doubts = self._doubts(prior, before, evidence)
+        answer = Prediction(doubts.answer, before.gap)
+        return answer, *self.error_numbers(prior, evidence, doubts.answer, before.attributions, doubts)
+
+    def _doubts(self, prior: Prior, before: Prediction, evidence: Evidence) -> Doubts:
+        negative = replace(evidence.times(-torch.ones_like(evidence.total)), coalitions=None)
+        return doubts_of(prior, before, evidence, -self(negative).attributions)
 
     def late_error(self, evidence: Evidence) -> Float[Tensor, "*batch"]:
         """How well rows ``(*batch,)`` are understood: mean squared error of pairs' differences, in squared units of f.
@@ -177,7 +180,7 @@ class ShapleyExplainer(Explainer):
         evidence: Evidence,
         attributions: Float[Tensor, "*batch M"],
         mean: Float[Tensor, "*batch M"],
-        posterior: HypercubePosterior,
+        doubts: Doubts,
     ) -> tuple[Float[Tensor, "*batch M A"], Float[Tensor, "*batch R"]]:
         """What :func:`captum_meta.nn.error_head.numbers_of` makes of the posterior and of other answers.
 
@@ -188,23 +191,19 @@ class ShapleyExplainer(Explainer):
         Args:
             prior, evidence, attributions: as for :meth:`estimate_error`.
             mean: ``(*batch, M)``, the answer before coalitions were used.
-            posterior: from this mean.
+            doubts: of the posterior from this mean.
         """
         unit = prior.scale.unsqueeze(-1)
-        expected = posterior.shapley_variance() + (posterior.shapley_values() - attributions / unit).square()
-        negative = replace(evidence.times(-torch.ones_like(evidence.total)), coalitions=None)
-        opposite = -self(negative).attributions
-        if evidence.coalitions is not None:
-            opposite = posterior.shapley_values_from(opposite / unit) * unit
+        expected = doubts.variance + (doubts.mean - attributions / unit).square()
         answers = [
             self(evidence.gradients_alone()).attributions,
-            posterior.shapley_values_of_half() * unit,
-            opposite,
+            doubts.of_half * unit,
+            doubts.opposite * unit,
             mean,
         ]
         first = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
         seen = replace(evidence, coalitions=first)
-        return numbers_of(prior, seen, attributions, expected, answers, posterior.late_surprises())
+        return numbers_of(prior, seen, attributions, expected, answers, doubts.late_surprises)
 
 
 def _scaled(evidence: Evidence) -> tuple[Float[Tensor, "*batch M C"], Bool[Tensor, "*batch M C"], Float[Tensor, "*batch"]]:
