@@ -47,7 +47,7 @@ class Record:
 
         return type(self)(**{each.name: apply(getattr(self, each.name)) for each in fields(self)})
 
-    def __getitem__(self: _T, rows: int | slice | Tensor | tuple[slice | Tensor | int, ...]) -> _T:
+    def __getitem__(self: _T, rows: int | slice | list[int] | Tensor | tuple[slice | Tensor | int, ...]) -> _T:
         return self.map(lambda tensor: tensor[rows])
 
     def to(self: _T, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> _T:

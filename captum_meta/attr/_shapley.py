@@ -30,7 +30,7 @@ from captum_meta.attr._memory import Memory, explain_alone
 from captum_meta.attr._pair_support import PairSupport
 from captum_meta.attr._selection import check_background_alone
 from captum_meta.attr._units import InUnits
-from captum_meta.estimators.interactions import Index
+from captum_meta.estimators import Index, remembered_rates
 from captum_meta.evidence import Game, ShapleyPlan, measure_shapley, row_keys
 from captum_meta.games import MeanGame, Players
 from captum_meta.games.references import exact_shapley_values
@@ -171,6 +171,7 @@ class ShapleyFrontend(Frontend):
             game, plan, 2 * game.players.mask.sum(1), lambda rows, evidence, values, bounds: bounds <= tolerance
         )
 
+    @remembered_rates()
     def _predict_in_rounds(self, game: Game, plan: ShapleyPlan, first: Tensor, accept: Accept) -> tuple[Tensor, Tensor]:
         """Attributions and bounds; coalitions are evaluated in rounds, each as large as all before.
 

@@ -16,7 +16,7 @@ from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
 from captum_meta.estimators.input_process import InputProcess, value_distances
 from captum_meta.estimators.interaction_process import InteractionProcess
-from captum_meta.estimators.interactions import INDICES, InteractionRule, interactions
+from captum_meta.estimators.interactions import INDICES, Index, InteractionRule, interactions
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 from captum_meta.estimators.path_consistency import inconsistent_gradients
@@ -26,7 +26,7 @@ from captum_meta.estimators.path_sample import PathSample
 from captum_meta.estimators.permutations import permutation_variance
 from captum_meta.estimators.probability_process import ProbabilityProcess
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
-from captum_meta.estimators.rate_likelihood import likely_rates
+from captum_meta.estimators.rate_likelihood import likely_rates, remembered_rates
 from captum_meta.estimators.slope_check import FINE, OFFSETS, change_along, is_no_derivative, leaves_doubt
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "CoalitionPairs",
     "HypercubePosterior",
     "HypercubePrior",
+    "Index",
     "InputProcess",
     "InteractionProcess",
     "InteractionRule",
@@ -64,6 +65,7 @@ __all__ = [
     "path_nodes",
     "permutation_variance",
     "plan_coalitions",
+    "remembered_rates",
     "rows_needed",
     "sample_coalitions",
     "shapley_matrix",

@@ -13,12 +13,16 @@ by a few steps of Adam; its slope along K is :math:`\tfrac12 (K^{-1} - P a a^T /
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from captum_meta._random import row_keys
 from captum_meta.estimators.multi_index import MultiIndexWaves
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 
@@ -35,6 +39,17 @@ _MOST = 0.98
 _SMALL = 0.02
 """Slopes well below count for little: without it, steps would be signs of slopes, and rounding would decide about some."""
 _JITTER, _FLOOR, _TINY = 2e-6, 1e-14, 1e-30
+_FOUND: ContextVar[dict[int, Tensor] | None] = ContextVar("_FOUND", default=None)
+
+
+@contextmanager
+def remembered_rates() -> Iterator[None]:
+    """Within, rows of which all that :func:`likely_rates` reads is as in an earlier call have what was found there."""
+    token = _FOUND.set({})
+    try:
+        yield
+    finally:
+        _FOUND.reset(token)
 
 
 def likely_rates(pairs: CoalitionPairs, prior: HypercubePrior) -> HypercubePrior:
@@ -49,13 +64,32 @@ def likely_rates(pairs: CoalitionPairs, prior: HypercubePrior) -> HypercubePrior
     """
     double = prior.to(dtype=torch.float64).among(pairs.players)
     n_batch = double.rates.dim() - 1
-    some, before = pairs.flattened(n_batch), double.detach().flattened(n_batch)
-    step = max(1, _MAX_NUMBERS // min(pairs.members.shape[-2] + 1, _MOST_PAIRS) ** 2)
+    some, before = pairs.shortened(P=_MOST_PAIRS - 1).flattened(n_batch), double.detach().flattened(n_batch)
     with torch.no_grad():
-        blocks = [_changes_of(some[k : k + step], before[k : k + step]) for k in range(0, max(1, len(before.rates)), step)]
-    changes = torch.cat(blocks, dim=1).reshape(2, *double.rates.shape)
+        changes = _remembered_changes(some, before).reshape(2, *double.rates.shape)
     additive, rates = _changed(double.additive, double.rates, changes)
     return replace(prior, additive=additive, rates=rates)
+
+
+def _remembered_changes(pairs: CoalitionPairs, prior: HypercubePrior) -> Float[Tensor, "2 N M"]:
+    """Those of rows that are not remembered are computed."""
+    found = _FOUND.get()
+    if found is None:
+        return _changes_of_rows(pairs, prior)
+    seen = (pairs.members, pairs.differences, pairs.measured, pairs.players, pairs.total)
+    keys = row_keys((*seen, prior.mean, prior.additive, prior.rates, prior.directions)).tolist()
+    new = [row for row, key in enumerate(keys) if key not in found]
+    if new:
+        changes = _changes_of_rows(pairs[new], prior[new])
+        found.update(zip([keys[row] for row in new], changes.unbind(1), strict=True))
+    return torch.stack([found[key] for key in keys], dim=1)
+
+
+def _changes_of_rows(pairs: CoalitionPairs, prior: HypercubePrior) -> Float[Tensor, "2 N M"]:
+    """Of rows ``(N, M)``, some after others."""
+    step = max(1, _MAX_NUMBERS // (pairs.members.shape[-2] + 1) ** 2)
+    starts = range(0, max(1, len(prior.rates)), step)
+    return torch.cat([_changes_of(pairs[k : k + step], prior[k : k + step]) for k in starts], dim=1)
 
 
 def _changes_of(pairs: CoalitionPairs, prior: HypercubePrior) -> Float[Tensor, "2 *batch M"]:
@@ -64,7 +98,7 @@ def _changes_of(pairs: CoalitionPairs, prior: HypercubePrior) -> Float[Tensor, "
 
 @dataclass(frozen=True)
 class _Seen:
-    """The first pairs of a row, that of everyone and no one before them, in double precision: steps amplify rounding."""
+    """The pairs of a row, that of everyone and no one before them, in double precision: steps amplify rounding."""
 
     signs: Float[Tensor, "*batch P M"]  # (*batch, P, M) of -1 and 1, 0 where not known
     residual: Float[Tensor, "*batch P"]  # (*batch, P), beyond the prior mean
@@ -75,7 +109,7 @@ class _Seen:
 
     @staticmethod
     def read(pairs: CoalitionPairs, prior: HypercubePrior) -> _Seen:
-        pairs = pairs.shortened(P=_MOST_PAIRS - 1).to(dtype=torch.float64).with_everyone()
+        pairs = pairs.to(dtype=torch.float64).with_everyone()
         signs = pairs.signs()
         waves = MultiIndexWaves(prior.directions).at(signs)
         return _Seen(signs, pairs.residual(signs, prior.mean), pairs.measured, waves @ waves.mT)

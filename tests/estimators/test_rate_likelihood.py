@@ -11,6 +11,7 @@ from captum_meta.estimators import (
     HypercubePrior,
     all_coalitions,
     likely_rates,
+    remembered_rates,
     shapley_values,
 )
 from captum_meta.estimators.hypercube import HypercubeKernel
@@ -116,3 +117,26 @@ def test_a_row_has_the_rates_that_it_has_alone() -> None:
     together = both(likely_rates(CoalitionPairs.stack(pairs), HypercubePrior.stack(priors)))
     for number, row in enumerate(rows):
         assert torch.allclose(together[:, number], both(likely_rates(*row)), rtol=1e-9)
+
+
+def test_rates_are_remembered_of_rows_whose_first_pairs_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, ones = torch.Generator().manual_seed(0), torch.ones(3, M)
+    members, measured = torch.rand(3, 90, M, generator=generator) < 0.5, torch.ones(3, 90, dtype=torch.bool)
+    differences, players = torch.randn(3, 90, generator=generator), EVERYONE.expand(3, M)
+    known = CoalitionPairs(members, differences, measured, players, differences.sum(1))
+    prior = HypercubePrior(0 * ones, 0.3 * ones, 0.4 * ones, torch.zeros(3, 1, M))
+    computed: list[int] = []
+
+    def changes(pairs: CoalitionPairs, prior: HypercubePrior) -> torch.Tensor:
+        computed.append(len(prior.rates))
+        return torch.full((2, *prior.rates.shape), float(sum(computed)))
+
+    monkeypatch.setattr("captum_meta.estimators.rate_likelihood._changes_of_rows", changes)
+    with remembered_rates():
+        first = likely_rates(known.shortened(P=85), prior).rates
+        rows = torch.tensor([2, 0])
+        assert torch.equal(likely_rates(known[rows], prior[rows]).rates, first[rows]) and computed == [3]
+        moved = replace(known, differences=differences.index_fill(0, torch.tensor([1]), 0.5))
+        assert (likely_rates(moved, prior).rates != first).any(1).tolist() == [False, True, False] and computed == [3, 1]
+    likely_rates(known, prior)
+    assert computed == [3, 1, 3]
