@@ -17,8 +17,9 @@ from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Evidence
 
 _CHOSEN_PLAYERS = (16, 128)
 """Numbers of players of rows whose border need not come first; of fewer, the best pairs are nearly the border."""
-_FEW_DIRECTIONS = 0.4
-"""Largest ratio of the second singular value to the first one of the gradients at the three points."""
+_FEW_DIRECTIONS, _BENT = 0.4, 0.25
+"""Largest ratio of the second singular value to the first one of the gradients at the three points; least share of f's
+change that Simpson's rule on these misses. Of straighter rows the border tells more."""
 BORDER_PLAYERS = 256
 """Up to this many players the border is measured when no budget is given, and that of players whose gradient is flat."""
 
@@ -35,9 +36,9 @@ class ShapleyMeasurement:
         budgets: coalitions of each row, a number or ``(N,)``; None: the border, which are the 2M coalitions
             of one player and of all but one, where there are at most 256 players, else none, with a warning.
         seed: of the coalitions sampled inside the border.
-        border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients are all known and lie
-            along few directions have the most informative of all coalitions up to 4M, and of more 2M of these and then the
-            border: in such rows, those of saturated nets, the border is the least informative.
+        border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients are all known, lie
+            along few directions and miss f's change have the most informative of all coalitions below 4M, and of more 2M of
+            these and then the border: in such rows, those of saturated nets, the border is the least informative.
 
     Attributes:
         length: coalitions of the longest plan.
@@ -61,7 +62,7 @@ class ShapleyMeasurement:
         """So many coalitions of each row, and which of them are no padding."""
         if not bool(counts.any()):
             return self.mask.unsqueeze(1)[:, :0], self.mask[:, :0]
-        freely = None if border else self._along_few(counts)
+        freely = None if border else self._bent(counts)
         return plan_coalitions(self.mask, counts, seed, row_keys(self.game), self._priority(), freely)
 
     def _measure_gradients(self, points: Float[Tensor, " G"]) -> None:
@@ -120,19 +121,22 @@ class ShapleyMeasurement:
         priority = torch.where(self.flat.any(-1), torch.inf, torch.where(self.changed, size, -1.0))
         return priority.sum(0, keepdim=True).expand_as(priority) if self.game.together else priority
 
-    def _along_few(self, counts: Tensor) -> Tensor:
+    def _bent(self, counts: Tensor) -> Tensor:
         """Rows ``(N,)`` whose coalitions are chosen freely: those of the class's ``border``."""
         sizes = self.mask.sum(1)
         least, most = _CHOSEN_PLAYERS
-        few = (sizes >= least) & (sizes <= most) & (2 * sizes <= counts)
-        few &= ~self.flat.any(-1).any(1)
-        if not bool(few.any()):
-            return few
+        bent = (sizes >= least) & (sizes <= most) & (2 * sizes <= counts)
+        bent &= ~self.flat.any(-1).any(1)
+        if not bool(bent.any()):
+            return bent
         gradients = self.channels[:, :, :LEAVE_ONE_OUT].double().permute(0, 3, 2, 1)
+        first, middle, last = gradients.sum(-1).unbind(-1)
+        missed = (first + 4 * middle + last) / 6 - self.total
+        bent &= (missed.abs() > _BENT * self.total.abs()).all(1)
         gradients = gradients / gradients.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(gradients.dtype).tiny)
         squares = torch.linalg.eigvalsh(gradients @ gradients.mT)
-        few &= (squares[..., 1] < _FEW_DIRECTIONS**2 * squares[..., 2]).all(1)
-        return few.all().expand_as(few) if self.game.together else few
+        bent &= (squares[..., 1] < _FEW_DIRECTIONS**2 * squares[..., 2]).all(1)
+        return bent.all().expand_as(bent) if self.game.together else bent
 
     def evaluate(self, counts: int | Tensor | None = None, rows: Tensor | None = None) -> None:
         """Evaluate the first ``counts`` coalitions, a number or ``(N,)``, by default all, of the ``rows (N,)`` bool."""
