@@ -139,7 +139,9 @@ class HypercubePosterior:
         """The same, had another ``prior (*batch, M)`` been expected, with the shares' weights as they are."""
         prior = torch.where(self._players, prior.to(self._prior), 0.0)
         moved = self._signs @ (prior - self._prior).unsqueeze(-1) / 2
-        corrections = [given.correction(given.residual - given.whitened(moved)) for given in self._given]
+        of_factors = {id(given.factor): given for given in self._given}  # shares may have one factor
+        white = {factor: given.whitened(moved) for factor, given in of_factors.items()}
+        corrections = [given.correction(given.residual - white[id(given.factor)]) for given in self._given]
         return self._answer(prior, torch.stack(corrections, dim=-1))
 
     def shapley_variance(self) -> Float[Tensor, "*batch M"]:
