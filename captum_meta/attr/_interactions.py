@@ -11,7 +11,7 @@ from captum_meta._warnings import warn
 from captum_meta.attr._arithmetic import chunks_for_matrices, plain_arithmetic
 from captum_meta.attr._background import by_output, completed, inert, process_of, table_of
 from captum_meta.attr._pair_support import MAX_POINTS, PairSupport, SupportedPairs
-from captum_meta.estimators import InteractionProcess, InteractionRule, ProbabilityProcess, all_coalitions, interactions
+from captum_meta.estimators import InteractionProcess, InteractionRule, ProbabilityProcess, interactions
 from captum_meta.estimators.interactions import EFFICIENT
 from captum_meta.estimators.probability_process import may_be_probabilities
 from captum_meta.games import Game, MeanGame
@@ -26,7 +26,7 @@ _MAX_PLAYERS = 256
 _MAX_TABLE = 16
 """Up to so many players there is a table of all coalitions: of those beyond the 2,048 that a posterior reads, and of what is
 expected of a probability."""
-_TABLES = 2**20
+_TABLES = 2**18
 """Numbers in the tables of the rows that are worked on at once."""
 
 
@@ -132,8 +132,7 @@ def _from_process(
     if closed_form and isinstance(process, InteractionProcess):
         found = process.interactions(InteractionRule.of(index, n_players))
     else:
-        expected = process.worths(all_coalitions(n_players, members.device).expand(len(members), -1, -1))
-        rows = zip(members, worths, known, expected, strict=True)
+        rows = zip(members, worths, known, process.all_worths(), strict=True)
         found = torch.stack([interactions(_table(*row), index) for row in rows])
     found = torch.where(acting.unsqueeze(1) & acting.unsqueeze(2), found, 0.0)
     return _completed(found, evidence.total.double(), acting, index)

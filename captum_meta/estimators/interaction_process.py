@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta.estimators.conditioning import cholesky_factor
+from captum_meta.estimators.exact import all_coalitions
 from captum_meta.estimators.interactions import InteractionRule
 from captum_meta.estimators.likelihood import likelihood_slopes, standardised
 from captum_meta.estimators.multi_index import FullWaves
@@ -39,7 +40,6 @@ _FITTED = 256
 """Coalitions that the parameters are fitted to; the posterior is given all."""
 _MOST_RATE = 0.98
 _RIDGE, _TINY = 1e-6, 1e-30
-_MAX_NUMBERS = 2**22
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,29 @@ class InteractionProcess:
         volume = factor.diagonal(dim1=-2, dim2=-1).log().sum(1)
         self.log_likelihood = -count * ((surprise / count).log() / 2 + self._unit.squeeze(1).log()) - volume
 
-    def worths(self, members: Bool[Tensor, "R A M"]) -> Float[Tensor, "R A"]:
-        """Expected f of coalitions ``(R, A, M)``, ``(R, A)`` float64."""
-        step = max(1, _MAX_NUMBERS // (len(members) * max(_FITTED, self._known.shape[1])))
-        expected = torch.cat([self._expected(some) for some in members.split(step, 1)], dim=1)
-        return expected * self._unit + self._middle
+    def all_worths(self) -> Float[Tensor, "R S"]:
+        """Expected f of all coalitions, ``(R, 2**M)`` float64, ordered as :func:`captum_meta.estimators.all_coalitions`.
 
-    def _expected(self, members: Bool[Tensor, "R A M"]) -> Float[Tensor, "R A"]:
-        """In units of the spread, about the mean of what was seen."""
-        signs = torch.where(self._acting.unsqueeze(1), members.double() * 2 - 1, 0.0)
-        expected = (self._kernel.between(signs, self._signs) @ self._weights.unsqueeze(-1)).squeeze(-1)
-        return expected + _CONSTANT * self._weights.sum(1, keepdim=True)
+        Products and waves of all are products of those of one half of the players with those of the other.
+        """
+        n_players, rates = self._acting.shape[1], self._kernel.rates
+        signs = all_coalitions(n_players, rates.device).double() * 2 - 1
+        in_first = torch.arange(n_players, device=rates.device) < n_players // 2
+        step = 2 ** (n_players // 2)
+        first, second = signs[:step] * in_first, signs[::step] * ~in_first
+        alike, scaled = rates.atanh().unsqueeze(1) * self._signs, rates.unsqueeze(1) * self._signs
+        weighted, norm = self._weights.unsqueeze(1), torch.exp(-self._kernel.log_norm)
+        table = torch.exp(second @ alike.mT) @ (torch.exp(first @ alike.mT) * weighted).mT
+        table = table * norm * (1 - rates.square()).prod(1).sqrt()[:, None, None]
+        main, both, directed = self._kernel.amounts[:, :, None, None].unbind(1)
+        of_waves = (weighted @ self._kernel.waves.at(self._signs)).squeeze(1)
+        table = table + directed * self._kernel.waves.at_sums(of_waves, first, second)
+        squares = (scaled * self._weights.unsqueeze(-1)).mT @ scaled
+        squares = squares - torch.diag_embed(squares.diagonal(dim1=1, dim2=2))
+        of_orders = signs @ (norm * main * (weighted @ scaled)).mT
+        of_orders = of_orders.squeeze(-1) + ((signs @ (norm * both / 2 * squares)) * signs).sum(-1)
+        expected = table.flatten(1) + of_orders + _CONSTANT * self._weights.sum(1, keepdim=True)
+        return expected * self._unit + self._middle
 
     def interactions(self, rule: InteractionRule) -> Float[Tensor, "R M M"]:
         """Pairs off the diagonal and main effects on it, ``(R, M, M)`` float64."""

@@ -107,3 +107,11 @@ class FullWaves(MultiIndexWaves):
         gains = 2j * self._frequencies.sin() / factors
         pairs = (gains.mT * products.unsqueeze(-2)) @ gains
         return (products.unsqueeze(-2) @ gains).squeeze(-2).real, pairs.real
+
+    def at_sums(
+        self, weights: Float[Tensor, "*batch Q"], first: Float[Tensor, "A M"], second: Float[Tensor, "B M"]
+    ) -> Float[Tensor, "*batch B A"]:
+        """Sums of the waves with ``weights (*batch, 2 Q)`` at all sums of ``first (A, M)`` and ``second (B, M)``."""
+        cosine, sine = weights.chunk(2, dim=-1)
+        one, two = ((1j * (signs @ self._frequencies.mT)).exp() for signs in (first, second))
+        return ((two * (torch.complex(cosine, -sine) * self._sizes).unsqueeze(-2)) @ one.mT).real

@@ -70,10 +70,10 @@ class ProbabilityProcess:
         density = self._logits.log_likelihood + torch.where(known, steepness.log(), 0.0).sum(1)
         self.share = torch.sigmoid(_TEMPER * (density - self._plain.log_likelihood))
 
-    def worths(self, members: Bool[Tensor, "R A M"]) -> Float[Tensor, "R A"]:
-        """Expected f of coalitions ``(R, A, M)``, ``(R, A)`` float64."""
-        logistic = (1 + 2 * _EPSILON) * torch.sigmoid(self._logits.worths(members)) - _EPSILON
-        return self._plain.worths(members).lerp(logistic, self.share.unsqueeze(1))
+    def all_worths(self) -> Float[Tensor, "R S"]:
+        """Expected f of all coalitions, ``(R, 2**M)`` float64, ordered as :func:`captum_meta.estimators.all_coalitions`."""
+        logistic = (1 + 2 * _EPSILON) * torch.sigmoid(self._logits.all_worths()) - _EPSILON
+        return self._plain.all_worths().lerp(logistic, self.share.unsqueeze(1))
 
 
 def _logit(values: Float[Tensor, "R P"]) -> Float[Tensor, "R P"]:

@@ -133,14 +133,13 @@ class TestProcess:
     @pytest.mark.parametrize("index", INDICES)
     def test_closed_form_is_that_of_all_expected_worths(self, index: str) -> None:
         process, _ = self.process(torch.randn(2, 2**6, dtype=torch.float64), 40)
-        expected = process.worths(all_coalitions(6).expand(2, -1, -1))
+        expected = process.all_worths()
         assert torch.allclose(process.interactions(InteractionRule.of(index, 6)), interactions(expected, index), atol=1e-9)
 
     def test_passes_through_what_was_seen(self) -> None:
         worths = torch.randn(2, 2**6, dtype=torch.float64)
         process, chosen = self.process(worths, 30)
-        seen = process.worths(all_coalitions(6)[chosen].expand(2, -1, -1))
-        assert torch.allclose(seen, worths[:, chosen], atol=1e-5)
+        assert torch.allclose(process.all_worths()[:, chosen], worths[:, chosen], atol=1e-5)
 
     def test_pairwise_games_are_told_from_pairs_alone(self) -> None:
         """Of a game of pairs, everyone, no one, the border and one coalition for each pair tell all."""

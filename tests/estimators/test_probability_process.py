@@ -72,7 +72,7 @@ def test_the_process_follows_what_suits_the_game(chosen: Tensor) -> None:
     for game, of_logits in ((torch.sigmoid(logits), True), ((logits - logits.min()) / (logits.max() - logits.min()), False)):
         given, truth = seen(game, chosen), interactions(game)
         process, plain = ProbabilityProcess(*given), InteractionProcess(*given)
-        errors = [(interactions(part.worths(EVERYTHING[None])[0]) - truth).square().sum() for part in (process, plain)]
+        errors = [(interactions(part.all_worths()[0]) - truth).square().sum() for part in (process, plain)]
         assert (float(process.share) > 0.99) == of_logits
         assert (float(process.share) < 0.01) != of_logits
         assert errors[0] < errors[1] / 4 if of_logits else errors[0] < 1.1 * errors[1]
@@ -82,5 +82,5 @@ def test_passes_through_what_was_seen_at_both_ends_too(chosen: Tensor) -> None:
     game = torch.sigmoid(20 * score()).float().double()
     assert (game == 1).any()
     given = seen(game, chosen)
-    found = ProbabilityProcess(*given).worths(EVERYTHING[chosen].unsqueeze(0))[0]
+    found = ProbabilityProcess(*given).all_worths()[0][chosen]
     assert torch.allclose(found[given[2][0]], game[chosen][given[2][0]], atol=1e-5)
