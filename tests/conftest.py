@@ -1,17 +1,34 @@
-"""Types and shapes in annotations are checked while tests run, in the rooms named here."""
+"""While tests run, shapes in annotations are checked, synthetic models are hardly trained, and workers share the cores."""
 
+import os
 from collections.abc import Iterator
 
-import pytest
-from jaxtyping import config, install_import_hook
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))  # read when torch is imported
 
-import tests.shapes  # noqa: F401  (the hook looks its checker up by name)
-from captum_meta import _warnings
+import pytest  # noqa: E402
+from jaxtyping import config, install_import_hook  # noqa: E402
+
+import tests.shapes  # noqa: E402, F401  (the hook looks its checker up by name)
+from captum_meta import _warnings  # noqa: E402
 
 ROOMS = ("_random", "estimators", "functional", "losses")
+HARDLY_TRAINED = ("learners", "nn", "optim", "tasks", "tests", "training")
 
 _warnings._PACKAGES += ("jaxtyping",)  # whose calls lie between those of the package
 install_import_hook([f"captum_meta.{room}" for room in ROOMS], "tests.shapes.checked")
+
+from captum_meta.tasks import synthetic  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hardly_trained(request: pytest.FixtureRequest) -> Iterator[None]:
+    """To train synthetic models takes long, and few tests are about what they know: modules with ``TRAINED = True``."""
+    patch, room = pytest.MonkeyPatch(), request.path.parent.name
+    if room in HARDLY_TRAINED and not getattr(request.module, "TRAINED", False):
+        patch.setattr(synthetic, "_STEPS", dict.fromkeys(synthetic._STEPS, (0, 4)))
+    yield
+    patch.undo()
 
 
 @pytest.fixture

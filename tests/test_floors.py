@@ -84,7 +84,7 @@ def test_no_test_module_imports_another() -> None:
     """What tests share is in modules of their own."""
     for path in Path(__file__).parent.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("tests", "test_")):
                 named = [*str(node.module).split("."), *(alias.name for alias in node.names)]
                 assert not [name for name in named if name.startswith("test_")], path
 

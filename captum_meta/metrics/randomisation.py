@@ -12,6 +12,7 @@ class ParameterRandomisation(MethodMetric):
     Formula, arguments and reference: :func:`captum_meta.functional.parameter_randomisation`.
 
     >>> import torch
+    >>> from torch import nn
     >>> blind = lambda module: lambda inputs: inputs
     >>> ParameterRandomisation(blind, nn.Linear(3, 1))(torch.tensor([[4.0, 1.0, 2.0]]))
     tensor(1.)

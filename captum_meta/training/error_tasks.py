@@ -37,7 +37,7 @@ class EstimatedTaskFamily:
         tasks_per_batch, rows, seed: as in :class:`~captum_meta.tasks.SyntheticTaskFamily`.
 
     >>> [len(view) for view in EstimatedTaskFamily("trees", tasks_per_batch=1, rows=2, seed=1).variants(0)]
-    [2, 2, 2]
+    [2, 2, 2, 2]
     """
 
     models: Models

@@ -5,6 +5,7 @@ import pytest
 from captum_meta.benchmark.metric_speed import main, measure
 
 
+@pytest.mark.slow
 def test_both_give_the_same_areas(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("quantus")
     speeds, difference = measure(repeats=1)

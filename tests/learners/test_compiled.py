@@ -49,7 +49,7 @@ def loss_and_gradients(learner: MetaLearner, seed: int, tasks: int = 3) -> list[
 @pytest.mark.parametrize(
     ("make", "hypergradient"),
     [
-        (ANIL, Backprop()),
+        pytest.param(ANIL, Backprop(), marks=pytest.mark.slow),
         pytest.param(ANIL, FirstOrder(), marks=pytest.mark.slow),
         pytest.param(ANIL, Truncated(1), marks=pytest.mark.slow),
         pytest.param(ANIL, MultiStepLoss(5), marks=pytest.mark.slow),

@@ -217,7 +217,7 @@ def test_what_is_batched_by_hand_is_what_vmap_gives(make: Callable[[], Explainer
             assert torch.allclose(getattr(by_hand, field), getattr(apart, field), rtol=1e-7, atol=1e-9), (number, name)
 
 
-@pytest.mark.parametrize("name", OWN.keys() - {"looks at values"})
+@pytest.mark.parametrize("name", [name for name in OWN if name != "looks at values"])
 @pytest.mark.parametrize("second_order", [True, False])
 def test_maml_of_any_network_is_the_loop_over_tasks(name: str, second_order: bool) -> None:
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Trainer
-from test_module import data, quiet
+from short_run import data, quiet
 from torch import Tensor
 from torch.utils.data import DataLoader
 

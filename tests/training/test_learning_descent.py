@@ -16,6 +16,7 @@ from captum_meta.training.data import split
 from captum_meta.training.save import SaveLearner
 from captum_meta.types import ExplanationTask
 
+TRAINED = True
 FAMILY = DistillationTaskFamily(tasks_per_batch=2, rows=12, support=8, seed=31)
 
 
@@ -83,6 +84,7 @@ def test_the_estimated_gradient_is_that_of_a_linear_loss_and_parameters_are_left
     assert all(torch.equal(value, old) for value, old in zip(theta, before, strict=True))
 
 
+@pytest.mark.slow
 def test_a_fit_lowers_the_error_leaves_the_base_and_its_file_loads(taught: list[ExplanationTask], tmp_path: Path) -> None:
     learner = network()
     before, base = mean_error(learner, taught), [value.clone() for value in learner.base.parameters()]

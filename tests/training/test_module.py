@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import small_run
 import torch
-from lightning import Trainer
 from lightning.pytorch.tuner import Tuner
+from short_run import data, quiet
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -14,25 +14,9 @@ from captum_meta.attr import MetaKernelShap
 from captum_meta.learners import MAML, Ridge, ZeroShot
 from captum_meta.metrics import AttributionError
 from captum_meta.nn import ShapleyExplainer
-from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule, learner_from_checkpoint
+from captum_meta.training import MetaLearningModule, learner_from_checkpoint
 from captum_meta.training.steps import Steps
 from captum_meta.types import ExplanationTask
-
-
-def quiet(folder: Path, **arguments: object) -> Trainer:
-    return Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"max_epochs": 1, "logger": False, **arguments},  # type: ignore[arg-type]
-    )
-
-
-def data(folder: Path, **arguments: object) -> ExplanationTaskDataModule:
-    train, held_out = small_run.families(folder)
-    settings = {"batches": None, "steps_per_epoch": 3, "batches_per_step": 2, "support_rows": 2, **arguments}
-    return ExplanationTaskDataModule(train, {"held out": held_out}, **settings)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
