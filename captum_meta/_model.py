@@ -50,7 +50,7 @@ def _moving_buffers(module: nn.Module) -> list[tuple[dict[str, Tensor | None], s
     return [
         (part._buffers, name, buffer, buffer.clone())
         for part, name, buffer in every
-        if buffer is not None and (part.training or buffer.numel() <= _MOST_NUMBERS)
+        if buffer is not None and (getattr(part, "training", False) or buffer.numel() <= _MOST_NUMBERS)
     ]
 
 

@@ -240,7 +240,7 @@ def warn_of_train_mode(front_end: Any, model: Callable[..., Any]) -> None:
     module = module_of(model)
     if module is None or front_end.__dict__.get("_warned_of_train_mode"):
         return
-    training = [part for part in module.modules() if part.training]
+    training = [part for part in module.modules() if getattr(part, "training", False)]
     found = [(part, "answers at random") for part in training if _is_random(part)]
     found += [(part, "lets the rows of a batch act on each other") for part in training if isinstance(part, _JOINT)]
     if found:

@@ -12,7 +12,7 @@ from captum_meta._model import wide
 from captum_meta._random import row_keys, uniform
 from captum_meta.estimators import leaves_doubt
 from captum_meta.evidence import Game
-from captum_meta.evidence.path import wrong_slopes
+from captum_meta.evidence.consistency import wrong_slopes
 from captum_meta.games import Batch
 from captum_meta.games.batch import change
 from captum_meta.games.players import join

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from captum_meta._model import wide
 from captum_meta.attr._drawn_paths import DrawnPaths, Parts, wrong_draws
 from captum_meta.attr._incomplete import is_flat
 from captum_meta.evidence import Game
+from captum_meta.evidence.consistency import stepping_rows
 from captum_meta.evidence.path import own_output_gradients
 from captum_meta.games.batch import change
 from captum_meta.games.players import join
@@ -28,6 +30,10 @@ _FEWEST = 5
 """Draws that can tell whether gradients are those of f."""
 _ALIKE, _NOTICEABLE = 4.0, 0.25
 """Of what the draws miss, the mean in standard errors; and next to what their gradients say, and this next to the change."""
+_HALVINGS = 18
+"""Of a whole path, in search of a jump of f."""
+_STEP = 0.05
+"""Part of what a draw misses that a jump of f is at the least, to matter."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Draws:
         gradients: ``(B * n, M)``, at the points drawn.
         paths: of the draws; None where nobody will ask.
         output: which of the game's outputs f is.
+        known_steps: ``(B,)``, whether f has been seen to jump on other draws' paths; None where nobody has looked.
     """
 
     game: Game
@@ -57,6 +64,7 @@ class Draws:
     gradients: Tensor
     paths: DrawnPaths | None = None
     output: int = 0
+    known_steps: Tensor | None = None
 
     @classmethod
     def made(
@@ -88,8 +96,8 @@ class Draws:
 
         pairs = ((self.delta, other.delta), (self.change, other.change), (self.gradients, other.gradients))
         delta, change, gradients = (both(*pair) for pair in pairs)
-        count = self.n_samples + other.n_samples
-        return replace(self, n_samples=count, delta=delta, change=change, gradients=gradients, paths=None)
+        count, steps = self.n_samples + other.n_samples, self.steps | other.steps
+        return replace(self, n_samples=count, delta=delta, change=change, gradients=gradients, paths=None, known_steps=steps)
 
     def of_rows(self, rows: Tensor) -> Draws:
         """The draws of some of the examples."""
@@ -98,8 +106,9 @@ class Draws:
             return self._each(values)[rows].flatten(0, 1)
 
         delta, change, gradients = (some(values) for values in (self.delta, self.change, self.gradients))
-        game, expected = self.game.take(rows), self.expected[rows]
-        return replace(self, game=game, expected=expected, delta=delta, change=change, gradients=gradients, paths=None)
+        game, expected, steps = self.game.take(rows), self.expected[rows], self.steps[rows]
+        one = replace(self, game=game, expected=expected, delta=delta, change=change, gradients=gradients)
+        return replace(one, paths=None, known_steps=steps)
 
     def error(self, attributions: Tensor, multiply: bool) -> Tensor:
         """Relative squared error of the means ``(B, M)`` that nine in ten rows stay below, ``(B,)``."""
@@ -124,7 +133,8 @@ class Draws:
         if self.n_samples < _FEWEST:
             return not bool(self.change.isfinite().all()) or bool(self.inconsistent.any())
         spread, mean = torch.std_mean(self._each(self.change - self.effects.sum(1)), dim=1)
-        return not bool((mean.abs() <= _ALIKE / self.n_samples**0.5 * spread).all()) or bool(self._flat.any())
+        alike = not bool((mean.abs() <= _ALIKE / self.n_samples**0.5 * spread).all())
+        return alike or bool((self._flat | self.steps).any())
 
     @cached_property
     def unknown(self) -> Tensor:
@@ -136,15 +146,30 @@ class Draws:
         """Whether all draws miss the change of f by about the same, ``(B,)``: then their gradients are not those of f.
 
         Gradients of f miss it by 0 in the mean over the path. Of fewer than five draws, of which no spread tells, whether
-        the gradient in the middle of a path is not the derivative of f (:func:`~captum_meta.evidence.path.wrong_slopes`).
+        the gradient in the middle of a path is not the derivative of f (``wrong_slopes`` of
+        :mod:`captum_meta.evidence.consistency`).
         """
         if self.n_samples < _FEWEST:
-            return self._flat | self._wrong()
+            return self._flat | self._wrong() | self.steps
         change, size = self._each(self.change), self._each(self.effects.abs().sum(1)).mean(1)
         missed = change - self._each(self.effects.sum(1))
         mean = missed.mean(1).abs()
         alike = mean > _ALIKE * missed.std(1) / self.n_samples**0.5
-        return self._flat | (alike & (mean > _NOTICEABLE * size) & (size > _NOTICEABLE * change.abs().mean(1)))
+        plain = alike & (mean > _NOTICEABLE * size) & (size > _NOTICEABLE * change.abs().mean(1))
+        return self._flat | plain | self.steps
+
+    @cached_property
+    def steps(self) -> Tensor:
+        """Whether f jumps on the path whose draw misses most of its change, in rows that miss much of it, ``(B,)``."""
+        if self.paths is None:
+            nowhere = torch.zeros_like(self.expected[:, 0], dtype=torch.bool)
+            return nowhere if self.known_steps is None else self.known_steps
+        values, total = self.expected_gradients
+        much = (total - values.sum(1)).abs() > _NOTICEABLE * values.abs().sum(1)
+        most, place = self._each(self.change - self.effects.sum(1)).abs().max(1)
+        paths = self._along.take(place + self.n_samples * torch.arange(len(place), device=place.device))
+        least = torch.where(much, _STEP * most, 0.0).detach().double().cpu().numpy()
+        return stepping_rows(paths, np.tile([0.0, 1.0], (len(least), 1)), least, self.output, _HALVINGS)
 
     @cached_property
     def _flat(self) -> Tensor:
@@ -153,9 +178,14 @@ class Draws:
     def _wrong(self) -> Tensor:
         if self.paths is None:
             return torch.zeros_like(self.expected[:, 0], dtype=torch.bool)
-        game = self.game.of(self.paths.standing(self.game, self.paths.ends))
         sums, change = (self._each(part.detach()) for part in (self.effects.sum(1), self.change))
-        return wrong_draws(game, self._each(self.paths.alphas).to(sums), sums, change.mean(1), self.output)
+        return wrong_draws(self._along, self._each(self.paths.alphas).to(sums), sums, change.mean(1), self.output)
+
+    @property
+    def _along(self) -> Game:
+        """Of the paths of all draws."""
+        assert self.paths is not None
+        return self.game.of(self.paths.standing(self.game, self.paths.ends))
 
     def _each(self, values: Tensor) -> Tensor:
         """What there is of each draw, as ``(B, n, ...)``."""

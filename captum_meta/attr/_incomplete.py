@@ -15,7 +15,8 @@ _NAMED = 10
 """Rows that a warning names."""
 INCONSISTENT = (
     "Gradients of the rows {} do not explain how forward_func changes: parts of it may be detached or rounded, with "
-    "gradients of their own (straight-through estimators), or its changes are as small as its rounding. As in Captum these "
+    "gradients of their own (straight-through estimators), it may jump, as at a hard gate, or its changes are as small as "
+    "its rounding. As in Captum these "
     "rows get the integral of the gradients, whose sum is not the change of forward_func (return_convergence_delta=True "
     "tells by how much). MetaKernelShap and MetaShapleyValueSampling need no gradients."
 )

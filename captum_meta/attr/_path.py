@@ -11,8 +11,10 @@ from torch import Tensor
 from captum_meta.attr._frontend import Frontend, of_inputs
 from captum_meta.attr._incomplete import CaptumQuadrature, incompletable_rows, is_flat
 from captum_meta.attr._selection import of_outputs, side_by_side
+from captum_meta.estimators.path_sample import ROUNDING
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_gradients
-from captum_meta.evidence.path import check_output, inconsistent_rows, wrong_slopes
+from captum_meta.evidence.consistency import inconsistent_rows, wrong_slopes
+from captum_meta.evidence.path import check_output
 from captum_meta.evidence.path_rounds import MOST, error_of
 from captum_meta.games.references import path_mean
 from captum_meta.nn.explainer import gap_shares
@@ -91,6 +93,7 @@ class PathFrontend(Frontend):
         points, sums, total = evidence.points, evidence.effects.sum(-2), evidence.total
         inconsistent = inconsistent_rows(game, points, sums, evidence.curve, total) | wrong_slopes(game, points, sums, total)
         inconsistent |= is_flat(evidence.effects.flatten(1), total)
+        inconsistent &= evidence.measured.flatten(1).all(1)  # what was not measured is not wrong
         rows = incompletable_rows(game, total, inconsistent)
         values = CaptumQuadrature(n_steps, method, multiply).in_rows(rows, values, game)
         return PathResult(of_inputs(values, game), evidence.total, error.index_fill(0, rows, torch.nan))
@@ -129,7 +132,9 @@ class PathFrontend(Frontend):
         found = integrate_in_rounds(game, torch.where(missing, 0.0, difference), ends, limit, tolerance)
         values = found.attributions
         inconsistent = found.inconsistent.to(game.device) | (is_flat(values, total) & ~missing.any(1))
-        gap = (total - values.sum(1, dtype=torch.float64)).to(values)
+        gap = total - values.sum(1, dtype=torch.float64)
+        rounding = ROUNDING * game.precision * ends.abs().amax(1)
+        gap = (gap.sign() * (gap.abs() - rounding).clamp(min=0)).to(values)
         weights = torch.where(missing.any(1, keepdim=True), missing, values.abs())
         values = values + gap_shares(weights, game.mask) * gap.unsqueeze(1)
         if not multiply:

@@ -22,7 +22,7 @@ from captum_meta.attr._selection import of_outputs, selection, side_by_side
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import PathPlan
 from captum_meta.evidence.conductance import completed, measure_layer, same
-from captum_meta.evidence.path import inconsistent_rows
+from captum_meta.evidence.consistency import inconsistent_rows
 from captum_meta.games import each_output
 from captum_meta.games.layer import LayerModel
 from captum_meta.games.layer_path import ReadLayers

@@ -3,6 +3,7 @@ r"""Whether gradients along a path are those of f. Straight-through rounding and
 Between two points of the path f changes by :math:`\Delta_j`, and the trapezium of the sums s of (gradient times difference)
 says :math:`h_j (s_j + s_{j+1}) / 2`. If s rises or falls all the way between them, the two differ by
 :math:`h_j |s_{j+1} - s_j| / 2` at most. What they differ by beyond the largest such jump nearby, no gradient explains.
+Where f itself jumps, as at a hard gate, this is so between two points, however close to each other they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from captum_meta.estimators.path_sample import Floats, Indices
 
 _LARGE = 0.25
 """Part of an interval's change, and of all changes, that is too much to be missed."""
@@ -18,6 +19,11 @@ _NOTICEABLE = 0.1
 """Part of the path's mean change for such a length that is too little to matter."""
 _FEWEST = 8
 """Gradients from which the answer is sure: of 1,920 rows of the synthetic family none was taken for inconsistent."""
+
+_STEP, _STEP_OF_ONE = 0.01, 0.25
+"""Part of all changes along the path that a jump of f is at the least, to be looked for: of many gradients, and of one."""
+_TELLING = 3
+"""Gradients from which those next to each other tell by how much others between them may differ."""
 
 
 @np.errstate(invalid="ignore", over="ignore")
@@ -50,3 +56,28 @@ def inconsistent_gradients(points: Floats, sums: Floats, curve: Floats, total: F
     together = np.ptp(so_far, axis=1)  # of rounding, what one interval gains the next one loses
     found: NDArray[np.bool_] = ((widths * unexplained).sum(1) > 0.5) & (together > _LARGE * whole[:, 0])
     return found
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def suspected_steps(rows: Indices, sides: Floats, changes: Floats, sums: Floats) -> tuple[Floats, Floats]:
+    """Between which two points of its path each row changes most by what its gradients do not explain.
+
+    Args:
+        rows: ``(I,)``, whose path each interval is on; those of row 0 come first, in order, then those of row 1.
+        sides: ``(I, 2)``, points of the path at both ends of the interval.
+        changes: ``(I,)``, of f between them.
+        sums: ``(I, 2)``, gradients times (input - baseline) there, summed over the players.
+
+    Returns:
+        These points ``(N, 2)``, and the smallest jump of f that would matter, ``(N,)``; 0 where none is suspected, and of
+        fewer than three gradients.
+    """
+    widths, jumps = sides[:, 1] - sides[:, 0], np.abs(sums[:, 1] - sums[:, 0])
+    same, largest = rows[1:] == rows[:-1], jumps.copy()
+    largest[1:] = np.maximum(largest[1:], np.where(same, jumps[:-1], 0))
+    largest[:-1] = np.maximum(largest[:-1], np.where(same, jumps[1:], 0))
+    missed = np.nan_to_num(np.abs(changes - widths * sums.mean(1)) - widths * largest / 2, posinf=0.0)
+    counts = np.bincount(rows)
+    place = np.lexsort((missed, rows))[np.cumsum(counts) - 1]
+    least = np.maximum(_STEP, _STEP_OF_ONE / (counts - 1)) * np.bincount(rows, np.abs(changes))
+    return sides[place], np.where((missed[place] > least) & (counts > _TELLING), least, 0.0)

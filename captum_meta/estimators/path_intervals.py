@@ -45,6 +45,7 @@ class PathIntervals:
         weights: ``(P,)``, of the effects, which add up to attributions.
         common: ``(P,)``, weights that share out a gap of 1 between the sum and the change of f.
         error: ``(N,)``, squared error to be expected of the attributions, in units of the output.
+        is_smooth: ``(N,)``, whether Hermite's rule says more than the trapezium.
         captum: ``(N,)``, the same of Captum's 50 Gauss-Legendre points.
     """
 
@@ -57,6 +58,7 @@ class PathIntervals:
         rough, smooth, steer = self._two_rules(jumps)
         roughness = self.sum(smooth**2) / np.maximum(self.sum(rough**2), _TINY)
         share = np.clip(1.5 - 2 * roughness, 0, 1)
+        self.is_smooth = share > 0
         self.common, kept = self._common(jumps, squares)
         gap = self.sum(rough + share[self.rows] * (smooth - rough))
         self.weights = self._trapezium() + steer * share[sample.rows] + self.common * gap[sample.rows]
@@ -118,6 +120,7 @@ class PathIntervals:
         by_slope = _added(self.first, first, len(sums)) + _added(self.second, second, len(sums))
         by_jump = _added(before, by_slope * of_before, len(widths))
         by_jump += _added(after, by_slope * of_after, len(widths))
+        rough, smooth = (self.sample.certain(missed, self.rows) for missed in (rough, smooth))
         return rough, smooth, self._of_jumps(np.where(self.inner, by_jump, 0.0))
 
     def _common(self, jumps: Floats, squares: Floats) -> tuple[Floats, Floats]:

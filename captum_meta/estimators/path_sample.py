@@ -13,6 +13,8 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+ROUNDING = 2
+"""Units in the last place of f by which a change of it is rounded."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class PathSample:
         places: ``(P,)``, which of the effects belong to the point.
         effects: ``(P, M)``, gradient times (input - baseline), in the order in which they were measured.
         ends: ``(N, 2)``, f at the baseline and at the input.
+        precision: of f, as ``torch.finfo(dtype).eps``.
     """
 
     rows: Indices
@@ -38,10 +41,17 @@ class PathSample:
     places: Indices
     effects: Float[Tensor, "P M"]
     ends: Floats
+    precision: float = 0.0
 
     @classmethod
     def of(
-        cls, rows: Indices, points: Floats, values: Float[Tensor, " P"], effects: Float[Tensor, "P M"], ends: Floats
+        cls,
+        rows: Indices,
+        points: Floats,
+        values: Float[Tensor, " P"],
+        effects: Float[Tensor, "P M"],
+        ends: Floats,
+        precision: float = 0.0,
     ) -> PathSample:
         """A sample of points in order, with f there ``(P,)``, some of which may not be finite.
 
@@ -54,7 +64,7 @@ class PathSample:
             filled = _filled(effects, rows, points)
             sums = filled.sum(1)
         heights = _between(_numbers(values), rows, points, ends)
-        return cls(rows, points, heights, _numbers(sums), np.arange(len(rows)), filled, ends)
+        return cls(rows, points, heights, _numbers(sums), np.arange(len(rows)), filled, ends, precision)
 
     @property
     def counts(self) -> Indices:
@@ -69,7 +79,8 @@ class PathSample:
         if not kept.all():
             effects = effects[torch.from_numpy(places).to(effects.device)]
             places = np.arange(len(places))
-        return PathSample(rows, self.points[kept], self.values[kept], self.sums[kept], places, effects, self.ends[chosen])
+        numbers = (self.points[kept], self.values[kept], self.sums[kept])
+        return PathSample(rows, *numbers, places, effects, self.ends[chosen], self.precision)
 
     def joined(self, other: PathSample) -> PathSample:
         """With further points of the same rows."""
@@ -78,7 +89,13 @@ class PathSample:
         values, sums = (np.concatenate(pair)[order] for pair in ((self.values, other.values), (self.sums, other.sums)))
         places = np.concatenate([self.places, other.places + len(self.effects)])[order]
         effects = torch.cat([self.effects, other.effects])
-        return PathSample(rows[order], points[order], values, sums, places, effects, self.ends)
+        return PathSample(rows[order], points[order], values, sums, places, effects, self.ends, self.precision)
+
+    def certain(self, changes: Floats, rows: Indices) -> Floats:
+        """Changes of f ``(I,)``, on these rows, drawn towards 0 by what f is rounded by."""
+        rounding = ROUNDING * self.precision * np.abs(self.ends).max(1)
+        certain: Floats = np.sign(changes) * np.maximum(np.abs(changes) - rounding[rows], 0)
+        return certain
 
     def added(self, weights: Floats) -> Float[Tensor, "N M"]:
         """Effects times weights ``(P,)``, added up for each row, ``(N, M)``."""

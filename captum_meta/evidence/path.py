@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
-from captum_meta.estimators import (
-    FINE,
-    OFFSETS,
-    change_along,
-    gauss_legendre,
-    inconsistent_gradients,
-    interval_weights,
-    is_bent,
-    is_no_derivative,
-    leaves_doubt,
-    path_nodes,
-)
+from captum_meta.estimators import gauss_legendre, is_bent, path_nodes
 from captum_meta.evidence.rows import player_inputs
 from captum_meta.games import Game
 from captum_meta.games.arguments import Outputs
@@ -72,64 +59,6 @@ def path_evidence(
         inputs=player_inputs(game),
     )
     return evidence, gradients
-
-
-def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, total: Tensor) -> Tensor:
-    """:func:`~captum_meta.estimators.inconsistent_gradients` of a game's rows, ``(N,)``.
-
-    In half precision the two cannot be distinguished: f is rounded as roughly as such gradients are wrong.
-    """
-    if not _exact(game):
-        return torch.zeros_like(total, dtype=torch.bool)
-    return torch.from_numpy(inconsistent_gradients(*map(_numbers, (points, sums, curve, total)))).to(total.device)
-
-
-def wrong_slopes(
-    game: Game, points: Tensor, sums: Tensor, total: Tensor, doubtful: Tensor | None = None, output: int = 0
-) -> Tensor:
-    """Rows whose gradients are not the derivatives of f (:func:`~captum_meta.estimators.is_no_derivative`), ``(N,)``.
-
-    A row is looked at where its gradients miss much of the change of f: five evaluations, around the point that is nearest
-    to the middle of its path.
-
-    Args:
-        game: the explained model and the rows.
-        points: ``(N, G)``, of the path.
-        sums: ``(N, G)``, gradients times (input - baseline) there, summed over the players.
-        total: ``(N,)``, f at the input minus f at the baseline.
-        doubtful: ``(N,)``, the rows that are looked at; None for those whose quadrature misses much.
-        output: which of the game's outputs f is.
-    """
-    wrong = torch.zeros_like(total, dtype=torch.bool)
-    if not _exact(game):
-        return wrong
-    weights = _numbers(interval_weights(points).sum(-2))
-    given, change = _numbers(sums), _numbers(total)
-    some = leaves_doubt(given, weights, change) if doubtful is None else doubtful.cpu().numpy()
-    rows = torch.from_numpy(some).nonzero().flatten()
-    if len(rows) == 0:
-        return wrong
-    place = (points - 0.5).abs().argmin(-1, keepdim=True)
-    around = points.gather(1, place) + points.new_tensor(OFFSETS)
-    chosen = rows.to(points.device)
-    part = game if game.together else game.take(chosen)
-    values = part.at(around)[chosen] if part is game else part.at(around[chosen])
-    if part.together and part is not game:  # these rows act on each other, and had others beside them
-        return wrong
-    slope = sums.gather(1, place)[chosen, 0]
-    size = change_along(given, weights, change)[some]
-    found = is_no_derivative(_numbers(slope), _numbers(values[..., output]), size, torch.finfo(values.dtype).eps)
-    wrong[chosen] = torch.from_numpy(found).to(wrong.device)
-    return wrong
-
-
-def _exact(game: Game) -> bool:
-    return all(torch.finfo(part.dtype).eps < FINE for part in game.inputs if part.is_floating_point())
-
-
-def _numbers(values: Tensor) -> NDArray[np.float64]:
-    numbers: NDArray[np.float64] = values.detach().double().cpu().numpy()
-    return numbers
 
 
 def _lent(gradients: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,9 +18,11 @@ from captum_meta.estimators import (
     further_points,
     gauss_legendre,
     interval_weights,
+    suspected_steps,
 )
 from captum_meta.estimators.path_sample import Floats, Indices
-from captum_meta.evidence.path import inconsistent_rows, own_gradients, path_gradients, wrong_slopes
+from captum_meta.evidence.consistency import inconsistent_rows, stepping_rows, wrong_slopes
+from captum_meta.evidence.path import own_gradients, path_gradients
 from captum_meta.games import Game
 from captum_meta.types import Evidence
 
@@ -36,10 +38,14 @@ _CLOSE = 1.3
 """How far above what was aimed for a row's error may be in the end."""
 _ENOUGH = 1e-6
 """Relative squared error that is as good as none."""
+_POOR = 2e-3
+"""Relative squared error from which Captum's rule is asked for a second answer, where a path does not look smooth."""
 _AS_CAPTUM = 0.6
 """Part of Captum's expected error at which a row stops."""
 _CANCELLED = 1e-3
 """Of the squared errors of intervals, what is left in their sum at the least: that more cancels is luck."""
+_NEXT_TO_NOTHING = 2.0**-40
+"""Of f's change: gradients below it would make numbers that overflow."""
 _MAX_NUMBERS = 2**26
 """Gradients of elements that are held at once."""
 _SURE, _LESS_SURE = 3.0, 6.0
@@ -99,8 +105,9 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
     weights, error = _polynomial(intervals)
     size = sample.squares(weights)
     attributions, rows = torch.zeros_like(difference), np.arange(len(size))
-    broken = np.logical_not(finite.cpu().numpy())
+    broken = (~finite.to(inconsistent.device) | inconsistent).cpu().numpy()
     estimates, counts = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    between, least, several = np.zeros((len(rows), 2)), np.zeros(len(rows)), np.zeros(len(rows))
     for turn, most in enumerate((min(_SECOND, limit), limit, limit, None)):
         sure = _LESS_SURE if turn == 0 else _SURE
         target = allowed = (_ENOUGH if tolerance is None else tolerance / sure) * size[rows]
@@ -114,14 +121,47 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
             attributions[chosen] = sample.added(weights)[torch.from_numpy(stops).to(difference.device)]
         estimates[done] = _relative(sure * error[stops], size[done])
         counts[done] = sample.counts[stops]
+        between[done], least[done] = (part[stops] for part in _steps(intervals))
+        second = error > np.where(intervals.is_smooth, _ENOUGH, _POOR) * size[rows]
+        several[done] = np.where(second, intervals.several, 0)[stops]
         if most is None or stops.all():
             break
         at, points = further_points(intervals, _AIMS[min(turn, 2)] * target, most)
         sample, rows = path.extended(sample, at, points, rows, ~stops)
         intervals = PathIntervals(sample)
         weights, error = intervals.weights, intervals.error
+    least = np.where(broken, 0.0, least) * path.unit.double().cpu().numpy()
+    inconsistent = inconsistent | stepping_rows(game, between, least)
+    if tolerance is None:
+        several[inconsistent.cpu().numpy()] = 0
+        estimates = _by_gauss(path, ends, attributions, several, estimates)
+        counts[several > 0] += MOST
     found = attributions * path.unit.unsqueeze(1)
     return Integrals(found, torch.from_numpy(estimates), torch.from_numpy(counts), inconsistent)
+
+
+def _by_gauss(path: _Paths, ends: Tensor, attributions: Tensor, several: Floats, estimates: Floats) -> Floats:
+    """Put Captum's rule in place of the ``attributions (N, M)`` that are less certain; estimates of the errors, ``(N,)``.
+
+    A smooth path that bends often is told by a polynomial through all of it better than by its intervals. What the sum
+    misses of f's change tells its error: ``several (N,)`` times as much in all players, 0 for rows that are not looked at.
+    """
+    rows = np.flatnonzero(several)
+    if len(rows) == 0:
+        return estimates
+    chosen = torch.from_numpy(rows).to(attributions.device)
+    nodes, weights = gauss_legendre(MOST)
+    gradients = path_gradients(path.game.take(chosen), nodes)[0]
+    values = gradients @ weights.to(gradients) * path.difference[chosen]
+    ends = (ends[chosen] / path.unit[chosen].double().unsqueeze(1)).cpu()
+    missed = (ends[:, 1] - ends[:, 0]).numpy() - values.sum(1, dtype=torch.float64).cpu().numpy()
+    size = values.square().sum(1, dtype=torch.float64).cpu().numpy()
+    found = _relative(_SURE * several[rows] * missed**2, size)
+    better = found < estimates[rows]
+    attributions[chosen[torch.from_numpy(better).to(chosen.device)]] = values[torch.from_numpy(better).to(chosen.device)]
+    estimates = estimates.copy()
+    estimates[rows] = np.where(better, found, estimates[rows])
+    return estimates
 
 
 def error_of(evidence: Evidence) -> Float[Tensor, " N"]:
@@ -153,23 +193,32 @@ def _first_round(game: Game, difference: Tensor, ends: Tensor, count: int) -> tu
     """The same nodes for all rows."""
     nodes = _nodes(count)
     gradients, values = path_gradients(game, nodes)
-    unit = power_of_two(gradients.flatten(1))
+    change = (ends[:, 1:] - ends[:, :1]).to(gradients)
+    unit = torch.maximum(power_of_two(gradients.flatten(1)), _NEXT_TO_NOTHING * power_of_two(change) * (change[:, 0] != 0))
     path = _Paths(game, difference / unit.unsqueeze(1), unit)
     rows, points = np.repeat(np.arange(len(ends)), count), np.tile(nodes.numpy(), len(ends))
     effects = (gradients.mT * path.difference.unsqueeze(1)).flatten(0, 1)
     values, ends = values.double() / unit.double().unsqueeze(1), ends / unit.double().unsqueeze(1)
-    return path, PathSample.of(rows, points, values.flatten(), effects, ends.cpu().numpy())
+    return path, PathSample.of(rows, points, values.flatten(), effects, ends.cpu().numpy(), game.precision)
 
 
 def _inconsistent(path: _Paths, sample: PathSample) -> Tensor:
     """Of the first round, in which all rows have as many points, ``(N,)``."""
     starts, game = sample.ends[:, :1], path.game
     parts = (sample.points, sample.sums, sample.values)
-    points, sums, values = (torch.from_numpy(part.reshape(len(starts), -1)).to(game.device) for part in parts)
-    total = torch.from_numpy(sample.ends[:, 1] - starts[:, 0]).to(game.device)
-    found = inconsistent_rows(game, points, sums, values - torch.from_numpy(starts).to(game.device), total)
     unit = path.unit.double()
-    return found | wrong_slopes(game, points, sums * unit.unsqueeze(1), total * unit)
+    points, sums, values = (torch.from_numpy(part.reshape(len(starts), -1)).to(game.device) for part in parts)
+    sums, curve = sums * unit.unsqueeze(1), (values - torch.from_numpy(starts).to(game.device)) * unit.unsqueeze(1)
+    total = torch.from_numpy(sample.ends[:, 1] - starts[:, 0]).to(game.device) * unit
+    found = inconsistent_rows(game, points, sums, curve, total)
+    return found | wrong_slopes(game, points, sums, total)
+
+
+def _steps(intervals: PathIntervals) -> tuple[Floats, Floats]:
+    """:func:`~captum_meta.estimators.suspected_steps` of all points."""
+    sides = np.stack([intervals.left, intervals.right], axis=1)
+    sums = np.stack([intervals.sample.sums[intervals.first], intervals.sample.sums[intervals.second]], axis=1)
+    return suspected_steps(intervals.rows, sides, intervals.changes, sums)
 
 
 @dataclass(frozen=True)
@@ -209,7 +258,8 @@ def _polynomial(intervals: PathIntervals) -> tuple[Floats, Floats]:
     count = len(sample.points) // n_rows
     shares = _shares(count)
     missed = intervals.changes.reshape(n_rows, count + 1) - sample.sums.reshape(n_rows, count) @ shares.T
-    gap, apart = missed.sum(1), (missed**2).sum(1)
+    gap = sample.certain(missed.sum(1), np.arange(n_rows))
+    apart = (sample.certain(missed.ravel(), intervals.rows).reshape(missed.shape) ** 2).sum(1)
     error = np.sqrt(apart * np.maximum(gap**2, _CANCELLED * apart)) * intervals.several
     weights = np.tile(shares.sum(0), n_rows) + intervals.common * gap[sample.rows]
     better = error < intervals.error

@@ -48,7 +48,7 @@ class Evaluation:
         coupled: whether a row's value depends on the other rows, as far as gradients have shown.
         has_gradient: False where the model cannot be differentiated, as far as is known.
         attempts: the ways in which the model has been called.
-        output_shape: of one row's selected outputs, once there was one.
+        output_shape, precision: of a row's selected outputs, once there was one; the latter as ``torch.finfo(dtype).eps``.
     """
 
     def __init__(self, batch: Batch, max_rows: int | None = None) -> None:
@@ -62,7 +62,7 @@ class Evaluation:
         self.aggregated = self.coupled = False
         self.attempts = Attempts(max(self.max_rows, self.max_gradient_rows))
         self.output_shape: torch.Size | None = None
-        self._precision = 0.0
+        self.precision = 0.0
 
     def of(self, batch: Batch) -> Evaluation:
         """The same for another batch of the same model: where rows may be evaluated in any arrangement, this is known."""
@@ -210,7 +210,7 @@ class Evaluation:
             )
             self.aggregated = self.together = True
             output = output.unsqueeze(0)
-        self._precision = torch.finfo(output.dtype).eps if output.is_floating_point() else 0.0
+        self.precision = torch.finfo(output.dtype).eps if output.is_floating_point() else 0.0
         self.output_shape = output.shape[1:]
         return wide(output).reshape(len(output), -1)
 
@@ -273,7 +273,7 @@ class Evaluation:
                 return self._probe(place, own, 0)
             self._evaluate_together(f"in another arrangement it raised {type(error).__name__}: {error}")
             return None
-        if not alike(values[:count], own, rows, values[count : count + 1], self._precision):
+        if not alike(values[:count], own, rows, values[count : count + 1], self.precision):
             self._evaluate_together("in another arrangement they have other values")
             return None
         return values[count + 1 :].unflatten(0, (len(batch), further)) if further else None

@@ -113,6 +113,11 @@ class Game:
         return self.evaluation.output_shape or torch.Size()
 
     @property
+    def precision(self) -> float:
+        """Of the outputs, as ``torch.finfo(dtype).eps``; 0 of whole numbers, and before there was one."""
+        return self.evaluation.precision
+
+    @property
     def answers(self) -> tuple[int, ...]:
         """The shape of what is explained: each row's outputs, or those of the whole batch."""
         outputs = tuple(self.output_shape)

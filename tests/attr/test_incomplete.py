@@ -211,3 +211,43 @@ def test_a_missing_player_has_what_f_does_where_it_appears(steps):
 def test_several_missing_players_are_warned_of(steps):
     with pytest.warns(UserWarning, match="Several players are missing .* rows 0, 1, 2, 3"):
         MetaIntegratedGradients(with_gaps).attribute(X, torch.full((1, 6), torch.nan), n_steps=steps)
+
+
+def gated(x):
+    """Two experts, of which one answers: f jumps where the gate changes its mind."""
+    return torch.where(x[:, 0] > 0.4, x @ WEIGHTS.to(x), (x[:, 1:4] ** 2).sum(1))
+
+
+def in_steps(x):
+    along = x @ WEIGHTS.to(x)
+    return along.floor() + along / 10
+
+
+JUMPS = {
+    "default": lambda f, x: MetaIntegratedGradients(f).attribute(x),
+    "ten gradients": lambda f, x: MetaIntegratedGradients(f).attribute(x, n_steps=10),
+    "outputs": lambda f, x: MetaIntegratedGradients(lambda z: f(z).unsqueeze(1)).attribute(x, outputs="all")[:, 0],
+    "layer": lambda f, x: MetaLayerIntegratedGradients(model := Behind(f), model.layer).attribute(x),
+    "background": lambda f, x: MetaIntegratedGradients(f).attribute(x, background=torch.zeros(2, 6), n_steps=20),
+    "conductance": lambda f, x: MetaLayerConductance(model := Behind(f), model.layer).attribute(x),
+    "draws": lambda f, x: MetaGradientShap(f).attribute(x, torch.zeros(2, 6), n_samples=200),
+}
+
+
+@pytest.mark.parametrize("f", [gated, in_steps])
+@pytest.mark.parametrize("call", JUMPS)
+def test_what_f_changes_by_in_one_place_belongs_to_no_gradient(call, f):
+    right = IntegratedGradients(f).attribute(X.double(), n_steps=2000, method="riemann_middle").to(X)
+    with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
+        values = JUMPS[call](f, X)
+    assert ((values - right).norm(dim=1) <= 0.12 * right.norm(dim=1)).all()
+
+
+def test_a_path_that_is_steep_and_smooth_is_completed():
+    def steep(x):
+        return (30 * (x @ WEIGHTS - 1)).sigmoid()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = MetaIntegratedGradients(steep).attribute(X)
+    torch.testing.assert_close(values.sum(1), steep(X) - steep(torch.zeros(1, 6)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaGradientShap, MetaKernelShap, MetaShapleyValueSampling
+from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
 from captum_meta.estimators import all_coalitions, shapley_values
 
 M = 6
@@ -232,6 +232,13 @@ def test_outputs_of_the_whole_batch_take_the_place_of_its_rows(n_outputs: int) -
     assert values.shape == (n_outputs, M)
     for k in range(n_outputs):
         assert error(values[k : k + 1], (k + 1) * wanted) < 1e-9
+
+
+def test_a_frozen_script_is_explained_as_what_it_was_made_of() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(M, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).eval()
+    frozen = torch.jit.freeze(torch.jit.script(net))  # type: ignore[no-untyped-call]
+    for front_end in (MetaKernelShap, MetaIntegratedGradients):
+        torch.testing.assert_close(front_end(frozen).attribute(X, target=0), front_end(net).attribute(X, target=0))
 
 
 def test_gradient_shap_of_very_many_players_completes_without_its_network() -> None:
