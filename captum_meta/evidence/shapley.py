@@ -17,9 +17,9 @@ from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Evidence
 
 _CHOSEN_PLAYERS = (16, 128)
 """Numbers of players of rows whose border need not come first; of fewer, the best pairs are nearly the border."""
-_FEW_DIRECTIONS, _BENT = 0.4, 0.25
-"""Largest ratio of the second singular value to the first one of the gradients at the three points; least share of f's
-change that Simpson's rule on these misses. Of straighter rows the border tells more."""
+_FEW_DIRECTIONS, _STRAIGHT = 0.4, 0.25
+"""Largest ratio of the second singular value to the first one of the gradients at the three points; largest share of f's
+change that Simpson's rule on these misses in a row that has the border first from 4M coalitions on."""
 BORDER_PLAYERS = 256
 """Up to this many players the border is measured when no budget is given, and that of players whose gradient is flat."""
 
@@ -36,9 +36,10 @@ class ShapleyMeasurement:
         budgets: coalitions of each row, a number or ``(N,)``; None: the border, which are the 2M coalitions
             of one player and of all but one, where there are at most 256 players, else none, with a warning.
         seed: of the coalitions sampled inside the border.
-        border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients are all known, lie
-            along few directions and miss f's change have the most informative of all coalitions below 4M, and of more 2M of
-            these and then the border: in such rows, those of saturated nets, the border is the least informative.
+        border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients are all known and lie
+            along few directions have the most informative of all coalitions below 4M: in such rows, those of saturated nets,
+            the border is the least informative. Of more they have 2M of these and then the border, or the border first where
+            gradients tell how f changes.
 
     Attributes:
         length: coalitions of the longest plan.
@@ -62,7 +63,7 @@ class ShapleyMeasurement:
         """So many coalitions of each row, and which of them are no padding."""
         if not bool(counts.any()):
             return self.mask.unsqueeze(1)[:, :0], self.mask[:, :0]
-        freely = None if border else self._bent(counts)
+        freely = None if border else self._along_few(counts)
         return plan_coalitions(self.mask, counts, seed, row_keys(self.game), self._priority(), freely)
 
     def _measure_gradients(self, points: Float[Tensor, " G"]) -> None:
@@ -121,22 +122,22 @@ class ShapleyMeasurement:
         priority = torch.where(self.flat.any(-1), torch.inf, torch.where(self.changed, size, -1.0))
         return priority.sum(0, keepdim=True).expand_as(priority) if self.game.together else priority
 
-    def _bent(self, counts: Tensor) -> Tensor:
+    def _along_few(self, counts: Tensor) -> Tensor:
         """Rows ``(N,)`` whose coalitions are chosen freely: those of the class's ``border``."""
         sizes = self.mask.sum(1)
         least, most = _CHOSEN_PLAYERS
-        bent = (sizes >= least) & (sizes <= most) & (2 * sizes <= counts)
-        bent &= ~self.flat.any(-1).any(1)
-        if not bool(bent.any()):
-            return bent
+        few = (sizes >= least) & (sizes <= most) & (2 * sizes <= counts)
+        few &= ~self.flat.any(-1).any(1)
+        if not bool(few.any()):
+            return few
         gradients = self.channels[:, :, :LEAVE_ONE_OUT].double().permute(0, 3, 2, 1)
         first, middle, last = gradients.sum(-1).unbind(-1)
         missed = (first + 4 * middle + last) / 6 - self.total
-        bent &= (missed.abs() > _BENT * self.total.abs()).all(1)
+        few &= (missed.abs() > _STRAIGHT * self.total.abs()).all(1) | (counts < 4 * sizes)
         gradients = gradients / gradients.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(gradients.dtype).tiny)
         squares = torch.linalg.eigvalsh(gradients @ gradients.mT)
-        bent &= (squares[..., 1] < _FEW_DIRECTIONS**2 * squares[..., 2]).all(1)
-        return bent.all().expand_as(bent) if self.game.together else bent
+        few &= (squares[..., 1] < _FEW_DIRECTIONS**2 * squares[..., 2]).all(1)
+        return few.all().expand_as(few) if self.game.together else few
 
     def evaluate(self, counts: int | Tensor | None = None, rows: Tensor | None = None) -> None:
         """Evaluate the first ``counts`` coalitions, a number or ``(N,)``, by default all, of the ``rows (N,)`` bool."""

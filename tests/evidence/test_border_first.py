@@ -41,6 +41,15 @@ def border(model: object, n_samples: int, border: bool = False, x: Tensor = X) -
     return (((sizes == 1) | (sizes == x.shape[1] - 1)) & coalitions.measured).sum(-1).tolist()
 
 
+def test_straight_rows_have_it_first_from_four_for_each_player_on() -> None:
+    assert max(border(straight, 3 * M)) < 1.5 * M
+    for model, first in ((straight, True), (bent, False)):
+        coalitions = measure_shapley(Game(model, X, torch.zeros_like(X)), 4 * M, border=False).coalitions
+        assert coalitions is not None
+        sizes = coalitions.members[:, : 2 * M].sum(-1)
+        assert bool(((sizes == 1) | (sizes == M - 1)).all()) is first
+
+
 @pytest.mark.parametrize("n_samples", [2 * M, 3 * M])
 def test_bent_rows_of_few_directions_do_without(n_samples: int) -> None:
     assert max(border(bent, n_samples)) < 1.5 * M
@@ -61,7 +70,6 @@ def test_with_more_coalitions_they_have_both(n_samples: int) -> None:
     ("model", "n_samples", "n_players"),
     [
         (crooked, 2 * M, M),
-        (straight, 2 * M, M),
         (rough, 2 * M, M),
         (bent, 2 * M - 2, M),
         (lambda x: bent(x @ torch.ones(12, M).double()), 24, 12),
