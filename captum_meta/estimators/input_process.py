@@ -29,6 +29,7 @@ from torch import Tensor
 from captum_meta.estimators.interactions import InteractionRule
 from captum_meta.estimators.likelihood import likelihood_slopes, standardised
 from captum_meta.estimators.quadrature import gauss_legendre
+from captum_meta.estimators.seats import sum_at_seats
 
 _CONSTANT = 10.0
 """c of the formula, for worths of unit variance."""
@@ -80,7 +81,7 @@ class InputProcess:
         residual, self._middle, self._unit = standardised(worths, known)
         self._kernel, self._noise = fitted or _fitted(distances, seats, residual, known)
         self._table = self._kernel.factors(distances).log()
-        covariance = _covariance(_gathered_sum(self._table, seats, seats).exp(), known, self._noise)
+        covariance = _covariance(sum_at_seats(self._table, seats, seats).exp(), known, self._noise)
         self._factor = torch.linalg.cholesky(covariance)
         self._coefficients = torch.cholesky_solve(residual.unsqueeze(-1), self._factor).squeeze(-1)
 
@@ -90,7 +91,7 @@ class InputProcess:
 
     def at(self, seats: Int64[Tensor, "R A M"]) -> Float[Tensor, "R A"]:
         """Expected f at points ``(R, A, M)``, ``(R, A)`` float64."""
-        kernel = torch.where(self._known.unsqueeze(1), _gathered_sum(self._table, seats, self._seats).exp() + _CONSTANT, 0.0)
+        kernel = torch.where(self._known.unsqueeze(1), sum_at_seats(self._table, seats, self._seats).exp() + _CONSTANT, 0.0)
         return (kernel @ self._coefficients.unsqueeze(-1)).squeeze(-1) * self._unit + self._middle
 
     def mean_game(self, members: Bool[Tensor, "R S M"], shares: Float[Tensor, " K"]) -> Float[Tensor, "R S"]:
@@ -176,24 +177,6 @@ def value_distances(values: Num[Tensor, "R L M D"], count: int | None = None) ->
     return torch.cdist(scaled, scaled, compute_mode="donot_use_mm_for_euclid_dist") / elements
 
 
-def _gathered_sum(
-    table: Float[Tensor, "R M L L"], first: Int64[Tensor, "R A M"], second: Int64[Tensor, "R B M"]
-) -> Float[Tensor, "R A B"]:
-    """Entries of players' tables ``(R, M, L, L)`` at the seats ``(R, A, M)`` and ``(R, B, M)``, summed, ``(R, A, B)``."""
-    total = torch.zeros(len(table), first.shape[1], second.shape[1], dtype=table.dtype, device=table.device)
-    for player in range(table.shape[1]):
-        total += _gathered(table[:, player], first[..., player], second[..., player])
-    return total
-
-
-def _gathered(
-    table: Float[Tensor, "R L L"], first: Int64[Tensor, "R A"], second: Int64[Tensor, "R B"]
-) -> Float[Tensor, "R A B"]:
-    """``(R, A, B)`` of ``(R, L, L)``."""
-    indices = first.unsqueeze(-1) * table.shape[-1] + second.unsqueeze(-2)
-    return table.flatten(1).gather(1, indices.flatten(1)).reshape(indices.shape)
-
-
 def _covariance(
     kernel: Float[Tensor, "R N N"], known: Bool[Tensor, "R N"], noise: Float[Tensor, " R"]
 ) -> Float[Tensor, "R N N"]:
@@ -225,7 +208,7 @@ def _fitted(
         optimizer = torch.optim.Adam([logs], _STEP)
         for _ in range(_STEPS):
             kernel, noise = _read(logs)
-            alike = _gathered_sum(kernel.factors(distances).log(), seats, seats).exp()
+            alike = sum_at_seats(kernel.factors(distances).log(), seats, seats).exp()
             slopes = _slopes(alike.detach(), noise.detach(), residual, known)
             doubt = _doubt(logs, rate).sum()
             (logs.grad,) = torch.autograd.grad([alike, noise, doubt], [logs], [*slopes, torch.ones_like(doubt)])

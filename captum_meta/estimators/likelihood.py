@@ -41,5 +41,8 @@ def likelihood_slopes(
     coefficients = torch.cholesky_solve(residual.unsqueeze(-1), factor)
     squares = (residual.unsqueeze(1) @ coefficients).clamp(min=_TINY)
     count = known.sum(1).reshape(-1, 1, 1)
-    both = (known.unsqueeze(-1) & known.unsqueeze(-2)) / 2
-    return (torch.cholesky_inverse(factor) - count * coefficients @ coefficients.mT / squares) * both
+    slopes = torch.cholesky_inverse(factor).baddbmm_(coefficients, coefficients.mT * (-count / squares)).mul_(0.5)
+    slopes.diagonal(dim1=-2, dim2=-1).masked_fill_(
+        ~known, 0.0
+    )  # all that is there beside zeros where something is not known
+    return slopes
