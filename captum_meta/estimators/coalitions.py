@@ -22,7 +22,7 @@ from captum_meta.estimators.kernel_sampling import other_pairs, sampled_pairs
 MAX_TELLING = 1024
 """Pairs, with those of the border, that are chosen: as many as the hypercube posterior reads."""
 _FREE = 2
-"""Pairs for each player below which there is no border where it need not come first: half of one tells little."""
+"""Pairs for each player up to which there is no border where it need not come first: rows of saturated models err less."""
 _MOST_OF_ALL = 512
 """The same where all coalitions are evaluated: then the order only matters to rows that stop early."""
 
@@ -44,7 +44,7 @@ def plan_coalitions(
         seed: together with ``keys`` it determines what is sampled.
         keys: ``(N,)`` int64, one number per row; rows of equal keys and players get equal coalitions.
         priority: ``(N, M)``, which players come first where the budget does not cover the border; by default random.
-        freely: ``(N,)`` bool, rows of which all pairs are chosen by what they tell, without a border, below 4M coalitions;
+        freely: ``(N,)`` bool, rows of which all pairs are chosen by what they tell, without a border, up to 4M coalitions;
             of more, the first 2M coalitions are of these, and the border follows; by default none.
 
     Returns:
@@ -143,8 +143,8 @@ def _border_first(n_players: int, count: int) -> Bool[Tensor, "count M"]:
 
 
 def _free_first(n_players: int, count: int) -> Bool[Tensor, "count M"]:
-    """The same without a border below 4M coalitions; from there on, only the first 2M of these come before it."""
-    if count < _FREE * n_players:
+    """The same without a border up to 4M coalitions; beyond, only the first 2M of these come before it."""
+    if count <= _FREE * n_players:
         return telling_coalitions(n_players, count, border=False)
     free = telling_coalitions(n_players, n_players, border=False)
     return different_pairs(torch.cat([free, _border_first(n_players, count)]))[:count]

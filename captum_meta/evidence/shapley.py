@@ -17,9 +17,8 @@ from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Evidence
 
 _CHOSEN_PLAYERS = (16, 128)
 """Numbers of players of rows whose border need not come first; of fewer, the best pairs are nearly the border."""
-_FEW_DIRECTIONS, _STRAIGHT = 0.4, 0.25
-"""Largest ratio of the second singular value to the first one of the gradients at the three points; largest share of f's
-change that Simpson's rule on these misses in a row that has the border first from 4M coalitions on."""
+_FEW_DIRECTIONS = 0.4
+"""Largest ratio of the second singular value to the first one of the gradients at the three points."""
 BORDER_PLAYERS = 256
 """Up to this many players the border is measured when no budget is given, and that of players whose gradient is flat."""
 
@@ -37,9 +36,8 @@ class ShapleyMeasurement:
             of one player and of all but one, where there are at most 256 players, else none, with a warning.
         seed: of the coalitions sampled inside the border.
         border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients are all known and lie
-            along few directions have the most informative of all coalitions below 4M: in such rows, those of saturated nets,
-            the border is the least informative. Of more they have 2M of these and then the border, or the border first where
-            gradients tell how f changes.
+            along few directions have the most informative of all coalitions up to 4M, and of more 2M of these and then the
+            border: in such rows, those of saturated nets, the border is the least informative.
 
     Attributes:
         length: coalitions of the longest plan.
@@ -131,9 +129,6 @@ class ShapleyMeasurement:
         if not bool(few.any()):
             return few
         gradients = self.channels[:, :, :LEAVE_ONE_OUT].double().permute(0, 3, 2, 1)
-        first, middle, last = gradients.sum(-1).unbind(-1)
-        missed = (first + 4 * middle + last) / 6 - self.total
-        few &= (missed.abs() > _STRAIGHT * self.total.abs()).all(1) | (counts < 4 * sizes)
         gradients = gradients / gradients.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(gradients.dtype).tiny)
         squares = torch.linalg.eigvalsh(gradients @ gradients.mT)
         few &= (squares[..., 1] < _FEW_DIRECTIONS**2 * squares[..., 2]).all(1)

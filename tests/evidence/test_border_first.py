@@ -13,12 +13,7 @@ X = torch.randn(3, M, generator=torch.Generator().manual_seed(1)).double()
 
 
 def bent(x: Tensor) -> Tensor:
-    """Of one direction, along which it is flat but for a short way."""
-    return torch.sigmoid(16 * x @ WEIGHTS[:, 0])
-
-
-def straight(x: Tensor) -> Tensor:
-    """The same direction, and three gradients tell how f changes."""
+    """Of one direction."""
     return torch.sigmoid(x @ WEIGHTS[:, 0])
 
 
@@ -41,22 +36,13 @@ def border(model: object, n_samples: int, border: bool = False, x: Tensor = X) -
     return (((sizes == 1) | (sizes == x.shape[1] - 1)) & coalitions.measured).sum(-1).tolist()
 
 
-def test_straight_rows_have_it_first_from_four_for_each_player_on() -> None:
-    assert max(border(straight, 3 * M)) < 1.5 * M
-    for model, first in ((straight, True), (bent, False)):
-        coalitions = measure_shapley(Game(model, X, torch.zeros_like(X)), 4 * M, border=False).coalitions
-        assert coalitions is not None
-        sizes = coalitions.members[:, : 2 * M].sum(-1)
-        assert bool(((sizes == 1) | (sizes == M - 1)).all()) is first
-
-
-@pytest.mark.parametrize("n_samples", [2 * M, 3 * M])
-def test_bent_rows_of_few_directions_do_without(n_samples: int) -> None:
+@pytest.mark.parametrize("n_samples", [2 * M, 3 * M, 4 * M])
+def test_rows_of_few_directions_do_without(n_samples: int) -> None:
     assert max(border(bent, n_samples)) < 1.5 * M
     assert border(bent, n_samples, border=True) == [2 * M] * 3
 
 
-@pytest.mark.parametrize("n_samples", [4 * M, 8 * M])
+@pytest.mark.parametrize("n_samples", [6 * M, 8 * M])
 def test_with_more_coalitions_they_have_both(n_samples: int) -> None:
     few, many = (measure_shapley(Game(bent, X, torch.zeros_like(X)), n, border=False).coalitions for n in (2 * M, n_samples))
     assert few is not None and many is not None
@@ -84,15 +70,18 @@ def test_each_row_has_its_own_way() -> None:
         return torch.where(x[:, :1].sum(1) > 0, crooked(x), bent(x))
 
     x = X.clone()
-    x[:, 0] = torch.tensor([-1.0, 1.0, -3.0])
+    x[:, 0] = torch.tensor([-1.0, 1.0, -1.0])
     counts = border(either, 2 * M, x=x)
     assert counts[1] == 2 * M and max(counts[0], counts[2]) < M
     assert border(either, 2 * M, x=x[:1]) == counts[:1]
 
 
 def test_a_saturated_model_is_explained_better_without_the_border() -> None:
-    right = MetaKernelShap(bent).attribute(X, n_samples=4096)
-    attr = MetaKernelShap(bent, learner="zero-shot")
+    def certain(x: Tensor) -> Tensor:
+        return torch.sigmoid(2 * x @ WEIGHTS[:, 0])
+
+    right = MetaKernelShap(certain).attribute(X, n_samples=4096)
+    attr = MetaKernelShap(certain, learner="zero-shot")
     errors = [(attr.attribute(X, n_samples=n) - right).square().sum() for n in (2 * M, 2 * M - 2)]
     assert errors[0] < 0.5 * errors[1]
 
