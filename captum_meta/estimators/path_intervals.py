@@ -45,7 +45,6 @@ class PathIntervals:
         weights: ``(P,)``, of the effects, which add up to attributions.
         common: ``(P,)``, weights that share out a gap of 1 between the sum and the change of f.
         error: ``(N,)``, squared error to be expected of the attributions, in units of the output.
-        is_smooth: ``(N,)``, whether Hermite's rule says more than the trapezium.
         captum: ``(N,)``, the same of Captum's 50 Gauss-Legendre points.
     """
 
@@ -58,7 +57,6 @@ class PathIntervals:
         rough, smooth, steer = self._two_rules(jumps)
         roughness = self.sum(smooth**2) / np.maximum(self.sum(rough**2), _TINY)
         share = np.clip(1.5 - 2 * roughness, 0, 1)
-        self.is_smooth = share > 0
         self.common, kept = self._common(jumps, squares)
         gap = self.sum(rough + share[self.rows] * (smooth - rough))
         self.weights = self._trapezium() + steer * share[sample.rows] + self.common * gap[sample.rows]

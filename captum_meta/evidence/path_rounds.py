@@ -38,8 +38,6 @@ _CLOSE = 1.3
 """How far above what was aimed for a row's error may be in the end."""
 _ENOUGH = 1e-6
 """Relative squared error that is as good as none."""
-_POOR = 2e-3
-"""Relative squared error from which Captum's rule is asked for a second answer, where a path does not look smooth."""
 _AS_CAPTUM = 0.6
 """Part of Captum's expected error at which a row stops."""
 _CANCELLED = 1e-3
@@ -107,7 +105,7 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
     attributions, rows = torch.zeros_like(difference), np.arange(len(size))
     broken = (~finite.to(inconsistent.device) | inconsistent).cpu().numpy()
     estimates, counts = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
-    between, least, several = np.zeros((len(rows), 2)), np.zeros(len(rows)), np.zeros(len(rows))
+    between, least = np.zeros((len(rows), 2)), np.zeros(len(rows))
     for turn, most in enumerate((min(_SECOND, limit), limit, limit, None)):
         sure = _LESS_SURE if turn == 0 else _SURE
         target = allowed = (_ENOUGH if tolerance is None else tolerance / sure) * size[rows]
@@ -122,8 +120,6 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
         estimates[done] = _relative(sure * error[stops], size[done])
         counts[done] = sample.counts[stops]
         between[done], least[done] = (part[stops] for part in _steps(intervals))
-        second = error > np.where(intervals.is_smooth, _ENOUGH, _POOR) * size[rows]
-        several[done] = np.where(second, intervals.several, 0)[stops]
         if most is None or stops.all():
             break
         at, points = further_points(intervals, _AIMS[min(turn, 2)] * target, most)
@@ -132,36 +128,8 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
         weights, error = intervals.weights, intervals.error
     least = np.where(broken, 0.0, least) * path.unit.double().cpu().numpy()
     inconsistent = inconsistent | stepping_rows(game, between, least)
-    if tolerance is None:
-        several[inconsistent.cpu().numpy()] = 0
-        estimates = _by_gauss(path, ends, attributions, several, estimates)
-        counts[several > 0] += MOST
     found = attributions * path.unit.unsqueeze(1)
     return Integrals(found, torch.from_numpy(estimates), torch.from_numpy(counts), inconsistent)
-
-
-def _by_gauss(path: _Paths, ends: Tensor, attributions: Tensor, several: Floats, estimates: Floats) -> Floats:
-    """Put Captum's rule in place of the ``attributions (N, M)`` that are less certain; estimates of the errors, ``(N,)``.
-
-    A smooth path that bends often is told by a polynomial through all of it better than by its intervals. What the sum
-    misses of f's change tells its error: ``several (N,)`` times as much in all players, 0 for rows that are not looked at.
-    """
-    rows = np.flatnonzero(several)
-    if len(rows) == 0:
-        return estimates
-    chosen = torch.from_numpy(rows).to(attributions.device)
-    nodes, weights = gauss_legendre(MOST)
-    gradients = path_gradients(path.game.take(chosen), nodes)[0]
-    values = gradients @ weights.to(gradients) * path.difference[chosen]
-    ends = (ends[chosen] / path.unit[chosen].double().unsqueeze(1)).cpu()
-    missed = (ends[:, 1] - ends[:, 0]).numpy() - values.sum(1, dtype=torch.float64).cpu().numpy()
-    size = values.square().sum(1, dtype=torch.float64).cpu().numpy()
-    found = _relative(_SURE * several[rows] * missed**2, size)
-    better = found < estimates[rows]
-    attributions[chosen[torch.from_numpy(better).to(chosen.device)]] = values[torch.from_numpy(better).to(chosen.device)]
-    estimates = estimates.copy()
-    estimates[rows] = np.where(better, found, estimates[rows])
-    return estimates
 
 
 def error_of(evidence: Evidence) -> Float[Tensor, " N"]:

@@ -71,14 +71,6 @@ def test_kinks_are_found() -> None:
     assert torch.allclose(values.sum(1), kinked(x) - kinked(torch.zeros_like(x)))
 
 
-def test_smooth_paths_that_bend_often_are_told_by_a_polynomial() -> None:
-    def waves(x: Tensor) -> Tensor:
-        return (15 * x).sin() @ torch.arange(1.0, 9.0, dtype=x.dtype)
-
-    right = (15 * X).sin() * torch.arange(1.0, 9.0)
-    assert error(MetaIntegratedGradients(waves).attribute(X), right) < 1e-6
-
-
 def test_what_f_is_rounded_by_is_not_shared_out() -> None:
     plain, x = network(nn.Tanh, 0, dtype=torch.float32), X.float()
     values = MetaIntegratedGradients(lambda x: plain(x) + 1e6).attribute(x, target=1)
