@@ -166,7 +166,8 @@ def test_the_prior_covariance_is_differentiable() -> None:
     worths, codes = game(1), [1, 2, 4, 8, 16, 7]
     additive = torch.tensor(TAU, dtype=torch.float64).requires_grad_()
     rates = torch.tensor(RHO, dtype=torch.float64).requires_grad_()
-    along = SOMEWHERE.clone().requires_grad_()
+    apart = 0.01 * torch.randn(SOMEWHERE.shape, generator=torch.Generator().manual_seed(0)).double()
+    along = (SOMEWHERE + apart).requires_grad_()  # at SOMEWHERE a wave's cosine is 0, whose gradient is lost to rounding
 
     def function(tau: torch.Tensor, rho: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         prior = HypercubePrior(torch.zeros(N_PLAYERS).double(), tau, rho, g)
