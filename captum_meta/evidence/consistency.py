@@ -149,7 +149,10 @@ def wrong_slopes(
 
 
 def _exact(game: Game) -> bool:
-    return all(torch.finfo(part.dtype).eps < FINE for part in game.inputs if part.is_floating_point())
+    """Whether inputs and outputs have so many digits that slopes and jumps differ from rounding."""
+    return game.precision < FINE and all(
+        torch.finfo(part.dtype).eps < FINE for part in game.inputs if part.is_floating_point()
+    )
 
 
 def _numbers(values: Tensor) -> NDArray[np.float64]:

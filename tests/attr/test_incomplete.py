@@ -243,6 +243,24 @@ def test_what_f_changes_by_in_one_place_belongs_to_no_gradient(call, f):
     assert ((values - right).norm(dim=1) <= 0.12 * right.norm(dim=1)).all()
 
 
+def gently_bent(x):
+    return 8 + x @ WEIGHTS.to(x) + (x**2).sum(1) / 10
+
+
+ROUNDED = {**JUMPS, "fifty gradients": lambda f, x: MetaIntegratedGradients(f).attribute(x, n_steps=50)}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("call", ROUNDED)
+def test_an_output_of_half_precision_is_rounded_and_does_not_jump(call, dtype):
+    x = 2 * torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    right = IntegratedGradients(gently_bent).attribute(x.double(), n_steps=50).to(x)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Gradients of the rows")
+        values = ROUNDED[call](lambda x: gently_bent(x).to(dtype), x)
+    assert ((values - right).norm(dim=1) <= 0.02 * right.norm(dim=1)).all()
+
+
 def test_a_path_that_is_steep_and_smooth_is_completed():
     def steep(x):
         return (30 * (x @ WEIGHTS - 1)).sigmoid()
