@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_meta.attr._frontend import Frontend, of_inputs
 from captum_meta.attr._incomplete import CaptumQuadrature, incompletable_rows, is_flat
 from captum_meta.attr._selection import of_outputs, side_by_side
-from captum_meta.estimators.path_sample import ROUNDING
+from captum_meta.estimators.path_sample import certain
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_gradients
 from captum_meta.evidence.consistency import inconsistent_rows, wrong_slopes
 from captum_meta.evidence.path import check_output
@@ -132,9 +132,7 @@ class PathFrontend(Frontend):
         found = integrate_in_rounds(game, torch.where(missing, 0.0, difference), ends, limit, tolerance)
         values = found.attributions
         inconsistent = found.inconsistent.to(game.device) | (is_flat(values, total) & ~missing.any(1))
-        gap = total - values.sum(1, dtype=torch.float64)
-        rounding = ROUNDING * game.precision * ends.abs().amax(1)
-        gap = (gap.sign() * (gap.abs() - rounding).clamp(min=0)).to(values)
+        gap = certain(total - values.sum(1, dtype=torch.float64), ends.abs().amax(1), game.precision).to(values)
         weights = torch.where(missing.any(1, keepdim=True), missing, values.abs())
         values = values + gap_shares(weights, game.mask) * gap.unsqueeze(1)
         if not multiply:

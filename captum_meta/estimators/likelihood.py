@@ -42,7 +42,6 @@ def likelihood_slopes(
     squares = (residual.unsqueeze(1) @ coefficients).clamp(min=_TINY)
     count = known.sum(1).reshape(-1, 1, 1)
     slopes = torch.cholesky_inverse(factor).baddbmm_(coefficients, coefficients.mT * (-count / squares)).mul_(0.5)
-    slopes.diagonal(dim1=-2, dim2=-1).masked_fill_(
-        ~known, 0.0
-    )  # all that is there beside zeros where something is not known
+    # Where something is not known, the diagonal's one is all that is there beside zeros.
+    slopes.diagonal(dim1=-2, dim2=-1).masked_fill_(~known, 0.0)
     return slopes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +14,15 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-ROUNDING = 2
+_ROUNDING = 2
 """Units in the last place of f by which a change of it is rounded."""
+_Numbers = TypeVar("_Numbers", Floats, Tensor)
+
+
+def certain(changes: _Numbers, size: _Numbers, precision: float) -> _Numbers:
+    """Changes of f drawn towards 0 by what f is rounded by, where it is as large as ``size``."""
+    rounding = _ROUNDING * precision * size
+    return changes - changes.clip(-rounding, rounding)
 
 
 @dataclass(frozen=True)
@@ -93,9 +101,7 @@ class PathSample:
 
     def certain(self, changes: Floats, rows: Indices) -> Floats:
         """Changes of f ``(I,)``, on these rows, drawn towards 0 by what f is rounded by."""
-        rounding = ROUNDING * self.precision * np.abs(self.ends).max(1)
-        certain: Floats = np.sign(changes) * np.maximum(np.abs(changes) - rounding[rows], 0)
-        return certain
+        return certain(changes, np.abs(self.ends).max(1)[rows], self.precision)
 
     def added(self, weights: Floats) -> Float[Tensor, "N M"]:
         """Effects times weights ``(P,)``, added up for each row, ``(N, M)``."""

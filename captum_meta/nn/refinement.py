@@ -81,7 +81,7 @@ def posterior_of(
 def refined(prior: Prior, before: Prediction, evidence: Evidence, dtype: torch.dtype) -> Float[Tensor, "*batch M"]:
     """What :func:`refine` makes of the posterior."""
     parts = _posteriors(prior, before, evidence, dtype)
-    return _joined([refine(posterior, prior[rows], before[rows], evidence[rows]) for rows, posterior in parts])
+    return torch.cat([refine(posterior, prior[rows], before[rows], evidence[rows]) for rows, posterior in parts])
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,6 @@ def _posteriors(
     step = max(1, most) if evidence.total.dim() == 1 else n_rows
     for rows in (slice(first, first + step) for first in range(0, n_rows, step)):
         yield rows, HypercubePosterior(pairs[rows], expected[rows], dtype)
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _seen_and_expected(
