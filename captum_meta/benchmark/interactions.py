@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, log
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -20,7 +19,7 @@ from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark import modern_peers
 from captum_meta.benchmark.background_models import background_problems
 from captum_meta.benchmark.heldout import load_held_out, quick_names
-from captum_meta.benchmark.peers import RowGame, by_row
+from captum_meta.benchmark.peers import shapiq
 from captum_meta.benchmark.problem import Problem
 from captum_meta.benchmark.tables import table_of
 from captum_meta.estimators import all_coalitions, interactions
@@ -47,57 +46,26 @@ def ours(problem: Problem, budget: int) -> Tensor:
     return attr.interactions(**problem.arguments, n_samples=budget, index=_INDEX, seed=problem.seed)
 
 
-def _groups(n_players: int) -> list[list[int]]:
-    return [[i] for i in range(n_players)] + [[i, j] for i in range(n_players) for j in range(i + 1, n_players)]
+def _pairs(approximate: Callable[..., Tensor], name: str, **arguments: object) -> Method:
+    """An approximator of shapiq, with as many evaluations as ours."""
 
+    def method(problem: Problem, budget: int) -> Tensor:
+        first, second = torch.combinations(torch.arange(problem.n_players), with_replacement=True).T
+        groups = [sorted({i, j}) for i, j in zip(first.tolist(), second.tolist(), strict=True)]
+        order = {"groups": groups, "index": _INDEX, "max_order": 2}
+        values = approximate(problem, budget + problem.base_cost, name, **order, **arguments)
+        found = values.new_zeros(len(values), problem.n_players, problem.n_players)
+        found[:, first, second] = found[:, second, first] = values
+        return found
 
-def _matrix(values: Sequence[float], n_players: int) -> np.ndarray:
-    found = np.zeros((n_players, n_players))
-    for group, value in zip(_groups(n_players), values, strict=True):
-        found[group[0], group[-1]] = found[group[-1], group[0]] = value
-    return found
-
-
-def shapiq_method(name: str, **arguments: object) -> Method:
-    """An approximator of shapiq in this process."""
-
-    def approximated(problem: Problem, budget: int) -> Tensor:
-        import shapiq.approximator as approximators
-
-        n_players = problem.n_players
-
-        def explain(worth: RowGame, seed: int) -> np.ndarray:
-            method = getattr(approximators, name)(n=n_players, max_order=2, index=_INDEX, random_state=seed, **arguments)
-            values = method.approximate(min(budget + problem.base_cost, 2**n_players), worth)
-            return _matrix([float(values[tuple(group)]) for group in _groups(n_players)], n_players)
-
-        return by_row(problem, explain)
-
-    return approximated
-
-
-def proxy_shap(problem: Problem, budget: int) -> Tensor:
-    """shapiq's ProxySHAP, in the Python that :mod:`captum_meta.benchmark.modern_peers` names."""
-    n_players = problem.n_players
-    question = {
-        "name": "ProxySHAP",
-        "arguments": {"index": _INDEX, "max_order": 2},
-        "n": n_players,
-        "budget": min(budget + problem.base_cost, 2**n_players),
-        "groups": _groups(n_players),
-    }
-
-    def explain(worth: RowGame, seed: int) -> np.ndarray:
-        return _matrix(modern_peers.process().explain(worth, {**question, "seed": seed}).tolist(), n_players)
-
-    return by_row(problem, explain)
+    return method
 
 
 PEERS: dict[str, Method] = {
-    "KernelSHAPIQ": shapiq_method("KernelSHAPIQ", pairing_trick=True),
-    "SVARMIQ": shapiq_method("SVARMIQ", pairing_trick=True),
-    "PermutationSamplingSII": shapiq_method("PermutationSamplingSII"),
-    "ProxySHAP": proxy_shap,
+    "KernelSHAPIQ": _pairs(shapiq, "KernelSHAPIQ", pairing_trick=True),
+    "SVARMIQ": _pairs(shapiq, "SVARMIQ", pairing_trick=True),
+    "PermutationSamplingSII": _pairs(shapiq, "PermutationSamplingSII"),
+    "ProxySHAP": _pairs(modern_peers.approximated, "ProxySHAP"),
 }
 
 

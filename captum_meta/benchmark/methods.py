@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -95,10 +96,10 @@ SHAPLEY: dict[str, Method] = {
     BORDER_MEAN: border_mean,
     "Captum KernelShap": peers.captum_kernel_shap,
     "Captum ShapleyValueSampling": peers.captum_shapley_sampling,
-    "shapiq KernelSHAP": peers.shapiq_kernel_shap,
-    "shapiq kADD-SHAP": peers.shapiq_kadd_shap,
-    "shapiq permutations": peers.shapiq_permutations,
-    "shapiq SVARM": peers.shapiq_svarm,
+    "shapiq KernelSHAP": partial(peers.shapiq, name="KernelSHAP", pairing_trick=True),
+    "shapiq kADD-SHAP": partial(peers.shapiq, name="kADDSHAP", max_order=2, pairing_trick=True),
+    "shapiq permutations": partial(peers.shapiq, name="PermutationSamplingSV"),
+    "shapiq SVARM": partial(peers.shapiq, name="SVARM"),
     **modern_peers.MODERN,
     "shap KernelExplainer": peers.shap_kernel,
     "shap PermutationExplainer": peers.shap_permutation,

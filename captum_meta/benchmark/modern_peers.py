@@ -79,9 +79,10 @@ def process() -> ShapiqProcess:
     return ShapiqProcess(os.environ[PYTHON])
 
 
-def _approximated(problem: Problem, budget: int, name: str, **arguments: object) -> Tensor:
+def approximated(problem: Problem, budget: int, name: str, groups: object = None, **arguments: object) -> Tensor:
+    """As :func:`captum_meta.benchmark.peers.shapiq` does, in the other Python."""
     n_players = problem.n_players
-    question = {"name": name, "arguments": arguments, "n": n_players, "budget": min(budget, 2**n_players)}
+    question = {"name": name, "arguments": arguments, "n": n_players, "budget": min(budget, 2**n_players), "groups": groups}
 
     def explain(worth: RowGame, seed: int) -> np.ndarray:
         return process().explain(worth, {**question, "seed": seed})
@@ -90,10 +91,10 @@ def _approximated(problem: Problem, budget: int, name: str, **arguments: object)
 
 
 MODERN: dict[str, Callable[[Problem, int], Tensor]] = {
-    "shapiq LeverageSHAP": partial(_approximated, name="LeverageSHAP"),
-    "shapiq RegressionMSR": partial(_approximated, name="RegressionMSR", index="SV"),
-    "shapiq OddSHAP": partial(_approximated, name="OddSHAP"),
-    "shapiq PolySHAP": partial(_approximated, name="PolySHAP", max_order=2, pairing_trick=True),
-    "shapiq ProxySHAP": partial(_approximated, name="ProxySHAP", index="SV", max_order=1, adjustment=True),
+    "shapiq LeverageSHAP": partial(approximated, name="LeverageSHAP"),
+    "shapiq RegressionMSR": partial(approximated, name="RegressionMSR", index="SV"),
+    "shapiq OddSHAP": partial(approximated, name="OddSHAP"),
+    "shapiq PolySHAP": partial(approximated, name="PolySHAP", max_order=2, pairing_trick=True),
+    "shapiq ProxySHAP": partial(approximated, name="ProxySHAP", index="SV", max_order=1, adjustment=True),
 }
 """Each at the settings of its paper, with trees of XGBoost and LightGBM."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -83,38 +83,21 @@ def by_row(problem: Problem, explain: Callable[[RowGame, int], np.ndarray]) -> T
     return torch.stack(rows).to(game.device)
 
 
-def _shapiq(name: str, problem: Problem, budget: int, **arguments: object) -> Tensor:
+def shapiq(
+    problem: Problem, budget: int, name: str, groups: Sequence[Sequence[int]] | None = None, **arguments: object
+) -> Tensor:
+    """Values ``(B, groups)`` of groups of players, by default of each player, by an approximator of shapiq."""
     import shapiq.approximator as approximators
 
-    players = range(problem.n_players)
-    spent = min(budget, 2 ** len(players))
+    n_players = problem.n_players
+    groups = groups or [[player] for player in range(n_players)]
 
     def explain(worth: RowGame, seed: int) -> np.ndarray:
-        approximator = getattr(approximators, name)(n=len(players), random_state=seed, **arguments)
-        values = approximator.approximate(spent, worth)
-        return np.array([float(values[(player,)]) for player in players])
+        approximator = getattr(approximators, name)(n=n_players, random_state=seed, **arguments)
+        values = approximator.approximate(min(budget, 2**n_players), worth)
+        return np.array([float(values[tuple(group)]) for group in groups])
 
     return by_row(problem, explain)
-
-
-def shapiq_kernel_shap(problem: Problem, budget: int) -> Tensor:
-    """shapiq's KernelSHAP: paired, border sizes enumerated first."""
-    return _shapiq("KernelSHAP", problem, budget, pairing_trick=True)
-
-
-def shapiq_kadd_shap(problem: Problem, budget: int) -> Tensor:
-    """shapiq's kADD-SHAP of order 2, paired."""
-    return _shapiq("kADDSHAP", problem, budget, max_order=2, pairing_trick=True)
-
-
-def shapiq_permutations(problem: Problem, budget: int) -> Tensor:
-    """shapiq's permutation sampling."""
-    return _shapiq("PermutationSamplingSV", problem, budget)
-
-
-def shapiq_svarm(problem: Problem, budget: int) -> Tensor:
-    """shapiq's SVARM."""
-    return _shapiq("SVARM", problem, budget)
 
 
 def shap_kernel(problem: Problem, budget: int) -> Tensor:

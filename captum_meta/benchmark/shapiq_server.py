@@ -35,7 +35,7 @@ def explain(question: dict[str, Any]) -> list[float]:
         n=question["n"], random_state=question["seed"], **question["arguments"]
     )
     values = approximator.approximate(question["budget"], worths)
-    groups = question.get("groups", [[player] for player in range(question["n"])])
+    groups = question.get("groups") or [[player] for player in range(question["n"])]
     return [float(values[tuple(group)]) for group in groups]
 
 
