@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captum_meta.benchmark.explained_rows import query_rows, support_rows
 from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out, quick_names
-from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.journal import kept, read_lines
 from captum_meta.benchmark.options import add_output, add_references
 from captum_meta.benchmark.summary import family_group
 from captum_meta.benchmark.tables import table_of
@@ -113,9 +113,7 @@ def run(names: Sequence[str], chosen: Mapping[str, MetaLearner], output: Path, r
                 if (name, learner, k, budget, where) not in known
             ]
             if wanted:
-                for result in _measure(problem, budget, wanted, chosen, references):
-                    done.append(result)
-                    append_line(output, asdict(result))
+                done += kept(output, _measure(problem, budget, wanted, chosen, references))
     return [r for r in done if r.problem in names and r.learner in chosen]
 
 

@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.background_models import BackgroundProblem, background_problems
 from captum_meta.benchmark.peers import seeded
+from captum_meta.benchmark.problem import completed
 from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import attribution_error
 
@@ -106,8 +107,7 @@ def shap_kernel(problem: BackgroundProblem, coalitions: int, seed: int) -> Tenso
 
 
 def _completed(problem: BackgroundProblem, values: Tensor) -> Tensor:
-    total = problem.model(problem.inputs) - problem.model(problem.background).mean()
-    return values + ((total - values.sum(1)) / values.shape[1]).unsqueeze(1)
+    return completed(values, problem.model(problem.inputs) - problem.model(problem.background).mean())
 
 
 METHODS: dict[str, Method] = {

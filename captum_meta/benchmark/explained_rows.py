@@ -9,7 +9,7 @@ import torch
 
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.heldout import HeldOutProblem, reference
-from captum_meta.benchmark.problem import Problem, player_values
+from captum_meta.benchmark.problem import Problem, player_values, some_rows
 from captum_meta.evidence import Game, measure_support, with_elements
 from captum_meta.types import Evidence, Explanations
 
@@ -32,12 +32,11 @@ def support_rows(problem: HeldOutProblem, coalitions: int, references: Path, bes
         n_players = problem.n_players
         budget = 2**n_players - 2 if n_players <= 12 else 32 * n_players
         attr = MetaKernelShap(problem.model, learner="zero-shot")
-        mask = arguments["feature_mask"]
         parts = []
         for some in torch.arange(len(arguments["inputs"])).split(8):
-            these = {key: value if key == "feature_mask" else value[some] for key, value in arguments.items()}
+            these = some_rows(arguments, some)
             found = attr.attribute(**these, n_samples=budget)
-            parts.append(player_values(Problem(model=problem.model, arguments={**these, "feature_mask": mask}), found))
+            parts.append(player_values(Problem(model=problem.model, arguments=these), found))
         labels = torch.cat(parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(labels, path)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captum_meta.benchmark.heldout_data import DATA, Table
 from captum_meta.benchmark.heldout_models import Model, trained
-from captum_meta.benchmark.problem import Problem
+from captum_meta.benchmark.problem import Problem, some_rows
 from captum_meta.benchmark.references import Reference, exact_shapley, long_path, sampled_shapley
 from captum_meta.evidence import Game
 
@@ -88,10 +88,6 @@ class HeldOutProblem(Problem):
         return self.name.split("/")[1]
 
 
-def _first(arguments: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    return {name: value if name == "feature_mask" else value[:rows] for name, value in arguments.items()}
-
-
 @lru_cache(maxsize=16)
 def _table(data: str) -> Table:
     return DATA[data]()
@@ -100,6 +96,16 @@ def _table(data: str) -> Table:
 def whole_table(name: str) -> Table:
     """All data of a problem, of which its model has learned the first 70 %."""
     return _table(name.split("/")[0])
+
+
+def explained(name: str, model: Model, rows: slice | Tensor, starts: slice | Tensor) -> dict[str, Tensor | None]:
+    """Arguments for rows of a problem's data; the rows ``starts`` are their baselines, where the name says so."""
+    table = whole_table(name)
+    x = table.x[rows]
+    with torch.no_grad():
+        target = model(x).argmax(1)
+    baselines = table.x[starts] if name.endswith("/row") else torch.zeros_like(x)
+    return {"inputs": x, "baselines": baselines, "target": target, "feature_mask": table.feature_mask}
 
 
 @lru_cache(maxsize=128)
@@ -111,26 +117,18 @@ def load_held_out(name: str) -> HeldOutProblem:
     """
     if name not in held_out_names():
         raise ValueError(f"There is no held-out problem {name!r}: pass one of held_out_names().")
-    data, architecture, output, baseline = name.split("/")
-    table = _table(data)
+    _, architecture, output, _ = name.split("/")
+    table = whole_table(name)
     n_train = int(0.7 * len(table.x))
     network = trained(architecture, table, crc32(name.encode()) % 1000, slice(0, n_train))
-    probability = output == "probability"
-    model = Probability(network) if probability else network
-
-    def explained(rows: slice, starts: slice) -> dict[str, Tensor | None]:
-        x = table.x[rows]
-        with torch.no_grad():
-            target = model(x).argmax(1)
-        baselines = table.x[starts] if baseline == "row" else torch.zeros_like(x)
-        return {"inputs": x, "baselines": baselines, "target": target, "feature_mask": table.feature_mask}
-
-    support = explained(slice(0, _SUPPORT), slice(_SUPPORT, 2 * _SUPPORT))
+    model = Probability(network) if output == "probability" else network
+    support = explained(name, model, slice(0, _SUPPORT), slice(_SUPPORT, 2 * _SUPPORT))
+    queries, starts = slice(n_train, n_train + _QUERIES), slice(2 * _SUPPORT, 2 * _SUPPORT + _QUERIES)
     return HeldOutProblem(
         name=name,
         model=model,
-        arguments=explained(slice(n_train, n_train + _QUERIES), slice(2 * _SUPPORT, 2 * _SUPPORT + _QUERIES)),
-        support=_first(support, SUPPORT_ROWS),
+        arguments=explained(name, model, queries, starts),
+        support=some_rows(support, slice(0, SUPPORT_ROWS)),
         all_support=support,
         has_gradient=architecture != "trees",
     )

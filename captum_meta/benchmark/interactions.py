@@ -20,7 +20,7 @@ from captum_meta.benchmark import modern_peers
 from captum_meta.benchmark.background_models import background_problems
 from captum_meta.benchmark.heldout import load_held_out, quick_names
 from captum_meta.benchmark.peers import shapiq
-from captum_meta.benchmark.problem import Problem
+from captum_meta.benchmark.problem import Problem, some_rows
 from captum_meta.benchmark.tables import table_of
 from captum_meta.estimators import all_coalitions, interactions
 from captum_meta.estimators.interactions import Index
@@ -91,14 +91,8 @@ def held_out_problems() -> Iterator[InteractionProblem]:
     for name in quick_names():
         held_out = load_held_out(name)
         if held_out.n_players <= _MOST_PLAYERS:
-            arguments = {key: _first(key, value, held_out) for key, value in held_out.arguments.items()}
+            arguments = some_rows(held_out.arguments, slice(0, _ROWS))
             yield with_truth(name, Problem(model=held_out.model, arguments=arguments, has_gradient=held_out.has_gradient))
-
-
-def _first(key: str, value: object, problem: Problem) -> object:
-    """The first rows of an argument that has one for each."""
-    each = isinstance(value, Tensor) and key != "feature_mask" and len(value) == len(problem.arguments["inputs"])
-    return value[:_ROWS] if each and isinstance(value, Tensor) else value
 
 
 def compare(given: InteractionProblem, methods: dict[str, Method]) -> dict[int, dict[str, float]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap
 from captum_meta.benchmark import modern_peers, peers
-from captum_meta.benchmark.problem import Problem, player_sums, player_values
+from captum_meta.benchmark.problem import Problem, completed, player_sums, player_values
 from captum_meta.evidence import measure_shapley
 from captum_meta.learners import MetaLearner
 
@@ -76,17 +76,13 @@ def border_mean(problem: Problem, budget: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         evidence = measure_shapley(problem.game(), 2 * problem.n_players)
-    return _even(evidence.effects[..., 3:].mean(-1), evidence.total)
+    return completed(evidence.effects[..., 3:].mean(-1), evidence.total)
 
 
 def gradient_mean(problem: Problem, budget: int) -> Tensor:
     """Mean of the gradients at the ends, times the input's difference from the baseline, the gap spread evenly."""
     evidence = measure_shapley(problem.game(), 0)
-    return _even(evidence.effects[..., [0, 2]].mean(-1), evidence.total)
-
-
-def _even(values: Tensor, total: Tensor) -> Tensor:
-    return values + ((total - values.sum(1)) / values.shape[1]).unsqueeze(1)
+    return completed(evidence.effects[..., [0, 2]].mean(-1), evidence.total)
 
 
 SHAPLEY: dict[str, Method] = {

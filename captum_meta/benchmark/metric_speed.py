@@ -55,16 +55,7 @@ def _pixel_flipping(model: nn.Module, x: Tensor, target: Tensor, attributions: T
 
 
 def measure(repeats: int = 5) -> tuple[list[Speed], float]:
-    """Speeds of PixelFlipping and of ours on one thread, and the largest difference between the areas both give a row."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _measure(repeats)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _measure(repeats: int) -> tuple[list[Speed], float]:
+    """Speeds of PixelFlipping and of ours, and the largest difference between the areas that both give a row."""
     model, x, target, attributions = _problem()
 
     def area(metric: type[DeletionAUC] | type[InsertionAUC], n_steps: int) -> Callable[[], Tensor]:
@@ -91,6 +82,7 @@ def _measure(repeats: int) -> tuple[list[Speed], float]:
 def main(arguments: Sequence[str]) -> None:
     """Time the deletion and insertion curves of 512 rows and 64 players beside Quantus's PixelFlipping."""
     ArgumentParser(prog="captum-meta benchmark metrics", description=main.__doc__).parse_args(arguments)
+    torch.set_num_threads(1)
     speeds, difference = measure()
     title = f"{_ROWS} rows, {_PLAYERS} players, the same model, one thread: best of 5"
     table = table_of(title, ("metric", "seconds", "times as fast"), words=("metric",))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from captum_meta.benchmark.adaptation import FineTuning
 from captum_meta.benchmark.drift import DAYS, Drift
-from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.journal import kept, read_lines
 from captum_meta.benchmark.options import add_output
 from captum_meta.benchmark.tables import table_of
 from captum_meta.learners import TransferGaussianProcess, ZeroShot, load_learner
@@ -151,8 +151,6 @@ def main(arguments: Sequence[str]) -> None:
         tasks = rounds(seed) if any(missing.values()) else []
         for budget, methods in missing.items():
             of_the_budget = tasks if budget == "2M" else list(map(gradients_only, tasks))
-            for result in compare(seed, budget, of_the_budget, methods):
-                results.append(result)
-                append_line(options.output, asdict(result))
+            results += kept(options.output, compare(seed, budget, of_the_budget, methods))
     Console(width=140).print(table([r for r in results if r.stream in seeds]))
     print(f"All results: {options.output}")

@@ -11,7 +11,7 @@ import torch
 from captum.attr import IntegratedGradients, KernelShap, ShapleyValueSampling
 from torch import Tensor
 
-from captum_meta.benchmark.problem import Problem, player_sums, player_values
+from captum_meta.benchmark.problem import Problem, completed, player_sums, player_values
 from captum_meta.estimators import gauss_legendre
 from captum_meta.evidence import Game, measure_path
 
@@ -139,6 +139,5 @@ def captum_path_completed(problem: Problem, budget: int) -> Tensor:
     game = problem.game()
     evidence, _ = measure_path(game, gauss_legendre(budget + 1)[0])
     values = evidence.effects @ gauss_legendre(budget + 1)[1].to(evidence.effects)
-    even = values + ((evidence.total - values.sum(1)) / values.shape[1]).unsqueeze(1)
-    elements = even.split([part[0].numel() for part in game.inputs], dim=1)
+    elements = completed(values, evidence.total).split([part[0].numel() for part in game.inputs], dim=1)
     return player_sums(problem, tuple(e.reshape(x.shape) for e, x in zip(elements, game.inputs, strict=True)))

@@ -53,10 +53,20 @@ class Problem:
         return game
 
 
+def some_rows(arguments: Mapping[str, Any], rows: slice | Tensor) -> dict[str, Any]:
+    """The arguments of some of the rows, whose features have the players of all."""
+    return {name: value if name == "feature_mask" else value[rows] for name, value in arguments.items()}
+
+
 def player_values(problem: Problem, attributions: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Attributions of Captum's shapes, a group's value repeated, as ``(B, M)``."""
     ones = tuple(torch.ones_like(part) for part in _parts(attributions))
     return player_sums(problem, attributions) / player_sums(problem, ones).clamp(min=1)
+
+
+def completed(values: Tensor, total: Tensor) -> Tensor:
+    """Attributions ``(B, M)`` with what they miss of the totals ``(B,)`` spread evenly."""
+    return values + ((total - values.sum(1)) / values.shape[1]).unsqueeze(1)
 
 
 def player_sums(problem: Problem, attributions: Tensor | tuple[Tensor, ...]) -> Tensor:

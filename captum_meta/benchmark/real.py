@@ -83,6 +83,4 @@ def _path_reference(problem: Problem) -> Tensor:
     """Of elements, summed over each player's."""
     game = Game(problem.model, **problem.path_arguments)
     game.evaluation.together = False
-    values = long_path(game).values
-    parts = values.split([part[0].numel() for part in game.inputs], dim=1)
-    return player_sums(problem, tuple(part.reshape(x.shape) for part, x in zip(parts, game.inputs, strict=True)))
+    return player_sums(problem, game.players.of_elements(long_path(game).values))

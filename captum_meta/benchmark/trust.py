@@ -26,10 +26,11 @@ from captum_meta.attr._calibration import Calibration
 from captum_meta.attr._calls import Call
 from captum_meta.attr._compared import Compared
 from captum_meta.attr._runs import compared
-from captum_meta.benchmark.heldout import load_held_out, whole_table
+from captum_meta.benchmark.heldout import explained, load_held_out, whole_table
 from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.options import add_choices, add_output
 from captum_meta.benchmark.peers import seeded
+from captum_meta.benchmark.problem import some_rows
 from captum_meta.benchmark.tables import table_of
 from captum_meta.estimators.conformal import stopping_levels
 from captum_meta.functional import rank_correlation
@@ -60,21 +61,9 @@ def problem_names() -> list[str]:
 
 def explained_rows(name: str) -> tuple[Any, dict[str, Any], bool]:
     """The model, arguments of all rows, those that calibrate first, and whether it has a gradient."""
-    problem, table = load_held_out(name), whole_table(name)
-    order = torch.randperm(len(table.x), generator=Generator().manual_seed(0))[: _CALIBRATE + _TEST]
-    x = table.x[order]
-    with torch.no_grad():
-        target = problem.model(x).argmax(1)
-    baselines = x.roll(1, 0) if name.endswith("/row") else torch.zeros_like(x)
-    arguments = {"inputs": x, "baselines": baselines, "target": target}
-    if table.feature_mask is not None:
-        arguments["feature_mask"] = table.feature_mask
-    return problem.model, arguments, problem.has_gradient
-
-
-def some(arguments: Mapping[str, Any], rows: slice) -> dict[str, Any]:
-    """The arguments of some of the rows."""
-    return {key: value if key == "feature_mask" else value[rows] for key, value in arguments.items()}
+    problem = load_held_out(name)
+    order = torch.randperm(len(whole_table(name).x), generator=Generator().manual_seed(0))[: _CALIBRATE + _TEST]
+    return problem.model, explained(name, problem.model, order, order.roll(1)), problem.has_gradient
 
 
 def judged(calibration: Calibration, rows: Compared, tolerance: float | None) -> dict[str, Tensor]:
@@ -103,8 +92,8 @@ def measure(name: str) -> dict[str, Any]:
     """One model's numbers."""
     model, arguments, has_gradient = explained_rows(name)
     attr = CalibratedAttribution(MetaKernelShap(model))
-    attr.calibrate(**some(arguments, slice(0, _CALIBRATE)))
-    tested = some(arguments, slice(_CALIBRATE, None))
+    attr.calibrate(**some_rows(arguments, slice(0, _CALIBRATE)))
+    tested = some_rows(arguments, slice(_CALIBRATE, None))
     call = _call(attr, tested)
     n_players, base = call.game.players.count, 9 if has_gradient else 2
     assert attr.calibration is not None
@@ -150,7 +139,7 @@ def _within_repeat_error(
     first, second = (_call(attr, arguments).values((answer,)) for answer in answers)
     tolerance = float((first - second).norm(dim=1)[:_CALIBRATE].quantile(0.9))
     noisy = CalibratedAttribution(attr.method, sampler)
-    noisy.calibrate(**some(arguments, slice(0, _CALIBRATE)), attributions=answers[0][:_CALIBRATE])
+    noisy.calibrate(**some_rows(arguments, slice(0, _CALIBRATE)), attributions=answers[0][:_CALIBRATE])
     assert attr.calibration is not None and noisy.calibration is not None
     n_players = call.game.players.count
     teacher = float(_PERMUTATIONS * n_players + 1)

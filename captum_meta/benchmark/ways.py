@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import exp, inf, log
 from pathlib import Path
 from statistics import mean
@@ -16,8 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 from captum_meta.attr import MetaKernelShap
-from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out, quick_names, reference, whole_table
-from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.heldout import (
+    HeldOutProblem,
+    explained,
+    held_out_names,
+    load_held_out,
+    quick_names,
+    reference,
+    whole_table,
+)
+from captum_meta.benchmark.journal import kept, read_lines
 from captum_meta.benchmark.problem import Counted, player_values
 from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import attribution_error
@@ -102,20 +110,15 @@ class _Judge:
 
     def __init__(self, problem: HeldOutProblem, references: Path) -> None:
         self.problem, self.truth = problem, reference(problem, "shapley", references)
-        self.table = whole_table(problem.name)
-        self.most = min(_MOST_KNOWN, len(self.table.x))
+        self.most = min(_MOST_KNOWN, len(whole_table(problem.name).x))
 
     def rows(self, count: int) -> dict[str, Any]:
         """Arguments for the judged rows and others of the table."""
         if count <= len(self.truth):
             return dict(self.problem.arguments)
-        total = len(self.table.x)
-        x = self.table.x[(int(0.7 * total) + torch.arange(count)) % total]
-        starts = (_FIRST_BASELINE + torch.arange(count)) % total
-        baselines = self.table.x[starts] if self.problem.name.endswith("/row") else torch.zeros_like(x)
-        with torch.no_grad():
-            target = self.problem.model(x).argmax(1)
-        return {"inputs": x, "baselines": baselines, "target": target, "feature_mask": self.table.feature_mask}
+        total = len(whole_table(self.problem.name).x)
+        rows, starts = ((first + torch.arange(count)) % total for first in (int(0.7 * total), _FIRST_BASELINE))
+        return explained(self.problem.name, self.problem.model, rows, starts)
 
     def adapted(self, labels: int | None) -> tuple[MetaKernelShap, int]:
         """The default, adapted to 16 rows with labels of so many coalitions, and the evaluations it took."""
@@ -174,9 +177,7 @@ def main(arguments: Sequence[str]) -> None:
     names = quick_names() if options.quick else held_out_names()
     names = [name for name in names if not name.startswith("sentences")]  # whose players are the rows' own
     for name in names:
-        for outcome in outcomes(name, list(done), options.output.parent / "references"):
-            done.append(outcome)
-            append_line(options.output, asdict(outcome))
+        done += kept(options.output, outcomes(name, done, options.output.parent / "references"))
     found = [o for o in done if o.problem in names]
     console = Console(width=140)
     console.print(table(found))
