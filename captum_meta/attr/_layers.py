@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta import _captum
-from captum_meta.attr._frontend import Frontend, count_examples
+from captum_meta.attr._arguments import check_layers
+from captum_meta.attr._frontend import Frontend, Learner, count_examples
 from captum_meta.attr._path import BEGINNING
 from captum_meta.estimators import gauss_legendre, interval_weights
 from captum_meta.evidence import Game, LayerModel, Players
@@ -78,6 +79,26 @@ class Unadapted(OfLayers, Frontend):
             f"{type(self).__name__} does not adapt: its evidence depends on the layer and the neuron. Adapt "
             "MetaIntegratedGradients or MetaLayerIntegratedGradients instead."
         )
+
+
+class OfNeurons(Unadapted):
+    """Mixin for subclasses of Captum's methods of neurons."""
+
+    kind = "path"
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: nn.Module,
+        device_ids: list[int] | None = None,
+        multiply_by_inputs: bool = True,
+        *,
+        learner: Learner = None,
+    ) -> None:
+        check_layers(layer)
+        super().__init__(forward_func, layer, device_ids, multiply_by_inputs)  # type: ignore[call-arg]
+        self._set_learner(learner)
+        self._learned = learner is not None
 
 
 def beside_zeros(

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from captum.attr import NeuronConductance
 from captum.log import log_usage
-from torch import nn
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
-from captum_meta.attr._arguments import check_layers, checked
-from captum_meta.attr._frontend import Learner, of_inputs
+from captum_meta.attr._arguments import checked
+from captum_meta.attr._frontend import of_inputs
 from captum_meta.attr._graph import carry_gradient, differences
 from captum_meta.attr._graph_layers import LayersOnPath, neuron_conductance
-from captum_meta.attr._layers import Unadapted, beside_zeros, outputs_of, path_points, path_weights
+from captum_meta.attr._layers import OfNeurons, beside_zeros, outputs_of, path_points, path_weights
 from captum_meta.attr._path import multipliers, real
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import Game, PathPlan
@@ -25,7 +23,7 @@ from captum_meta.games.layer_path import NeuronConductanceModel, NeuronModel, Se
 from captum_meta.nn.explainer import gap_shares
 
 
-class MetaNeuronConductance(Unadapted, NeuronConductance):
+class MetaNeuronConductance(OfNeurons, NeuronConductance):
     r"""What each input sends through a neuron along the path of the inputs, from a few gradients.
 
     .. math:: C_i = (x_i - b_i) \int_0^1 \frac{\partial f}{\partial h} \frac{\partial h}{\partial x_i}\, dt
@@ -47,21 +45,6 @@ class MetaNeuronConductance(Unadapted, NeuronConductance):
     >>> MetaNeuronConductance(model, model[1]).attribute(torch.randn(5, 4), 2, target=1).shape
     torch.Size([5, 4])
     """
-
-    kind = "path"
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: nn.Module,
-        device_ids: list[int] | None = None,
-        multiply_by_inputs: bool = True,
-        *,
-        learner: Learner = None,
-    ) -> None:
-        check_layers(layer)
-        NeuronConductance.__init__(self, forward_func, layer, device_ids, multiply_by_inputs)
-        self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
     @checked

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from captum.attr import NeuronGradientShap
 from captum.log import log_usage
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_meta._captum import TensorOrTupleOfTensorsGeneric
-from captum_meta.attr._arguments import check_layers, check_model, checked
-from captum_meta.attr._frontend import Learner
-from captum_meta.attr._layers import Unadapted
+from captum_meta.attr._arguments import checked
+from captum_meta.attr._layers import OfNeurons
 from captum_meta.attr.gradient_shap import MetaGradientShap
 from captum_meta.games.layer_path import NeuronModel, Selector
 
 
-class MetaNeuronGradientShap(Unadapted, NeuronGradientShap):
+class MetaNeuronGradientShap(OfNeurons, NeuronGradientShap):
     """Expected gradients of a neuron inside the model: those of :class:`MetaGradientShap` for the model up to it.
 
     Args:
@@ -35,24 +33,6 @@ class MetaNeuronGradientShap(Unadapted, NeuronGradientShap):
     >>> MetaNeuronGradientShap(model, model[1]).attribute(torch.randn(5, 4), 2, torch.randn(20, 4)).shape
     torch.Size([5, 4])
     """
-
-    kind = "path"
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: nn.Module,
-        device_ids: list[int] | None = None,
-        multiply_by_inputs: bool = True,
-        *,
-        learner: Learner = None,
-    ) -> None:
-        check_layers(layer)
-        NeuronGradientShap.__init__(self, forward_func, layer, device_ids, multiply_by_inputs)
-        check_model(self.forward_func)
-        self._learned = learner is not None
-        if learner is not None:
-            self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
     @checked

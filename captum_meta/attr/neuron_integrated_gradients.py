@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from captum.attr import NeuronIntegratedGradients
 from captum.log import log_usage
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_meta._captum import TensorOrTupleOfTensorsGeneric
-from captum_meta.attr._arguments import check_layers, checked
-from captum_meta.attr._frontend import Learner
-from captum_meta.attr._layers import Unadapted
+from captum_meta.attr._arguments import checked
+from captum_meta.attr._layers import OfNeurons
 from captum_meta.attr.integrated_gradients import MetaIntegratedGradients
 from captum_meta.games.layer_path import NeuronModel, Selector
 
 
-class MetaNeuronIntegratedGradients(Unadapted, NeuronIntegratedGradients):
+class MetaNeuronIntegratedGradients(OfNeurons, NeuronIntegratedGradients):
     """Integrated Gradients of a neuron inside the model: those of :class:`MetaIntegratedGradients` for the model up to it.
 
     Args:
@@ -36,21 +34,6 @@ class MetaNeuronIntegratedGradients(Unadapted, NeuronIntegratedGradients):
     >>> torch.allclose(values.sum(1), (model[:2](x) - model[:2](0 * x))[:, 2], atol=1e-5)
     True
     """
-
-    kind = "path"
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: nn.Module,
-        device_ids: list[int] | None = None,
-        multiply_by_inputs: bool = True,
-        *,
-        learner: Learner = None,
-    ) -> None:
-        check_layers(layer)
-        NeuronIntegratedGradients.__init__(self, forward_func, layer, device_ids, multiply_by_inputs)
-        self._set_learner(learner)
 
     @log_usage(part_of_slo=True)
     @checked

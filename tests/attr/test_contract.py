@@ -202,6 +202,13 @@ def test_a_learner_of_another_kind_is_refused(front_end: type[Attribution]) -> N
         over(front_end, CountingModel(), learner=other)
 
 
+@pytest.mark.parametrize("front_end", LEARNED.values())
+def test_says_which_learner_ships_with_it(front_end: type[Attribution]) -> None:
+    attr = over(front_end, CountingModel())
+    name = type(attr.forward_func).__name__
+    assert repr(attr) == f"{front_end.__name__}({name}, learner={type(attr.learner).__name__})"
+
+
 @pytest.mark.parametrize("front_end", [ours for method, ours in LEARNED.items() if method not in ADAPTED])
 def test_what_cannot_adapt_says_so(front_end: type[Attribution]) -> None:
     with pytest.raises(NotImplementedError, match="does not adapt"):
