@@ -15,28 +15,25 @@ from captum_meta.games import SurrogateGame
 from captum_meta.learners._config import described_part, part_of
 from captum_meta.learners._coordinates import coordinates
 from captum_meta.learners._correction import folds, shares, within
+from captum_meta.learners._elements import Elements, heads_of, in_units, scaled_gradients, targets_of
 from captum_meta.learners._kernel import KernelRegression, KernelState, alive
-from captum_meta.learners._networks import stacking_loss
+from captum_meta.learners._relative import loss_against_zero_shot
 from captum_meta.learners.base import MetaLearner
+from captum_meta.losses import relative_errors
 from captum_meta.nn import Distillation, Explainer, LearnedDescent, Prior
-from captum_meta.nn.encoders import effect_sizes, fit_players
+from captum_meta.nn.encoders import fit_players
 from captum_meta.nn.lesson import Lesson
 from captum_meta.nn.surrogate import Committee, Networks
-from captum_meta.types import Coalitions, Evidence, Explanations, ExplanationTask, Reading, Record
+from captum_meta.optim.evolution import evolved
+from captum_meta.types import Evidence, Explanations, ExplanationTask, Reading, Record
 
 _MEMBERS = 4
 _EVALUATIONS, _MAX_PLAYERS = 16, 64
 _REACH = 2.0
 """Longest correction, in units of the row's scale, against the longest of a left-out row."""
+_FLOOR, _WORST = 3e-3, 10.0
+"""Errors of networks between which the loss of their descent tells."""
 _R = TypeVar("_R", bound=Record)
-
-
-@dataclass(frozen=True)
-class Elements(Record):
-    """Mean and deviation of the players' elements over the support rows and their baselines, ``(*batch, M, D)``."""
-
-    mean: Tensor
-    deviation: Tensor
 
 
 @dataclass(frozen=True)
@@ -125,8 +122,34 @@ class Stacking(MetaLearner[StackingState]):
         return Reading(_EVALUATIONS, _MAX_PLAYERS)
 
     def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
-        """Of the base, as for the metric-based learners; of a learned descent, the networks' errors."""
-        return stacking_loss(self, tasks)
+        """Of the base, as for the metric-based learners; of a learned descent, the networks' errors.
+
+        Each counts where it has parameters that are trained. Where backpropagation through the descent's steps was tried, it
+        exploded: its gradient is estimated by evolution strategies.
+
+        Raises:
+            ValueError: if nothing but the descent is trained, and the support rows tell the networks nothing.
+        """
+        descent = [value for value in self.surrogate.parameters() if value.requires_grad]
+        evidence, losses = tasks.support.evidence, []
+        if any(value.requires_grad for value in self.base.parameters()):
+            losses.append(loss_against_zero_shot(self, tasks))
+        if descent and evidence.coalitions is not None and evidence.elements is not None:
+            losses.append(evolved(lambda: self.log_errors(tasks), descent))
+        if not losses:
+            raise ValueError(
+                "Only the descent of the networks is trained, which learn from coalitions and elements of the support rows, "
+                "but the tasks have none: take captum_meta.tasks.DistillationTaskFamily with augment=False, and 2 support "
+                "rows or more."
+            )
+        return sum(losses[1:], start=losses[0])
+
+    def log_errors(self, tasks: ExplanationTask) -> Float[Tensor, " T"]:
+        """Logarithms of the relative squared errors of the networks' Shapley values for the query rows, ``(T,)``."""
+        query = tasks.query
+        found = self.distilled_values(self.distil(tasks.support), query.evidence)
+        errors = relative_errors(found, query.attributions, query.variance)
+        return (errors.nan_to_num(_WORST, _WORST).clamp(max=_WORST) + _FLOOR).log()
 
     def adapt(self, support: Explanations) -> StackingState:
         base = self.base.adapt(support)
@@ -150,16 +173,16 @@ class Stacking(MetaLearner[StackingState]):
     def distil(self, support: Explanations) -> SurrogateState:
         """The networks that have learned the model from the coalitions of ``support``, and what they read rows by."""
         evidence, left_out = support.evidence, _left_out(support)
-        coalitions, targets = evidence.coalitions, _targets(evidence)
+        coalitions, targets = evidence.coalitions, targets_of(evidence)
         assert coalitions is not None
         outputs = targets.unique().expand(*targets.shape[:-1], -1)
-        elements = _spread(evidence)
+        elements = Elements.of(evidence)
         measured = coalitions.measured & coalitions.worths.isfinite()
         worths = torch.where(measured, coalitions.worths, 0.0)
         unit = (worths.square().sum((-2, -1)) / measured.sum((-2, -1)).clamp(min=1)).sqrt()
         unit = unit.clamp(min=torch.finfo(unit.dtype).tiny)
-        inputs, baselines = _in_units(evidence, elements)
-        heads, _ = _heads(evidence, outputs)
+        inputs, baselines = in_units(evidence, elements)
+        heads, _ = heads_of(evidence, outputs)
         lesson = Lesson(
             members=coalitions.members,
             inputs=inputs,
@@ -168,7 +191,7 @@ class Stacking(MetaLearner[StackingState]):
             known=measured.unsqueeze(-3) & ~left_out.unsqueeze(-1),
             heads=heads,
             ranks=support.attributions.square().sum(-2).argsort(-1, descending=True).argsort(-1),
-            gradients=_scaled_gradients(coalitions, elements, unit),
+            gradients=scaled_gradients(coalitions, elements, unit),
         )
         return SurrogateState(self.surrogate(lesson, outputs.shape[-1]), unit, outputs, elements)
 
@@ -189,7 +212,7 @@ class Stacking(MetaLearner[StackingState]):
         surrogate = state.surrogate
         assert surrogate is not None and state.shares is not None and state.reach is not None
         z = coordinates(prior, evidence, state.base.statistics)
-        _, known = _heads(evidence, surrogate.outputs)
+        _, known = heads_of(evidence, surrogate.outputs)
         trust = state.base.nearness(z, evidence.players).square() * known.unsqueeze(-1)
         answers = torch.stack(self.surrogate_answers(self.surrogate_game(surrogate, evidence), evidence), dim=-1)
         beyond = answers - base.attributions.unsqueeze(-1)
@@ -216,10 +239,10 @@ class Stacking(MetaLearner[StackingState]):
         return answers
 
     def surrogate_game(self, state: SurrogateState, evidence: Evidence) -> SurrogateGame:
-        inputs, baselines = _in_units(evidence, state.elements)
+        inputs, baselines = in_units(evidence, state.elements)
         enter = fit_players(fit_players(state.networks.enter, inputs.shape[-2], dim=-3), inputs.shape[-1], dim=-2)
         votes = enter.new_full((*enter.shape[:-3], inputs.shape[-3]), 1 / enter.shape[-4])
-        heads, _ = _heads(evidence, state.outputs)
+        heads, _ = heads_of(evidence, state.outputs)
         return Committee(replace(state.networks, enter=enter), votes, heads, state.unit).game(inputs, baselines)
 
 
@@ -237,46 +260,6 @@ def _each_row_s_own(state: SurrogateState, left_out: Tensor) -> SurrogateState:
         return value.gather(dim, index.expand(*fold.shape, *value.shape[fold.dim() :])).unsqueeze(dim + 1)
 
     return replace(state.map(lambda value: value.unsqueeze(dim)), networks=state.networks.map(own))
-
-
-def _spread(evidence: Evidence) -> Elements:
-    assert evidence.elements is not None
-    both = torch.cat(evidence.elements.to(evidence.effects).unbind(-1), dim=-3)
-    return Elements(both.mean(-3), both.std(-3))
-
-
-def _in_units(evidence: Evidence, support: Elements) -> tuple[Tensor, Tensor]:
-    """Inputs and baselines ``(*batch, N, M, D)`` in units of the support rows; equal for players without any effect."""
-    assert evidence.elements is not None
-    elements = evidence.elements.to(evidence.effects)
-    n_players, n_elements = elements.shape[-3:-1]
-    mean, deviation = (
-        fit_players(fit_players(value, n_players, dim=-2), n_elements)[..., None, :, :, None]
-        for value in (support.mean, support.deviation)
-    )
-    scaled = torch.where(deviation > 0, (elements - mean) / torch.where(deviation > 0, deviation, 1.0), 0.0)
-    inputs, baselines = scaled.clamp(-5, 5).unbind(-1)
-    return torch.where(effect_sizes(evidence).unsqueeze(-1) > 0, inputs, baselines), baselines
-
-
-def _scaled_gradients(coalitions: Coalitions, elements: Elements, unit: Tensor) -> Tensor | None:
-    """Derivatives ``(*batch, K, S, M, D)`` of the worths by elements, both in the networks' units."""
-    if coalitions.gradients is None:
-        return None
-    deviation = elements.deviation[..., None, None, :, :]
-    return (coalitions.gradients * deviation / unit[..., None, None, None, None]).nan_to_num(0.0, 0.0, 0.0)
-
-
-def _targets(evidence: Evidence) -> Tensor:
-    if evidence.targets is None:
-        return torch.zeros_like(evidence.total, dtype=torch.long)
-    return evidence.targets
-
-
-def _heads(evidence: Evidence, outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the networks' outputs each row means, ``(*batch, N)``, and whether there is one."""
-    same = _targets(evidence).unsqueeze(-1) == outputs.unsqueeze(-2)
-    return same.to(torch.uint8).argmax(-1), same.any(-1)
 
 
 def _rows(explanations: _R, index: Tensor) -> _R:

@@ -7,7 +7,6 @@ import torch
 from lightning import Trainer
 
 from captum_meta.learners import FeatureMAML, KernelRidge, Stacking, load_learner
-from captum_meta.learners._networks import log_errors
 from captum_meta.nn import LearnedDescent, ShapleyExplainer
 from captum_meta.optim.evolution import evolved
 from captum_meta.tasks import DistillationTaskFamily, SyntheticTaskFamily
@@ -32,7 +31,7 @@ def network() -> Stacking:
 
 
 def mean_error(learner: Stacking, taught: list[ExplanationTask]) -> float:
-    return float(torch.cat([log_errors(learner, task) for task in taught]).mean())
+    return float(torch.cat([learner.log_errors(task) for task in taught]).mean())
 
 
 def test_coalitions_end_with_all_players_and_none_and_worths_follow_from_gradients(taught: list[ExplanationTask]) -> None:
