@@ -33,7 +33,8 @@ def checked(method: _Method) -> _Method:
             return method(self, *arguments, **named)  # which says best what there is too much of
         check_model(self.forward_func)
         for name in _CHECKS.keys() & given.keys():
-            given[name] = _CHECKS[name](name, given[name])
+            if given[name] is not None or name in _NEEDED:
+                given[name] = _CHECKS[name](name, given[name])
         warn_of_train_mode(self, self.forward_func)
         return method(self, **given)
 
@@ -60,14 +61,9 @@ def check_tensors(name: str, value: Any) -> Any:
     return value
 
 
-def check_background(name: str, value: Any) -> Any:
-    """None, or rows: a tensor or a tuple of tensors; ``AssertionError`` or ``TypeError`` for other things."""
-    return value if value is None else check_tensors(name, value)
-
-
 def check_baselines(name: str, value: Any) -> Any:
-    """None, a tensor, a number, a tuple of them, or a function that gives them; ``AssertionError`` for other things."""
-    if value is None or (callable(value) and not isinstance(value, type)):
+    """A tensor, a number, a tuple of them, or a function that gives them; ``AssertionError`` for other things."""
+    if callable(value) and not isinstance(value, type):
         return value
     for place, part in enumerate(value if isinstance(value, tuple) else (value,)):
         called = f"{name}[{place}]" if isinstance(value, tuple) else name
@@ -78,15 +74,13 @@ def check_baselines(name: str, value: Any) -> Any:
 
 
 def check_feature_mask(name: str, value: Any) -> Any:
-    """None or tensors of whole numbers.
+    """Tensors of whole numbers.
 
     Raises:
         AssertionError, TypeError: for what is no tensor.
         IndexError: for ids between whole numbers.
         ValueError: for ids that are not finite.
     """
-    if value is None:
-        return value
     check_tensors(name, value)
     for mask in value if isinstance(value, tuple) else (value,):
         assert not mask.is_complex(), f"{name} has dtype {mask.dtype}: pass whole numbers, the group of each element."
@@ -114,9 +108,9 @@ def check_neuron(name: str, value: Any) -> Any:
     return value
 
 
-def check_outputs(name: str, value: Any) -> str | list[int] | None:
-    """None, "all", or several whole numbers as a list; ``TypeError`` for other things, ``ValueError`` for an empty list."""
-    if value is None or (isinstance(value, str) and value == "all"):
+def check_outputs(name: str, value: Any) -> str | list[int]:
+    """ "all", or several whole numbers as a list; ``TypeError`` for other things, ``ValueError`` for an empty list."""
+    if isinstance(value, str) and value == "all":
         return value
     try:
         assert not isinstance(value, str)
@@ -137,10 +131,8 @@ def check_whole(name: str, value: Any) -> int:
         raise TypeError(f"{name} is {_shown(value)}: pass a whole number{_nearest(name, value)}.") from error
 
 
-def check_samples(name: str, value: Any) -> int | None:
-    """None, or a budget; ``TypeError`` for what is no whole number, ``ValueError`` for a negative one."""
-    if value is None:
-        return None
+def check_samples(name: str, value: Any) -> int:
+    """A budget; ``TypeError`` for what is no whole number, ``ValueError`` for a negative one."""
     count = check_whole(name, value)
     if count < 0:
         raise ValueError(f"{name} must not be negative, got {count}: pass 0 to use gradients only, more to refine.")
@@ -155,34 +147,30 @@ def check_rows(name: str, value: Any) -> int:
     return count
 
 
-def check_steps(name: str, value: Any) -> int | None:
-    """None, or a number of gradients; ``TypeError`` for what is no whole number, ``AssertionError`` below 1."""
-    if value is None:
-        return None
+def check_steps(name: str, value: Any) -> int:
+    """A number of gradients; ``TypeError`` for what is no whole number, ``AssertionError`` below 1."""
     count = check_whole(name, value)
     assert count > 0, f"{name} is {count}: pass at least one gradient per row."
     return count
 
 
-def check_limit(name: str, value: Any) -> int | None:
-    """None, or how many are evaluated at once; ``AssertionError`` for other things."""
+def check_limit(name: str, value: Any) -> int:
+    """How many are evaluated at once; ``AssertionError`` for what is no positive whole number."""
     try:
-        count = None if value is None else check_whole(name, value)
+        count = check_whole(name, value)
     except TypeError as error:
         raise AssertionError(str(error)) from error
-    assert count is None or count > 0, f"{name} must be a positive whole number, got {count}: pass None to have it chosen."
+    assert count > 0, f"{name} must be a positive whole number, got {count}: pass None to have it chosen."
     return count
 
 
-def check_batch_size(name: str, value: Any) -> int | None:
-    """None, or how many rows are differentiated at once; a number below 1 is 1, as Captum raises it to what it needs."""
-    return None if value is None else max(1, check_whole(name, value))
+def check_batch_size(name: str, value: Any) -> int:
+    """How many rows are differentiated at once; a number below 1 is 1, as Captum raises it to what it needs."""
+    return max(1, check_whole(name, value))
 
 
-def check_tolerance(name: str, value: Any) -> float | None:
-    """None, or a positive number; ``TypeError`` for what is no number, ``ValueError`` for one that is not positive."""
-    if value is None:
-        return None
+def check_tolerance(name: str, value: Any) -> float:
+    """A positive number; ``TypeError`` for what is no number, ``ValueError`` for one that is not positive."""
     if isinstance(value, bool) or not (isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)):
         raise TypeError(f"{name} is {_shown(value)}: pass the error that you accept, such as 0.01.")
     number = float(value)
@@ -210,15 +198,15 @@ def check_layers(layer: object) -> None:
 
 
 def check_attributions(name: str, value: Any) -> Any:
-    """None, a tensor, or a tuple of tensors; ``AssertionError`` for other things."""
-    for part in () if value is None else value if isinstance(value, tuple) else (value,):
+    """A tensor, or a tuple of tensors; ``AssertionError`` for other things."""
+    for part in value if isinstance(value, tuple) else (value,):
         assert isinstance(part, Tensor), f"{name} are {_shown(part)}: pass {_remedy(name, part)}."
     return value
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "inputs": check_tensors,
-    "background": check_background,
+    "background": check_tensors,
     "baselines": check_baselines,
     "target": check_target,
     "feature_mask": check_feature_mask,
@@ -233,6 +221,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "teacher": check_teacher,
     "attributions": check_attributions,
 }
+_NEEDED = ("inputs", "neuron_selector", "seed")
+"""Of these, arguments that None does not stand for."""
 
 
 def warn_of_train_mode(front_end: Any, model: Callable[..., Any]) -> None:
