@@ -18,8 +18,8 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
+from captum_meta._model import Counted
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
-from captum_meta.benchmark.problem import Counted
 from captum_meta.benchmark.references import sampled_shapley
 from captum_meta.benchmark.support_cost import evaluations_for
 from captum_meta.functional import attribution_error

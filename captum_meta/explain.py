@@ -22,8 +22,7 @@ from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, TensorDataset
 
 import captum_meta.attr
-from captum_meta._model import says_no_gradient
-from captum_meta.benchmark.problem import Counted
+from captum_meta._model import Counted, says_no_gradient
 from captum_meta.training import AttributionPredictor, AttributionWriter, whole_batches
 from captum_meta.training.attribution_files import (
     Format,

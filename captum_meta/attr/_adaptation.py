@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf, isfinite, nan
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from captum_meta._model import module_of
 from captum_meta.attr._units import InUnits
 from captum_meta.types import Explanations
 
@@ -53,19 +49,6 @@ class Adaptation:
         if self.pays_after == inf:
             return f"<{text}does not pay>"
         return f"<{text}pays after {self.pays_after:,.0f} explained rows>" if isfinite(self.pays_after) else f"<{text[:-2]}>"
-
-
-class Counting:
-    """A model that counts the evaluations it is asked for: a row is 1, a row to be differentiated is 3."""
-
-    def __init__(self, model: Callable[..., Any]) -> None:
-        self.model, self.evaluations = model, 0
-        self.__self__ = module_of(model)  # where the module behind a callable is looked for
-
-    def __call__(self, *inputs: Any) -> Any:
-        differentiated = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
-        self.evaluations += len(inputs[0]) * (3 if differentiated else 1)
-        return self.model(*inputs)
 
 
 def left_out_errors(learner: InUnits, support: Explanations) -> tuple[float, float]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from captum_meta import _captum
-from captum_meta._model import wide
-from captum_meta.attr._adaptation import Adaptation, Counting
+from captum_meta._model import Counted, wide
+from captum_meta.attr._adaptation import Adaptation
 from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._arithmetic import chunks, plain_arithmetic, working_dtype
 from captum_meta.attr._paired import paired
@@ -52,7 +52,7 @@ class Frontend:
             )
         self.learner = learner
         self._support = Support()
-        self._counts: list[Counting] = []
+        self._counts: list[Counted] = []
         self._adaptation: Adaptation | None = None
         self._states: dict[EvidencePlan, UnitState] = {}
         self._copies: dict[tuple[str, torch.dtype], MetaLearner] = {}
@@ -132,7 +132,7 @@ class Frontend:
             labelled: dict[str, Any] = {"teacher": teacher, "teacher_kwargs": teacher_kwargs, "n_samples": n_samples}
             return self.adapt(*paired(self.forward_func, *given), **labelled, show_progress=show_progress)
         game = RememberedGame(self._game(inputs, baselines, target, additional_forward_args, feature_mask))
-        counting = Counting(game.batch.forward_func)
+        counting = Counted(game.batch.forward_func)
         game.batch = game.evaluation.batch = replace(game.batch, forward_func=counting)
         game.at(torch.ones(1))
         variance = None

@@ -13,8 +13,9 @@ from typing_extensions import Self
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
+from captum_meta._model import Counted
 from captum_meta._random import uniform
-from captum_meta.attr._adaptation import Adaptation, Counting
+from captum_meta.attr._adaptation import Adaptation
 from captum_meta.attr._arguments import checked
 from captum_meta.attr._arithmetic import chunks, plain_arithmetic
 from captum_meta.attr._background import default_pairs, explain_mean_game
@@ -139,7 +140,7 @@ class ShapleyFrontend(Frontend):
     def _adapt_to_pairs(
         self, inputs: Any, background: Any, target: Any, extra: Any, feature_mask: Any, n_samples: int | None
     ) -> Self:
-        counting, per_player = Counting(self.forward_func), n_samples is None or self.counts_permutations
+        counting, per_player = Counted(self.forward_func), n_samples is None or self.counts_permutations
         each = _SUPPORT_PAIRS if n_samples is None else n_samples
         known = PairSupport.measured(counting, inputs, background, extra, feature_mask, each, per_player)
         self._pairs = known if self._pairs is None else self._pairs.joined(known)
@@ -149,15 +150,8 @@ class ShapleyFrontend(Frontend):
     def _plan(self, coalitions: int | None = None, seed: int = 0, per_player: bool = False) -> ShapleyPlan:
         return ShapleyPlan(coalitions, per_player, seed, border=not self._support.empty, reading=self.learner.reading)
 
-    def _predict(self, game: Game, plan: ShapleyPlan) -> Tensor:
-        """Attributions ``(N * K, M)``."""
-        return self._measured_and_explained(game, plan, False)[0]
-
-    def _predict_with_bounds(self, game: Game, plan: ShapleyPlan) -> tuple[Tensor, Tensor]:
-        """Attributions ``(N * K, M)`` and bounds on their errors ``(N * K,)``."""
-        return self._measured_and_explained(game, plan, True)
-
-    def _measured_and_explained(self, game: Game, plan: ShapleyPlan, with_bounds: bool) -> tuple[Tensor, Tensor]:
+    def _predict(self, game: Game, plan: ShapleyPlan, with_bounds: bool) -> tuple[Tensor, Tensor]:
+        """Attributions ``(N * K, M)`` and, if they are asked for, bounds on their errors ``(N * K,)``."""
         evidence, start = plan.measure_with_start(game)
         return self._explained(game, evidence, start, plan, with_bounds)
 
@@ -248,7 +242,8 @@ class ShapleyFrontend(Frontend):
         self, game: Game | MeanGame, values: Tensor, answers: tuple[int, ...], is_tuple: bool, by_input: bool = True
     ) -> Any:
         """Attributions ``(N * K, M)`` as ``(*answers, *features)``, for each input, or as ``(*answers, groups)``."""
-        parts = self._elements(game, values) if by_input else (self._players(game, values).by_id(values),)
+        players = self._players(game, values)
+        parts = of_inputs(values, game, players) if by_input else (players.by_id(values),)
         shaped = tuple(part.reshape(*answers, *part.shape[1:]) for part in parts)
         return _captum.format_output(is_tuple and by_input, shaped)
 
@@ -258,10 +253,6 @@ class ShapleyFrontend(Frontend):
         if background is None or baselines is not None:
             return self._game(inputs, baselines, *arguments)
         return MeanGame(self.forward_func, inputs, background, *arguments)
-
-    def _elements(self, game: Game | MeanGame, values: Tensor) -> tuple[Tensor, ...]:
-        """``(N * K, M)`` as tensors of the inputs' shapes, ``(N * K, *features)``."""
-        return of_inputs(values, game, self._players(game, values))
 
     def _players(self, game: Game | MeanGame, values: Tensor) -> Players:
         """Those of each of the rows ``(N * K, M)``."""

@@ -144,10 +144,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             values, bounds = self._predict_mean(game, budgets, tolerance, return_error_estimate, seed)
         elif tolerance is not None:
             values, bounds = self._predict_within(game, plan, tolerance)
-        elif return_error_estimate:
-            values, bounds = self._predict_with_bounds(game, plan)
         else:
-            values = self._predict(game, plan)
+            values, bounds = self._predict(game, plan, return_error_estimate)
         assert outputs is not None or len(values) == game.n_rows, (
             "The model has several outputs per row: pass target= to select one, or outputs='all' to explain all at once."
         )

@@ -104,10 +104,8 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
         elif n_samples is None and game.players.count <= BORDER_PLAYERS:
             most, first = replace(plan, coalitions=_PERMUTATIONS), _FIRST_ROUND * game.players.mask.sum(1)
             values, bounds = self._predict_in_rounds(game, most, first, _as_exact_as_permutations)
-        elif return_error_estimate:
-            values, bounds = self._predict_with_bounds(game, plan)
         else:
-            values = self._predict(game, plan)
+            values, bounds = self._predict(game, plan, return_error_estimate)
         attributions = self._shaped(game, values, game.answers, is_tuple)
         return (attributions, bounds.reshape(game.answers)) if return_error_estimate else attributions
 

@@ -17,11 +17,11 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from captum_meta._model import Counted
 from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
 from captum_meta.benchmark.default_nets import NETS, Trained, trained
 from captum_meta.benchmark.options import add_choices
 from captum_meta.benchmark.peers import seeded
-from captum_meta.benchmark.problem import Counted
 from captum_meta.benchmark.references import exact_shapley
 from captum_meta.benchmark.tables import table_of
 from captum_meta.benchmark.timing import in_turn

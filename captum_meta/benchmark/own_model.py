@@ -14,6 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from captum_meta import functional
+from captum_meta._model import Counted
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap
 from captum_meta.benchmark.journal import append_line
 from captum_meta.benchmark.methods import (
@@ -29,7 +30,7 @@ from captum_meta.benchmark.methods import (
     support_arguments,
 )
 from captum_meta.benchmark.own_model_journal import header_of, taken_up
-from captum_meta.benchmark.problem import Counted, Problem
+from captum_meta.benchmark.problem import Problem
 from captum_meta.benchmark.references import Reference, exact_shapley, long_path, sampled_shapley
 from captum_meta.benchmark.report import Measurement, ModelBenchmark
 from captum_meta.evidence import Game

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_meta._captum import format_tensor_into_tuples
 from captum_meta.evidence import Game
 
 
@@ -60,7 +61,7 @@ def some_rows(arguments: Mapping[str, Any], rows: slice | Tensor) -> dict[str, A
 
 def player_values(problem: Problem, attributions: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Attributions of Captum's shapes, a group's value repeated, as ``(B, M)``."""
-    ones = tuple(torch.ones_like(part) for part in _parts(attributions))
+    ones = tuple(torch.ones_like(part) for part in format_tensor_into_tuples(attributions))
     return player_sums(problem, attributions) / player_sums(problem, ones).clamp(min=1)
 
 
@@ -71,23 +72,4 @@ def completed(values: Tensor, total: Tensor) -> Tensor:
 
 def player_sums(problem: Problem, attributions: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Attributions of elements, summed over each player's, ``(B, M)``."""
-    return problem.game().players.collect(_parts(attributions)).detach()
-
-
-def _parts(attributions: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return attributions if isinstance(attributions, tuple) else (attributions,)
-
-
-class Counted:
-    """A model that counts the evaluations it is asked for: a row forward is 1, a row to be differentiated is 3."""
-
-    def __init__(self, model: Callable[..., Any]) -> None:
-        self.model = model
-        self.evaluations = 0
-        # Where our code looks for the module behind a callable, to restore its buffers in train mode.
-        self.__self__ = model if isinstance(model, torch.nn.Module) else getattr(model, "__self__", None)
-
-    def __call__(self, *inputs: Any) -> Any:
-        differentiated = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
-        self.evaluations += len(inputs[0]) * (3 if differentiated else 1)
-        return self.model(*inputs)
+    return problem.game().players.collect(format_tensor_into_tuples(attributions)).detach()

@@ -10,10 +10,11 @@ from statistics import median
 import torch
 from rich.table import Table
 
+from captum_meta._model import Counted
 from captum_meta.benchmark.compare import Result
 from captum_meta.benchmark.heldout import SUPPORT_ROWS
 from captum_meta.benchmark.methods import ADAPTED, PATH_ADAPTED, PATH_ZERO_SHOT, ZERO_SHOT, path_learner, shapley_learner
-from captum_meta.benchmark.problem import Counted, Problem
+from captum_meta.benchmark.problem import Problem
 from captum_meta.benchmark.tables import table_of
 
 PAIRS = {"shapley": (ZERO_SHOT, ADAPTED), "path": (PATH_ZERO_SHOT, PATH_ADAPTED)}

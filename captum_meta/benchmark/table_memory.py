@@ -11,8 +11,8 @@ from time import process_time
 from rich.console import Console
 from torch import Tensor
 
+from captum_meta._model import Counted
 from captum_meta.attr import MetaKernelShap
-from captum_meta.benchmark.problem import Counted
 from captum_meta.benchmark.table_models import ExplainedTable, table_models
 from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import attribution_error

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from captum_meta._model import Counted
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.heldout import (
     HeldOutProblem,
@@ -26,7 +27,7 @@ from captum_meta.benchmark.heldout import (
     whole_table,
 )
 from captum_meta.benchmark.journal import kept, read_lines
-from captum_meta.benchmark.problem import Counted, player_values
+from captum_meta.benchmark.problem import player_values
 from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import attribution_error
 

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from captum.attr import Attribution
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+
+from captum_meta._captum import format_tensor_into_tuples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,8 +77,8 @@ class AttributionCallback(Callback):
         try:
             with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
                 method = self.method if isinstance(self.method, Attribution) else self.method(model)
-                here = {name: _move(value, model.device) for name, value in self.arguments.items()}
-                values: Tensors = method.attribute(_move(self.inputs, model.device), **here)
+                here = move_data_to_device(self.arguments, model.device)
+                values: Tensors = method.attribute(move_data_to_device(self.inputs, model.device), **here)
                 return values
         finally:
             for part, mode in modes:
@@ -97,7 +100,7 @@ def draw(inputs: Tensors, attributions: Tensors) -> Figure:
             row[0].set_axis_off()
             row[1].set_axis_off()
         return figure
-    flat = torch.cat([part.detach().cpu().flatten(1) for part in _tuple(attributions)], dim=1)
+    flat = torch.cat([part.detach().cpu().flatten(1) for part in format_tensor_into_tuples(attributions)], dim=1)
     figure = Figure(figsize=(6, 1 + 0.3 * len(flat)), layout="constrained")
     axis = figure.subplots()
     _map(figure, axis, flat)
@@ -113,13 +116,3 @@ def _map(figure: Figure, axis: Any, values: Tensor) -> None:
 
 def _are_images(inputs: Tensor) -> bool:
     return inputs.dim() == 4 and inputs.shape[1] in (1, 3)
-
-
-def _tuple(value: Tensors) -> tuple[Tensor, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _move(value: Any, device: torch.device) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_move(entry, device) for entry in value)
-    return value.to(device) if isinstance(value, Tensor) else value

@@ -9,9 +9,9 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
+from captum_meta._model import Counted
 from captum_meta.attr import MetaIntegratedGradients, MetaKernelShap, MetaLayerIntegratedGradients, MetaShapleyValueSampling
 from captum_meta.benchmark.background_models import BackgroundProblem, background_problems
-from captum_meta.benchmark.problem import Counted
 from captum_meta.functional import attribution_error
 from tests.attr.conftest import untrained
 

@@ -7,8 +7,8 @@ import torch
 from captum.attr import GradientShap, IntegratedGradients
 from torch import Tensor
 
+from captum_meta._model import Counted
 from captum_meta.attr import MetaIntegratedGradients
-from captum_meta.benchmark.problem import Counted
 from captum_meta.functional import attribution_error
 from tests.attr.conftest import untrained
 

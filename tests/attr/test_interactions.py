@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from captum_meta._model import Counted
 from captum_meta.attr import MetaKernelShap, MetaShapleyValueSampling
-from captum_meta.benchmark.problem import Counted
 from captum_meta.estimators import INDICES, all_coalitions, interactions
 from tests.attr.conftest import CountingModel, probe, untrained
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from captum_meta._model import Counted
 from captum_meta.benchmark.interactions import PEERS, compare, ours, with_truth
-from captum_meta.benchmark.problem import Counted, Problem
+from captum_meta.benchmark.problem import Problem
 from tests.attr.conftest import probe
 from tests.benchmark.conftest import small_net
 

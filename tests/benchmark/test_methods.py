@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from captum_meta._model import Counted
 from captum_meta.benchmark.methods import BORDER_MEAN, GRADIENT_MEAN, PATH, SHAPLEY, Method, path_learner, shapley_learner
 from captum_meta.benchmark.modern_peers import MODERN
-from captum_meta.benchmark.problem import Counted
 from tests.attr.conftest import probe
 from tests.benchmark.conftest import brute_force, small_net, small_problem, untrained
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from captum_meta._model import Counted
 from captum_meta.benchmark import modern_peers
 from captum_meta.benchmark.methods import SHAPLEY, installed
 from captum_meta.benchmark.modern_peers import MODERN, ShapiqProcess
-from captum_meta.benchmark.problem import Counted
 from tests.benchmark.conftest import brute_force, small_net, small_problem
 
 M = 6

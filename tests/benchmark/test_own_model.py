@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from captum_meta._model import Counted
 from captum_meta.benchmark import Measurement, ModelBenchmark, benchmark_model, own_model
-from captum_meta.benchmark.problem import Counted
 from captum_meta.benchmark.references import Reference
 from captum_meta.functional import attribution_error, deletion_auc
 from tests.attr.conftest import probe
