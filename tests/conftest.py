@@ -12,7 +12,7 @@ from jaxtyping import config, install_import_hook  # noqa: E402
 import tests.shapes  # noqa: E402, F401  (the hook looks its checker up by name)
 from captum_meta import _warnings  # noqa: E402
 
-ROOMS = ("_random", "estimators", "functional", "losses")
+ROOMS = ("_random", "estimators", "evidence", "functional", "games", "learners", "losses", "nn", "types")
 HARDLY_TRAINED = ("learners", "nn", "optim", "tasks", "tests", "training")
 
 _warnings._PACKAGES += ("jaxtyping",)  # whose calls lie between those of the package

@@ -127,6 +127,7 @@ class LearnerContract:
             assert predicted.shape == tasks.query.attributions.shape
             assert torch.allclose(predicted.sum(-1), tasks.query.evidence.total, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.usefixtures("unchecked")
     def test_labels_that_are_no_numbers_and_empty_support_sets_say_so(self, name: str, batches: Batches) -> None:
         learner = build(name)
         support = tasks_for(learner, batches).support

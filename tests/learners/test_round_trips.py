@@ -157,6 +157,7 @@ def test_arguments_change_answers(kind: type[MetaLearner], argument: str, explai
         assert not torch.equal(answers(made(kind, []), explained), answers(made(kind, [argument]), explained))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("loss", ["relative_squared_error", "importance_cross_entropy", "cosine_and_magnitude"])
 def test_losses_are_passed_by_name(loss: str) -> None:
     assert MAML(ShapleyExplainer(16, 1), inner_loss=loss).inner_loss is getattr(losses, loss)
