@@ -112,6 +112,7 @@ def main(arguments: Sequence[str]) -> None:
         }
 
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")  # of torch, about Lightning's own code
     logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs"}}
     MetaTrainingCLI(
         MetaLearningModule,

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from captum_meta.tasks.cache import ExplanationCache, TaskFamily, describe, is_finite, key_of, make
 from captum_meta.training.steps import Evaluations, Shards, StepLoader, Steps, StepsAsMade, Views, split
-from captum_meta.types import Explanations, ExplanationTask
+from captum_meta.types import Explanations
 
 __all__ = ["ExplanationTaskDataModule", "TaskFamily", "split"]
 
@@ -103,13 +103,13 @@ class ExplanationTaskDataModule(LightningDataModule):
         steps.rank, steps.ranks = self.rank
         return StepLoader(steps, self, self.workers)
 
-    def val_dataloader(self) -> list[DataLoader[ExplanationTask]]:
+    def val_dataloader(self) -> list[Evaluations]:
         return self._evaluations("validation")
 
-    def test_dataloader(self) -> list[DataLoader[ExplanationTask]]:
+    def test_dataloader(self) -> list[Evaluations]:
         return self._evaluations("test")
 
-    def predict_dataloader(self) -> list[DataLoader[ExplanationTask]]:
+    def predict_dataloader(self) -> list[Evaluations]:
         return self._evaluations("test")
 
     def labels(self, name: str) -> list[str]:
@@ -121,10 +121,10 @@ class ExplanationTaskDataModule(LightningDataModule):
             for budget in self.validation_budgets
         ]
 
-    def _evaluations(self, name: str) -> list[DataLoader[ExplanationTask]]:
+    def _evaluations(self, name: str) -> list[Evaluations]:
         skip = max(self.validation_support_rows)
         return [
-            DataLoader(Evaluations(self._pool(name, label), k, skip, *self.rank, budget), batch_size=None)
+            Evaluations(self._pool(name, label), k, skip, *self.rank, budget)
             for label in self.families[name]
             for k in self.validation_support_rows
             for budget in self.validation_budgets

@@ -227,8 +227,9 @@ class MetaLearningModule(LightningModule):
 
     def _begin(self) -> None:
         self._errors = []
-        self._error.reset()
-        self._log_error.reset()
+        for mean in (self._error, self._log_error):
+            mean.reset()
+            mean.update(0.0, weight=0.0)  # a rank may have no task to measure
 
     def _measure(self, batch: ExplanationTask, loader: int) -> None:
         predicted, right = self.predict_step(batch, 0), batch.query.attributions

@@ -133,10 +133,12 @@ class StepsAsMade(Steps):
         return tasks[:, : self.rows]
 
 
-class Evaluations(IterableDataset[ExplanationTask]):
+class Evaluations:
     """All views of this rank's share of a pool, with ``k`` support rows; queries are the rows behind the first ``skip``.
 
-    With a ``budget`` they are as :func:`at_budget` leaves them.
+    With a ``budget`` they are as :func:`at_budget` leaves them. The length of no views is 1: Lightning would leave out a
+    rank without any, while the others wait for its errors. This is no ``DataLoader``, which Lightning would take for a
+    shuffled one where ``overfit_batches`` are wanted.
     """
 
     def __init__(
@@ -154,7 +156,7 @@ class Evaluations(IterableDataset[ExplanationTask]):
                     yield ExplanationTask(known[:, : self.k], known[:, self.skip :])
 
     def __len__(self) -> int:
-        return sum(len(self.pool[index]) for index in self.indices)
+        return max(1, sum(len(self.pool[index]) for index in self.indices))
 
 
 class StepLoader:

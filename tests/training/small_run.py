@@ -58,8 +58,13 @@ def families(folder: Path) -> tuple[Recorded, Recorded]:
 
 
 def data(folder: Path, workers: int = 0) -> ExplanationTaskDataModule:
+    """Validated on two models and data sets, and on one, of which a second rank has no share."""
+    train, held_out = families(folder)
+    alone = Recorded([AnyWidth(5)], ExplainedData(rows(4), name="four"), rows=8)
+    alone.folder = folder
     return ExplanationTaskDataModule(
-        *families(folder),
+        train,
+        {"two": held_out, "one": alone},
         batches=None,
         steps_per_epoch=10,
         support_rows=2,

@@ -95,7 +95,7 @@ def test_two_ranks_are_one(whole: Path, tmp_path: Path, start: Callable[[Path], 
     assert shards(tmp_path) == shards(whole)
     assert largest_difference(tmp_path, whole) < 1e-6
     errors, expected = (torch.load(folder / "errors.pt", weights_only=True) for folder in (tmp_path, whole))
-    assert errors.keys() == expected.keys() and len(errors) == 4
+    assert errors.keys() == expected.keys() and len(errors) == 6
     assert all(torch.allclose(value, expected[name], rtol=1e-5) for name, value in errors.items())
 
 

@@ -1,5 +1,6 @@
 """What the Lightning module logs, keeps and gives back."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from captum_meta.attr import MetaKernelShap
 from captum_meta.learners import MAML, Ridge, ZeroShot
 from captum_meta.metrics import AttributionError
 from captum_meta.nn import ShapleyExplainer
-from captum_meta.training import MetaLearningModule, learner_from_checkpoint
+from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule, learner_from_checkpoint
 from captum_meta.training.steps import Steps
 from captum_meta.types import ExplanationTask
 
@@ -152,8 +153,31 @@ def test_overfit_batches_are_the_same_in_every_epoch(tmp_path: Path) -> None:
             return super().training_step(batch, batch_idx)
 
     trainer = quiet(tmp_path, overfit_batches=2, max_epochs=3, enable_checkpointing=False)
-    trainer.fit(Seeing(ZeroShot(ShapleyExplainer(8, 1))), data(tmp_path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="You requested to overfit")
+        trainer.fit(Seeing(ZeroShot(ShapleyExplainer(8, 1))), data(tmp_path))
     assert len(seen) == 6 and len(set(seen)) == 2 and seen[:2] == seen[2:4] == seen[4:]
+
+
+def test_a_rank_without_a_task_to_measure_takes_part(tmp_path: Path) -> None:
+    """Else the other ranks would wait for its errors; there are two tasks, and this is the third of three ranks."""
+
+    class Third(ExplanationTaskDataModule):
+        rank = (2, 3)
+
+    told: list[str] = []
+
+    class Telling(MetaLearningModule):
+        def _report(self, stage: str) -> None:  # type: ignore[override]
+            told.append(stage)
+            super()._report(stage)  # type: ignore[arg-type]
+
+    train, held_out = small_run.families(tmp_path)
+    tasks = Third(train, held_out, batches=None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The ``compute`` method")
+        quiet(tmp_path).validate(Telling(ZeroShot(ShapleyExplainer(8, 1))), tasks, verbose=False)
+    assert told == ["validation"]
 
 
 def test_a_learning_rate_is_found(tmp_path: Path) -> None:
