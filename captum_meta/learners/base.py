@@ -57,11 +57,12 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
         """Learn from the explained rows ``(*batch, K, M)`` of one model."""
 
     def require_numbers(self, support: Explanations) -> None:
-        """Refuse attributions of another shape than the evidence, or that are not finite.
+        """Refuse attributions of another shape than the evidence, or that are not finite, and another precision.
 
         Raises:
             ValueError: for such attributions.
         """
+        self.require_precision(support.attributions, support.evidence.effects)
         shape, expected = support.attributions.shape, support.evidence.players.shape
         if shape != expected:
             raise ValueError(
@@ -70,6 +71,19 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
             )
         if not bool(support.attributions.isfinite().all()):
             raise ValueError("attributions of the support set are not finite: leave these rows out.")
+
+    def require_precision(self, *numbers: Tensor) -> None:
+        """Refuse numbers of another precision than the weights.
+
+        Raises:
+            ValueError: for such numbers.
+        """
+        own = next((weights.dtype for weights in self.parameters()), numbers[0].dtype)
+        for other in {values.dtype for values in numbers} - {own}:
+            raise ValueError(
+                f"The learner computes in {own}, and was given numbers in {other}: pass rows.to(dtype={own}), or "
+                f"use learner.to({other})."
+            )
 
     def require_rows(self, support: Explanations) -> None:
         """Refuse an empty support set, for learners that have nothing to learn from it, and what is no number.
@@ -95,6 +109,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
 
     def explain(self, state: StateT | None, evidence: Evidence) -> Prediction:
         """Attributions ``(*batch, N, M)`` that satisfy efficiency, with the gap that had to be corrected."""
+        self.require_precision(evidence.effects)
         return self.explainer.complete(self.propose(state, evidence), evidence)
 
     def predict(self, state: StateT | None, evidence: Evidence) -> Float[Tensor, "*batch M"]:
@@ -105,10 +120,12 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
         self, state: StateT | None, evidence: Evidence, attributions: Float[Tensor, "*batch M"]
     ) -> Float[Tensor, "*batch"]:
         """The relative squared error that nine in ten rows stay below, ``(*batch, N)``; NaN if unknown."""
+        self.require_precision(evidence.effects)
         return self.explainer.estimate_error(self.propose(state, evidence), evidence, attributions)
 
     def explain_with_error(self, state: StateT | None, evidence: Evidence) -> tuple[Prediction, Float[Tensor, "*batch"]]:
         """The answers of :meth:`explain` and :meth:`estimate_error`, at little more than the cost of the first."""
+        self.require_precision(evidence.effects)
         return self.explainer.complete_with_error(self.propose(state, evidence), evidence)
 
     def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:

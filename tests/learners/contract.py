@@ -150,6 +150,26 @@ class LearnerContract:
             assert predicted.isfinite().all()
             assert predicted.dtype == precision or precision == torch.bfloat16  # in which quadratures are made in single
 
+    @pytest.mark.parametrize("precision", [torch.float64, torch.float16])
+    def test_numbers_of_another_precision_say_so(self, name: str, precision: torch.dtype, batches: Batches) -> None:
+        learner = build(name)
+        tasks = tasks_for(learner, batches)
+        state, others = learner.adapt(tasks.support), tasks.to(dtype=precision)
+        calls = [
+            lambda: learner.predict(state, others.query.evidence),
+            lambda: learner.estimate_error(state, others.query.evidence, tasks.query.attributions),
+            lambda: learner.explain_with_error(state, others.query.evidence),
+            lambda: learner.loss(others),
+        ]
+        if not isinstance(learner, ZeroShot):
+            calls += [
+                lambda: learner.adapt(others.support),
+                lambda: learner.adapt(replace(tasks.support, attributions=others.support.attributions)),
+            ]
+        for call in calls:
+            with pytest.raises(ValueError, match=rf"computes in torch.float32, and was given numbers in {precision}"):
+                call()
+
     def test_a_player_without_any_effect_gets_nothing(self, name: str, batches: Batches) -> None:
         learner = build(name)
         tasks = tasks_for(learner, batches)
