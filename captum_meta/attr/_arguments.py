@@ -97,7 +97,8 @@ def check_feature_mask(name: str, value: Any) -> Any:
 
 def check_target(name: str, value: Any) -> Any:
     """No ``bool``, which torch would take for a mask; the rest is known when there is an output to select from."""
-    assert not isinstance(value, bool), f"{name} is {value}, a bool: pass the index of the output, {name}={int(value)}."
+    one = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    assert not isinstance(one, bool), f"{name} is {value}, a bool: pass the index of the output, {name}={int(one)}."
     return value
 
 

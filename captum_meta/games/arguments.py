@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from captum_meta import _captum
 
 Tensors = tuple[Tensor, ...]
+_INDICES = (torch.int64, torch.int32)
+"""What several rows' indices may be; one index may be any whole number."""
 
 
 def real_beside(inputs: Tensors, baselines: tuple[Any, ...]) -> Tensors:
@@ -73,7 +76,7 @@ def take_target(target: Any, rows: Tensor, n_examples: int) -> Any:
             f"Tensor target dimension {tuple(target.shape)} is not valid: pass one target for each of {n_examples} examples."
         )
         return target[rows.to(target.device)]
-    if isinstance(target, Tensor) and target.dim() == 1 and n_examples == 1:
+    if isinstance(target, Tensor) and target.shape == (1,) and n_examples == 1:
         return int(target.item()) if not target.is_floating_point() else target
     return target
 
@@ -143,7 +146,7 @@ def _check_range(output: Tensor, target: Any) -> None:
 
 
 def _shown(target: Any) -> str:
-    several = isinstance(target, list) or (isinstance(target, (Tensor, np.ndarray)) and target.ndim > 0)
+    several = isinstance(target, list) or (isinstance(target, (Tensor, np.ndarray)) and math.prod(target.shape) != 1)
     return f"target, of type {type(target).__name__}," if several else f"target={target!r}"
 
 
@@ -152,20 +155,26 @@ def _remedy(output: Tensor, target: Any) -> str:
     entries = target if isinstance(target, list) else [target]
     if isinstance(target, (np.ndarray, np.generic)) or any(isinstance(entry, np.generic) for entry in entries):
         return "pass numbers of Python, such as target.tolist(), or torch.from_numpy(target)"
-    if isinstance(target, Tensor) and (target.is_floating_point() or target.dtype == torch.bool):
+    one = isinstance(target, Tensor) and target.numel() == 1
+    if isinstance(target, Tensor) and (target.is_floating_point() or not (one or target.dtype in _INDICES)):
         return f"its dtype is {target.dtype}, pass target.long()"
     if any(isinstance(entry, (float, str, bool)) for entry in entries):
         return f"{type(entries[0]).__name__} is no index, pass a whole number, such as int(target)"
     if output.dim() < 2:
         return "there is one number for each row, pass target=None"
-    if isinstance(target, Tensor) and target.dim() > 1:
+    several = isinstance(target, (list, Tensor)) and not one
+    if several and isinstance(target, Tensor) and target.dim() > 1:
         return "pass one index for each example, such as target.flatten()"
-    if isinstance(target, (list, Tensor)) and len(target) != len(output):
+    if several and len(target) != len(output):
         return "pass one index, or one for each example"
     if output.dim() > 2:
         return f"pass a tuple of {output.dim() - 1} indices"
     most = output.shape[1] - 1
-    return f"pass an index from 0 to {most}" + ("" if isinstance(target, int) else " for each example")
+    if several:
+        return f"pass an index from 0 to {most} for each example"
+    return f"pass an index from 0 to {most}" + (
+        "" if one or isinstance(target, int) else ", or a list of one for each example"
+    )
 
 
 def is_of_rows(value: Any, n_examples: int) -> bool:

@@ -23,7 +23,7 @@ from captum_meta.attr import (
 from captum_meta.games.arguments import select_outputs
 from captum_meta.learners import Ridge, list_learners, load_learner
 from tests.attr.conftest import CountingModel
-from tests.attr.front_ends import PEERS
+from tests.attr.front_ends import DISTRIBUTIONS, PEERS, make
 
 X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
 SHAPLEY = (MetaKernelShap, MetaShapleyValueSampling)
@@ -63,6 +63,11 @@ def mistakes() -> list[Any]:
         (ALL, "target", 7, "target=7.*an index from 0 to 2"),
         (ALL, "target", -4, "target=-4.*an index from 0 to 2"),
         (ALL, "target", (5,), r"target=\(5,\).*an index from 0 to 2"),
+        (ALL, "target", (0, 1), r"target=\(0, 1\).*an index from 0 to 2, or a list of one for each example"),
+        (ALL, "target", torch.tensor(7), r"target=tensor\(7\).*an index from 0 to 2\."),
+        (ALL, "target", torch.tensor([7]), r"target=tensor\(\[7\]\).*an index from 0 to 2\."),
+        (ALL, "target", [0], "target.*one for each example"),
+        (ALL, "target", torch.tensor([0, 1], dtype=torch.uint8), r"target.*uint8.*target.long\(\)"),
         (ALL, "target", [0, 3], "target.*an index from 0 to 2 for each"),
         (ALL, "target", torch.tensor([0, 3]), "target.*an index from 0 to 2 for each"),
         (ALL, "target", torch.tensor([0, -1]), "target.*an index from 0 to 2 for each"),
@@ -77,6 +82,7 @@ def mistakes() -> list[Any]:
         (ALL, "target", torch.zeros(2, 1, dtype=torch.long), "target"),
         (ALL, "target", [0, 1, 2], "target.*one for each example"),
         (ALL, "target", True, "target is True, a bool"),
+        (ALL, "target", torch.tensor(True), "target is True, a bool.*target=1"),
         (SHAPLEY, "n_samples", -1, "n_samples must not be negative, got -1"),
         (PATH, "n_steps", -1, "n_steps is -1"),
         (PATH, "n_steps", 0, "n_steps is 0"),
@@ -270,3 +276,15 @@ def test_targets_of_outputs_with_several_dimensions() -> None:
     with pytest.raises(AssertionError, match="one number for each row, pass target=None"):
         select_outputs(output[:, 0, 0], 1)
     assert torch.equal(select_outputs(output[:1, 0], torch.tensor([-1])), output[:1, 0, -1])
+
+
+@pytest.mark.parametrize(
+    "front_end", [one for one in PEERS.values() if one.__name__[:10] != "MetaNeuron"], ids=lambda one: one.__name__
+)
+@pytest.mark.parametrize(
+    "target", [torch.tensor(7), torch.tensor([7]), torch.tensor([]).long(), [], [7], [0, 1], (0, 1)], ids=str
+)
+def test_a_target_of_one_row_is_named_by_all_front_ends(front_end: Any, target: Any) -> None:
+    given = {"baselines": torch.zeros(2, 6)} if issubclass(front_end, DISTRIBUTIONS) else {}
+    with pytest.raises((AssertionError, IndexError, RuntimeError), match=r"^target.*pass "):
+        make(front_end, CountingModel()).attribute(X[:1], target=target, **given)
