@@ -9,11 +9,9 @@ shared out by the size of the attributions: everything that is returned is diffe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +19,11 @@ from captum_meta import _captum
 from captum_meta._model import untouched, wide
 from captum_meta.attr._drawn_paths import DrawnPaths
 from captum_meta.attr._draws import Draws, expected_difference
-from captum_meta.attr._incomplete import INCONSISTENT, warn_of_rows
-from captum_meta.estimators import FINE, OFFSETS, change_along, is_no_derivative, leaves_doubt
+from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
+from captum_meta.attr._path import BEGINNING
+from captum_meta.estimators import FINE
+from captum_meta.estimators.path_sample import certain
+from captum_meta.evidence.consistency import inconsistent_rows, wrong_slopes
 from captum_meta.games import Game
 from captum_meta.games.differentiated import Differentiated
 from captum_meta.games.players import join
@@ -49,26 +50,31 @@ def differences(inputs: Parts, baselines: tuple[Any, ...]) -> Parts:
 
 
 def integrated(
-    model: Differentiated, ends: Parts, starts: Parts, n_steps: int, method: str, multiply: bool
+    game: Game, model: Differentiated, ends: Parts, starts: Parts, n_steps: int, method: str, multiply: bool
 ) -> tuple[Parts, Tensor]:
-    """Integrated Gradients in the shapes of the inputs, and their sums minus the change of f, ``(B,)``."""
+    """Integrated Gradients in the shapes of the inputs, and their sums minus the change of f, ``(B,)``.
+
+    The game is that of the model between the same ends, without their graph.
+    """
     points, weights = (part(n_steps) for part in _captum.approximation_parameters(method)[::-1])
     with untouched(model.forward_func, ends[0].device), torch.enable_grad():
-        apart = tuple(x - b for x, b in zip(ends, starts, strict=True))
-        averages, sums = tuple(torch.zeros_like(x) for x in ends), []
+        apart, first, last = differences(ends, starts), model.values(starts), model.values(ends)
+        averages, sums, curve = tuple(torch.zeros_like(part) for part in apart), [], []
         for point, weight in zip(points, weights, strict=True):
-            gradients = model.gradients(_between(starts, apart, float(point)))
+            gradients, values = model.gradients_and_values(between(starts, apart, float(point)))
             averages = tuple(a + float(weight) * g for a, g in zip(averages, gradients, strict=True))
             sums.append(join(g.detach() * d.detach() for g, d in zip(gradients, apart, strict=True)).sum(1))
-        change = model.values(ends) - model.values(starts)
+            curve.append((values - first).detach())
+        change = last - first
         if not multiply:
             return averages, join(averages).sum(1) - change
         plain = join(a * d for a, d in zip(averages, apart, strict=True))
-        wrong = _wrong(model, starts, apart, (points, weights, torch.stack(sums, dim=1)), change.detach())
-        warn_of_rows(wrong, INCONSISTENT)
-        values = torch.where(wrong.unsqueeze(1), plain, _completed(plain, change))
+        along = torch.tensor(points, device=plain.device).clamp(BEGINNING, 1 - BEGINNING).expand(len(plain), -1)
+        wrong = _wrong(game, along, torch.stack(sums, 1), torch.stack(curve, 1), change.detach())
+        size = torch.maximum(first.detach().abs(), last.detach().abs())
+        values = torch.where(wrong.unsqueeze(1), plain, _completed(plain, change, size))
         parts = values.split([x[0].numel() for x in ends], dim=1)
-        shaped = tuple(part.reshape(x.shape) for part, x in zip(parts, ends, strict=True))
+        shaped = tuple(part.reshape(d.shape).to(d.dtype) for part, d in zip(parts, apart, strict=True))
         return shaped, values.sum(1) - change
 
 
@@ -88,7 +94,7 @@ def drawn(
             return draws.average_gradient()
         values, total = draws.expected_gradients
         warn_of_rows(draws.inconsistent, INCONSISTENT)
-        return torch.where(draws.inconsistent.unsqueeze(1), values, _completed(values, total))
+        return torch.where(draws.inconsistent.unsqueeze(1), values, _completed(values, total, torch.zeros_like(total)))
 
 
 def refuse_with_graph(**given: Any) -> None:
@@ -98,32 +104,29 @@ def refuse_with_graph(**given: Any) -> None:
             raise ValueError(f"{name} and create_graph=True were both passed: leave one of them out.")
 
 
-def _wrong(
-    model: Differentiated, starts: Parts, apart: Parts, path: tuple[Sequence[float], Sequence[float], Tensor], change: Tensor
-) -> Tensor:
-    """Rows whose gradients miss much of the change of f and are not its derivatives, ``(B,)``.
+def _wrong(game: Game, points: Tensor, sums: Tensor, curve: Tensor, total: Tensor) -> Tensor:
+    """Rows that cannot be completed to the change of f, ``(B,)``, with a warning.
 
-    The path has points and weights of a quadrature, and sums of gradients times differences there, ``(B, n)``.
+    Args:
+        game, points, sums, curve, total: as of :func:`~captum_meta.evidence.consistency.inconsistent_rows`.
     """
-    points, weights, sums = np.asarray(path[0]), np.asarray(path[1]), path[2].double().cpu().numpy()
-    total = change.double().cpu().numpy()
-    doubtful = leaves_doubt(sums, weights, total)
-    if not doubtful.any() or torch.finfo(change.dtype).eps > FINE:
-        return torch.zeros_like(change, dtype=torch.bool)
-    place = int(np.abs(points - 0.5).argmin())
-    with torch.no_grad():
-        around = [model.values(_between(starts, apart, float(points[place]) + offset)) for offset in OFFSETS]
-    values = torch.stack(around, dim=1).double().cpu().numpy()
-    size = change_along(sums, weights, total)
-    found = is_no_derivative(sums[:, place], values, size, torch.finfo(change.dtype).eps)
-    return torch.from_numpy(found & doubtful).to(change.device)
+    unknown = ~total.isfinite()
+    inconsistent = torch.zeros_like(unknown)
+    if torch.finfo(total.dtype).eps < FINE:
+        inconsistent = inconsistent_rows(game, points, sums, curve, total) | wrong_slopes(game, points, sums, total)
+        inconsistent &= ~unknown
+    warn_of_rows(inconsistent, INCONSISTENT)
+    warn_of_rows(unknown, UNKNOWN)
+    return inconsistent | unknown
 
 
-def _between(starts: Parts, apart: Parts, point: float) -> Parts:
-    return tuple(b + point * d for b, d in zip(starts, apart, strict=True))
+def between(starts: Parts, apart: Parts, point: float) -> Parts:
+    """A point of the paths that begin at ``starts`` and end ``apart`` from there."""
+    return tuple((wide(b) + point * d).to(b.dtype) for b, d in zip(starts, apart, strict=True))
 
 
-def _completed(values: Tensor, change: Tensor) -> Tensor:
-    """Attributions ``(B, M)`` whose sums are the changes ``(B,)``."""
+def _completed(values: Tensor, change: Tensor, size: Tensor) -> Tensor:
+    """Attributions ``(B, M)`` whose sums are the changes ``(B,)`` of an f of this ``size`` ``(B,)``, up to rounding."""
     everyone = torch.ones_like(values, dtype=torch.bool)
-    return values + (change - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), everyone)
+    gap = certain(change - values.sum(1), size, torch.finfo(change.dtype).eps)
+    return values + gap.unsqueeze(1) * gap_shares(values.abs(), everyone)

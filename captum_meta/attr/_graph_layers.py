@@ -14,9 +14,10 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._captum import BaselineType
-from captum_meta._model import untouched
+from captum_meta._model import untouched, wide
 from captum_meta.attr._draws import DrawnPaths, Draws
-from captum_meta.attr._graph import STEPS, filled
+from captum_meta.attr._graph import STEPS, between, differences, filled
+from captum_meta.attr._layers import parts_like
 from captum_meta.games import Game
 from captum_meta.games.differentiated import Differentiated
 from captum_meta.games.layer import LayerModel
@@ -51,7 +52,7 @@ class LayersOnPath:
 
     def at(self, point: float) -> tuple[Any, ...]:
         """The model's arguments at a point of the path."""
-        return (*(b + point * (x - b) for x, b in zip(self.ends, self.starts, strict=True)), *self.extra)
+        return (*between(self.starts, differences(self.ends, self.starts), point), *self.extra)
 
     def activations(self, point: float) -> Tensors:
         """What the layers give there."""
@@ -85,7 +86,7 @@ class LayersOnPath:
             for (point, _), border in zip(nodes, borders, strict=True):
                 after = self.activations(border / borders[-1])
                 moved = zip(self.gradients(point), after, before, strict=True)
-                parts = tuple(gradient * (one - other) for gradient, one, other in moved)
+                parts = tuple(gradient * (wide(one) - wide(other)) for gradient, one, other in moved)
                 total, before = tuple(map(torch.add, total, parts)) if total else parts, after
             return total, join(total).sum(1) - self.change()
 
@@ -95,16 +96,18 @@ def neuron_conductance(path: LayersOnPath, n_steps: int | None, method: str, mul
     neuron = path.model
     assert isinstance(neuron, NeuronModel)
     with untouched(neuron.forward_func, path.ends[0].device), torch.enable_grad():
-        total = tuple(torch.zeros_like(part) for part in path.ends)
+        total = tuple(torch.zeros_like(wide(part)) for part in path.ends)
         for point, weight in _nodes(n_steps or STEPS, method):
             x = tuple(part.requires_grad_() if part.is_leaf else part for part in path.at(point)[: len(path.ends)])
             given = neuron.activations_in_graph((*x, *path.extra))
             gradients = Differentiated(neuron.rest(), path.target, (*x, *path.extra)).gradients(given)
             number, factor = neuron.selected(given, len(x[0])), neuron.selected(gradients, len(x[0]))
-            found = torch.autograd.grad(number, x, factor, create_graph=True, allow_unused=True, materialize_grads=True)
+            found = torch.autograd.grad(
+                number, x, factor.to(number.dtype), create_graph=True, allow_unused=True, materialize_grads=True
+            )
             total = tuple(old + weight * part for old, part in zip(total, found, strict=True))
         if multiply:
-            total = tuple(part * (x - b) for part, x, b in zip(total, path.ends, path.starts, strict=True))
+            total = tuple(map(torch.mul, total, differences(path.ends, path.starts)))
     return total
 
 
@@ -134,8 +137,7 @@ def drawn_of_layers(
             expected = join(end).unflatten(0, (-1, n_samples)).mean(1) - everything
         draws = Draws(game, distribution, noise, n_samples, expected, delta, torch.zeros_like(gradients[:, 0]), gradients)
         found = draws.expected_gradients[0] if multiply else draws.average_gradient()
-    parts = found.split([part[0].numel() for part in end], dim=1)
-    return tuple(part.reshape(-1, *like.shape[1:]) for part, like in zip(parts, end, strict=True))
+    return parts_like(end, found)
 
 
 def _nodes(n_steps: int, method: str) -> list[tuple[float, float]]:

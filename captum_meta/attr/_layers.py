@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta import _captum
+from captum_meta._model import wide
 from captum_meta.attr._arguments import check_layers
 from captum_meta.attr._frontend import Frontend, Learner, count_examples
 from captum_meta.attr._path import BEGINNING
@@ -143,8 +144,9 @@ def path_weights(evidence: Evidence, n_steps: int, method: str) -> Tensor:
 
 
 def parts_like(tensors: tuple[Tensor, ...], values: Tensor) -> tuple[Tensor, ...]:
-    """Values of all elements ``(N, E)`` in the shapes of the tensors."""
-    return Players.of(tensors).of_elements(values)
+    """Values of all elements ``(N, E)`` in the shapes of the tensors, and in their dtypes, but for half precision."""
+    parts = Players.of(tensors).of_elements(values)
+    return tuple(part.to(wide(like).dtype) for part, like in zip(parts, tensors, strict=True))
 
 
 def on_device(value: Any, device: torch.device) -> Any:

@@ -22,6 +22,8 @@ from captum_meta.types import Evidence
 
 _REFERENCE_STEPS = 200
 BEGINNING = 1e-6
+_MORE = 8
+"""Sums of gradients are rounded by so much more than f."""
 _ALMOST_NOTHING = 2.0**-60
 """Stands for no difference between input and baseline where average gradients are asked for."""
 
@@ -83,13 +85,15 @@ class PathFrontend(Frontend):
             return self._in_rounds(game, n_steps or MOST, tolerance, multiply)
         n_steps = n_steps or MOST
         plan = self._plan(n_steps, method)
-        evidence, gradients = plan.measure_gradients(game)
+        evidence, gradients, size = plan.measure_gradients(game)
         if game.coupled:
             return self._as_captum(game, CaptumQuadrature(n_steps, method, multiply), evidence.total)
+        weights = plan.weights(evidence)
         values = self._explained(game, evidence, plan)
+        values = quadrature_or(values, evidence, weights, size, game.precision)
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
-            values = multipliers(values, (gradients * plan.weights(evidence).unsqueeze(-2)).sum(-1), game)
+            values = multipliers(values, (gradients * weights.unsqueeze(-2)).sum(-1), game)
         points, sums, total = evidence.points, evidence.effects.sum(-2), evidence.total
         inconsistent = inconsistent_rows(game, points, sums, evidence.curve, total) | wrong_slopes(game, points, sums, total)
         inconsistent |= is_flat(evidence.effects.flatten(1), total)
@@ -160,6 +164,22 @@ def real(inputs: Any) -> Any:
         return tuple(real(part) for part in inputs)
     whole = isinstance(inputs, Tensor) and not inputs.is_floating_point() and not inputs.is_complex()
     return inputs.to(torch.get_default_dtype()) if whole else inputs
+
+
+def quadrature_or(values: Tensor, evidence: Evidence, weights: Tensor, size: Tensor, precision: float) -> Tensor:
+    """Attributions ``(N, M)``: those of the quadrature alone in rows where it misses no more than rounding, else ``values``.
+
+    Args:
+        values: ``(N, M)``.
+        evidence, weights: of the quadrature.
+        size: ``(N,)``, how large f is.
+        precision: of f.
+    """
+    quadrature = (evidence.effects @ weights.unsqueeze(-1)).squeeze(-1)
+    size = torch.maximum(size, _MORE * (evidence.effects.sum(1) * weights).abs().sum(1))
+    precision = max(precision, torch.finfo(values.dtype).eps)
+    complete = certain(evidence.total - quadrature.sum(1), size, precision) == 0
+    return torch.where(complete.unsqueeze(1), quadrature, values)
 
 
 def multipliers(values: Tensor, average: Tensor, game: Game) -> Tensor:

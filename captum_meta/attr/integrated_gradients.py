@@ -134,7 +134,8 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
             extra = _captum.format_additional_forward_args(additional_forward_args) or ()
             model, ends = Differentiated(self.forward_func, target, extra), real(formatted)
             starts = _captum.format_input_baseline(inputs, baselines)[1]
-            parts, delta = integrated(model, ends, filled(ends, starts), n_steps or STEPS, method, multiply)
+            plain = self._game(inputs, baselines, target, additional_forward_args)
+            parts, delta = integrated(plain, model, ends, filled(ends, starts), n_steps or STEPS, method, multiply)
             attributions = _captum.format_output(is_tuple, parts)
             return (attributions, delta) if return_convergence_delta else attributions
         if rows is not None and method != "gausslegendre":

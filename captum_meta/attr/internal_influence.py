@@ -143,7 +143,7 @@ def _average(game: Game, n_steps: int, method: str) -> tuple[Tensor, Evidence, T
     """Averages of all gradients, ``(N, elements)``, the evidence, and the gradients ``(N, elements, n_steps)``."""
     outputs_of(game)
     points = path_points(game, n_steps, method)
-    evidence, gradients = measure_bent_path(game, n_steps) if points is None else measure_path(game, points)
+    evidence, gradients, _ = measure_bent_path(game, n_steps) if points is None else measure_path(game, points)
     average = (gradients * path_weights(evidence, n_steps, method).unsqueeze(-2)).sum(-1)
     rows = incompletable_rows(game, evidence.total)
     average = CaptumQuadrature(n_steps, method, multiply=False).in_rows(rows, average, game)

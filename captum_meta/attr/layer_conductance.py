@@ -17,7 +17,7 @@ from captum_meta.attr._graph import refuse_with_graph
 from captum_meta.attr._graph_layers import LayersOnPath
 from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
 from captum_meta.attr._layers import Unadapted, Values, beside_zeros, outputs_of, parts_like, path_points, values_through
-from captum_meta.attr._path import real
+from captum_meta.attr._path import quadrature_or, real
 from captum_meta.attr._selection import of_outputs, selection, side_by_side
 from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import PathPlan
@@ -121,14 +121,16 @@ class MetaLayerConductance(Unadapted, LayerConductance):
         explained, deltas = [], []
         passing = values_through(model, end, whole) if n_steps <= MAX_INTERPOLATED else last
         for one, through, value in zip(each_output(game), passing.unbind(1), last.unbind(1), strict=True):
-            evidence, trapezia = measure_layer(one, ends, points, n_steps)
+            evidence, trapezia, size = measure_layer(one, ends, points, n_steps)
             total, values = evidence.total, trapezia
             if evidence.points.shape[1] <= MAX_INTERPOLATED:
                 passes = same(through, value, total)
                 strange = passes & inconsistent_rows(whole, evidence.points, evidence.effects.sum(1), evidence.curve, total)
                 warn_of_rows(strange, INCONSISTENT)
                 passes = passes & ~strange
-                values = self._explain(completed(evidence, where=~passes), PathPlan(n_steps, method)).attributions
+                plan = PathPlan(n_steps, method)
+                values = self._explain(completed(evidence, where=~passes), plan).attributions
+                values = quadrature_or(values, evidence, plan.weights(evidence), size, game.precision)
             values = torch.where(total.isfinite().unsqueeze(1), values, trapezia)
             warn_of_rows(~total.isfinite(), UNKNOWN)
             explained.append(parts_like(end, values))

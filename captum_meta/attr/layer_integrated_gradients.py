@@ -13,7 +13,7 @@ from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType
 from captum_meta.attr._arguments import check_layers, checked
 from captum_meta.attr._frontend import Learner
-from captum_meta.attr._graph import STEPS, filled, integrated, refuse_with_graph
+from captum_meta.attr._graph import STEPS, Parts, filled, integrated, refuse_with_graph
 from captum_meta.attr._layers import OfLayers, Values
 from captum_meta.attr._path import PathFrontend, PathResult
 from captum_meta.attr._selection import selection
@@ -104,7 +104,8 @@ class MetaLayerIntegratedGradients(OfLayers, PathFrontend, LayerIntegratedGradie
             end = model.activations_in_graph(arguments)
             start = model.activations_in_graph((*begins, *(whole.batch.extra or ())))
             rest = Differentiated(model, whole.batch.target, arguments)
-            parts, delta = integrated(rest, end, start, n_steps or STEPS, method, multiply)
+            game = _rest_between(model, whole, end, start, internal_batch_size)
+            parts, delta = integrated(game, rest, end, start, n_steps or STEPS, method, multiply)
             return (self._shaped(model, parts), delta) if return_convergence_delta else self._shaped(model, parts)
         game = _rest_of(model, whole, internal_batch_size)
         asked = (n_steps, method, tolerance, return_error_estimate, multiply)
@@ -122,4 +123,8 @@ def _rest_of(model: LayerModel, whole: Game, max_rows: int | None) -> Game:
     """The rest of the model, as a game whose players are the elements of the layers' activations."""
     extra = whole.batch.extra or ()
     end, start = (model.activations(side, extra, max_rows) for side in (whole.inputs, whole.baselines))
-    return Game(model, end, start, whole.batch.target, (*whole.inputs, *extra), None, max_rows)
+    return _rest_between(model, whole, end, start, max_rows)
+
+
+def _rest_between(model: LayerModel, whole: Game, end: Parts, start: Parts, max_rows: int | None) -> Game:
+    return Game(model, end, start, whole.batch.target, (*whole.inputs, *(whole.batch.extra or ())), None, max_rows)

@@ -137,7 +137,7 @@ def captum_path(problem: Problem, budget: int) -> Tensor:
 def captum_path_completed(problem: Problem, budget: int) -> Tensor:
     """Captum's IntegratedGradients with one gradient more, which ours spends on f at three points; its gap spread evenly."""
     game = problem.game()
-    evidence, _ = measure_path(game, gauss_legendre(budget + 1)[0])
+    evidence, *_ = measure_path(game, gauss_legendre(budget + 1)[0])
     values = evidence.effects @ gauss_legendre(budget + 1)[1].to(evidence.effects)
     elements = completed(values, evidence.total).split([part[0].numel() for part in game.inputs], dim=1)
     return player_sums(problem, tuple(e.reshape(x.shape) for e, x in zip(elements, game.inputs, strict=True)))

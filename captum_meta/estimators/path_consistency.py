@@ -22,8 +22,6 @@ _FEWEST = 8
 
 _STEP, _STEP_OF_ONE = 0.01, 0.25
 """Part of all changes along the path that a jump of f is at the least, to be looked for: of many gradients, and of one."""
-_TELLING = 3
-"""Gradients from which those next to each other tell by how much others between them may differ."""
 
 
 @np.errstate(invalid="ignore", over="ignore")
@@ -69,8 +67,7 @@ def suspected_steps(rows: Indices, sides: Floats, changes: Floats, sums: Floats)
         sums: ``(I, 2)``, gradients times (input - baseline) there, summed over the players.
 
     Returns:
-        These points ``(N, 2)``, and the smallest jump of f that would matter, ``(N,)``; 0 where none is suspected, and of
-        fewer than three gradients.
+        These points ``(N, 2)``, and the smallest jump of f that would matter, ``(N,)``; 0 where none is suspected.
     """
     widths, jumps = sides[:, 1] - sides[:, 0], np.abs(sums[:, 1] - sums[:, 0])
     same, largest = rows[1:] == rows[:-1], jumps.copy()
@@ -80,4 +77,4 @@ def suspected_steps(rows: Indices, sides: Floats, changes: Floats, sums: Floats)
     counts = np.bincount(rows)
     place = np.lexsort((missed, rows))[np.cumsum(counts) - 1]
     least = np.maximum(_STEP, _STEP_OF_ONE / (counts - 1)) * np.bincount(rows, np.abs(changes))
-    return sides[place], np.where((missed[place] > least) & (counts > _TELLING), least, 0.0)
+    return sides[place], np.where(missed[place] > least, least, 0.0)

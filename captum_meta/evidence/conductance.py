@@ -17,7 +17,7 @@ _ALIKE, _ROUNDING = 1e-3, 8
 """Values that differ by less, against the change of f and in units of their precision, are the same."""
 
 
-def measure_layer(game: Game, ends: Tensor, points: Tensor | None, n_steps: int) -> tuple[Evidence, Tensor]:
+def measure_layer(game: Game, ends: Tensor, points: Tensor | None, n_steps: int) -> tuple[Evidence, Tensor, Tensor]:
     """Evidence of the elements of a layer, whose integrals are its conductance, and the trapezia of these ``(N, E)``.
 
     Args:
@@ -26,9 +26,10 @@ def measure_layer(game: Game, ends: Tensor, points: Tensor | None, n_steps: int)
         points: of the path, for all rows; None for ``n_steps`` of each row's own.
 
     Returns:
-        Evidence ``(N, E, G)`` whose total is f(input) - f(baseline), and ``(N, E)``.
+        Evidence ``(N, E, G)`` whose total is f(input) - f(baseline), ``(N, E)``, and the larger size of f at both ends,
+        ``(N,)``.
     """
-    found, along = _measured(game, points, n_steps)
+    found, along, size = _measured(game, points, n_steps)
     count = ends.shape[1]
     gradients, given = along[:, :count], along[:, count : 2 * count]
     values = torch.cat([ends[..., :1], given, ends[..., 1:]], dim=-1)
@@ -36,7 +37,7 @@ def measure_layer(game: Game, ends: Tensor, points: Tensor | None, n_steps: int)
         effects = torch.zeros_like(gradients)
     else:
         effects = (gradients * rates(found.points, values)).to(gradients)
-    return _of(found, effects), trapezia(gradients, values).to(gradients)
+    return _of(found, effects), trapezia(gradients, values).to(gradients), size
 
 
 def measure_neuron(game: Game, ends: Tensor, points: Tensor | None, n_steps: int) -> tuple[Evidence, Tensor]:
@@ -50,7 +51,7 @@ def measure_neuron(game: Game, ends: Tensor, points: Tensor | None, n_steps: int
     Returns:
         Evidence ``(N, M, G)`` whose total is the integral of the output's gradient over what the neuron gives.
     """
-    found, along = _measured(game, points, n_steps)
+    found, along, _ = _measured(game, points, n_steps)
     effects = found.effects[:, 2:]
     factor, given = along[:, :1], along[:, 1:2]
     values = torch.cat([ends[..., :1], given, ends[..., 1:]], dim=-1)
@@ -79,7 +80,7 @@ def same(values: Tensor, others: Tensor, changes: Tensor) -> Tensor:
     return (values - others).abs() <= _ALIKE * changes.abs() + rounding
 
 
-def _measured(game: Game, points: Tensor | None, n_steps: int) -> tuple[Evidence, Tensor]:
+def _measured(game: Game, points: Tensor | None, n_steps: int) -> tuple[Evidence, Tensor, Tensor]:
     return measure_bent_path(game, n_steps) if points is None else measure_path(game, points)
 
 

@@ -13,20 +13,24 @@ from captum_meta.games.arguments import Outputs
 from captum_meta.types import Evidence
 
 
-def measure_path(game: Game, nodes: Float[Tensor, "*rows G"]) -> tuple[Evidence, Float[Tensor, "N M G"]]:
+def measure_path(
+    game: Game, nodes: Float[Tensor, "*rows G"]
+) -> tuple[Evidence, Float[Tensor, "N M G"], Float[Tensor, " N"]]:
     """Gradients at ``nodes`` (ascending in (0, 1)) of the path and f along it; every element is a player.
 
     Returns:
-        Evidence ``(N, M, G)`` and the gradients themselves, ``(N, M, G)``. G gradients and two forwards per row.
+        Evidence ``(N, M, G)``, the gradients themselves, ``(N, M, G)``, and the larger size of f at both ends, ``(N,)``. G
+        gradients and two forwards per row.
 
     Raises:
         AssertionError, RuntimeError: as :func:`path_gradients`.
     """
     gradients, values = path_gradients(game, nodes)
-    return path_evidence(game, nodes, gradients, values, game.at(torch.tensor([0.0, 1.0])).squeeze(-1))
+    ends = game.at(torch.tensor([0.0, 1.0])).squeeze(-1)
+    return *path_evidence(game, nodes, gradients, values, ends), ends.abs().amax(1)
 
 
-def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Float[Tensor, "N M G"]]:
+def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Float[Tensor, "N M G"], Float[Tensor, " N"]]:
     """:func:`measure_path` at ``n`` nodes of each row's own (:func:`~captum_meta.estimators.path_nodes`).
 
     f halfway places them: one forward more. A single node, and more than 32, are the same for all rows.
@@ -36,7 +40,7 @@ def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Float[Tensor, "N M 
     check_output(game, known)
     known = known.squeeze(-1).roll(-1, dims=1)
     nodes = path_nodes(known, n) if is_bent(n) else gauss_legendre(n)[0]
-    return path_evidence(game, nodes, *path_gradients(game, nodes), known)
+    return *path_evidence(game, nodes, *path_gradients(game, nodes), known), known[:, [0, -1]].abs().amax(1)
 
 
 def path_evidence(

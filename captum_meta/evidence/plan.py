@@ -118,14 +118,14 @@ class PathPlan(EvidencePlan):
     def measure(self, game: Game) -> Evidence:
         return self.measure_gradients(game)[0]
 
-    def measure_gradients(self, game: Game) -> tuple[Evidence, Tensor]:
-        """Evidence, and the gradients themselves, ``(N, M, steps)``."""
+    def measure_gradients(self, game: Game) -> tuple[Evidence, Tensor, Tensor]:
+        """Evidence, the gradients themselves, ``(N, M, steps)``, and the larger size of f at both ends, ``(N,)``."""
         if self.method == "gausslegendre":
-            evidence, gradients = measure_bent_path(game, self.steps)
+            evidence, gradients, size = measure_bent_path(game, self.steps)
         else:
             points = torch.tensor(_captum.approximation_parameters(self.method)[1](self.steps), dtype=torch.float64)
-            evidence, gradients = measure_path(game, points.clamp(1e-6, 1 - 1e-6))
-        return self.read_beside(evidence, game), gradients
+            evidence, gradients, size = measure_path(game, points.clamp(1e-6, 1 - 1e-6))
+        return self.read_beside(evidence, game), gradients, size
 
     def weights(self, evidence: Evidence) -> Tensor:
         """Weights of the quadrature alone, ``(N, steps)`` or ``(steps,)``."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
-from captum_meta._model import as_tensor
+from captum_meta._model import as_tensor, wide
 from captum_meta.games.arguments import select_outputs
 from captum_meta.games.players import Tensors
 
@@ -43,7 +43,12 @@ class Differentiated:
         return output.flatten()
 
     def gradients(self, inputs: Tensors) -> Tensors:
-        """Gradients of f, for each input ``(R, *features)``."""
+        """Gradients of f, for each input ``(R, *features)``, in single precision at least."""
+        return self.gradients_and_values(inputs)[0]
+
+    def gradients_and_values(self, inputs: Tensors) -> tuple[Tensors, Num[Tensor, " R"]]:
+        """:meth:`gradients`, and f of the rows, ``(R,)``."""
         points = tuple(part if part.requires_grad else part.clone().requires_grad_() for part in inputs)
-        total = self.values(points).sum()
-        return torch.autograd.grad(total, points, create_graph=True, allow_unused=True, materialize_grads=True)
+        values = self.values(points)
+        found = torch.autograd.grad(values.sum(), points, create_graph=True, allow_unused=True, materialize_grads=True)
+        return tuple(map(wide, found)), values

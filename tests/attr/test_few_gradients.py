@@ -97,13 +97,13 @@ def believed_where_there_are_any(method, *args, **kwargs):
     assert not values[rows].any()
 
 
-def test_a_row_in_doubt_costs_five_evaluations():
+def test_a_row_in_doubt_costs_five_evaluations_and_five_where_a_jump_is_looked_for_in_vain():
     model = CountingModel()
     x = torch.ones(4, 6)
     attr = MetaIntegratedGradients(lambda x: model(x[:, :6])[:, 0] * 0 + x.detach().sum(1))
     with pytest.warns(UserWarning, match=WARNED):
         attr.attribute(x, n_steps=2)
-    looked_at = 4 * 5
+    looked_at = 4 * (5 + 5)
     assert model.rows == 4 * (2 + 3) + 5 + looked_at + 4 * 2
 
 

@@ -1,5 +1,6 @@
 """Attributions that carry gradients: as Captum's do to the inputs, and with ``create_graph`` to the model."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -208,3 +209,28 @@ def test_conductance_of_a_neuron_carries_what_captums_does() -> None:
     values = MetaNeuronConductance(model, model[1]).attribute(x, 2, target=0)
     gradient = torch.autograd.grad(values.sum(), x)[0]
     assert torch.allclose(gradient * x, values, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("method", "front_end"), [one for one in FRONT_ENDS if "Sh" not in one[0].__name__])
+def test_values_with_a_graph_keep_their_digits_and_captums_dtypes_but_for_half_precision(
+    method: type[Attribution], front_end: type[Attribution], dtype: torch.dtype
+) -> None:
+    model = network().to(dtype)
+    fine = copy.deepcopy(model).double()
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    parts = (x[:, :2].double(), x[:, 2:])
+
+    def answer(net: nn.Module, made: type[Attribution], **given: Any) -> tuple[Tensor, ...]:
+        def joined(one: Tensor, two: Tensor) -> Tensor:
+            values: Tensor = net(torch.cat([one, two], dim=1).to(next(net.parameters())))
+            return values
+
+        found = over(made, joined).attribute(**asked(made, parts, target=1), **given)
+        return tuple(found)
+
+    ours = answer(model, front_end, create_graph=True)
+    exact, theirs = answer(fine, front_end, create_graph=True), answer(model, method)
+    assert [part.dtype for part in ours] == [torch.promote_types(part.dtype, torch.float32) for part in theirs]
+    scale = torch.stack([part.norm() for part in exact]).norm()
+    assert all((mine - right).norm() <= 8 * torch.finfo(dtype).eps * scale for mine, right in zip(ours, exact, strict=True))

@@ -226,8 +226,12 @@ def in_steps(x):
 JUMPS = {
     "default": lambda f, x: MetaIntegratedGradients(f).attribute(x),
     "ten gradients": lambda f, x: MetaIntegratedGradients(f).attribute(x, n_steps=10),
+    "graph": lambda f, x: MetaIntegratedGradients(f).attribute(x, n_steps=12, create_graph=True),
     "outputs": lambda f, x: MetaIntegratedGradients(lambda z: f(z).unsqueeze(1)).attribute(x, outputs="all")[:, 0],
     "layer": lambda f, x: MetaLayerIntegratedGradients(model := Behind(f), model.layer).attribute(x),
+    "layer, graph": lambda f, x: MetaLayerIntegratedGradients(model := Behind(f), model.layer).attribute(
+        x, n_steps=12, create_graph=True
+    ),
     "background": lambda f, x: MetaIntegratedGradients(f).attribute(x, background=torch.zeros(2, 6), n_steps=20),
     "conductance": lambda f, x: MetaLayerConductance(model := Behind(f), model.layer).attribute(x),
     "draws": lambda f, x: MetaGradientShap(f).attribute(x, torch.zeros(2, 6), n_samples=200),
@@ -241,6 +245,16 @@ def test_what_f_changes_by_in_one_place_belongs_to_no_gradient(call, f):
     with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
         values = JUMPS[call](f, X)
     assert ((values - right).norm(dim=1) <= 0.12 * right.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("n_steps", [1, 2])
+def test_one_or_two_gradients_beside_a_jump_give_captums_values(n_steps):
+    def f(x):
+        return x @ WEIGHTS + 4 * (x[:, 0] > 0.4)
+
+    with pytest.warns(UserWarning, match="rows 0, 1, 2, 3 do not explain how forward_func changes"):
+        values = MetaIntegratedGradients(f).attribute(X, n_steps=n_steps)
+    torch.testing.assert_close(values, IntegratedGradients(f).attribute(X, n_steps=n_steps))
 
 
 def gently_bent(x):

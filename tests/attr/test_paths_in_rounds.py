@@ -8,7 +8,7 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from captum.testing.helpers.basic_models import BasicModel_MultiLayer_TrueMultiInput
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaLayerIntegratedGradients
+from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaLayerConductance, MetaLayerIntegratedGradients
 
 X = 2 * torch.randn(12, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -71,10 +71,25 @@ def test_kinks_are_found() -> None:
     assert torch.allclose(values.sum(1), kinked(x) - kinked(torch.zeros_like(x)))
 
 
-def test_what_f_is_rounded_by_is_not_shared_out() -> None:
+@pytest.mark.parametrize("given", [{}, {"n_steps": 12}, {"n_steps": 50}, {"n_steps": 12, "create_graph": True}], ids=str)
+def test_what_f_is_rounded_by_is_not_shared_out(given: dict[str, Any]) -> None:
     plain, x = network(nn.Tanh, 0, dtype=torch.float32), X.float()
-    values = MetaIntegratedGradients(lambda x: plain(x) + 1e6).attribute(x, target=1)
-    assert error(values, MetaIntegratedGradients(plain).attribute(x, target=1)) < 1e-6
+    shift = nn.Linear(3, 3)
+    shift.weight.data, shift.bias.data = torch.eye(3), torch.full((3,), 1e6)
+    right = MetaIntegratedGradients(plain).attribute(x, target=1)
+    first: Any = next(iter(plain.children()))
+    far = nn.Sequential(plain, shift)
+    assert error(MetaIntegratedGradients(far).attribute(x, target=1, **given), right) < 1e-6
+    if not given.get("create_graph"):
+        conductance = MetaLayerConductance(plain, first).attribute(x, target=1, **given)
+        assert error(MetaLayerConductance(far, first).attribute(x, target=1, **given), conductance) < 1e-6
+
+
+@pytest.mark.parametrize("n_steps", [20, 50, 100])
+def test_a_quadrature_that_misses_nothing_is_the_answer(n_steps: int) -> None:
+    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+    values = MetaIntegratedGradients(lambda x: (15 * x).sin().sum(1)).attribute(x, n_steps=n_steps)
+    assert error(values, (15 * x).sin()) < 1e-9
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -11,7 +11,7 @@ from captum_meta.evidence import Game, measure_bent_path, measure_path
 def test_paths() -> None:
     x, model = torch.randn(3, 4).double(), nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).double()
     nodes = gauss_legendre(3)[0]
-    evidence, gradients = measure_path(Game(model, x, 0.5, 1), nodes)
+    evidence, gradients, _ = measure_path(Game(model, x, 0.5, 1), nodes)
     for place, node in enumerate(nodes):
         at = (0.5 + node * (x - 0.5)).requires_grad_()
         value = model(at)[:, 1]
@@ -26,11 +26,11 @@ def test_paths() -> None:
 def test_bent_paths_are_paths_at_nodes_that_f_halfway_places() -> None:
     x, model = 3 * torch.randn(3, 4).double(), nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).double()
     game = Game(model, x, 0.5, 1)
-    evidence, gradients = measure_bent_path(game, 3)
+    evidence, gradients, _ = measure_bent_path(game, 3)
     values = torch.stack([model(0.5 + part * (x - 0.5))[:, 1] for part in (0, 0.5, 1)], dim=-1)
     assert torch.allclose(evidence.points, path_nodes(values, 3))
     for row in range(3):
-        alone, own = measure_path(game.take(torch.tensor([row])), evidence.points[row])
+        alone, own, _ = measure_path(game.take(torch.tensor([row])), evidence.points[row])
         assert torch.allclose(own, gradients[row : row + 1])
         for name in ("effects", "curve", "total"):
             assert torch.allclose(getattr(alone, name), getattr(evidence, name)[row : row + 1])
