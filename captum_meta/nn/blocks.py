@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class Described:
+    """What can be made again, with fresh weights, from those of its constructor's arguments that it keeps by their names."""
+
+    def arguments(self) -> dict[str, object]:
+        """Constructor arguments, as JSON can hold them."""
+        return {name: getattr(self, name) for name in signature(type(self)).parameters if hasattr(self, name)}
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int = -1) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from captum_meta._numbers import at_least
+from captum_meta.nn.blocks import Described
 from captum_meta.nn.distillation import BATCH, DECAY, GRADIENT_WEIGHT
 from captum_meta.nn.inner_loop import gradients
 from captum_meta.nn.lesson import Lesson, initial
@@ -20,7 +21,7 @@ _RATE, _WARM, _MOMENTA = 0.1, 0.25, (0.9, 0.999)
 _LEAST, _TINY = 1e-4, 1e-8
 
 
-class LearnedDescent(nn.Module):
+class LearnedDescent(Described, nn.Module):
     r"""Few steps of AdamW in place of many: its constants are learned over many models (Meta-SGD: Li et al. 2017).
 
     .. math:: \theta_j \leftarrow (1 - \alpha_{s,j} \lambda)\, \theta_j -
@@ -46,10 +47,6 @@ class LearnedDescent(nn.Module):
         self.log_decay = nn.Parameter(torch.tensor(log(DECAY)))
         self.momenta = nn.Parameter(torch.tensor(_MOMENTA, dtype=torch.float64).logit().float())
         self.log_slopes = nn.Parameter(torch.tensor(log(GRADIENT_WEIGHT)))
-
-    def arguments(self) -> dict[str, object]:
-        """Constructor arguments, as JSON can hold them."""
-        return {"steps": self.steps}
 
     @torch.no_grad()
     def forward(self, lesson: Lesson, n_heads: int) -> Networks:

@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor, nn
 
+from captum_meta.nn.blocks import Described
 from captum_meta.nn.inner_loop import gradients
 from captum_meta.nn.lesson import Lesson, initial
 from captum_meta.nn.surrogate import Networks
@@ -19,12 +20,8 @@ GRADIENT_WEIGHT = 4.0
 """Largest weight of the squared errors of gradients, in units of the elements' deviation."""
 
 
-class Distillation(nn.Module):
+class Distillation(Described, nn.Module):
     """Networks learn the explained model by some hundred steps of AdamW (Hinton, Vinyals and Dean 2015)."""
-
-    def arguments(self) -> dict[str, object]:
-        """Constructor arguments, as JSON can hold them."""
-        return {}
 
     def forward(self, lesson: Lesson, n_heads: int) -> Networks:
         """Networks of ``n_heads`` outputs that have learned the lesson."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from captum_meta.nn.blocks import PoolingBlock, masked_mean, player_sizes
+from captum_meta.nn.blocks import Described, PoolingBlock, masked_mean, player_sizes
 from captum_meta.nn.explainer import Prior, row_scale
 from captum_meta.types import SHAPLEY_CHANNELS, Evidence, Record
 
@@ -52,7 +52,7 @@ class Statistics(Record):
         return cls(torch.where(typical > CONSTANT, typical, 1.0), **found)
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(Described, nn.Module, ABC):
     """From evidence, the explainer's answer, and the support set's statistics to keys ``(*batch, N, P, H)``.
 
     Attributes:
@@ -62,10 +62,6 @@ class Encoder(nn.Module, ABC):
 
     width: int | None = None
     layer: str | None = None
-
-    def arguments(self) -> dict[str, object]:
-        """Constructor arguments, as JSON can hold them."""
-        return {}
 
     @abstractmethod
     def forward(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
@@ -94,9 +90,6 @@ class EmbeddingEncoder(Encoder):
     def __init__(self, layer: str, width: int = 32) -> None:
         super().__init__()
         self.layer, self.width = layer, width
-
-    def arguments(self) -> dict[str, object]:
-        return {"layer": self.layer, "width": self.width}
 
     def forward(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Tensor:
         embedding = evidence.embedding
@@ -147,9 +140,6 @@ class InputEncoder(_PlayerEncoder):
     def __init__(self, width: int = 32, depth: int = 1) -> None:
         super().__init__(_INPUT_NUMBERS, width, depth)
 
-    def arguments(self) -> dict[str, object]:
-        return {"width": self.width, "depth": self.depth}
-
     def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Float[Tensor, "*batch M numbers"]:
         return _input_numbers(_inputs(evidence), evidence, statistics)
 
@@ -166,9 +156,6 @@ class EvidenceEncoder(_PlayerEncoder):
     def __init__(self, features: int = 32, width: int = 48, depth: int = 1) -> None:
         super().__init__(features + _EVIDENCE_NUMBERS + _INPUT_NUMBERS, width, depth)
         self.features = features
-
-    def arguments(self) -> dict[str, object]:
-        return {"features": self.features, "width": self.width, "depth": self.depth}
 
     def read(self, prior: Prior, evidence: Evidence, statistics: Statistics) -> Float[Tensor, "*batch M numbers"]:
         size = effect_sizes(evidence).unsqueeze(-1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from captum_meta.nn.blocks import Described
 from captum_meta.types import Evidence, Kind, Record, part
 
 _NOTHING = 1e-6
@@ -52,16 +52,12 @@ class Prediction(Record):
     gap: Float[Tensor, "*batch"] = field(metadata=part(scale=1))
 
 
-class Explainer(nn.Module, ABC):
+class Explainer(Described, nn.Module, ABC):
     """A network from evidence to a :class:`Prior`, and the correction that makes it an explanation."""
 
     kind: Kind
     reading: tuple[str, ...] = ()
     """Patterns of the parameters that read the last hidden units; all others make them. Empty: these are not told apart."""
-
-    def arguments(self) -> Mapping[str, object]:
-        """Constructor arguments, as JSON can hold them."""
-        return {}
 
     @abstractmethod
     def prior(self, evidence: Evidence, hidden: Float[Tensor, "*batch M W"] | None = None) -> Prior:

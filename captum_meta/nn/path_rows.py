@@ -50,9 +50,6 @@ class RowPathExplainer(Explainer):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def arguments(self) -> dict[str, object]:
-        return {"width": self.width, "depth": self.depth}
-
     def hidden(self, evidence: Evidence) -> Tensor:
         return self._hidden(PathStatistics(evidence))
 

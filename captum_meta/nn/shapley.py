@@ -57,9 +57,6 @@ class ShapleyExplainer(Explainer):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def arguments(self) -> dict[str, object]:
-        return {"width": self.width, "depth": self.depth}
-
     def hidden(self, evidence: Evidence) -> Float[Tensor, "*batch M W"]:
         return self._hidden(evidence, *_scaled(evidence))
 

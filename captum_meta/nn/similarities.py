@@ -12,18 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from captum_meta._numbers import positive
+from captum_meta.nn.blocks import Described
 
 
-class Similarity(nn.Module, ABC):
+class Similarity(Described, nn.Module, ABC):
     """Scores of support keys for query keys, over a learned temperature."""
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
         self.log_temperature = nn.Parameter(torch.tensor(float(positive("temperature", temperature))).log())
-
-    def arguments(self) -> dict[str, object]:
-        """Constructor arguments, as JSON can hold them."""
-        return {}
 
     @abstractmethod
     def compare(self, queries: Tensor, keys: Tensor) -> Tensor:
@@ -89,9 +86,6 @@ class MLPSimilarity(Similarity):
         self.query, self.key = nn.Linear(width, hidden), nn.Linear(width, hidden, bias=False)
         self.distance, self.out = nn.Linear(width, hidden, bias=False), nn.Linear(hidden, 1)
 
-    def arguments(self) -> dict[str, object]:
-        return {"width": self.width, "hidden": self.hidden}
-
     def compare(self, queries: Tensor, keys: Tensor) -> Tensor:
         apart = (queries.unsqueeze(-2) - keys.unsqueeze(-3)).abs()
         hidden = self.query(queries).unsqueeze(-2) + self.key(keys).unsqueeze(-3) + self.distance(apart)
@@ -119,9 +113,6 @@ class AttentionSimilarity(Similarity):
             raise ValueError(f"{heads} heads do not divide keys of width {width}: choose heads that do.")
         self.width, self.heads = width, heads
         self.query, self.key = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
-
-    def arguments(self) -> dict[str, object]:
-        return {"width": self.width, "heads": self.heads}
 
     def compare(self, queries: Tensor, keys: Tensor) -> Tensor:
         left, right = (
