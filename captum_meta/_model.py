@@ -63,7 +63,7 @@ def _put_back(buffers: dict[str, Tensor | None], name: str, buffer: Tensor, valu
         buffers[name] = buffer
 
 
-def module_of(forward_func: Callable[..., Any]) -> nn.Module | None:
+def module_of(forward_func: object) -> nn.Module | None:
     """The module that is called: itself, that of a bound method, or of a ``functools.partial``; None behind a function."""
     while isinstance(forward_func, partial):
         forward_func = forward_func.func

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from captum.attr import LimeBase
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_meta._model import untouched
+from captum_meta._model import module_of, untouched
 from captum_meta.estimators import kernel_matrix, kernel_shapley_values, sample_coalitions
 from captum_meta.evidence import Game
 from captum_meta.evidence.rows import row_keys
@@ -38,8 +38,8 @@ class LabelError(ValueError):
 @contextmanager
 def evaluating(model: Callable[..., Any]) -> Iterator[None]:
     """Eval mode inside; the mode of each submodule is afterwards what it was, also when something raises."""
-    module = model if isinstance(model, nn.Module) else getattr(model, "__self__", None)
-    modes = [(part, part.training) for part in module.modules()] if isinstance(module, nn.Module) else []
+    module = module_of(model)
+    modes = [] if module is None else [(part, part.training) for part in module.modules()]
     for part, _ in modes:
         part.training = False
     try:

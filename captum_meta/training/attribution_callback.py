@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from captum_meta._captum import format_tensor_into_tuples
+from captum_meta._model import unmoved_random_state
+from captum_meta.tasks.labelling import evaluating
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,18 +73,11 @@ class AttributionCallback(Callback):
 
     def explain(self, model: LightningModule) -> Tensors:
         """Attributions of the batch, in the shapes of the inputs."""
-        modes = [(part, part.training) for part in model.modules()]
-        devices = [model.device] if model.device.type == "cuda" else []
-        model.eval()
-        try:
-            with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-                method = self.method if isinstance(self.method, Attribution) else self.method(model)
-                here = move_data_to_device(self.arguments, model.device)
-                values: Tensors = method.attribute(move_data_to_device(self.inputs, model.device), **here)
-                return values
-        finally:
-            for part, mode in modes:
-                part.training = mode
+        here = move_data_to_device({"inputs": self.inputs, **self.arguments}, model.device)
+        with evaluating(model), unmoved_random_state(model.device), torch.inference_mode(False), torch.enable_grad():
+            method = self.method if isinstance(self.method, Attribution) else self.method(model)
+            values: Tensors = method.attribute(**here)
+            return values
 
 
 def draw(inputs: Tensors, attributions: Tensors) -> Figure:

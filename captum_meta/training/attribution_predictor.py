@@ -12,6 +12,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
+from captum_meta._model import module_of
 from captum_meta.tasks.fingerprint import fingerprint
 
 _BESIDE = {
@@ -151,9 +152,8 @@ class AttributionPredictor(LightningModule):
         return {**{f"attributions.{i}": part.detach().cpu() for i, part in enumerate(answer)}, **extra}
 
     def _modules_of_model(self) -> list[nn.Module]:
-        model = getattr(self.method, "forward_func", None)
-        owner = model if isinstance(model, nn.Module) else getattr(model, "__self__", None)
-        return [owner] if isinstance(owner, nn.Module) else []
+        module = module_of(getattr(self.method, "forward_func", None))
+        return [] if module is None else [module]
 
     def _parameters_of_model(self) -> Iterator[Tensor]:
         for module in self._modules_of_model():

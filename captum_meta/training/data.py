@@ -109,8 +109,7 @@ class ExplanationTaskDataModule(LightningDataModule):
     def test_dataloader(self) -> list[Evaluations]:
         return self._evaluations("test")
 
-    def predict_dataloader(self) -> list[Evaluations]:
-        return self._evaluations("test")
+    predict_dataloader = test_dataloader
 
     def labels(self, name: str) -> list[str]:
         """What each loader of ``"validation"`` or ``"test"`` measures: the family (of several), k, and the budget."""

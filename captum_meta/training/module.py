@@ -89,18 +89,7 @@ class MetaLearningModule(LightningModule):
         self.learning_rate, self.weight_decay, self.warmup_steps = learning_rate, weight_decay, warmup_steps
         self.schedule, self.seed, self.alternate, self.shares = schedule, seed, alternate, shares
         self.task_chunk_size = task_chunk_size
-        self.save_hyperparameters(
-            "learning_rate",
-            "weight_decay",
-            "warmup_steps",
-            "schedule",
-            "seed",
-            "alternate",
-            "compile",
-            "shares",
-            "task_chunk_size",
-            logger=False,
-        )
+        self.save_hyperparameters(ignore="learner", logger=False)
         self.finite_steps = FiniteSteps()
         self._error, self._log_error = MeanMetric(), MeanMetric()
         self._errors: list[AttributionError] = []
@@ -152,16 +141,21 @@ class MetaLearningModule(LightningModule):
         return [batch] if count == 1 else [batch[start::count] for start in range(count)]
 
     def on_validation_epoch_start(self) -> None:
-        self._begin()
-
-    def on_test_epoch_start(self) -> None:
-        self._begin()
+        self._errors = []
+        for mean in (self._error, self._log_error):
+            mean.reset()
+            mean.update(0.0, weight=0.0)  # a rank may have no task to measure
 
     def validation_step(self, batch: ExplanationTask, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._measure(batch, dataloader_idx)
+        predicted, right = self.predict_step(batch, batch_idx), batch.query.attributions
+        errors = relative_errors(predicted, right, batch.query.variance)
+        self._error.update(errors.clamp(max=3))
+        self._log_error.update((errors + 1e-3).log())
+        while len(self._errors) <= dataloader_idx:
+            self._errors.append(self._task_error())
+        self._errors[dataloader_idx].update(predicted.flatten(1), right.flatten(1))
 
-    def test_step(self, batch: ExplanationTask, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._measure(batch, dataloader_idx)
+    on_test_epoch_start, test_step = on_validation_epoch_start, validation_step
 
     def predict_step(self, batch: ExplanationTask, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Attributions ``(T, N, M)`` of the query rows."""
@@ -224,21 +218,6 @@ class MetaLearningModule(LightningModule):
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.seed * 1_000_003 + step)
             yield
-
-    def _begin(self) -> None:
-        self._errors = []
-        for mean in (self._error, self._log_error):
-            mean.reset()
-            mean.update(0.0, weight=0.0)  # a rank may have no task to measure
-
-    def _measure(self, batch: ExplanationTask, loader: int) -> None:
-        predicted, right = self.predict_step(batch, 0), batch.query.attributions
-        errors = relative_errors(predicted, right, batch.query.variance)
-        self._error.update(errors.clamp(max=3))
-        self._log_error.update((errors + 1e-3).log())
-        while len(self._errors) <= loader:
-            self._errors.append(self._task_error())
-        self._errors[loader].update(predicted.flatten(1), right.flatten(1))
 
     def _task_error(self) -> AttributionError:
         """Errors of tasks: all players of all rows of one task count as one row of the metric.

@@ -82,7 +82,6 @@ class FollowTheMetaLeader(MetaLearningModule):
         super().__init__(learner, learning_rate, weight_decay, warmup_steps=0, schedule="constant", seed=seed)
         self.automatic_optimization = False
         self.steps, self.tasks_per_step, self.memory, self.clip = steps, tasks_per_step, memory, clip
-        self.save_hyperparameters("steps", "tasks_per_step", "memory", "clip", logger=False)
         self.buffer = TaskBuffer(memory)
         self.errors: list[float] = []
 
