@@ -114,8 +114,18 @@ class ExplanationFunction:
     arguments: dict[str, Any]
 
     @classmethod
-    def of(cls, explanation_func: Callable[..., Any], inputs: Tensors, **arguments: Any) -> ExplanationFunction:
+    def of(
+        cls,
+        explanation_func: Callable[..., Any],
+        inputs: Tensors,
+        baselines: Any,
+        target: Any,
+        additional_forward_args: Any,
+        feature_mask: Tensors | None,
+    ) -> ExplanationFunction:
         """Leave out arguments that are None, and those that ``explanation_func`` does not have."""
+        arguments = {"baselines": baselines, "target": target, "additional_forward_args": additional_forward_args}
+        arguments["feature_mask"] = feature_mask
         if not callable(explanation_func):
             raise TypeError(f"{type(explanation_func).__name__} is not callable: pass a method's `attribute`, say.")
         # Lightning validates in inference mode, whose tensors no gradient method can use.
@@ -125,7 +135,7 @@ class ExplanationFunction:
         names = {parameter.name for parameter in taken}
         anything = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in taken)
         given = {k: v for k, v in arguments.items() if v is not None and (anything or k in names)}
-        return cls(explanation_func, parts, Players.of(parts, arguments.get("feature_mask")), given)
+        return cls(explanation_func, parts, Players.of(parts, feature_mask), given)
 
     @property
     def n_rows(self) -> int:

@@ -59,14 +59,8 @@ def parameter_randomisation(
 
     def explain(module: nn.Module) -> tuple[Tensor, Tensor]:
         made = method(module)
-        explanation = ExplanationFunction.of(
-            getattr(made, "attribute", made),
-            inputs,
-            baselines=baselines,
-            target=target,
-            additional_forward_args=additional_forward_args,
-            feature_mask=feature_mask,
-        )
+        attribute, given = getattr(made, "attribute", made), (baselines, target, additional_forward_args, feature_mask)
+        explanation = ExplanationFunction.of(attribute, inputs, *given)
         values = explanation.at_inputs(max_rows)
         return values.abs() if absolute else values, explanation.players.present
 

@@ -53,7 +53,7 @@ def max_sensitivity(
     >>> max_sensitivity(lambda x: torch.ones_like(x), torch.tensor([[4.0, 1.0]]))
     tensor(0.)
     """
-    explain = _explanation(explanation_func, inputs, baselines, target, additional_forward_args, feature_mask)
+    explain = _of_floating_inputs(explanation_func, inputs, baselines, target, additional_forward_args, feature_mask)
     check_count(n_perturb_samples, "n_perturb_samples")
     check_count(max_rows, "max_rows")
     keys, drawn = row_keys(explain.inputs, seed), 0
@@ -106,7 +106,7 @@ def local_lipschitz(
     >>> local_lipschitz(lambda x: 2 * x, torch.zeros(1, 2))
     tensor(2.)
     """
-    explain = _explanation(explanation_func, inputs, baselines, target, additional_forward_args, feature_mask)
+    explain = _of_floating_inputs(explanation_func, inputs, baselines, target, additional_forward_args, feature_mask)
     check_count(n_perturb_samples, "n_perturb_samples")
     keys, original, flat = row_keys(explain.inputs, seed), explain.at_inputs(max_rows), _flat(explain.inputs)
     ratios = []
@@ -118,22 +118,8 @@ def local_lipschitz(
     return reduce(torch.cat(ratios).view(explain.n_rows, -1).amax(1), reduction)
 
 
-def _explanation(
-    explanation_func: Callable[..., Any],
-    inputs: Tensors,
-    baselines: Any,
-    target: Any,
-    additional_forward_args: Any,
-    feature_mask: Tensors | None,
-) -> ExplanationFunction:
-    explain = ExplanationFunction.of(
-        explanation_func,
-        inputs,
-        baselines=baselines,
-        target=target,
-        additional_forward_args=additional_forward_args,
-        feature_mask=feature_mask,
-    )
+def _of_floating_inputs(*given: Any) -> ExplanationFunction:
+    explain = ExplanationFunction.of(*given)
     if not all(part.is_floating_point() for part in explain.inputs):
         raise ValueError(
             f"inputs are {[part.dtype for part in explain.inputs]}, to which no small noise can be added: pass "
