@@ -157,9 +157,7 @@ class MeanGame:
 
     def take(self, rows: Int64[Tensor, " R"]) -> MeanGame:
         """The mean game of some of the examples."""
-        other = copy(self)
-        other.game = self.game.take(rows)
-        return other
+        return self.of(self.game.batch.take(rows))
 
     def player_values(self) -> Float[Tensor, "N K M D"]:
         """Each player's elements, of the input and of the background rows, ``(N, 1 + K, M, D)``.
