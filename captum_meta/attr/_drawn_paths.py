@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from captum_meta._model import wide
 from captum_meta._random import row_keys, uniform
-from captum_meta.estimators import leaves_doubt
 from captum_meta.evidence import Game
-from captum_meta.evidence.consistency import wrong_slopes
 from captum_meta.games import Batch
 from captum_meta.games.batch import change
 from captum_meta.games.players import join
@@ -87,20 +84,3 @@ def _noisy(x: Tensor, stdev: float, keys: Tensor, seed: int) -> Tensor:
         return x
     uniforms = uniform(keys, (len(x) // len(keys), *x.shape[1:]), seed).clamp(1e-12, 1 - 1e-12)
     return x + (stdev * torch.special.ndtri(uniforms).flatten(0, 1)).to(x)
-
-
-def wrong_draws(game: Game, alphas: Tensor, sums: Tensor, total: Tensor, output: int) -> Tensor:
-    """Rows whose draws miss much of the change of f, and have no derivative of f in the middle of a path, ``(B,)``.
-
-    Args:
-        game: the explained model and the paths of all draws, ``B * n`` rows.
-        alphas: ``(B, n)``, where on its path each draw's point is.
-        sums: ``(B, n)``, gradients times differences there, summed over the players.
-        total: ``(B,)``, changes of f in the mean over its paths.
-        output: which of the game's outputs f is.
-    """
-    given, change_of_f = sums.double().cpu().numpy(), total.double().cpu().numpy()
-    doubtful = torch.from_numpy(leaves_doubt(given, np.full_like(given, 1 / given.shape[1]), change_of_f))
-    place = (alphas - 0.5).abs().argmin(1, keepdim=True)
-    middle = game.take(torch.arange(len(place), device=place.device) * alphas.shape[1] + place[:, 0])
-    return wrong_slopes(middle, alphas.gather(1, place), sums.gather(1, place), total, doubtful, output)

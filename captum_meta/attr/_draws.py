@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from captum_meta._model import wide
-from captum_meta.attr._drawn_paths import DrawnPaths, Parts, wrong_draws
+from captum_meta.attr._drawn_paths import DrawnPaths, Parts
 from captum_meta.attr._incomplete import is_flat
 from captum_meta.evidence import Game
 from captum_meta.evidence.consistency import stepping_rows
 from captum_meta.evidence.path import own_output_gradients
 from captum_meta.games.batch import change
 from captum_meta.games.players import join
+from captum_meta.nn.explainer import gap_shares
 from captum_meta.types import Evidence
 
 _NODE = 0.5
@@ -26,14 +27,18 @@ _RIDGE = 5
 _SURE = 3.0
 """An estimate is so many times the squared error that the spread of the draws says."""
 
+_MUCH = 0.5
+"""Next to the sum of the attributions' sizes, a gap that is worth a look whether f jumps."""
+_STEP = 0.05
+"""Part of what a draw misses that a jump of f is at the least, to matter."""
+
 _FEWEST = 5
 """Draws that can tell whether gradients are those of f."""
 _ALIKE, _NOTICEABLE = 4.0, 0.25
 """Of what the draws miss, the mean in standard errors; and next to what their gradients say, and this next to the change."""
-_HALVINGS = 18
-"""Of a whole path, in search of a jump of f."""
-_STEP = 0.05
-"""Part of what a draw misses that a jump of f is at the least, to matter."""
+_CHANCE, _OF_NORMAL = 0.5, 1.4826
+"""Standard errors of what the draws miss, as many as chance explains; and a normal variable's standard deviation over its
+median absolute deviation."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +133,6 @@ class Draws:
         return self.gradients * self.delta
 
     @cached_property
-    def doubtful(self) -> bool:
-        """Whether an example may be unknown or inconsistent: a first look, which costs little."""
-        if self.n_samples < _FEWEST:
-            return not bool(self.change.isfinite().all()) or bool(self.inconsistent.any())
-        spread, mean = torch.std_mean(self._each(self.change - self.effects.sum(1)), dim=1)
-        alike = not bool((mean.abs() <= _ALIKE / self.n_samples**0.5 * spread).all())
-        return alike or bool((self._flat | self.steps).any())
-
-    @cached_property
     def unknown(self) -> Tensor:
         """Whether f is not finite at the ends of one of the paths, ``(B,)``."""
         return ~self._each(self.change).isfinite().all(1)
@@ -145,47 +141,65 @@ class Draws:
     def inconsistent(self) -> Tensor:
         """Whether all draws miss the change of f by about the same, ``(B,)``: then their gradients are not those of f.
 
-        Gradients of f miss it by 0 in the mean over the path. Of fewer than five draws, of which no spread tells, whether
-        the gradient in the middle of a path is not the derivative of f (``wrong_slopes`` of
-        :mod:`captum_meta.evidence.consistency`).
+        Gradients of f miss it by 0 in the mean over the path. Of fewer than five draws no spread tells: only whether all
+        gradients are 0.
         """
+        flat = is_flat(self._each(self.effects).flatten(1), self._each(self.change).abs().sum(1))
         if self.n_samples < _FEWEST:
-            return self._flat | self._wrong() | self.steps
+            return flat
         change, size = self._each(self.change), self._each(self.effects.abs().sum(1)).mean(1)
-        missed = change - self._each(self.effects.sum(1))
-        mean = missed.mean(1).abs()
-        alike = mean > _ALIKE * missed.std(1) / self.n_samples**0.5
-        plain = alike & (mean > _NOTICEABLE * size) & (size > _NOTICEABLE * change.abs().mean(1))
-        return self._flat | plain | self.steps
+        spread, mean = torch.std_mean(self._missed, dim=1)
+        alike = mean.abs() > _ALIKE * spread / self.n_samples**0.5
+        return flat | alike & (mean.abs() > _NOTICEABLE * size) & (size > _NOTICEABLE * change.abs().mean(1))
+
+    @cached_property
+    def gap(self) -> Tensor:
+        """What may be shared out of what the expected gradients' sum misses of f's mean change, ``(B,)``.
+
+        Gradients of f miss its changes by 0 in the mean over the draws, so half a standard error of that is chance. What
+        is missed beyond it may belong to no gradient, as where f jumps on some of the paths: the error is that of the median
+        absolute deviation, which jumps on less than half of the paths do not raise. Where most of f's change is missed, f
+        is seen to jump or not, and if it does not, all is shared out. 0 for gradients that are not those of f, and where f
+        is not finite.
+        """
+        missed_each = self._missed
+        spread = (missed_each - missed_each.median(1, keepdim=True).values).abs().median(1).values
+        by_chance = _CHANCE * _OF_NORMAL * spread / self.n_samples**0.5
+        missed, most = self._gap, torch.where(self._much & ~self.steps, torch.inf, by_chance)
+        return torch.where(self.inconsistent | ~missed.isfinite(), 0.0, missed.clamp(-most, most))
 
     @cached_property
     def steps(self) -> Tensor:
         """Whether f jumps on the path whose draw misses most of its change, in rows that miss much of it, ``(B,)``."""
         if self.paths is None:
-            nowhere = torch.zeros_like(self.expected[:, 0], dtype=torch.bool)
-            return nowhere if self.known_steps is None else self.known_steps
-        values, total = self.expected_gradients
-        much = (total - values.sum(1)).abs() > _NOTICEABLE * values.abs().sum(1)
-        most, place = self._each(self.change - self.effects.sum(1)).abs().max(1)
-        paths = self._along.take(place + self.n_samples * torch.arange(len(place), device=place.device))
-        least = torch.where(much, _STEP * most, 0.0).detach().double().cpu().numpy()
-        return stepping_rows(paths, np.tile([0.0, 1.0], (len(least), 1)), least, self.output, _HALVINGS)
+            return torch.zeros_like(self._much) if self.known_steps is None else self.known_steps
+        most, place = self._missed.abs().max(1)
+        rows = place + self.n_samples * torch.arange(len(place), device=place.device)
+        paths = self.game.of(self.paths.standing(self.game, self.paths.ends)).take(rows)
+        least = torch.where(self._much, _STEP * most, 0.0).detach().double().cpu().numpy()
+        return stepping_rows(paths, np.tile([0.0, 1.0], (len(least), 1)), least, self.output)
 
     @cached_property
-    def _flat(self) -> Tensor:
-        return is_flat(self._each(self.effects).flatten(1), self._each(self.change).abs().sum(1))
-
-    def _wrong(self) -> Tensor:
-        if self.paths is None:
-            return torch.zeros_like(self.expected[:, 0], dtype=torch.bool)
-        sums, change = (self._each(part.detach()) for part in (self.effects.sum(1), self.change))
-        return wrong_draws(self._along, self._each(self.paths.alphas).to(sums), sums, change.mean(1), self.output)
+    def _much(self) -> Tensor:
+        """Whether so much of f's change is missed, by no fewer than five draws, that it is worth a look, ``(B,)``."""
+        values, _ = self.expected_gradients
+        much = self._gap.abs() > _MUCH * values.abs().sum(1)
+        return much & ~self.inconsistent if self.n_samples >= _FEWEST else torch.zeros_like(much)
 
     @property
-    def _along(self) -> Game:
-        """Of the paths of all draws."""
-        assert self.paths is not None
-        return self.game.of(self.paths.standing(self.game, self.paths.ends))
+    def _gap(self) -> Tensor:
+        values, total = self.expected_gradients
+        return total - values.sum(1)
+
+    @property
+    def _missed(self) -> Tensor:
+        """What each draw misses of f's change, ``(B, n)``."""
+        return self._each(self.change - self.effects.sum(1))
+
+    def completed(self) -> Tensor:
+        """Expected gradients, among which what chance explains of the gap is shared out by their size, ``(B, M)``."""
+        values, _ = self.expected_gradients
+        return values + self.gap.unsqueeze(1) * gap_shares(values.abs(), self.game.mask)
 
     def _each(self, values: Tensor) -> Tensor:
         """What there is of each draw, as ``(B, n, ...)``."""
@@ -210,8 +224,9 @@ class Draws:
         return gradient * self.expected + self.n_samples / (self.n_samples + _RIDGE) * covariance, total
 
     def evidence(self) -> Evidence:
-        """The mean over the draws, as a path of one point."""
-        effects, total = self.expected_gradients
+        """The mean over the draws, as a path of one point, along which f changes by as much as is to be shared out."""
+        effects, _ = self.expected_gradients
+        total = effects.sum(1) + self.gap
         return Evidence(
             effects=effects.unsqueeze(-1),
             measured=torch.ones_like(effects, dtype=torch.bool).unsqueeze(-1),

@@ -92,9 +92,8 @@ def drawn(
         draws = Draws(game, distribution, stdevs, n_samples, expected, delta, change, gradients, paths)
         if not multiply:
             return draws.average_gradient()
-        values, total = draws.expected_gradients
         warn_of_rows(draws.inconsistent, INCONSISTENT)
-        return torch.where(draws.inconsistent.unsqueeze(1), values, _completed(values, total, torch.zeros_like(total)))
+        return draws.completed()
 
 
 def refuse_with_graph(**given: Any) -> None:

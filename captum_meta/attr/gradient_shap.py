@@ -20,7 +20,6 @@ from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
 from captum_meta.attr._path import real
 from captum_meta.attr._selection import selection
 from captum_meta.evidence import Game, PathPlan
-from captum_meta.nn.explainer import gap_shares
 
 _DRAWS, _MOST_DRAWS = 5, 320
 _NEXT = 100_003
@@ -32,9 +31,9 @@ class MetaGradientShap(Frontend, GradientShap):
 
     Draw j of ``n_samples`` takes a baseline, adds noise to the input and differentiates at a random point of the j-th part
     of the path between them, so the draws cover the path evenly. The mean misses the change of f by a gap that is known
-    from f itself, and is shared out by the size of the attributions, unless gradients are not those of f. A row costs
-    ``n_samples`` gradients and an evaluation, and five more where fewer than five draws miss a quarter of f's change; the
-    baselines are evaluated besides.
+    from f itself. What chance explains of it, at most half a standard error of the draws, is shared out by the size of the
+    attributions; the rest may be due to jumps of f, which belong to no gradient. A row costs ``n_samples`` gradients and an
+    evaluation; the baselines are evaluated besides.
 
     Args:
         forward_func: the model, as in Captum.
@@ -180,15 +179,12 @@ class MetaGradientShap(Frontend, GradientShap):
         """Attributions ``(R, M)``."""
         if not self.multiplies_by_inputs:
             return draws.average_gradient()
-        values, total = draws.expected_gradients
-        if self._learned:
-            completed = self._explain(draws.evidence(), PathPlan(draws.n_samples)).attributions
-        else:
-            completed = values + (total - values.sum(1)).unsqueeze(1) * gap_shares(values.abs(), draws.game.mask)
-        if not draws.doubtful:
-            return completed
-        missing = ~values.isfinite().all(1)
-        return torch.where((draws.unknown | draws.inconsistent | missing).unsqueeze(1), values, completed)
+        if not self._learned:
+            return draws.completed()
+        found = self._explain(draws.evidence(), PathPlan(draws.n_samples)).attributions
+        values, _ = draws.expected_gradients
+        known = ~draws.unknown & ~draws.inconsistent & values.isfinite().all(1)
+        return torch.where(known.unsqueeze(1), found, values)
 
     def _game(self, inputs: Any, baselines: Any, *rest: Any) -> Game:
         raise NotImplementedError(
@@ -199,9 +195,8 @@ class MetaGradientShap(Frontend, GradientShap):
 
 def _warn_of(draws: tuple[Draws, ...]) -> None:
     for one in draws:
-        if one.doubtful:
-            warn_of_rows(one.unknown, UNKNOWN)
-            warn_of_rows(one.inconsistent & ~one.unknown, INCONSISTENT)
+        warn_of_rows(one.unknown, UNKNOWN)
+        warn_of_rows(one.inconsistent & ~one.unknown, INCONSISTENT)
 
 
 def distribution_of(

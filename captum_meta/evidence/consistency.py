@@ -19,8 +19,9 @@ from captum_meta.estimators import (
 )
 from captum_meta.games import Game
 
-_HALVINGS, _LAST = 12, 3
+_CUTS, _LAST = 4, 1
 """Of an interval between gradients in which f may jump, and of these the last, in which a jump stays as large as it is."""
+_PARTS = 8
 _ROUNDING = 32
 """Units in the last place by which f may be rounded."""
 
@@ -54,13 +55,11 @@ def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, t
     return found | stepping_rows(game, between, np.where(found.cpu().numpy(), 0.0, least), output)
 
 
-def stepping_rows(
-    game: Game, between: NDArray[np.float64], least: NDArray[np.float64], output: int = 0, halvings: int = _HALVINGS
-) -> Tensor:
+def stepping_rows(game: Game, between: NDArray[np.float64], least: NDArray[np.float64], output: int = 0) -> Tensor:
     """Rows in which f jumps from one value to another, as at a hard gate, ``(N,)``: no gradient tells whose the jump is.
 
-    The interval in which it may be is halved as often as that, each time to the half in which f changes by more. What is
-    smooth changes by half as much in half of an interval, a jump by as much as before.
+    The interval in which it may be is cut into eighths four times, each time the one in which f changes most. What is
+    smooth changes by an eighth as much in an eighth of an interval, a jump by as much as before.
 
     Args:
         game: the explained model and the rows.
@@ -68,39 +67,35 @@ def stepping_rows(
             (:func:`~captum_meta.estimators.suspected_steps`).
         least: ``(N,)``, the smallest jump that matters; 0 for rows that are not looked at.
         output: which of the game's outputs f is.
-        halvings: the most, more than three.
     """
     steps = torch.zeros(len(least), dtype=torch.bool, device=game.device)
     rows = torch.from_numpy(least.nonzero()[0]).to(game.device)
     if len(rows) == 0 or not _exact(game):
         return steps
     sides, small = (torch.from_numpy(part).to(game.device)[rows] for part in (between, least))
-    values = _values_at(game, rows, sides)[..., output]
-    rounding = _ROUNDING * torch.finfo(values.dtype).eps * values.abs().amax(1)
-    small, changes = torch.maximum(small, rounding), values.new_zeros(len(rows), 0)
-    for _ in range(halvings):
-        middle = _values_at(game, rows, sides.mean(1, keepdim=True))[..., output]
-        sides, values = _larger_half(sides, torch.cat([values, middle], dim=1))
-        changes = torch.cat([changes, values.diff(dim=1).abs()], dim=1)
-        left = changes[:, -1] > small
-        rows, sides, small, values, changes = (part[left] for part in (rows, sides, small, values, changes))
-        if len(rows) == 0:
-            return steps
-    steps[rows] = changes[:, -1] > changes[:, -1 - _LAST] / 2
+    some = game if game.together else game.take(rows)
+    left = rows if game.together else torch.arange(len(rows), device=game.device)
+    points = _cut(sides)
+    values = _values_at(some, left, points)[..., output]
+    small = torch.maximum(small, _ROUNDING * torch.finfo(values.dtype).eps * values.abs().amax(1))
+    changes = [values.diff(dim=1).abs().amax(1)]
+    while bool((on := changes[-1] > small).any()) and len(changes) < _CUTS:
+        rows, left, small, points, values = (part[on] for part in (rows, left, small, points, values))
+        changes = [change[on] for change in changes]
+        place = values.diff(dim=1).abs().argmax(1, keepdim=True)
+        ends = torch.cat([place, place + 1], dim=1)
+        points, values = _cut(points.gather(1, ends)), values.gather(1, ends)
+        inner = _values_at(some, left, points[:, 1:-1])[..., output]
+        values = torch.cat([values[:, :1], inner, values[:, 1:]], dim=1)
+        changes.append(values.diff(dim=1).abs().amax(1))
+    if len(changes) == _CUTS:
+        steps[rows] = on & (changes[-1] > changes[-1 - _LAST] / 2)
     return steps
 
 
-def _larger_half(sides: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of intervals ``(R, 2)`` the halves in which f changes by more, and f at their ends.
-
-    ``values (R, 3)`` are f at both ends and halfway.
-    """
-    first, last, middle = values.unbind(1)
-    before = ((middle - first).abs() > (last - middle).abs()).unsqueeze(1)
-    halfway = sides.mean(1)
-    halves = torch.stack([sides[:, 0], halfway], 1), torch.stack([halfway, sides[:, 1]], 1)
-    at = torch.stack([first, middle], 1), torch.stack([middle, last], 1)
-    return torch.where(before, *halves), torch.where(before, *at)
+def _cut(sides: Tensor) -> Tensor:
+    """Ends of the eighths of intervals ``(R, 2)``, ``(R, 9)``."""
+    return torch.lerp(sides[:, :1], sides[:, 1:], torch.linspace(0, 1, _PARTS + 1).to(sides))
 
 
 def _values_at(game: Game, rows: Tensor, points: Tensor) -> Tensor:
@@ -108,14 +103,12 @@ def _values_at(game: Game, rows: Tensor, points: Tensor) -> Tensor:
     if game.together:
         everyone = points.new_full((game.n_examples, points.shape[1]), 0.5).index_copy(0, rows, points)
         return game.at(everyone)[rows]
-    part = game.take(rows)
+    part = game if len(rows) == game.n_examples else game.take(rows)
     values = part.at(points)
     return torch.full_like(values, torch.nan) if part.together else values
 
 
-def wrong_slopes(
-    game: Game, points: Tensor, sums: Tensor, total: Tensor, doubtful: Tensor | None = None, output: int = 0
-) -> Tensor:
+def wrong_slopes(game: Game, points: Tensor, sums: Tensor, total: Tensor, output: int = 0) -> Tensor:
     """Rows whose gradients are not the derivatives of f (:func:`~captum_meta.estimators.is_no_derivative`), ``(N,)``.
 
     A row is looked at where its gradients miss much of the change of f: five evaluations, around the point that is nearest
@@ -126,7 +119,6 @@ def wrong_slopes(
         points: ``(N, G)``, of the path.
         sums: ``(N, G)``, gradients times (input - baseline) there, summed over the players.
         total: ``(N,)``, f at the input minus f at the baseline.
-        doubtful: ``(N,)``, the rows that are looked at; None for those whose quadrature misses much.
         output: which of the game's outputs f is.
     """
     wrong = torch.zeros_like(total, dtype=torch.bool)
@@ -134,7 +126,7 @@ def wrong_slopes(
         return wrong
     weights = _numbers(interval_weights(points).sum(-2))
     given, change = _numbers(sums), _numbers(total)
-    some = leaves_doubt(given, weights, change) if doubtful is None else doubtful.cpu().numpy()
+    some = leaves_doubt(given, weights, change)
     rows = torch.from_numpy(some).nonzero().flatten()
     if len(rows) == 0:
         return wrong

@@ -1,11 +1,15 @@
 """Expected gradients: the estimator in the plainest way, what is evaluated, and how it compares with Captum's."""
 
+from statistics import median_low
+
 import pytest
 import torch
 from captum.attr import GradientShap
 from torch import Tensor, nn
 
 from captum_meta.attr import MetaGradientShap
+from captum_meta.attr._draws import Draws
+from captum_meta.attr.gradient_shap import distribution_of
 from captum_meta.benchmark.peers import seeded
 from captum_meta.functional import attribution_error
 from tests.attr.conftest import untrained
@@ -25,10 +29,7 @@ def net(seed: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Softmax(1)) if seed % 3 else nn.Sequential(*layers)
 
 
-def test_values_add_up_to_the_mean_change_and_tend_to_expected_gradients() -> None:
-    one = B[:1]  # of one baseline the mean is known, and the change of f too
-    values = MetaGradientShap(quadratic).attribute(X, one, 3)
-    assert torch.allclose(values.sum(1), quadratic(X) - quadratic(one))
+def test_values_tend_to_expected_gradients() -> None:
     many = MetaGradientShap(quadratic).attribute(X, B, 20_000)
     expected = torch.zeros_like(X)
     for b in B:
@@ -36,6 +37,39 @@ def test_values_add_up_to_the_mean_change_and_tend_to_expected_gradients() -> No
         for i, other in ((0, 1), (1, 0)):
             expected[:, i] += (X[:, i] - b[i]) * (X[:, other] + b[other]) / 4
     assert torch.allclose(many, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("n_samples", [3, 5, 12])
+def test_half_a_standard_error_of_the_gap_is_shared_out_by_size(n_samples: int) -> None:
+    one = B[:1]  # of one baseline each draw's product with the difference is known
+    draws = Draws.made(*distribution_of(quadratic, X, one, 0.0, None, None), n_samples, 0)[0]
+    values = MetaGradientShap(quadratic).attribute(X, one, n_samples)
+    for row, found in enumerate(values):
+        gradients = draws.gradients[row * n_samples : (row + 1) * n_samples]
+        change = (quadratic(X[row : row + 1]) - quadratic(one)).item()
+        plain = gradients.mean(0) * (X[row] - one[0])
+        missed = [change - float(gradient @ (X[row] - one[0])) for gradient in gradients]
+        middle = median_low(missed)
+        allowed = 0.5 * 1.4826 * median_low([abs(one - middle) for one in missed]) / n_samples**0.5
+        gap = min(max(change - float(plain.sum()), -allowed), allowed)
+        assert abs(float(found.sum() - plain.sum()) - gap) < 1e-9
+        torch.testing.assert_close(found - plain, gap * plain.abs() / plain.abs().sum())
+
+
+@pytest.mark.parametrize("jump", [0.0, 1.0, 4.0])
+def test_a_jump_of_f_is_not_shared_out(jump: float) -> None:
+    model, generator = net(1), torch.Generator().manual_seed(0)
+    x, baselines = (torch.randn(40, 8, generator=generator) for _ in range(2))
+    weights = torch.randn(8, generator=generator) / 3
+
+    def gated(x: Tensor) -> Tensor:
+        return 3 * model(x)[:, 1] + jump * (x @ weights > 0.2)
+
+    right = MetaGradientShap(lambda x: 3 * model(x)[:, 1]).attribute(x, baselines, 3000)
+    ours = attribution_error(MetaGradientShap(gated).attribute(x, baselines), right)
+    with seeded(0):
+        theirs = attribution_error(GradientShap(gated).attribute(x, baselines), right)
+    assert ours.mean() < 0.9 * theirs.mean()
 
 
 @pytest.mark.parametrize("stdevs", [0.0, 0.1])

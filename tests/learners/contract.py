@@ -150,9 +150,11 @@ class LearnerContract:
             assert predicted.isfinite().all()
             assert predicted.dtype == precision or precision == torch.bfloat16  # in which quadratures are made in single
 
-    @pytest.mark.parametrize("precision", [torch.float64, torch.float16])
-    def test_numbers_of_another_precision_say_so(self, name: str, precision: torch.dtype, batches: Batches) -> None:
-        learner = build(name)
+    def test_numbers_of_another_precision_say_so(self, name: str, batches: Batches) -> None:
+        for precision in (torch.float64, torch.float16):
+            self._refuses(build(name), precision, batches)
+
+    def _refuses(self, learner: MetaLearner, precision: torch.dtype, batches: Batches) -> None:
         tasks = tasks_for(learner, batches)
         state, others = learner.adapt(tasks.support), tasks.to(dtype=precision)
         calls = [
