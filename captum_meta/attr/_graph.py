@@ -24,6 +24,7 @@ from captum_meta.attr._path import BEGINNING
 from captum_meta.estimators import FINE
 from captum_meta.estimators.path_sample import certain
 from captum_meta.evidence.consistency import inconsistent_rows, wrong_slopes
+from captum_meta.evidence.path import check_real
 from captum_meta.games import Game
 from captum_meta.games.differentiated import Differentiated
 from captum_meta.games.players import join
@@ -56,6 +57,7 @@ def integrated(
 
     The game is that of the model between the same ends, without their graph.
     """
+    check_real(ends)
     points, weights = (part(n_steps) for part in _captum.approximation_parameters(method)[::-1])
     with untouched(model.forward_func, ends[0].device), torch.enable_grad():
         apart, first, last = differences(ends, starts), model.values(starts), model.values(ends)

@@ -71,12 +71,12 @@ def incompletable_rows(game: Game, total: Tensor, inconsistent: Tensor | None = 
     """
     unknown = ~total.isfinite()
     inconsistent = torch.zeros_like(unknown) if inconsistent is None else inconsistent
-    warn_of_rows(((~game.difference.isfinite()).sum(1) > 1) & (total != 0), MISSING)
+    warn_of_rows(((~game.difference.isfinite()).sum(1) > 1) & (total != 0) & ~unknown, MISSING)
     known_apart = game.difference.isfinite().all(1)
-    inconsistent, unknown = inconsistent & known_apart & ~unknown, unknown & known_apart
+    inconsistent = inconsistent & known_apart & ~unknown
     warn_of_rows(inconsistent, INCONSISTENT)
     warn_of_rows(unknown, UNKNOWN)
-    return (inconsistent | unknown).nonzero().flatten()
+    return ((inconsistent | unknown) & known_apart).nonzero().flatten()
 
 
 def is_flat(effects: Tensor, total: Tensor) -> Tensor:

@@ -100,6 +100,8 @@ def _cut(sides: Tensor) -> Tensor:
 
 def _values_at(game: Game, rows: Tensor, points: Tensor) -> Tensor:
     """f of the rows ``(R,)`` at points ``(R, G)`` of their paths, ``(R, G, K)``; NaN if others must be beside them."""
+    if game.evaluation.together is None:
+        game.at(torch.ones(1))
     if game.together:
         everyone = points.new_full((game.n_examples, points.shape[1]), 0.5).index_copy(0, rows, points)
         return game.at(everyone)[rows]

@@ -120,6 +120,7 @@ def measured_gradients(game: Game, measured: tuple[Tensor, Tensor] | None) -> tu
         AssertionError, RuntimeError: as :func:`path_gradients`.
     """
     if measured is None:
+        check_real(game.inputs)
         raise RuntimeError(
             "The explained model has no gradient with respect to its inputs, which path integrals are made of: "
             "use MetaKernelShap or MetaShapleyValueSampling, which need only its outputs."
@@ -128,8 +129,20 @@ def measured_gradients(game: Game, measured: tuple[Tensor, Tensor] | None) -> tu
     return measured
 
 
+def check_real(inputs: tuple[Tensor, ...]) -> None:
+    """Raises ``RuntimeError`` for complex inputs, of which there is no path integral here."""
+    for part in inputs:
+        if part.is_complex():
+            raise RuntimeError(
+                f"inputs are complex numbers ({part.dtype}), of which no path integral is made: pass "
+                "torch.view_as_real(inputs) and a function that begins with torch.view_as_complex, or use MetaKernelShap or "
+                "MetaShapleyValueSampling, whose players may be complex."
+            )
+
+
 def check_output(game: Game, values: Tensor) -> None:
-    """That the model gives one number for each example, or the outputs asked for, among its ``values (N, G, K)``."""
+    """That inputs are real, and the model gives one number for each, or the outputs asked for, ``values (N, G, K)``."""
+    check_real(game.inputs)
     assert values.shape[-1] == 1 or isinstance(game.batch.target, Outputs), (
         "Target not provided when necessary, cannot take gradient with respect to multiple outputs: pass target=."
     )

@@ -31,7 +31,7 @@ def player_inputs(game: Game) -> Float[Tensor, "N M 2"] | None:
     if game.players.count > _MAX_INPUT_PLAYERS or game.n_rows != game.n_examples:
         return None
     parts: Sequence[tuple[Tensor, ...]] = (game.inputs, game.baselines)
-    sums = [game.players.collect(tuple(_numbers(tensor.float()) for tensor in tensors)) for tensors in parts]
+    sums = [game.players.collect(tuple(_numbers(tensor).float() for tensor in tensors)) for tensors in parts]
     return torch.stack(sums, dim=-1)
 
 
@@ -39,7 +39,7 @@ def with_elements(evidence: Evidence, game: Game) -> Evidence:
     """Evidence with the elements of the players; unchanged where it has them, or the model gives one number for a batch."""
     if evidence.elements is not None or game.n_rows != game.n_examples:
         return evidence
-    sides = (tuple(_numbers(wide(part)) for part in side) for side in (game.inputs, game.baselines))
+    sides = (tuple(map(_numbers, side)) for side in (game.inputs, game.baselines))
     elements = torch.stack([game.players.gather(side) for side in sides], dim=-1).to(evidence.effects)
     return replace(evidence, elements=elements.repeat_interleave(len(evidence.total) // len(elements), 0))
 
@@ -58,4 +58,5 @@ def per_output(
 
 
 def _numbers(tensor: Tensor) -> Tensor:
-    return tensor.nan_to_num(0.0)
+    """Real numbers, of complex ones their sizes, that are finite."""
+    return (tensor.abs() if tensor.is_complex() else wide(tensor)).nan_to_num(0.0)

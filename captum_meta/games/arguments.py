@@ -53,6 +53,10 @@ def fill(inputs: Tensors, baselines: tuple[Any, ...]) -> tuple[Tensors, Tensors]
         )
     inputs, filled = real_beside(inputs, baselines), []
     for x, b in zip(inputs, baselines, strict=True):
+        assert x.is_complex() or not (isinstance(b, Tensor) and b.is_complex()), (
+            f"A baseline is of complex numbers ({b.dtype}), its input is not ({x.dtype}): pass inputs.to({b.dtype}), or the "
+            "baseline's real part."
+        )
         value = b.detach().to(x) if isinstance(b, Tensor) else torch.full_like(x, b)
         try:
             filled.append(value.expand_as(x))

@@ -245,7 +245,7 @@ class Game:
         return None if found is None or self.coupled else (found[0].movedim(-2, 1), found[1])
 
     def _along(self, points: Float[Tensor, "*rows G"]) -> Place:
-        dtype = torch.promote_types(self.inputs[0].dtype, torch.float32)
+        dtype = torch.promote_types(self.inputs[0].dtype, torch.float32).to_real()
         alphas = points.to(self.device, dtype).expand(self.n_examples, -1)
         return lambda rows, turns: self.batch.between(rows, alphas[rows, turns])
 

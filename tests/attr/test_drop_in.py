@@ -261,6 +261,34 @@ def test_inputs_of_several_numbers_of_rows_are_named(front_end: type[Attribution
         front_end(lambda a, b: a.sum() + b.sum()).attribute((torch.randn(3, 2), torch.randn(2, 2)))
 
 
+def test_complex_inputs_are_players_of_coalitions_and_have_no_path() -> None:
+    x = torch.randn(2, 3, dtype=torch.complex64)
+    values = MetaKernelShap(lambda x: x.prod(1).real).attribute(x, n_samples=6)
+    assert torch.allclose(values, (x.prod(1).real / 3).unsqueeze(1).expand(2, 3), atol=1e-6)
+    for attr, given in (
+        (MetaIntegratedGradients(lambda x: x.abs().sum(1)), {}),
+        (MetaIntegratedGradients(lambda x: x.abs().sum(1)), {"create_graph": True}),
+        (MetaGradientShap(lambda x: x.abs().sum(1)), {"baselines": 0 * x}),
+    ):
+        with pytest.raises(RuntimeError, match=r"inputs are complex numbers .*torch\.view_as_real"):
+            attr.attribute(x, **given)
+
+
+@pytest.mark.parametrize("front_end", FULL)
+def test_a_complex_baseline_of_real_inputs_is_not_cut_off(front_end: type[Attribution]) -> None:
+    with pytest.raises(AssertionError, match=r"baseline is of complex numbers \(torch.complex64\).*pass inputs.to"):
+        explain(front_end, lambda x: x.abs().sum(1), X, baselines=1j * X)
+
+
+@pytest.mark.parametrize("n_steps", [None, 10])
+def test_f_that_is_missing_at_a_missing_input_is_warned_of(n_steps: int | None) -> None:
+    x = X.clone()
+    x[1, 2] = torch.nan
+    with pytest.warns(UserWarning, match="not finite at the inputs or baselines of the rows 1") as caught:
+        values = MetaIntegratedGradients(Product()).attribute(x, n_steps=n_steps)
+    assert len(caught) == 1 and values[0].isfinite().all() and values[1].isnan().any()
+
+
 @pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
 def test_complex_answers_are_named(front_end: type[Attribution]) -> None:
     with pytest.raises(AssertionError, match="complex numbers"):

@@ -234,3 +234,13 @@ def test_values_with_a_graph_keep_their_digits_and_captums_dtypes_but_for_half_p
     assert [part.dtype for part in ours] == [torch.promote_types(part.dtype, torch.float32) for part in theirs]
     scale = torch.stack([part.norm() for part in exact]).norm()
     assert all((mine - right).norm() <= 8 * torch.finfo(dtype).eps * scale for mine, right in zip(ours, exact, strict=True))
+
+
+def test_a_row_in_doubt_is_looked_at_beside_the_others_where_they_belong_together() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)).double()
+    x = 3 * torch.randn(3, 4).double()
+    with pytest.warns(UserWarning) as caught:
+        values = MetaIntegratedGradients(model).attribute(x, target=0, n_steps=2, create_graph=True)
+    assert any("rows of a batch act on each other" in str(warning.message) for warning in caught)
+    assert values.shape == (3, 4) and values.isfinite().all()
