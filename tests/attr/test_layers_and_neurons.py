@@ -204,3 +204,39 @@ def test_what_a_layer_is_given(method: type[Attribution]) -> None:
     found = OURS[method](case.net, case.layer).attribute(**arguments, **{name: True})
     assert found.shape == theirs.shape
     assert error(found, theirs) < 1e-3
+
+
+class Past(nn.Module):
+    """What a layer is given goes past it, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.layer(x)).sum(1)
+
+
+class Twice(nn.Module):
+    """A layer that is given the same tensor twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Bilinear(4, 4, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, x)[:, 0]
+
+
+@pytest.mark.parametrize("front_end", [MetaLayerConductance, MetaInternalInfluence, MetaLayerGradientShap])
+@pytest.mark.parametrize("model", [Past(), Twice()], ids=lambda model: type(model).__name__)
+def test_what_a_layer_is_given_counts_as_far_as_it_passes_through_the_layer(model: nn.Module, front_end: Any) -> None:
+    x = torch.randn(3, 4)
+    arguments = {"baselines": torch.zeros(1, 4), "attribute_to_layer_input": True}
+    if front_end is MetaLayerGradientShap:
+        arguments["n_samples"] = 400
+    found = front_end(model, model.layer).attribute(x, **arguments)
+    parts = found if isinstance(found, tuple) else (found,)
+    through = model.layer(x).sum(1) if isinstance(model, Past) else model(x)
+    factor = x if front_end is MetaInternalInfluence else 1
+    assert torch.allclose(sum(part * factor for part in parts).sum(1), through, atol=1e-2)
