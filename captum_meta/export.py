@@ -7,6 +7,7 @@ are (the last one, of Captum 0.9.0, wants matplotlib below 3.9).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,7 +56,7 @@ def to_shap(
     >>> to_shap(2 * x, x, base_values=0.5, feature_names=["a", "b"]).base_values.tolist()
     [0.5, 0.5]
     """
-    shap = imported_shap("to_shap")
+    shap = imported("shap", "to_shap")
     tensors, feature_names = _numbers_and_names(inputs, feature_names, feature_mask)
     values, names = _columns(attributions, tensors, feature_names, feature_mask)
     frame: Any = inputs if _is_encoded(inputs) else None
@@ -78,13 +79,13 @@ def to_shap(
     )
 
 
-def imported_shap(needed_by: str) -> Any:
-    """The module shap; ``ImportError`` that says what to install."""
+def imported(module: str, needed_by: str, package: str | None = None) -> Any:
+    """A module that is not always there; ``ImportError`` that says what to install."""
     try:
-        import shap
+        return import_module(module)
     except ImportError as error:
-        raise ImportError(f"{needed_by} needs shap, which is not installed: pip install shap.") from error
-    return shap
+        name = module.partition(".")[0]
+        raise ImportError(f"{needed_by} needs {name}, which is not installed: pip install {package or name}.") from error
 
 
 def to_shapiq(
@@ -105,10 +106,7 @@ def to_shapiq(
     >>> to_shapiq(torch.tensor([[1.0, 2.0], [2.0, 0.5]]), base_value=0.25).get_n_order(2).interactions
     {(0, 1): 2.0}
     """
-    try:
-        import shapiq
-    except ImportError as error:
-        raise ImportError("to_shapiq needs shapiq, which is not installed: pip install shapiq.") from error
+    shapiq = imported("shapiq", "to_shapiq")
     if interactions.dim() != 2 or interactions.shape[0] != interactions.shape[1]:
         raise ValueError(
             f"interactions have shape {tuple(interactions.shape)}: pass those of one row, (M, M), such as interactions[0]."
@@ -144,10 +142,7 @@ def to_pandas(
     >>> to_pandas(2 * x, x, ["a", "b"]).to_dict("records")
     [{'a': 2.0, 'b': 4.0}]
     """
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas.") from error
+    pandas = imported("pandas", "to_pandas")
     index = inputs.index if isinstance(inputs, pandas.DataFrame) else None
     tensors, feature_names = _numbers_and_names(inputs, feature_names, feature_mask)
     values, names = _columns(attributions, tensors, feature_names, feature_mask)

@@ -14,7 +14,7 @@ from captum_meta._model import module_of
 from captum_meta.attr._arguments import check_whole, warn_of_train_mode
 from captum_meta.attr._background import Link, default_pairs, explain_mean_game
 from captum_meta.attr._shap_rows import TableFormat, columns_of, outputs_of, shown
-from captum_meta.export import imported_shap
+from captum_meta.export import imported
 from captum_meta.games import MeanGame
 from captum_meta.games.arguments import Outputs
 
@@ -110,7 +110,7 @@ class MetaShapExplainer:
         Raises:
             ImportError: if shap is not installed.
         """
-        shap, began = imported_shap("An Explanation"), time.monotonic()
+        shap, began = imported("shap", "An Explanation"), time.monotonic()
         values, data, expected = self.shap_values(X, nsamples), shown(X), np.asarray(self.expected_value)
         if data.ndim == 1:
             values, data = values[None], data[None]

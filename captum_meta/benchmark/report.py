@@ -18,6 +18,7 @@ from rich.table import Table
 
 from captum_meta.benchmark.references import Reference
 from captum_meta.benchmark.summary import short
+from captum_meta.export import imported
 
 if TYPE_CHECKING:
     import pandas
@@ -192,11 +193,8 @@ class ModelBenchmark:
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a table (pandas is needed)."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas.") from error
-        return pandas.DataFrame(self.rows())
+        table: pandas.DataFrame = imported("pandas", "to_pandas").DataFrame(self.rows())
+        return table
 
     def figure(self, axes: Axes | None = None) -> Figure:
         """Error against cost with 90 % intervals, as a matplotlib figure (of ``axes``, where given)."""

@@ -233,6 +233,6 @@ def _contours(mask: Tensor, axes: Axes) -> None:
 
 
 def _shap_plots() -> Any:
-    from captum_meta.export import imported_shap
+    from captum_meta.export import imported
 
-    return imported_shap("captum_meta.visualization").plots
+    return imported("shap", "captum_meta.visualization").plots
