@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,6 +26,26 @@ from captum_meta.nn.refinement import (
     refined,
 )
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
+
+
+class _Read(NamedTuple):
+    """The players' last hidden units and effects, the row's scale, and what :func:`from_pairs` gives."""
+
+    features: Float[Tensor, "*batch M W"]
+    effects: Float[Tensor, "*batch M C"]
+    scale: Float[Tensor, "*batch"]
+    of_pairs: Float[Tensor, "*batch M"]
+    share: Float[Tensor, "*batch 1"]
+
+    @classmethod
+    def of(cls, hidden: Float[Tensor, "*batch M W"], width: int, evidence: Evidence) -> _Read:
+        """From what :meth:`ShapleyExplainer.hidden` gives; what depends on no parameter is given no gradients."""
+        features, rest = hidden.tensor_split([width], dim=-1)
+        if not (evidence.effects.requires_grad or evidence.total.requires_grad):
+            rest = rest.detach()
+        effects, of_pairs, of_row = rest.split([len(SHAPLEY_CHANNELS), 1, 2], dim=-1)
+        scale, share = of_row[..., 0, :].split(1, dim=-1)
+        return cls(features, effects, scale.squeeze(-1), of_pairs.squeeze(-1), share)
 
 
 class ShapleyExplainer(Explainer):
@@ -58,32 +79,29 @@ class ShapleyExplainer(Explainer):
         nn.init.zeros_(self.head.bias)
 
     def hidden(self, evidence: Evidence) -> Float[Tensor, "*batch M W"]:
-        return self._hidden(evidence, *_scaled(evidence))
+        """The last hidden units, and behind them what else is read of the evidence, for inner loops to compute it once."""
+        read = self._read(evidence)
+        of_row = torch.stack([read.scale, read.share.squeeze(-1)], dim=-1).unsqueeze(-2).expand(*read.of_pairs.shape, 2)
+        return torch.cat([read.features, read.effects, read.of_pairs.unsqueeze(-1), of_row], dim=-1)
 
-    def _hidden(
-        self,
-        evidence: Evidence,
-        effects: Float[Tensor, "*batch M C"],
-        measured: Bool[Tensor, "*batch M C"],
-        scale: Float[Tensor, "*batch"],
-    ) -> Float[Tensor, "*batch M W"]:
+    def _read(self, evidence: Evidence) -> _Read:
+        effects, measured, scale = _scaled(evidence)
         first, activation, second = self.encode
         hidden = second(activation(linear_of_parts(first, *_inputs(effects, measured, evidence, scale))))
         for block in self.blocks:
             hidden = block(hidden, evidence.players)
-        normed: Tensor = self.norm(hidden)
-        return normed
+        return _Read(self.norm(hidden), effects, scale, *from_pairs(effects, measured, evidence, evidence.total / scale))
 
     def prior(self, evidence: Evidence, hidden: Float[Tensor, "*batch M W"] | None = None) -> Prior:
-        effects, measured, scale = _scaled(evidence)
-        features = self._hidden(evidence, effects, measured, scale) if hidden is None else hidden
+        read = self._read(evidence) if hidden is None else _Read.of(hidden, self.width, evidence)
+        features, effects, scale = read.features, read.effects, read.scale
+        measured = evidence.measured & evidence.players.unsqueeze(-1)
         mixture, rest = self.head(features).split([effects.shape[-1], 4], dim=-1)
         shift, spread, additive, rates = rest.unbind(-1)
         size = player_sizes(effects, measured, evidence.players, torch.ones_like(scale))
         weights = mixture.masked_fill(~measured, -1e9).softmax(-1)
         answer = (weights * effects).sum(-1) + size * 2 * torch.tanh(shift)
-        of_pairs, share = from_pairs(effects, measured, evidence, evidence.total / scale)
-        answer = of_pairs.lerp(answer, share)
+        answer = read.of_pairs.lerp(answer, read.share)
         relative = (size / masked_mean(size, evidence.players).unsqueeze(-1).clamp(min=1e-6)).clamp(1e-2, 1e2)
         known = evidence.players & (size > 0)
         few = torch.log(1.5 / evidence.n_players.clamp(min=1).to(size)).unsqueeze(-1)
