@@ -31,6 +31,17 @@ def hardly_trained(request: pytest.FixtureRequest) -> Iterator[None]:
     patch.undo()
 
 
+@pytest.fixture(scope="module")
+def few_trees() -> Iterator[None]:
+    """Forests of calibrated methods are a quarter as large; the documentation's blocks grow whole ones."""
+    from captum_meta.attr import _difficulty
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(_difficulty, "_TREES", 25)
+    yield
+    patch.undo()
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """For tests of mistakes, which the functions themselves are to tell."""

@@ -1,5 +1,9 @@
 """A learner whose answers are plain, so that the contract of the front ends does not lean on trained weights."""
 
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +16,15 @@ from captum_meta.types import Kind
 def untrained(kind: Kind) -> MetaLearner:
     """The explainer before training: a mean of the measured effects, completed."""
     return ZeroShot({"shapley": ShapleyExplainer, "path": PathExplainer}[kind](width=16, depth=1)).eval()  # type: ignore[index]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nodes_are_solved_for_once() -> Iterator[None]:
+    """Captum solves the eigenvalue problem behind the nodes of Gauss and Legendre twice a call, 0.1 s for 1,000 of them."""
+    patch, solved = pytest.MonkeyPatch(), lru_cache(np.polynomial.legendre.leggauss)
+    patch.setattr(np.polynomial.legendre, "leggauss", solved)
+    yield
+    patch.undo()
 
 
 @pytest.fixture(autouse=True)

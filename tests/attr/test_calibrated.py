@@ -36,6 +36,7 @@ from captum_meta.attr._compared import Compared, Errors, Lengths
 from captum_meta.functional import rank_correlation
 from tests.attr.conftest import CountingModel, untrained
 
+pytestmark = pytest.mark.usefixtures("few_trees")
 M = 6
 
 
@@ -338,7 +339,7 @@ class TestWarnings:
         with pytest.warns(UserWarning, match="The rows 0 are unlike"):
             calibrated.attribute(rows(1, seed=1) + 8, target=0)
 
-    @pytest.mark.parametrize("count", [1, 5, 40])
+    @pytest.mark.parametrize("count", [1, 40])
     def test_rows_like_them_give_few_false_alarms(self, count: int) -> None:
         """Over calibrations and new rows both."""
         generator, trials, alarms = torch.Generator().manual_seed(count), 1000, 0

@@ -132,17 +132,15 @@ class Skips(nn.Module):
 def test_the_definitions_derived_again(twice: bool) -> None:
     model, x, b = Skips(twice).double(), torch.randn(3, 4).double(), torch.randn(1, 4).double()
     n, selected = 4000, 2
-    influence, conductance, through = torch.zeros(3, 4).double(), torch.zeros(3, 4).double(), torch.zeros(3, 4).double()
-    for step in range(n):
-        at = (b + (step + 0.5) / n * (x - b)).requires_grad_()
-        hidden = model.last(at)
-        leaf = hidden.detach().requires_grad_()
-        slope = torch.autograd.grad(model.of_last(leaf, at.detach()).sum(), leaf)[0]
-        rate = torch.autograd.functional.jvp(model.last, at.detach(), x - b)[1]
-        influence += slope / n
-        conductance += slope * rate / n
-        own = torch.autograd.grad(hidden[:, selected].sum(), at)[0]
-        through += slope[:, selected].unsqueeze(1) * own * (x - b) / n
+    alphas = ((torch.arange(n).double() + 0.5) / n).reshape(n, 1, 1)
+    at = (b + alphas * (x - b)).flatten(0, 1).requires_grad_()
+    hidden = model.last(at)
+    leaf = hidden.detach().requires_grad_()
+    slope = torch.autograd.grad(model.of_last(leaf, at.detach()).sum(), leaf)[0]
+    rate = torch.autograd.functional.jvp(model.last, at.detach(), (x - b).repeat(n, 1))[1]
+    own = torch.autograd.grad(hidden[:, selected].sum(), at)[0]
+    influence, conductance = slope.reshape(n, 3, 4).mean(0), (slope * rate).reshape(n, 3, 4).mean(0)
+    through = (slope[:, selected].unsqueeze(1) * own).reshape(n, 3, 4).mean(0) * (x - b)
     assert torch.allclose(MetaInternalInfluence(model, model.layer).attribute(x, b, 0), influence, atol=1e-5)
     assert torch.allclose(MetaLayerConductance(model, model.layer).attribute(x, b, 0), conductance, atol=1e-5)
     assert torch.allclose(MetaNeuronConductance(model, model.layer).attribute(x, selected, b, 0), through, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -66,12 +67,15 @@ CALLS: dict[str, tuple[Callable[[Scaled], Any], dict[str, Any]]] = {
 }
 
 
+@lru_cache
+def front_end(make: Callable[[Scaled], Any], size: float, adapted: bool) -> Any:
+    attr = make(Scaled(size))
+    return attr.adapt(SUPPORT) if adapted else attr
+
+
 def explained(call: str, size: float, adapted: bool) -> Tensor:
     make, arguments = CALLS[call]
-    attr = make(Scaled(size))
-    if adapted:
-        attr.adapt(SUPPORT)
-    values = attr.attribute(X, **arguments)
+    values = front_end(make, size, adapted).attribute(X, **arguments)
     return (values[0] if isinstance(values, tuple) else values).double()
 
 
@@ -86,7 +90,7 @@ def test_attributions_scale_with_outputs_of_any_size(call: str, adapted: bool) -
     if adapted and call == "expected":
         return
     expected = explained(call, 1.0, adapted)
-    for size in SIZES:
+    for size in SIZES if call == "kernel" else (SIZES[0], SIZES[-1]):
         assert_alike(explained(call, size, adapted), size, expected)
 
 
@@ -105,8 +109,9 @@ def test_teachers_of_any_size_are_learned() -> None:
         model = Scaled(size)
         return MetaAttribution(model, Largest(model)).adapt(SUPPORT).attribute(X).double()  # type: ignore[arg-type]
 
+    expected = answer(1.0)
     for size in SIZES:
-        assert_alike(answer(size), size, answer(1.0))
+        assert_alike(answer(size), size, expected)
 
 
 def test_estimates_and_weights_of_support_rows_have_no_unit() -> None:
@@ -116,17 +121,19 @@ def test_estimates_and_weights_of_support_rows_have_no_unit() -> None:
     def weights(size: float) -> Tensor:
         return MetaKernelShap(Scaled(size), learner="matching").adapt(SUPPORT).support_weights(X)
 
+    estimate, weight = estimates(1.0), weights(1.0)
     for size in (1e-30, 1e30):
-        assert torch.allclose(estimates(size), estimates(1.0), rtol=1e-3)
-        assert torch.allclose(weights(size), weights(1.0), atol=1e-5)
+        assert torch.allclose(estimates(size), estimate, rtol=1e-3)
+        assert torch.allclose(weights(size), weight, atol=1e-5)
 
 
 def test_double_precision_has_a_wider_range() -> None:
     def answer(size: float) -> Tensor:
         return MetaKernelShap(Scaled(size).double()).adapt(SUPPORT.double()).attribute(X.double())
 
+    expected = answer(1.0)
     for size in (1e-290, 1e290):
-        assert_alike(answer(size), size, answer(1.0))
+        assert_alike(answer(size), size, expected)
 
 
 @pytest.mark.parametrize("name", ["zero-shot", "ridge", "matching"])

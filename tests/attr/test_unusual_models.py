@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -86,22 +87,24 @@ TOGETHER: dict[str, tuple[Callable[..., Tensor], Tensor, tuple[Any, ...]]] = {
 
 @pytest.mark.parametrize("front_end", FULL)
 @pytest.mark.parametrize("name", ALONE)
-class TestRowsAlone:
-    def test_full_budget_is_exact_and_the_default_close(self, name: str, front_end: Any) -> None:
-        model, x = ALONE[name]
-        wanted = exact(lambda z: model(z) - model(torch.zeros_like(x[:1])), x)
-        attr = front_end(model)
-        assert error(attr.attribute(x, n_samples=FULL[front_end]), wanted) < 1e-5
-        assert error(attr.attribute(x), wanted) < 0.02
+def test_full_budget_is_exact_and_the_default_close(name: str, front_end: Any) -> None:
+    model, x = ALONE[name]
+    wanted = exact(lambda z: model(z) - model(torch.zeros_like(x[:1])), x)
+    attr = front_end(model)
+    assert error(attr.attribute(x, n_samples=FULL[front_end]), wanted) < 1e-5
+    assert error(attr.attribute(x), wanted) < 0.02
 
-    def test_gradients_alone_and_adaptation_leave_no_player_out(self, name: str, front_end: Any) -> None:
-        model, x = ALONE[name]
-        wanted = exact(lambda z: model(z) - model(torch.zeros_like(x[:1])), x)
-        attr = front_end(model)
-        before = error(attr.attribute(x, n_samples=0), wanted)
-        assert before < 0.3
-        attr.adapt(torch.randn(16, M, generator=torch.Generator().manual_seed(5)))
-        assert error(attr.attribute(x, n_samples=0), wanted) <= max(0.1, before)
+
+@pytest.mark.parametrize(("name", "front_end"), [*zip(ALONE, cycle(FULL), strict=False)])
+def test_gradients_alone_and_adaptation_leave_no_player_out(name: str, front_end: Any) -> None:
+    """The front ends in turn, which share what they do without coalitions."""
+    model, x = ALONE[name]
+    wanted = exact(lambda z: model(z) - model(torch.zeros_like(x[:1])), x)
+    attr = front_end(model)
+    before = error(attr.attribute(x, n_samples=0), wanted)
+    assert before < 0.3
+    attr.adapt(torch.randn(16, M, generator=torch.Generator().manual_seed(5)))
+    assert error(attr.attribute(x, n_samples=0), wanted) <= max(0.1, before)
 
 
 @pytest.mark.parametrize("front_end", FULL)

@@ -13,6 +13,8 @@ from captum_meta.benchmark import trust
 from captum_meta.benchmark.cli import main
 from captum_meta.benchmark.heldout import held_out_names, load_held_out
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 def model(x: Tensor) -> Tensor:
     return (torch.tanh(2 * x[:, 0] * x[:, 1] * x[:, 2]) + x.prod(1) + x.sum(1)).unsqueeze(1)
@@ -24,17 +26,25 @@ def test_the_models_are_held_out_ones_and_few_of_them_are_trees() -> None:
     assert sum("/trees/" in name for name in names) == 4
 
 
-@pytest.mark.parametrize("share", [None, 1.0, 0.1])
-def test_rows_are_judged_as_attribute_returns_them(share: float | None) -> None:
+@pytest.fixture(scope="module")
+def explained() -> tuple[CalibratedAttribution, Tensor]:
+    """A calibrated method, and rows that it has not seen."""
     x = torch.randn(130, 6, generator=torch.Generator().manual_seed(0))
-    attr = CalibratedAttribution(MetaKernelShap(model)).calibrate(x[:90], alpha=0.2)
-    call = trust._call(attr, {"inputs": x[90:]})
+    return CalibratedAttribution(MetaKernelShap(model)).calibrate(x[:90], alpha=0.2), x[90:]
+
+
+@pytest.mark.parametrize("share", [None, 1.0, 0.1])
+def test_rows_are_judged_as_attribute_returns_them(
+    share: float | None, explained: tuple[CalibratedAttribution, Tensor]
+) -> None:
+    attr, x = explained
+    call = trust._call(attr, {"inputs": x})
     truth = attr._labelled(call, {})
     rows = compared(call, truth)
     assert attr.calibration is not None
     tolerance = share and share * float(trust.judged(attr.calibration, rows, None)["bound"].median())
     found = trust.judged(attr.calibration, rows, tolerance)
-    values, bounds = attr.attribute(x[90:], tolerance=tolerance, return_error_bound=True)
+    values, bounds = attr.attribute(x, tolerance=tolerance, return_error_bound=True)
     assert torch.allclose(found["bound"].float(), bounds, rtol=1e-4)
     errors = (values.double() - truth).norm(dim=1)
     assert torch.allclose(found["error"], torch.where(found["accepted"], errors, 0.0), atol=1e-6)
