@@ -114,7 +114,7 @@ def explained() -> Explanations:
 
 def made(kind: type[MetaLearner], arguments: list[str]) -> MetaLearner:
     torch.manual_seed(0)
-    few = {"steps": 5} if issubclass(kind, GradientLearner) else {}
+    few = {"steps": 3} if issubclass(kind, GradientLearner) else {}
     values = {**few, **{name: value_of(name, kind) for name in arguments}}
     if kind is Stacking:
         return Stacking(**{"base": DeepKernelTransfer(ShapleyExplainer(16, 1)), **values}).eval()
