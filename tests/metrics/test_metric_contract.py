@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -197,19 +198,25 @@ def test_plot() -> None:
     pyplot.close("all")
 
 
-def compute_in_two_processes(rank: int, address: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    for case in CASES:
-        for reduction in ("mean", "none"):
-            value = run(case, case.make(MODEL, reduction=reduction), [BATCHES[rank]])
-            torch.testing.assert_close(value, case.score(MODEL, DATA, reduction=reduction), atol=1e-5, rtol=1e-5)
-    sensitivities = metrics.AttributionError()
-    if rank == 0:
-        sensitivities.update(DATA["attributions"], DATA["reference"])
-    torch.testing.assert_close(sensitivities.compute(), CASES[0].score(MODEL, DATA))
-    dist.destroy_process_group()
+def compute_beside_another(rank: int, address: str) -> None:
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2, timeout=timedelta(minutes=2))
+    try:
+        for case in CASES:
+            for reduction in ("mean", "none"):
+                value = run(case, case.make(MODEL, reduction=reduction), [BATCHES[rank]])
+                torch.testing.assert_close(value, case.score(MODEL, DATA, reduction=reduction), atol=1e-5, rtol=1e-5)
+        sensitivities = metrics.AttributionError()
+        if rank == 0:
+            sensitivities.update(DATA["attributions"], DATA["reference"])
+        torch.testing.assert_close(sensitivities.compute(), CASES[0].score(MODEL, DATA))
+    finally:
+        dist.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path: Any) -> None:
-    mp.spawn(compute_in_two_processes, args=(f"file://{tmp_path}/rendezvous",), nprocs=2)
+    address = f"file://{tmp_path}/rendezvous"
+    other = mp.get_context("spawn").Process(target=compute_beside_another, args=(1, address), daemon=True)
+    other.start()
+    compute_beside_another(0, address)
+    other.join()
+    assert other.exitcode == 0
