@@ -42,7 +42,6 @@ TensorBoardLogger (pip install 'captum-meta[tensorboard]').
 
 
 _CONFIG = ("--config", "-c")
-_COMMANDS = ("fit", "validate", "test", "predict")
 
 
 def shipped_configurations() -> dict[str, Path]:
@@ -96,7 +95,11 @@ def main(arguments: Sequence[str]) -> None:
     from captum_meta.training.save import SavePredictions
 
     class MetaTrainingCLI(LightningCLI):
-        """Writes what is predicted."""
+        """Writes what is predicted; the parsers of other commands are not built."""
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {arguments[0]: LightningCLI.subcommands()[arguments[0]]}
 
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.add_lightning_class_args(SavePredictions, "predictions")
@@ -122,5 +125,5 @@ def main(arguments: Sequence[str]) -> None:
         trainer_defaults={"logger": logger},
         args=list(with_shipped_configurations(arguments)),
         parser_kwargs={"prog": "captum-meta", "formatter_class": Formatter}
-        | {command: described(command) for command in _COMMANDS},
+        | {arguments[0]: described(arguments[0])},
     )

@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,9 @@ SIMILARITIES = {
 }
 
 
-@pytest.mark.parametrize("similarity", SIMILARITIES)
-@pytest.mark.parametrize("encoder", ["EvidenceEncoder", "InputEncoder"])
+@pytest.mark.parametrize(
+    ("similarity", "encoder"), [*zip(SIMILARITIES, cycle(["EvidenceEncoder", "InputEncoder"]), strict=False)]
+)
 def test_every_similarity_and_encoder(similarity: str, encoder: str, folder: Path) -> None:
     config = configuration(
         "MatchingNetwork",

@@ -15,7 +15,7 @@ from captum_meta.nn import ShapleyExplainer
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.training import ExplanationTaskDataModule, MetaLearningModule
 from captum_meta.training.steps import split
-from captum_meta.types import ExplanationTask
+from captum_meta.types import Explanations, ExplanationTask
 
 BROKEN = {
     "NaN loss": lambda loss, first: loss * torch.nan,
@@ -116,21 +116,23 @@ def test_accumulated_gradients_are_left_out_together(tmp_path: Path) -> None:
     assert all(parameter.isfinite().all() for parameter in learner.parameters())
 
 
+@pytest.fixture(scope="module")
+def exact() -> Explanations:
+    """Rows of so few players that all coalitions are known, so that no parameter acts on the loss."""
+    family, explainer = SyntheticTaskFamily("shapley", tasks_per_batch=2, rows=6, seed=5), ShapleyExplainer(8, 1)
+    views = (view for index in range(60) for view in family.variants(index))
+    return next(view for view in views if not explainer(view.evidence).attributions.requires_grad)
+
+
 @pytest.mark.parametrize("adapts", [False, True])
 @pytest.mark.parametrize("settings", [{}, {"shares": 2}, {"task_chunk_size": 1}])
-def test_tasks_that_are_exact_already_are_a_step_without_a_gradient(adapts: bool, settings: dict[str, int]) -> None:
-    """All coalitions of few players are known, so that no parameter acts on the loss."""
+def test_tasks_that_are_exact_already_are_a_step_without_a_gradient(
+    adapts: bool, settings: dict[str, int], exact: Explanations
+) -> None:
     learner = MAML(ShapleyExplainer(8, 1), steps=2) if adapts else ZeroShot(ShapleyExplainer(8, 1))
-    exact = SyntheticTaskFamily("shapley", tasks_per_batch=2, rows=6, seed=5)
-    few = next(
-        view
-        for index in range(60)
-        for view in exact.variants(index)
-        if not learner.explainer(view.evidence).attributions.requires_grad
-    )
     before = [parameter.clone() for parameter in learner.parameters()]
     module = MetaLearningModule(learner, weight_decay=0.0, **settings)  # type: ignore[arg-type]
     Trainer(max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu").fit(
-        module, DataLoader([split(few, 2)] * 2, batch_size=None)
+        module, DataLoader([split(exact, 2)] * 2, batch_size=None)
     )
     assert all(torch.equal(one, other) for one, other in zip(before, learner.parameters(), strict=True))
