@@ -3,9 +3,8 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).parent.parent / "captum_meta"
 FLOORS = {
@@ -31,6 +30,7 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
 def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -45,23 +45,21 @@ def imports(path: Path) -> set[str]:
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem not in ("__init__",))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_run_downward(path: Path) -> None:
-    here = room(path)
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "captum_meta" or len(parts) < 2 or parts[1] == here or parts[1] == "__version__":
-            continue
-        there = parts[1]
-        assert STEPS[there] < STEPS[here], f"{here} (step {STEPS[here]}) imports {there} (step {STEPS[there]})"
+def test_imports_run_downward() -> None:
+    for path in FILES:
+        here = room(path)
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] != "captum_meta" or len(parts) < 2 or parts[1] == here or parts[1] == "__version__":
+                continue
+            there = parts[1]
+            assert STEPS[there] < STEPS[here], f"{path}: {here} (step {STEPS[here]}) imports {there} (step {STEPS[there]})"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_one_file_uses_captums_private_names(path: Path) -> None:
-    if path.name == "_captum.py":
-        return
-    private = [name for name in imports(path) if name.startswith("captum.") and "._" in name]
-    assert not private
+def test_only_one_file_uses_captums_private_names() -> None:
+    for path in FILES:
+        private = [name for name in imports(path) if name.startswith("captum.") and "._" in name]
+        assert not private or path.name == "_captum.py", f"{path} imports {private}"
 
 
 def calls_the_model(path: Path) -> bool:
