@@ -9,16 +9,23 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WOR
 import pytest  # noqa: E402
 from jaxtyping import config, install_import_hook  # noqa: E402
 
-import tests.shapes  # noqa: E402, F401  (the hook looks its checker up by name)
 from captum_meta import _warnings  # noqa: E402
+from tests import shapes  # noqa: E402  (the hook looks its checker up by name)
 
 ROOMS = ("_random", "estimators", "evidence", "functional", "games", "learners", "losses", "nn", "types")
 HARDLY_TRAINED = ("learners", "nn", "optim", "tasks", "tests", "training")
 
-_warnings._PACKAGES += ("jaxtyping",)  # whose calls lie between those of the package
+_is_ours = _warnings._is_ours
+_warnings._is_ours = lambda module: (
+    module.startswith(("jaxtyping", shapes.__name__)) or _is_ours(module)
+)  # whose calls lie between
 install_import_hook([f"captum_meta.{room}" for room in ROOMS], "tests.shapes.checked")
 
 from captum_meta.tasks import synthetic  # noqa: E402
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    shapes.begin(item.nodeid.partition("[")[0])
 
 
 @pytest.fixture(autouse=True, scope="module")
