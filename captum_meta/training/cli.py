@@ -124,6 +124,5 @@ def main(arguments: Sequence[str]) -> None:
         save_config_callback=None,
         trainer_defaults={"logger": logger},
         args=list(with_shipped_configurations(arguments)),
-        parser_kwargs={"prog": "captum-meta", "formatter_class": Formatter}
-        | {arguments[0]: described(arguments[0])},
+        parser_kwargs={"prog": "captum-meta", "formatter_class": Formatter} | {arguments[0]: described(arguments[0])},
     )
