@@ -88,6 +88,7 @@ class FollowTheMetaLeader(MetaLearningModule):
     def on_fit_start(self) -> None:
         # it saves the state after the round's steps, which is what is wanted here
         warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+        warnings.filterwarnings("ignore", message="train_dataloader yielded None")  # the stream says which
 
     def training_step(self, batch: ExplanationTask, batch_idx: int) -> None:
         number = len(self.errors)
