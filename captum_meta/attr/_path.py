@@ -86,7 +86,7 @@ class PathFrontend(Frontend):
         n_steps = n_steps or MOST
         plan = self._plan(n_steps, method)
         evidence, gradients, size = plan.measure_gradients(game)
-        if game.coupled:
+        if game.coupled or game.together:
             return self._as_captum(game, CaptumQuadrature(n_steps, method, multiply), evidence.total)
         weights = plan.weights(evidence)
         values = self._explained(game, evidence, plan)

@@ -305,3 +305,17 @@ def test_a_draw_without_a_finite_gradient_is_left_out_player_by_player() -> None
     values = MetaGradientShap(broken).attribute(x, torch.zeros(1, 3), 20)
     assert values.isfinite().all() and (values[:, 0] > values[:, 1]).all()
     assert torch.allclose(values.sum(1), broken(x)) and torch.allclose(values[:, 1:], torch.ones(2, 2), atol=0.5)
+
+
+@pytest.mark.parametrize("n_steps", [None, 12, 50])
+def test_rows_that_act_on_each_other_are_at_the_same_point_of_their_paths(n_steps: int | None) -> None:
+    weights = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).double() / 4
+
+    def coupled(x: Tensor) -> Tensor:
+        hidden = (x @ weights).tanh()
+        return (hidden - hidden.mean(0)).prod(1) + hidden[:, 0]
+
+    right = IntegratedGradients(coupled).attribute(X, n_steps=200, internal_batch_size=len(X))
+    with pytest.warns(UserWarning, match="does not answer for each of the rows alone"):
+        values = MetaIntegratedGradients(coupled).attribute(X, n_steps=n_steps)
+    assert error(values, right) < 1e-6
