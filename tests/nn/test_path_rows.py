@@ -73,8 +73,9 @@ class TestAnyParameters:
         assert (prior.attributions[:, 2] == 0).all() and (prior.features[:, 2] == 0).all()
 
 
-def test_it_answers_in_place_of_the_other_once_it_is_trained_and_gradients_are_many() -> None:
+def test_it_answers_in_place_of_the_other_once_it_is_trained_and_gradients_or_players_are_many() -> None:
     many, few = (measured(n=n).to(dtype=torch.float32) for n in (8, 7))
+    wide = measured(1024, 7).to(dtype=torch.float32)
     explainer = PathExplainer(16, 1, rows=True)
     assert explainer.rows is not None
     nn.init.normal_(explainer.head.weight)
@@ -83,6 +84,7 @@ def test_it_answers_in_place_of_the_other_once_it_is_trained_and_gradients_are_m
     assert explainer.trained_prior(many).features.shape == (3, 5, 16)
     assert explainer.trained_prior(many, features=False).features.shape == (3, 5, 0)
     assert torch.equal(learner.propose(None, few).attributions, explainer.prior(few).attributions)
+    assert torch.equal(learner.propose(None, wide).attributions, explainer.rows.prior(wide).attributions)
     assert torch.equal(learner.train().propose(None, many).attributions, explainer.prior(many).attributions)
     assert not torch.allclose(explainer.rows.prior(many).attributions, explainer.prior(many).attributions)
 
