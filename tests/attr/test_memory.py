@@ -54,6 +54,18 @@ def trusting(briefly: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_memory, "_MARGIN", -100.0)
 
 
+def test_without_gradients_networks_are_trusted_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_memory, "_MARGIN", -100.0)
+    wavy, shares = Wavy(), []
+    for model in (wavy, lambda x: torch.from_numpy(wavy(x).numpy())):
+        attr = MetaKernelShap(model, memory=200)
+        for budget in (2, 8):
+            attr.attribute(rows(200), target=0, n_samples=budget * PLAYERS)
+            assert attr._memory is not None
+            shares.append(attr._memory.share)
+    assert shares == [0.25, 1.0, 0.0, 0.25]
+
+
 def test_it_lowers_errors_and_costs_no_evaluation() -> None:
     x = rows(200)
     alone, learning = Wavy(), Wavy()
