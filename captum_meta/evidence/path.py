@@ -40,7 +40,8 @@ def measure_bent_path(game: Game, n: int) -> tuple[Evidence, Float[Tensor, "N M 
     check_output(game, known)
     known = known.squeeze(-1).roll(-1, dims=1)
     nodes = path_nodes(known, n) if is_bent(n) else gauss_legendre(n)[0]
-    return *path_evidence(game, nodes, *path_gradients(game, nodes), known), known[:, [0, -1]].abs().amax(1)
+    evidence, gradients = path_evidence(game, nodes, *path_gradients(game, nodes), known)
+    return evidence, gradients, torch.maximum(known[:, 0].abs(), known[:, -1].abs())
 
 
 def path_evidence(
