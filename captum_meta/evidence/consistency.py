@@ -99,15 +99,15 @@ def _cut(sides: Tensor) -> Tensor:
 
 
 def _values_at(game: Game, rows: Tensor, points: Tensor) -> Tensor:
-    """f of the rows ``(R,)`` at points ``(R, G)`` of their paths, ``(R, G, K)``; NaN if others must be beside them."""
+    """f of the rows ``(R,)``, ascending, at points ``(R, G)`` of their paths, ``(R, G, K)``."""
+    if len(rows) == game.n_examples:
+        return game.at(points)
     if game.evaluation.together is None:
         game.at(torch.ones(1))
     if game.together:
         everyone = points.new_full((game.n_examples, points.shape[1]), 0.5).index_copy(0, rows, points)
         return game.at(everyone)[rows]
-    part = game if len(rows) == game.n_examples else game.take(rows)
-    values = part.at(points)
-    return torch.full_like(values, torch.nan) if part.together else values
+    return game.take(rows).at(points)
 
 
 def wrong_slopes(game: Game, points: Tensor, sums: Tensor, total: Tensor, output: int = 0) -> Tensor:
