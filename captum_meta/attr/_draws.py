@@ -162,8 +162,7 @@ class Draws:
         is seen to jump or not, and if it does not, all is shared out. 0 for gradients that are not those of f, and where f
         is not finite.
         """
-        missed_each = self._missed
-        spread = (missed_each - missed_each.median(1, keepdim=True).values).abs().median(1).values
+        spread = (self._missed - self._missed.median(1, keepdim=True).values).abs().median(1).values
         by_chance = _CHANCE * _OF_NORMAL * spread / self.n_samples**0.5
         missed, most = self._gap, torch.where(self._much & ~self.steps, torch.inf, by_chance)
         return torch.where(self.inconsistent | ~missed.isfinite(), 0.0, missed.clamp(-most, most))
@@ -171,8 +170,10 @@ class Draws:
     @cached_property
     def steps(self) -> Tensor:
         """Whether f jumps on the path whose draw misses most of its change, in rows that miss much of it, ``(B,)``."""
-        if self.paths is None:
-            return torch.zeros_like(self._much) if self.known_steps is None else self.known_steps
+        if self.known_steps is not None:
+            return self.known_steps
+        if self.paths is None or not bool(self._much.any()):
+            return torch.zeros_like(self._much)
         most, place = self._missed.abs().max(1)
         rows = place + self.n_samples * torch.arange(len(place), device=place.device)
         paths = self.game.of(self.paths.standing(self.game, self.paths.ends)).take(rows)
@@ -186,18 +187,18 @@ class Draws:
         much = self._gap.abs() > _MUCH * values.abs().sum(1)
         return much & ~self.inconsistent if self.n_samples >= _FEWEST else torch.zeros_like(much)
 
-    @property
+    @cached_property
     def _gap(self) -> Tensor:
         values, total = self.expected_gradients
         return total - values.sum(1)
 
-    @property
+    @cached_property
     def _missed(self) -> Tensor:
         """What each draw misses of f's change, ``(B, n)``."""
-        return self._each(self.change - self.effects.sum(1))
+        return -self.deltas(multiply=True)
 
     def completed(self) -> Tensor:
-        """Expected gradients, among which what chance explains of the gap is shared out by their size, ``(B, M)``."""
+        """Expected gradients ``(B, M)``, to which :attr:`gap` is added in shares of their sizes."""
         values, _ = self.expected_gradients
         return values + self.gap.unsqueeze(1) * gap_shares(values.abs(), self.game.mask)
 

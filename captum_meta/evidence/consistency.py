@@ -19,9 +19,8 @@ from captum_meta.estimators import (
 )
 from captum_meta.games import Game
 
-_CUTS, _LAST = 4, 1
-"""Of an interval between gradients in which f may jump, and of these the last, in which a jump stays as large as it is."""
-_PARTS = 8
+_CUTS, _PARTS = 4, 8
+"""How often an interval in which f may jump is cut, and into how many parts."""
 _ROUNDING = 32
 """Units in the last place by which f may be rounded."""
 
@@ -78,18 +77,19 @@ def stepping_rows(game: Game, between: NDArray[np.float64], least: NDArray[np.fl
     points = _cut(sides)
     values = _values_at(some, left, points)[..., output]
     small = torch.maximum(small, _ROUNDING * torch.finfo(values.dtype).eps * values.abs().amax(1))
-    changes = [values.diff(dim=1).abs().amax(1)]
-    while bool((on := changes[-1] > small).any()) and len(changes) < _CUTS:
+    change, place = values.diff(dim=1).abs().max(1, keepdim=True)
+    for _ in range(_CUTS - 1):
+        on = change[:, 0] > small
+        if not bool(on.any()):
+            return steps
         rows, left, small, points, values = (part[on] for part in (rows, left, small, points, values))
-        changes = [change[on] for change in changes]
-        place = values.diff(dim=1).abs().argmax(1, keepdim=True)
+        before, place = change[on], place[on]
         ends = torch.cat([place, place + 1], dim=1)
         points, values = _cut(points.gather(1, ends)), values.gather(1, ends)
         inner = _values_at(some, left, points[:, 1:-1])[..., output]
         values = torch.cat([values[:, :1], inner, values[:, 1:]], dim=1)
-        changes.append(values.diff(dim=1).abs().amax(1))
-    if len(changes) == _CUTS:
-        steps[rows] = on & (changes[-1] > changes[-1 - _LAST] / 2)
+        change, place = values.diff(dim=1).abs().max(1, keepdim=True)
+    steps[rows] = (change[:, 0] > small) & (change > before / 2)[:, 0]
     return steps
 
 
