@@ -46,7 +46,8 @@ def explain_mean_game(
     Args:
         game: the explained model, the rows, and the background rows.
         budgets: the most pairs of each row, ``(N,)``.
-        tolerance: pairs are evaluated in rounds, each as large as all before, until a row's bounds are at most this.
+        tolerance: pairs are evaluated in rounds, each as large as all before, until a row's bounds have been at most this;
+            each output has the answer of the first round where its own is.
         with_bounds: whether bounds are asked for; NaN otherwise.
         link: what the mean over the background rows is passed through, to be explained in its units; without a tolerance.
         support: what is known of the model from other rows.
@@ -68,11 +69,14 @@ def _within(measurement: SupportedPairs, tolerance: float) -> tuple[Tensor, Tens
     game, rows = measurement.game, torch.arange(len(measurement.planned), device=measurement.planned.device)
     limits, counts = measurement.planned.sum(1), _FIRST_PAIRS * game.mask.sum(1)
     values = measurement.total.new_zeros(*measurement.total.shape, game.players.count)
-    bounds = torch.zeros_like(measurement.total)
+    bounds = torch.full_like(measurement.total, torch.inf)
     while len(rows):
         measurement.evaluate(counts, torch.zeros_like(limits, dtype=torch.bool).index_fill(0, rows, True))
-        values[rows], bounds[rows] = _explained(measurement, rows, True)
-        rows = rows[~((bounds[rows] <= tolerance).all(1) | (counts >= limits)[rows])]
+        before = bounds[rows] <= tolerance
+        found, its_bounds = _explained(measurement, rows, True)
+        values[rows] = torch.where(before.unsqueeze(2), values[rows], found)
+        bounds[rows] = torch.where(before, bounds[rows], its_bounds)
+        rows = rows[~((bounds <= tolerance).all(1) | (counts >= limits))[rows]]
         counts = 2 * counts
     return values, bounds
 

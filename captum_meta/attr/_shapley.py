@@ -172,13 +172,15 @@ class ShapleyFrontend(Frontend):
         Args:
             plan: the most that a row may cost.
             first: ``(N,)``, or one for all, coalitions of each row in the first round.
-            accept: a row leaves where it accepts all of its outputs.
+            accept: an output of a row has the answer of the first round where it is accepted, as if it were asked for
+                alone; the row leaves when all of its outputs have one.
         """
         measurement = plan.begin(game)
         n_outputs, n_players = measurement.total.shape[-1], game.players.count
         limits = measurement.planned.sum(1)
         attributions = measurement.total.new_zeros(game.n_rows, n_outputs, n_players)
         bounds = torch.full_like(attributions[..., 0], torch.nan)
+        accepted = torch.zeros_like(bounds, dtype=torch.bool)
         rows = torch.arange(game.n_rows, device=game.device)
         while len(rows):
             counts = torch.minimum(first, limits)
@@ -186,10 +188,12 @@ class ShapleyFrontend(Frontend):
             evidence = plan.read_beside(measurement.evidence(rows), game.take(rows))
             known = replace(plan, coalitions=int(counts[rows].max()), per_player=False)
             values, found = self._explained(game.take(rows), evidence, measurement.start[rows], known, True)
-            done = accept(rows, evidence, values, found).unflatten(0, (-1, n_outputs)).all(-1)
-            bounds[rows] = found.to(bounds).unflatten(0, (-1, n_outputs))
-            attributions[rows] = values.to(attributions).unflatten(0, (-1, n_outputs))
-            rows = rows[~(done | (counts >= limits)[rows])]
+            before, now = accepted[rows], accept(rows, evidence, values, found)
+            values, found, now = (part.unflatten(0, (-1, n_outputs)) for part in (values, found, now))
+            bounds[rows] = torch.where(before, bounds[rows], found.to(bounds))
+            attributions[rows] = torch.where(before.unsqueeze(-1), attributions[rows], values.to(attributions))
+            accepted[rows] = before | now
+            rows = rows[~(accepted.all(-1) | (counts >= limits))[rows]]
             first = 2 * first
         return attributions.flatten(0, 1), bounds.flatten()
 

@@ -14,6 +14,7 @@ from tests.attr.front_ends import FRONT_ENDS, asked, make
 TAKING = [pair for pair in FRONT_ENDS if "outputs" in signature(pair[1].attribute).parameters]
 SHARING = [pair for pair in TAKING if pair[0] in (GradientShap, IntegratedGradients, LayerGradientShap, InternalInfluence)]
 """By default they differentiate all outputs at the same points; the others are tested with coalitions."""
+SHAPLEY = (MetaKernelShap, MetaShapleyValueSampling)
 
 
 class Net(nn.Module):
@@ -76,7 +77,7 @@ def test_forwards_are_those_of_one_target(method: type[Attribution], front_end: 
 
 
 @pytest.mark.parametrize("given", [{}, {"n_samples": 0}, {"n_samples": 30}, {"background": torch.eye(6), "n_samples": 90}])
-@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
+@pytest.mark.parametrize("front_end", SHAPLEY)
 def test_evaluations_of_coalitions_are_those_of_one_target(front_end: type[Attribution], given: dict[str, Any]) -> None:
     """Where the budget is that of the row; its default, and a tolerance, depend on how hard an output is."""
     torch.manual_seed(0)
@@ -89,6 +90,38 @@ def test_evaluations_of_coalitions_are_those_of_one_target(front_end: type[Attri
         explain(front_end, net, x, **asked_for, **given)
         costs.append(net.rows)
     assert costs[1] <= 1.1 * costs[0]
+
+
+@pytest.mark.parametrize(
+    ("front_end", "given"),
+    [
+        (MetaShapleyValueSampling, {}),
+        (MetaShapleyValueSampling, {"tolerance": 1e-3}),
+        (MetaKernelShap, {"tolerance": 1e-3}),
+        (MetaKernelShap, {"tolerance": 1e-4, "background": torch.eye(9)[:3]}),
+    ],
+)
+def test_an_easy_output_has_the_answer_that_it_has_alone(front_end: type[Attribution], given: dict[str, Any]) -> None:
+    """While another output goes on; a row costs what its hardest output costs alone."""
+
+    class EasyAndHard(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            self.rows += len(x)
+            one, other = (3 * x[:, :5]).sin().prod(1), (3 * x[:, 4:]).sin().prod(1)
+            return torch.stack([x.sum(1) + x[:, :2].prod(1), 9 * one + x.sum(1), 9 * other + x.sum(1)], dim=1)
+
+    torch.manual_seed(0)
+    net, rows = EasyAndHard(), torch.rand(4, 9) + 0.3
+    rows[:2, 5], rows[2:, 3] = 0.0, 0.0
+    for x in rows.split(1):
+        costs, answers = [], []
+        for asked_for in ({"outputs": "all"}, *({"target": k} for k in range(3))):
+            net.rows = 0
+            answers.append(make(front_end, net).attribute(x, **asked_for, **given, return_error_estimate=True))
+            costs.append(net.rows)
+        assert costs[0] == max(costs[1:]) > min(costs[1:])
+        for together, *alone in zip(*answers, strict=True):
+            assert torch.allclose(together.squeeze(0), torch.cat(alone), atol=1e-5)
 
 
 @pytest.mark.parametrize("n_steps", [5, 20])
