@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from captum_meta.benchmark.best_peer import best_peer_table
 from captum_meta.benchmark.compare import choose_methods, compare
 from captum_meta.benchmark.heldout import held_out_names, quick_names
 from captum_meta.benchmark.methods import METHODS, adapted_methods
@@ -64,13 +65,16 @@ def main(arguments: Sequence[str]) -> None:
     names = quick_names() if options.quick else held_out_names()
     output = options.output or Path("runs") / f"benchmark-{options.kind}.jsonl"
     further = adapted_methods(options.kind, learners)
-    results = compare(options.kind, names, output, output.parent / "references", options.methods, further)
+    results = compare(options.kind, names, output, output.parent / "references", options.methods, further, options.budgets)
     console = Console(width=170)
     summaries = []
     for group in (family_group, size_group):
         some = summarise(results, options.kind, group)
         summaries += some
         console.print(*tables(some, _UNITS[options.kind]))
+    peers = best_peer_table(results, options.kind, family_group)
+    if peers is not None:
+        console.print(peers)
     support = support_table(results, options.kind)
     if support is not None:
         console.print(support, outcome_table(results, options.kind))
@@ -99,6 +103,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--kind", choices=("shapley", "path"), default="shapley", help=kinds)
     parser.add_argument("--quick", action="store_true", help="only a few models of every family: 3 minutes on 2 cores")
     parser.add_argument("--methods", nargs="*", metavar="METHOD", default=(), help=methods)
+    budgets = "coalitions as multiples of M (default: 0 2 4 8 16 32), or gradients (default: 3 5 10)"
+    parser.add_argument("--budgets", type=int, nargs="+", metavar="N", default=(), help=budgets)
     parser.add_argument("--learners", nargs="*", metavar="LEARNER", default=[], help=learners)
     parser.add_argument("--output", type=Path, metavar="FILE", default=None, help=output)
     parser.add_argument(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -16,8 +16,8 @@ from captum_meta.benchmark.journal import append_line, read_lines
 from captum_meta.benchmark.methods import BORDER_MEAN, GRADIENT_MEAN, METHODS, Method, installed
 from captum_meta.functional import attribution_error
 
-MULTIPLES = (0, 2, 4, 8, 16, 32)
-STEPS = (3, 5, 10)
+BUDGETS = {"shapley": (0, 2, 4, 8, 16, 32), "path": (3, 5, 10)}
+"""Coalitions as a multiple of M beside three gradients, and gradients."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def compare(
     references: Path,
     methods: Sequence[str] = (),
     further: Mapping[str, Method] | None = None,
+    budgets: Sequence[int] = (),
 ) -> list[Result]:
     """Run every method at every budget on the problems; results already in ``output`` (JSON lines) are kept.
 
@@ -63,6 +64,7 @@ def compare(
         references: folder in which the problems' references are kept.
         methods: names of methods; by default all whose libraries are installed.
         further: methods besides those of the tables in :mod:`captum_meta.benchmark.methods`.
+        budgets: as :class:`Result` has them; by default those of :data:`BUDGETS`.
 
     Raises:
         ValueError: if there is no method of a name.
@@ -72,7 +74,7 @@ def compare(
     done = [Result(**entry) for entry in read_lines(output)]
     known = {(r.problem, r.method, r.budget) for r in done}
     for name in track(usable, description=f"Comparing {kind} methods"):
-        for method, budget in _budgets(kind, chosen):
+        for method, budget in _measured(chosen, budgets or BUDGETS[kind]):
             if (name, method, budget) in known or ("trees" in name and (budget == 0 or method == GRADIENT_MEAN)):
                 continue
             result = _measure(kind, name, method, chosen[method], budget, references)
@@ -103,17 +105,13 @@ def choose_methods(table: Mapping[str, Method], names: Sequence[str]) -> dict[st
     return {name: method for name, method in table.items() if (name in names if names else installed(name))}
 
 
-def _budgets(kind: str, methods: Mapping[str, Method]) -> Iterator[tuple[str, int]]:
+def _measured(methods: Iterable[str], budgets: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Each method and budget that there is; only ours explain by gradients alone."""
+    only = {GRADIENT_MEAN: 0, BORDER_MEAN: 2}
     for method in methods:
-        if kind == "path":
-            yield from ((method, steps) for steps in STEPS)
-        elif method == GRADIENT_MEAN:
-            yield method, 0
-        elif method == BORDER_MEAN:
-            yield method, 2
-        else:
-            ours = method.startswith("Meta")
-            yield from ((method, multiple) for multiple in MULTIPLES if multiple or ours)
+        for budget in budgets:
+            if budget == only[method] if method in only else budget or method.startswith("Meta"):
+                yield method, budget
 
 
 def _measure(kind: str, name: str, label: str, method: Method, budget: int, references: Path) -> Result:

@@ -12,9 +12,11 @@ import pytest
 from rich.console import Console
 
 from captum_meta.benchmark import compare as comparison
+from captum_meta.benchmark.best_peer import best_peer_ratios, best_peer_table
 from captum_meta.benchmark.cli import main
 from captum_meta.benchmark.compare import Result, compare
 from captum_meta.benchmark.journal import append_line, read_lines
+from captum_meta.benchmark.methods import ZERO_SHOT
 from captum_meta.benchmark.summary import curves, family_group, interval, size_group, summarise, tables, write
 from captum_meta.benchmark.support_cost import (
     PAIRS,
@@ -48,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_method_is_measured_at_every_budget_and_trees_have_no_path(folder: Path) -> None:
     results = [Result(**entry) for entry in read_lines(folder / "results.jsonl")]
     assert {(r.problem, r.method, r.budget) for r in results} == {
-        (name, method, steps) for name in NAMES[:2] for method in METHODS for steps in comparison.STEPS
+        (name, method, steps) for name in NAMES[:2] for method in METHODS for steps in comparison.BUDGETS["path"]
     }
     assert len(results) == 12
     assert {(r.problem, r.n_players, r.family) for r in results} == {(NAMES[0], 13, "mlp"), (NAMES[1], 10, "mlp")}
@@ -126,6 +128,30 @@ def made_up() -> list[Result]:
                 plain = Result(name, family, n_players, method, budget, 1.0, 0.001 * n_players)
                 results.append(replace(plain, error=factor / plain.evaluations("shapley")))
     return results
+
+
+def test_errors_beside_the_best_peer_of_each_model() -> None:
+    ours = made_up()
+    peers = [
+        replace(r, method=name, error=r.error * factor)
+        for r in ours[::2]
+        for name, factor in (("shapiq OddSHAP", 4.0), ("shapiq SVARM", 2.0 if r.n_players < 49 else 0.5))
+    ]
+    ratios = best_peer_ratios(ours + peers, ZERO_SHOT)
+    expected = {r.problem: 0.5 if r.n_players < 49 else 2.0 for r in ours}
+    assert ratios == pytest.approx({(r.problem, r.budget): expected[r.problem] for r in ours}, rel=1e-6)
+    table = best_peer_table(ours + peers, "shapley", family_group)
+    assert table is not None
+    text = StringIO()
+    Console(file=text, width=200).print(table)
+    assert text.getvalue().count("1.0 (1/2)") == 3  # one of both image models behind
+    assert text.getvalue().count(".50 (1/1)") == 6
+    assert best_peer_table(ours, "shapley", family_group) is None
+
+
+def test_other_budgets(tmp_path: Path) -> None:
+    some = compare("path", NAMES[:1], tmp_path / "r.jsonl", tmp_path / "references", METHODS[:1], budgets=[4, 7])
+    assert [(r.budget, r.evaluations("path")) for r in some] == [(4, 12), (7, 21)]
 
 
 def test_groups_of_families_and_of_sizes() -> None:
