@@ -13,7 +13,7 @@ from captum_meta.benchmark.summary import short
 from captum_meta.benchmark.tables import table_of
 
 _ROUNDING = 1e-12
-"""Smaller errors count as this: exact answers differ by rounding."""
+"""Where the best method is exact to this, all coalitions are known, and there is nothing to compare."""
 
 
 def best_peer_ratios(results: Sequence[Result], ours: str) -> dict[tuple[str, int], float]:
@@ -30,8 +30,8 @@ def best_peer_ratios(results: Sequence[Result], ours: str) -> dict[tuple[str, in
     ratios = {}
     for cell, errors in cells.items():
         peers = [error for method, error in errors.items() if not method.startswith("Meta")]
-        if ours in errors and peers:
-            ratios[cell] = max(errors[ours], _ROUNDING) / max(min(peers), _ROUNDING)
+        if ours in errors and peers and min(peers) > _ROUNDING:
+            ratios[cell] = max(errors[ours], _ROUNDING) / min(peers)
     return ratios
 
 

@@ -140,6 +140,8 @@ def test_errors_beside_the_best_peer_of_each_model() -> None:
     ratios = best_peer_ratios(ours + peers, ZERO_SHOT)
     expected = {r.problem: 0.5 if r.n_players < 49 else 2.0 for r in ours}
     assert ratios == pytest.approx({(r.problem, r.budget): expected[r.problem] for r in ours}, rel=1e-6)
+    exact = [replace(r, budget=512, error=1e-15) for r in ours + peers]
+    assert best_peer_ratios(ours + peers + exact, ZERO_SHOT) == ratios
     table = best_peer_table(ours + peers, "shapley", family_group)
     assert table is not None
     text = StringIO()
