@@ -25,21 +25,14 @@ from torch import Tensor
 
 from captum_meta.estimators.conditioning import cholesky_factor
 from captum_meta.estimators.exact import all_coalitions
+from captum_meta.estimators.interaction_likelihood import CONSTANT, among_known, most_likely
 from captum_meta.estimators.interactions import InteractionRule
-from captum_meta.estimators.likelihood import likelihood_slopes, standardised
+from captum_meta.estimators.likelihood import standardised
 from captum_meta.estimators.multi_index import FullWaves
 
-_CONSTANT = 10.0
-"""c of the formula, for worths of unit variance."""
-_RATE = 4.0
-"""Rates are expected at 4 / (M + 4), as for :mod:`captum_meta.estimators.design`, and a, b and d at 1."""
-_SPREAD_RATES, _SPREAD_MEAN, _SPREAD_AMOUNTS = 1.5, 1.0, 2.0
-"""Standard deviations of logits of rates about their mean, of this mean, and of the logarithms of a, b and d."""
-_STEPS, _STEP = 30, 0.15
 _FITTED = 256
 """Coalitions that the parameters are fitted to; the posterior is given all."""
-_MOST_RATE = 0.98
-_RIDGE, _TINY = 1e-6, 1e-30
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ class InteractionProcess:
         residual, self._middle, self._unit = standardised(worths, known)
         waves = FullWaves(torch.where(acting.unsqueeze(1), directions.double(), 0.0))
         self._kernel = _fitted(self._signs, residual, known, acting, waves)
-        factor = cholesky_factor(_masked(self._kernel.between(self._signs, self._signs), known))
+        factor = cholesky_factor(among_known(self._kernel.between(self._signs, self._signs) + CONSTANT, known))
         weights = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
         self._weights = torch.where(known, weights, 0.0)
         count, surprise = known.sum(1), (residual * self._weights).sum(1).clamp(min=_TINY)
@@ -122,7 +115,7 @@ class InteractionProcess:
         squares = squares - torch.diag_embed(squares.diagonal(dim1=1, dim2=2))
         of_orders = signs @ (norm * main * (weighted @ scaled)).mT
         of_orders = of_orders.squeeze(-1) + ((signs @ (norm * both / 2 * squares)) * signs).sum(-1)
-        expected = table.flatten(1) + of_orders + _CONSTANT * self._weights.sum(1, keepdim=True)
+        expected = table.flatten(1) + of_orders + CONSTANT * self._weights.sum(1, keepdim=True)
         return expected * self._unit + self._middle
 
     def interactions(self, rule: InteractionRule) -> Float[Tensor, "R M M"]:
@@ -156,12 +149,6 @@ class InteractionProcess:
         return first.squeeze(1) + wave_first, second + wave_second
 
 
-def _masked(kernel: Float[Tensor, "R P P"], known: Bool[Tensor, "R P"]) -> Float[Tensor, "R P P"]:
-    """Covariance of what is known, with the constant, and ones on the diagonal for the rest, ``(R, P, P)``."""
-    both = known.unsqueeze(-1) & known.unsqueeze(-2)
-    return torch.where(both, kernel + _CONSTANT, 0.0) + torch.diag_embed((~known).to(kernel))
-
-
 def _fitted(
     signs: Float[Tensor, "R P M"],
     residual: Float[Tensor, "R P"],
@@ -170,26 +157,10 @@ def _fitted(
     waves: FullWaves,
 ) -> InteractionKernel:
     """The kernel of largest density of what was seen, given what is expected of it; from some of the coalitions."""
-    n_rows, n_players = acting.shape
     if signs.shape[1] > _FITTED:
-        chosen = _some(signs.shape[1], 2 * n_players + 2).to(signs.device)
+        chosen = _some(signs.shape[1], 2 * acting.shape[1] + 2).to(signs.device)
         signs, residual, known = signs[:, chosen], residual[:, chosen], known[:, chosen]
-    count = acting.sum(1, keepdim=True).clamp(min=1)
-    start = torch.where(acting, torch.log(_RATE / count.double()), 0.0)
-    with torch.inference_mode(False), torch.enable_grad():
-        signs, residual, known, start = (part.clone() for part in (signs, residual, known, start))
-        moved = torch.zeros(n_rows, n_players + 3, dtype=torch.float64, device=signs.device).requires_grad_()
-        optimizer = torch.optim.Adam([moved], _STEP)
-        for _ in range(_STEPS):
-            kernel = _read(moved, start, acting, waves)
-            covariance = _masked(kernel.between(signs, signs), known)
-            size = covariance.detach().diagonal(dim1=-2, dim2=-1)
-            ridged = covariance.detach() + torch.diag_embed(_RIDGE * size)
-            doubt = _doubt(moved, acting).sum()
-            slopes = [likelihood_slopes(ridged, residual, known), torch.ones_like(doubt)]
-            (moved.grad,) = torch.autograd.grad([covariance, doubt], [moved], slopes)
-            optimizer.step()
-    return _read(moved.detach(), start, acting, waves)
+    return InteractionKernel(*most_likely(signs, residual, known, acting, waves.at(signs)), waves)
 
 
 def _some(count: int, first: int) -> Int64[Tensor, " chosen"]:
@@ -197,19 +168,3 @@ def _some(count: int, first: int) -> Int64[Tensor, " chosen"]:
     first = min(first + first % 2, _FITTED // 2)
     pairs = torch.linspace(first // 2, count // 2 - 1, (_FITTED - first) // 2).long()
     return torch.cat([torch.arange(first), torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten()])
-
-
-def _read(
-    moved: Float[Tensor, "R A"], start: Float[Tensor, "R M"], acting: Bool[Tensor, "R M"], waves: FullWaves
-) -> InteractionKernel:
-    rates = torch.where(acting, _MOST_RATE * torch.sigmoid(start + moved[:, :-3]), 0.0)
-    return InteractionKernel(rates, moved[:, -3:].exp(), waves)
-
-
-def _doubt(moved: Float[Tensor, "R A"], acting: Bool[Tensor, "R M"]) -> Float[Tensor, " R"]:
-    """Minus the log density expected of parameters that ``moved (R, M + 3)`` so far, ``(R,)``."""
-    rates, count = torch.where(acting, moved[:, :-3], 0.0), acting.sum(1, keepdim=True).clamp(min=1)
-    mean = rates.sum(1, keepdim=True) / count
-    about = torch.where(acting, rates - mean, 0.0)
-    squares = (about / _SPREAD_RATES).square().sum(1) + (mean / _SPREAD_MEAN).square().sum(1)
-    return (squares + (moved[:, -3:] / _SPREAD_AMOUNTS).square().sum(1)) / 2
