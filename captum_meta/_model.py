@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 _MOST_NUMBERS = 2**20
+_CALLS = Lock()
+_attention_was_fast: list[bool] = []
+"""Whether attention was fast before each of the calls that have it slow now."""
 
 
 @contextmanager
@@ -26,6 +30,24 @@ def reseed(device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
+
+
+@contextmanager
+def same_attention() -> Iterator[None]:
+    """Attention is computed alike with and without gradients: without them padded tokens would come out as 0.
+
+    Calls of several threads may overlap: the last one puts the setting back.
+    """
+    with _CALLS:
+        _attention_was_fast.append(torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        with _CALLS:
+            before = _attention_was_fast.pop()
+            if not _attention_was_fast:
+                torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import wraps
 from inspect import signature
 from numbers import Real
@@ -14,7 +15,7 @@ import numpy as np
 from captum.attr import Attribution
 from torch import Tensor, nn
 
-from captum_meta._model import module_of
+from captum_meta._model import module_of, same_attention
 from captum_meta._warnings import warn
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -36,7 +37,8 @@ def checked(method: _Method) -> _Method:
             if given[name] is not None or name in _NEEDED:
                 given[name] = _CHECKS[name](name, given[name])
         warn_of_train_mode(self, self.forward_func)
-        return method(self, **given)
+        with same_attention() if getattr(self, "kind", None) == "path" else nullcontext():
+            return method(self, **given)
 
     return cast(_Method, checking)
 

@@ -106,11 +106,15 @@ def refuse_with_graph(**given: Any) -> None:
 
 
 def _wrong(game: Game, points: Tensor, sums: Tensor, curve: Tensor, total: Tensor) -> Tensor:
-    """Rows that cannot be completed to the change of f, ``(B,)``, with a warning.
+    """Rows that cannot be completed to the change of f, ``(B,)``, with a warning; all of them if they act on each other.
 
     Args:
         game, points, sums, curve, total: as of :func:`~captum_meta.evidence.consistency.inconsistent_rows`.
     """
+    if len(total) > 1 and game.evaluation.together is None:
+        game.at(torch.ones(1))
+    if game.together:
+        return torch.ones_like(total, dtype=torch.bool)
     unknown = ~total.isfinite()
     inconsistent = torch.zeros_like(unknown)
     if torch.finfo(total.dtype).eps < FINE:

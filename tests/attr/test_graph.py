@@ -244,3 +244,17 @@ def test_a_row_in_doubt_is_looked_at_beside_the_others_where_they_belong_togethe
         values = MetaIntegratedGradients(model).attribute(x, target=0, n_steps=2, create_graph=True)
     assert any("rows of a batch act on each other" in str(warning.message) for warning in caught)
     assert values.shape == (3, 4) and values.isfinite().all()
+
+
+def test_rows_that_act_on_each_other_get_captums_quadrature_and_a_warning_also_where_nobody_doubts_a_row() -> None:
+    torch.manual_seed(0)
+    model, x = network(), torch.randn(5, 4).double()
+
+    def mixed(some: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = model(some)
+        return values * (1 + 0.1 * values.mean(0))
+
+    with pytest.warns(UserWarning, match="does not answer for each of the rows alone"):
+        values = MetaIntegratedGradients(mixed).attribute(x, target=0, n_steps=8, create_graph=True)
+    right = IntegratedGradients(mixed).attribute(x, target=0, n_steps=8, internal_batch_size=len(x))
+    torch.testing.assert_close(values.detach(), right, rtol=1e-6, atol=1e-8)

@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
+from captum_meta.attr import (
+    MetaGradientShap,
+    MetaIntegratedGradients,
+    MetaKernelShap,
+    MetaLayerIntegratedGradients,
+    MetaShapleyValueSampling,
+)
 from captum_meta.estimators import all_coalitions, shapley_values
 
 M = 6
@@ -280,3 +287,41 @@ def test_gradients_that_tell_of_a_spot_alone_do_no_harm(model: Callable[[Tensor]
     attr = MetaKernelShap(model)
     exact = attr.attribute(x, n_samples=62)
     assert (attr.attribute(x) - exact).abs().amax() < 0.75, "of values between -1 and 1"
+
+
+class Padded(nn.Module):
+    """A transformer whose last tokens of some rows are padding, with a mean over all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.into, self.encoder, self.out = nn.Linear(2, 8), nn.TransformerEncoder(layer, 2), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        encoded: Tensor = self.encoder(self.into(x), src_key_padding_mask=padding)
+        values: Tensor = self.out(encoded.mean(1))
+        return values
+
+
+@pytest.mark.parametrize("n_steps", [None, 10])
+@pytest.mark.parametrize(
+    ("method", "front_end", "layers"),
+    [
+        (IntegratedGradients, MetaIntegratedGradients, ()),
+        (LayerIntegratedGradients, MetaLayerIntegratedGradients, ("into",)),
+    ],
+)
+def test_paths_of_transformers_with_padding_are_those_of_the_model_that_is_differentiated(
+    method: Any, front_end: Any, layers: tuple[str, ...], n_steps: int | None
+) -> None:
+    torch.manual_seed(1)
+    model, x = Padded().eval(), torch.randn(4, 5, 2)
+    padding = torch.arange(5) >= torch.tensor([[3], [3], [5], [5]])
+    right, values = (
+        made(model, *map(model.get_submodule, layers)).attribute(
+            x, target=0, additional_forward_args=(padding,), n_steps=steps
+        )
+        for made, steps in ((method, 500), (front_end, n_steps))
+    )
+    assert error(values.detach(), right.detach().double()) < 1e-3
+    assert torch.backends.mha.get_fastpath_enabled()
