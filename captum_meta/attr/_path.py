@@ -142,6 +142,7 @@ class PathFrontend(Frontend):
         if not multiply:
             values = values / difference
         rows = incompletable_rows(game, total, inconsistent)
+        rows = torch.cat([rows, found.hidden.to(rows.device).index_fill(0, rows, False).nonzero().flatten()])
         values = CaptumQuadrature(min(limit, MOST), "gausslegendre", multiply).in_rows(rows, values, game)
         error = found.error.to(values).index_fill(0, rows, torch.nan)
         return PathResult(of_inputs(values, game), total.to(values), error)

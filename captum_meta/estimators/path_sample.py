@@ -14,14 +14,14 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-_ROUNDING = 2
+ROUNDING = 2
 """Units in the last place of f by which a change of it is rounded."""
 _Numbers = TypeVar("_Numbers", Floats, Tensor)
 
 
 def certain(changes: _Numbers, size: _Numbers, precision: float) -> _Numbers:
     """Changes of f drawn towards 0 by what f is rounded by, where it is as large as ``size``."""
-    rounding = _ROUNDING * precision * size
+    rounding = ROUNDING * precision * size
     return changes - changes.clip(-rounding, rounding)
 
 

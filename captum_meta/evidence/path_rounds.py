@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.polynomial.legendre import legvander
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from captum_meta.estimators import (
     interval_weights,
     suspected_steps,
 )
-from captum_meta.estimators.path_sample import Floats, Indices
+from captum_meta.estimators.path_sample import ROUNDING, Floats, Indices
 from captum_meta.evidence.consistency import inconsistent_rows, stepping_rows, wrong_slopes
 from captum_meta.evidence.path import own_gradients, path_gradients
 from captum_meta.games import Game
@@ -40,6 +41,8 @@ _ENOUGH = 1e-6
 """Relative squared error that is as good as none."""
 _AS_CAPTUM = 0.6
 """Part of Captum's expected error at which a row stops."""
+_BENT = 1e-5
+"""Of the gradients' squares, the part that is left for the last coefficients of the polynomial through them."""
 _CANCELLED = 1e-3
 """Of the squared errors of intervals, what is left in their sum at the least: that more cancels is luck."""
 _NEXT_TO_NOTHING = 2.0**-40
@@ -60,12 +63,14 @@ class Integrals:
         counts: ``(N,)``, gradients that were taken.
         inconsistent: ``(N,)``, whether they do not explain how f changes
             (:func:`~captum_meta.estimators.inconsistent_gradients`).
+        hidden: ``(N,)``, whether f is rounded by so much that it does not tell how the path bends, though it does.
     """
 
     attributions: Float[Tensor, "N M"]
     error: Float[Tensor, " N"]
     counts: Tensor
     inconsistent: Tensor
+    hidden: Tensor
 
 
 def integrate_in_rounds(
@@ -103,7 +108,8 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
     weights, error = _polynomial(intervals)
     size = sample.squares(weights)
     attributions, rows = torch.zeros_like(difference), np.arange(len(size))
-    broken = (~finite.to(inconsistent.device) | inconsistent).cpu().numpy()
+    hidden = _hidden(intervals, size)
+    broken = (~finite.to(inconsistent.device) | inconsistent).cpu().numpy() | hidden
     estimates, counts = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
     between, least = np.zeros((len(rows), 2)), np.zeros(len(rows))
     for turn, most in enumerate((min(_SECOND, limit), limit, limit, None)):
@@ -129,7 +135,8 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
     least = np.where(broken, 0.0, least) * path.unit.double().cpu().numpy()
     inconsistent = inconsistent | stepping_rows(game, between, least)
     found = attributions * path.unit.unsqueeze(1)
-    return Integrals(found, torch.from_numpy(estimates), torch.from_numpy(counts), inconsistent)
+    estimate, taken, unseen = map(torch.from_numpy, (estimates, counts, hidden))
+    return Integrals(found, estimate, taken, inconsistent, unseen)
 
 
 def error_of(evidence: Evidence) -> Float[Tensor, " N"]:
@@ -230,8 +237,35 @@ def _polynomial(intervals: PathIntervals) -> tuple[Floats, Floats]:
     apart = (sample.certain(missed.ravel(), intervals.rows).reshape(missed.shape) ** 2).sum(1)
     error = np.sqrt(apart * np.maximum(gap**2, _CANCELLED * apart)) * intervals.several
     weights = np.tile(shares.sum(0), n_rows) + intervals.common * gap[sample.rows]
-    better = error < intervals.error
+    better = error <= intervals.error  # where all that is missed is rounding, both are 0
     return np.where(better[sample.rows], weights, intervals.weights), np.where(better, error, intervals.error)
+
+
+def _hidden(intervals: PathIntervals, size: Floats) -> NDArray[np.bool_]:
+    """Whether f's rounding may hide errors that matter, of the first round, and gradients are no low polynomial, ``(N,)``.
+
+    Args:
+        intervals: of the first round.
+        size: ``(N,)``, squared size of the attributions.
+    """
+    sample = intervals.sample
+    count = len(sample.points) // len(size)
+    rounding = ROUNDING * sample.precision * np.abs(sample.ends).max(1)
+    coarse: NDArray[np.bool_] = intervals.several * rounding**2 > _BENT * size
+    if count < FIRST or not coarse.any():
+        return np.zeros_like(coarse)
+    last = sum(sample.squares(np.tile(weights, len(size))) for weights in _last_coefficients(count))
+    return coarse & (last > _BENT * size)
+
+
+@lru_cache(maxsize=FIRST)
+def _last_coefficients(count: int) -> Floats:
+    """Weights of the nodes' effects in the last two coefficients of orthonormal Legendre polynomials, ``(2, count)``."""
+    nodes, weights = (part.numpy() for part in gauss_legendre(count))
+    degrees = np.arange(count - 2, count)
+    polynomials = legvander(2 * nodes - 1, count - 1)[:, -2:] * np.sqrt(2 * degrees + 1)
+    found: Floats = polynomials.T * weights
+    return found
 
 
 @lru_cache(maxsize=FIRST)

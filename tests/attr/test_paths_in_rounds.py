@@ -1,5 +1,6 @@
 """Integrated Gradients whose gradients are spent in rounds: exact where that is known, never worse than Captum's 50."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -91,6 +92,18 @@ def test_what_f_is_rounded_by_is_not_shared_out(given: dict[str, Any]) -> None:
     if not given.get("create_graph"):
         conductance = MetaLayerConductance(plain, first).attribute(x, target=1, **given)
         assert error(MetaLayerConductance(far, first).attribute(x, target=1, **given), conductance) < 1e-6
+
+
+@pytest.mark.parametrize("last", [lambda y: y + 1e6, lambda y: y.bfloat16()], ids=["far from 0", "half precision"])
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
+def test_outputs_whose_rounding_hides_the_path_are_no_less_exact_than_captums(
+    activation: type[nn.Module], last: Callable[[Tensor], Tensor]
+) -> None:
+    plain, x = network(activation, 0, dtype=torch.float32), X.float()
+    right = IntegratedGradients(plain).attribute(x, target=1, n_steps=1000)
+    theirs = error(IntegratedGradients(plain).attribute(x, target=1), right)
+    ours = MetaIntegratedGradients(lambda x: last(plain(x))).attribute(x, target=1)
+    assert error(ours, right) <= 1.05 * theirs + 1e-9
 
 
 @pytest.mark.parametrize("n_steps", [20, 50, 100])
