@@ -1,4 +1,4 @@
-"""Rows whose Integrated Gradients cannot be completed to the change of f: they get what Captum gives, and a warning."""
+"""Rows whose Integrated Gradients cannot be completed to the change of f: they get Captum's answer, and a warning."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from torch import Tensor
 
 from captum_meta import _captum
 from captum_meta._warnings import warn
+from captum_meta.estimators import FINE
 from captum_meta.evidence import Game, path_gradients
+from captum_meta.evidence.consistency import inconsistent_rows, wrong_slopes
 
+BEGINNING = 1e-6
+"""The first point of a path at which players that are missing at its other end are missing."""
 _NAMED = 10
-"""Rows that a warning names."""
+"""Most rows that a warning names."""
 INCONSISTENT = (
     "Gradients of the rows {} do not explain how forward_func changes: parts of it may be detached or rounded, with "
     "gradients of their own (straight-through estimators), it may jump, as at a hard gate, or its changes are as small as "
@@ -53,20 +57,33 @@ class CaptumQuadrature:
             torch.tensor(part(self.n_steps), dtype=torch.float64)
             for part in _captum.approximation_parameters(self.method)[::-1]
         )
-        average = path_gradients(game, points.clamp(1e-6, 1 - 1e-6))[0]
+        average = path_gradients(game, points.clamp(BEGINNING, 1 - BEGINNING))[0]
         average = average @ weights.to(average)
         return average * game.difference if self.multiply else average
 
     def in_rows(self, rows: Tensor, values: Tensor, game: Game) -> Tensor:
-        """The attributions ``values`` ``(N, M)``, with Captum's in the rows of these numbers, ``(R,)``."""
+        """The attributions ``values (N, M)``, replaced by Captum's in ``rows (R,)``."""
         return values.index_copy(0, rows, self.values(game.take(rows)).to(values)) if len(rows) else values
 
 
-def incompletable_rows(game: Game, total: Tensor, inconsistent: Tensor | None = None) -> Tensor:
-    """Numbers ``(R,)`` of rows in which nobody knows what the gap to the change of f belongs to, with a warning.
+def unexplained_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, total: Tensor, effects: Tensor) -> Tensor:
+    """Rows whose gradients do not explain how f changes, ``(N,)``; none where f is in half precision, as its rounding would.
 
     Args:
-        total: the change of f, ``(N,)``; it is not finite where f is not at one of the ends.
+        game, points, sums, curve, total: as of :func:`~captum_meta.evidence.consistency.inconsistent_rows`.
+        effects: ``(N, E)``, of :func:`is_flat`.
+    """
+    if torch.finfo(total.dtype).eps >= FINE:
+        return torch.zeros_like(total, dtype=torch.bool)
+    inconsistent = inconsistent_rows(game, points, sums, curve, total) | wrong_slopes(game, points, sums, total)
+    return inconsistent | is_flat(effects, total)
+
+
+def incompletable_rows(game: Game, total: Tensor, inconsistent: Tensor | None = None) -> Tensor:
+    """Indices ``(R,)`` of rows whose gap to the change of f belongs to no player in particular, with a warning.
+
+    Args:
+        total: the change of f, ``(N,)``; not finite where f is not finite at one of the ends.
         inconsistent: whether a row's gradients are not those of f, ``(N,)``; None: of no row.
     """
     unknown = ~total.isfinite()
@@ -85,7 +102,7 @@ def is_flat(effects: Tensor, total: Tensor) -> Tensor:
 
 
 def warn_of_rows(which: Tensor, message: str) -> None:
-    """Warn of the rows ``which (N,)``, if there are any, with their numbers in the message."""
+    """Warn of the rows ``which (N,)``, if any, with their indices in the message."""
     rows = which.nonzero().flatten().tolist()
     if rows:
         named = ", ".join(map(str, rows[:_NAMED])) + (" and others" if len(rows) > _NAMED else "")

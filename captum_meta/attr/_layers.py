@@ -1,4 +1,4 @@
-"""What the front ends of layers and neurons share: where the model and its layers are, and what is asked of them."""
+"""What the front ends of layers and neurons share."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class OfLayers:
         return tuple(on_device(value, first) for value in values)
 
     def _shaped(self, model: LayerModel, parts: tuple[Tensor, ...]) -> Values:
-        """Tensors, one for each that the layers give, as Captum returns them."""
+        """Tensors, one for each output of the layers, in Captum's form."""
         rest = iter(parts)
         outputs = [tuple(next(rest) for _ in range(count)) for count in model.counts]
         values: Values = _captum.format_outputs(isinstance(self.layer, list), outputs)
@@ -73,7 +73,7 @@ class OfLayers:
 
 
 class Unadapted(OfLayers, Frontend):
-    """Front ends whose evidence is not that of a model and its inputs alone, so that adapting to support rows is no help."""
+    """Front ends that do not adapt, as their evidence depends on more than the model and its inputs."""
 
     def _game(self, *arguments: Any) -> Game:
         raise NotImplementedError(
@@ -112,10 +112,10 @@ def beside_zeros(
 
 
 def outputs_of(game: Game) -> Tensor:
-    """f of the inputs, ``(N, K)``, one output or those that were asked for.
+    """f of the inputs, ``(N, K)``: the selected outputs.
 
     Raises:
-        AssertionError: if there is not one number for each example, and several were not asked for.
+        AssertionError: if there is more than one number for each example, and ``outputs=`` was not passed.
     """
     values = game.at(torch.ones(1))
     check_output(game, values)
@@ -123,13 +123,13 @@ def outputs_of(game: Game) -> Tensor:
 
 
 def values_through(model: LayerModel, end: tuple[Tensor, ...], whole: Game) -> Tensor:
-    """f ``(N, K)`` of the baselines with the layer as at the inputs: f of the inputs where all of it passes through."""
+    """f ``(N, K)`` of the baselines with the layer's activations at the inputs: f(input) where the layer carries all."""
     extra = (*whole.baselines, *(whole.batch.extra or ()))
     return outputs_of(Game(model.rest(), end, None, whole.batch.target, extra))
 
 
 def path_points(game: Game, n_steps: int, method: str) -> Tensor | None:
-    """Points of the path for all rows; None where each row may have its own."""
+    """Points of the path common to all rows; None where each row has its own."""
     if method == "gausslegendre":
         return gauss_legendre(n_steps)[0] if game.together else None
     points = torch.tensor(_captum.approximation_parameters(method)[1](n_steps), dtype=torch.float64)

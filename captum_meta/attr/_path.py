@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from captum_meta.attr._frontend import Frontend, of_inputs
-from captum_meta.attr._incomplete import CaptumQuadrature, incompletable_rows, is_flat
+from captum_meta.attr._incomplete import BEGINNING, CaptumQuadrature, incompletable_rows, is_flat, unexplained_rows
 from captum_meta.attr._selection import of_outputs, side_by_side
 from captum_meta.estimators.path_sample import certain
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_gradients
-from captum_meta.evidence.consistency import inconsistent_rows, wrong_slopes
 from captum_meta.evidence.path import check_output
 from captum_meta.evidence.path_rounds import MOST, error_of
 from captum_meta.games.references import path_mean
@@ -21,7 +20,6 @@ from captum_meta.nn.explainer import gap_shares
 from captum_meta.types import Evidence
 
 _REFERENCE_STEPS = 200
-BEGINNING = 1e-6
 _MORE = 8
 """Sums of gradients are rounded by so much more than f."""
 _ALMOST_NOTHING = 2.0**-60
@@ -95,8 +93,7 @@ class PathFrontend(Frontend):
         if not multiply:
             values = multipliers(values, (gradients * weights.unsqueeze(-2)).sum(-1), game)
         points, sums, total = evidence.points, evidence.effects.sum(-2), evidence.total
-        inconsistent = inconsistent_rows(game, points, sums, evidence.curve, total) | wrong_slopes(game, points, sums, total)
-        inconsistent |= is_flat(evidence.effects.flatten(1), total)
+        inconsistent = unexplained_rows(game, points, sums, evidence.curve, total, evidence.effects.flatten(1))
         inconsistent &= evidence.measured.flatten(1).all(1)  # what was not measured is not wrong
         rows = incompletable_rows(game, total, inconsistent)
         values = CaptumQuadrature(n_steps, method, multiply).in_rows(rows, values, game)

@@ -127,6 +127,26 @@ def test_values_with_a_graph_are_path_integrals_that_sum_to_the_change() -> None
     )
 
 
+def test_missing_players_have_with_a_graph_what_they_have_without() -> None:
+    """All that f changes by where they appear, shared evenly; the rest is the path integral of the others."""
+    net, x = network(), torch.randn(3, 4).double()
+    x[0, 1] = x[1, 1] = x[1, 2] = float("nan")
+
+    def model(rows: Tensor) -> Tensor:
+        return net(torch.where(rows.isnan(), 0.7, rows))
+
+    attr, asked_for = MetaIntegratedGradients(model), {"target": 1, "n_steps": 20}
+    with pytest.warns(UserWarning, match="Several players are missing .* rows 1"):
+        values = attr.attribute(x, create_graph=True, **asked_for)
+    appear = net(0.7 * x.isnan().double())[:, 1] - net(torch.zeros(4).double())[1]
+    assert torch.allclose(values[x.isnan()], (appear / x.isnan().sum(1))[[0, 1, 1]], atol=1e-6)
+    assert torch.allclose(values.sum(1), model(x)[:, 1] - model(0 * x.nan_to_num())[:, 1])
+    with pytest.warns(UserWarning, match="Several players are missing"):
+        assert torch.allclose(values, attr.attribute(x, **asked_for), atol=1e-6)
+    values.square().sum().backward()
+    assert all(bool(part.grad.isfinite().all()) for part in net.parameters())
+
+
 def test_values_of_layers_with_a_graph_are_those_without() -> None:
     model, x, b = network(), torch.randn(3, 4).double(), torch.randn(1, 4).double()
     for front_end, arguments in (
