@@ -30,7 +30,6 @@ _FURTHER = {
     "metrics": "metric_speed",
     "optimizers": "optimizers",
     "online": "online",
-    "overhead": "overhead",
     "players": "many_players",
     "real": "real",
     "small": "small_models",
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
         learners = {name: load_learner(name, options.kind) for name in options.learners}
     except ValueError as error:
         parser.error(str(error))
-    # The models are small: threads would wait for each other longer than they work, most of all on a busy machine.
+    # the models are so small that threads cost more than they gain
     torch.set_num_threads(1)
     names = quick_names() if options.quick else held_out_names()
     output = options.output or Path("runs") / f"benchmark-{options.kind}.jsonl"
