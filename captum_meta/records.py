@@ -16,7 +16,7 @@ _T = TypeVar("_T", bound="Record")
 
 
 def part(dims: str = "", scale: int = 0, reverse: Reverse | None = None) -> dict[str, Any]:
-    """Metadata of a record's field: all that padding, scaling and turning round need to know of it.
+    """Metadata of a record's field for padding, scaling and :meth:`Evidence.reversed`.
 
     Args:
         dims: letters that name its last dimensions, those that follow the batch's. Of M players, S coalitions and D elements
@@ -32,7 +32,7 @@ def part(dims: str = "", scale: int = 0, reverse: Reverse | None = None) -> dict
 class Record:
     """Tensors that share their leading batch dimensions: a field is a tensor, a dictionary of them, a record, or None.
 
-    What else is to be known of a field is in its metadata, as :func:`part` gives it.
+    A field's metadata are those of :func:`part`.
     """
 
     def map(self: _T, function: Callable[[Tensor], Tensor]) -> _T:
@@ -47,7 +47,7 @@ class Record:
 
         return type(self)(**{each.name: apply(getattr(self, each.name)) for each in fields(self)})
 
-    def __getitem__(self: _T, rows: int | slice | list[int] | Tensor | tuple[slice | Tensor | int, ...]) -> _T:
+    def __getitem__(self: _T, rows: int | slice | list[int] | Tensor | tuple[slice | Tensor | int, ...] | None) -> _T:
         return self.map(lambda tensor: tensor[rows])
 
     def to(self: _T, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> _T:
@@ -63,7 +63,7 @@ class Record:
         return self.map(lambda value: value.reshape(-1, *value.shape[n_batch:]))
 
     def times(self: _T, factor: Tensor) -> _T:
-        """That of the model times ``factor``, whose dimensions are the first of the batch's."""
+        """The record of the model times ``factor``, whose dimensions are the first of the batch's."""
 
         def scaled(value: Tensor, about: Mapping[str, Any]) -> Tensor:
             for _ in range(about.get("scale", 0)):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial, wraps
 from inspect import isfunction
+from re import sub
 from types import CodeType
 from typing import Any
 
@@ -33,6 +34,8 @@ def _jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
         return partial(_jaxtyped, typechecker=typechecker)
     if not isfunction(function):
         return _whole(function, typechecker=typechecker)  # which comes back here with the functions within
+    for name, hint in function.__annotations__.items():  # beartype knows Self only in classes that it decorates
+        function.__annotations__[name] = sub(r"\bSelf\b", "object", hint) if isinstance(hint, str) else hint
     nested = "<locals>" in function.__qualname__  # made again and again
     every = None if nested else _whole(function, typechecker=typechecker)
 

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "captum_meta"
@@ -31,12 +32,12 @@ def room(path: Path) -> str:
 
 
 @cache
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, later: bool = True) -> set[str]:
+    """What a file imports, in its functions too or, unless ``later``, while it is imported itself."""
+    found, tree = set(), ast.parse(path.read_text())
+    for node in ast.walk(tree) if later else tree.body:
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] if node.module != "captum_meta" else [f"captum_meta.{n.name}" for n in node.names]
-            found.update(names)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
     return found
@@ -54,6 +55,16 @@ def test_imports_run_downward() -> None:
                 continue
             there = parts[1]
             assert STEPS[there] < STEPS[here], f"{path}: {here} (step {STEPS[here]}) imports {there} (step {STEPS[there]})"
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    modules = {".".join(("captum_meta", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    found = {}
+    for name, path in modules.items():
+        names = imports(path, later=False)
+        found[name] = {full if full in modules else full.rpartition(".")[0] for full in names}
+    TopologicalSorter(found).prepare()
 
 
 def test_only_one_file_uses_captums_private_names() -> None:

@@ -33,7 +33,7 @@ class MetaShapExplainer:
     r"""Shapley values of tabular rows against a background, called as shap's explainers are.
 
     The game is shap's: :math:`v(S) = g(\frac 1 K \sum_k f(x_S, b_{k, \bar S}))` with the link g. ``shap.KernelExplainer``
-    evaluates each coalition with all K background rows; here most of these pairs are told from the others
+    evaluates each coalition with all K background rows; here most of these pairs are predicted from the others
     (:mod:`captum_meta.estimators.input_process`). All outputs are explained from the same evaluations.
 
     Code written for ``shap.KernelExplainer`` runs with this class in its place: arguments have its names and positions, and
@@ -83,7 +83,7 @@ class MetaShapExplainer:
             raise ValueError(f"link is {feature_names if str(link) in _LINKS else link!r}: pass link='identity' or 'logit'.")
         if keep_index:
             raise ValueError(
-                "keep_index=True is not served: pass a function that makes the DataFrame, such as "
+                "keep_index=True is not supported: pass a function that makes the DataFrame, such as "
                 "lambda rows: model.predict(pandas.DataFrame(rows, columns=names))."
             )
         self.model, self.link, self.seed = model, str(link), seed
@@ -166,7 +166,7 @@ class MetaShapExplainer:
         return array[0] if single else array
 
     def _game(self, table: TableFormat, rows: Tensor, varying: Tensor) -> MeanGame:
-        """Of the columns ``varying (M,)``; in the others all rows are as the background."""
+        """The game of the columns ``varying (M,)``; in the others all rows equal the background."""
         rest = table.rows[:1]
 
         def forward(some: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ class MetaShapExplainer:
         behind = table.rows[:, varying]
         return MeanGame(forward, rows[:, varying], behind, Outputs(), max_rows=most, weights=table.weights)
 
-    def _start(self, game: MeanGame) -> np.ndarray:
+    def _start(self, game: MeanGame) -> np.ndarray | np.floating[Any]:
         """The expected value; one number where the model gives one entry per row."""
         _, nobody = game.ends()
         mean = game.weights @ nobody[0].double()
@@ -191,7 +191,7 @@ class MetaShapExplainer:
         with torch.no_grad():
             output = outputs_of(self.model(table.given(rows)))
         if len(rows) == 1 and (output.dim() == 0 or (output.dim() == 1 and len(output) > 1)):
-            output = output.unsqueeze(0)  # it has been squeezed
+            output = output.unsqueeze(0)  # the model squeezed it
         self._one_entry = output.dim() == 1
         return output
 
@@ -207,7 +207,7 @@ def _pairs(game: MeanGame, nsamples: int | str | None) -> Tensor:
 
 
 def _by_columns(rows: Tensor, background: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Columns ``(M,)`` bool in which rows differ from some of the background, and these rows ``(R,)``."""
+    """Groups of rows ``(R,)`` by the columns ``(M,)`` bool in which they differ from some background row."""
     step = max(1, _MAX_NUMBERS // background.numel())
     parts = [(~_same(part.unsqueeze(1), background)).any(1) for part in rows.split(step)]
     patterns, which = torch.cat(parts).unique(dim=0, return_inverse=True)

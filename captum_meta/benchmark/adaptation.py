@@ -1,4 +1,4 @@
-"""`captum-meta benchmark adaptation`: what learners make of k explained rows of a held-out model."""
+"""`captum-meta benchmark adaptation`: errors of learners after k explained rows of a held-out model."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class Adapted:
     """One learner on one held-out model.
 
     Attributes:
-        problem, family, learner: what was explained, by what.
+        problem, family, learner: the problem, its family, and the method.
         rows: explained rows adapted to.
         budget: coalitions per row, ``"none"`` or ``"2M"``, beside three gradients.
         support: where the rows come from: ``"same"``, ``"other half"`` of the inputs, ``"other model"`` on the same data.
         error: relative squared error over the query rows.
-        before: that of the zero-shot explainer on the same rows.
+        before: the zero-shot explainer's on the same rows.
     """
 
     problem: str
@@ -179,7 +179,7 @@ def _halves(support: Explanations, query: Explanations) -> tuple[Tensor, Tensor]
 def table(results: Sequence[Adapted], budget: str) -> Table:
     """Median / mean error by family, and how many models are worse than zero-shot by more than 10 %, or better."""
     some = [r for r in results if r.budget == budget]
-    families = list(dict.fromkeys(family_group(r) for r in some))  # type: ignore[arg-type]
+    families = list(dict.fromkeys(family_group(r) for r in some))
     columns = ("support", "rows", "learner", *families, "worse", "better")
     title = f"Errors after adaptation, median / mean; coalitions per row: {budget}"
     shown = table_of(title, columns, ("support", "learner"))
@@ -190,7 +190,7 @@ def table(results: Sequence[Adapted], budget: str) -> Table:
             mine = [r for r in here if r.learner == name]
             cells = []
             for family in families:
-                errors = np.array([r.error for r in mine if family_group(r) == family])  # type: ignore[arg-type]
+                errors = np.array([r.error for r in mine if family_group(r) == family])
                 cells.append(f"{np.median(errors):.4f} / {errors.mean():.4f}" if len(errors) else "")
             worse = np.mean([r.error > _WORSE * r.before for r in mine])
             better = np.mean([r.error < r.before for r in mine])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ _SAMPLES, _SIDE, _CLASSES = 16_000, 224, 10
 class Timed:
     """A model and the rows ``(B, *features)`` to explain of its output ``target``."""
 
-    model: nn.Module
+    model: Callable[..., Tensor]
     inputs: Tensor
     target: int = 0
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -26,9 +27,9 @@ class Summary:
     Attributes:
         group, method, budget: of the results.
         problems: their number.
-        evaluations: a row, the median over the problems (a gradient counts as 3).
+        evaluations: per row, the median over the problems (a gradient counts as 3).
         median, mean: of the errors; low and high are the ends of 90 % bootstrap intervals.
-        seconds: a row, the median over the problems.
+        seconds: per row, the median over the problems.
     """
 
     group: str
@@ -45,8 +46,8 @@ class Summary:
     seconds: float
 
 
-def family_group(result: Result) -> str:
-    """What kind of model was explained."""
+def family_group(result: Any) -> str:
+    """The kind of model that was explained, of anything with a ``problem`` and a ``family``."""
     if result.problem.split("/")[0] in _PATCHES:
         return "image patches"
     return _FAMILIES.get(result.family, "MLPs, residual nets, transformers")

@@ -1,4 +1,4 @@
-"""A network called once for many tasks, each with weights of its own.
+"""Calls a network once for many tasks, each with weights of its own.
 
 ``torch.func.vmap`` does it for any module. It was measured at half the speed of what is batched by hand here: it dispatches
 every operation twice. Where only linear maps and normalisations read weights, only these need to know of tasks.
@@ -44,7 +44,7 @@ def call_per_task(module: nn.Module, method: str, parameters: Mapping[str, Tenso
 
 
 def _everywhere(module: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same by the names of all places where the module holds these parameters, the parts that it holds twice once.
+    """The parameters by all names under which the module holds them, each shared submodule once.
 
     ``functional_call`` ties names too, but leaves a part that is held twice with the tensor that stood in for its parameter.
     """
@@ -124,7 +124,7 @@ def mapped(calling: nn.Module, parameters: Mapping[str, Tensor], arguments: Sequ
 
 
 def _taken_apart(values: Sequence[Any]) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], list[Any]]]:
-    """All tensors in ``values``, and how the like of them is put together again from others."""
+    """All tensors in ``values``, and a function that rebuilds the same structure from others."""
     tensors: list[Tensor] = []
 
     def each(value: Any, use: Callable[[Tensor], Tensor]) -> Any:
@@ -192,7 +192,7 @@ def _linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def _layer_norm(
-    values: Tensor, shape: list[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    values: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     if (weight is None or weight.dim() == 1) and (bias is None or bias.dim() == 1):
         return functional.layer_norm(values, shape, weight, bias, eps)

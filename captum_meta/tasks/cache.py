@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,11 +32,12 @@ _METADATA = "explanations"
 _NESTED: dict[str, type[Evidence] | type[Coalitions]] = {"evidence": Evidence, "coalitions": Coalitions}
 
 
+@runtime_checkable
 class TaskFamily(Protocol):
     """A source of batches of explanations: ``variants(index)`` gives one or more views ``(T, N, M)`` of batch ``index``.
 
-    A family of finite size has a ``__len__``. What a batch depends on is said by ``description(index)``, as JSON can hold
-    it; a dataclass need not have it, its fields say it.
+    A family of finite size has a ``__len__``. ``description(index)`` holds all that a batch depends on, as JSON
+    can store it; a dataclass need not have it, as its fields are taken.
     """
 
     def variants(self, index: int) -> list[Explanations]:

@@ -251,4 +251,4 @@ def _task(evidence: Evidence, labels: Tensor, variance: Tensor, game: Game) -> E
     target = game.batch.target
     classes = target if isinstance(target, Tensor) and target.shape == (len(labels),) else None
     rows = Explanations(evidence, labels, variance, None if classes is None else classes.long())
-    return rows.detach().to("cpu", torch.float32)[None]  # type: ignore[index]
+    return rows.detach().to("cpu", torch.float32)[None]

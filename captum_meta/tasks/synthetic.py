@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -21,6 +21,7 @@ from captum_meta.tasks.random_models import BatchedModel, integer, train
 from captum_meta.types import Explanations, Kind
 
 
+@runtime_checkable
 class Architecture(Protocol):
     """A class of :mod:`captum_meta.tasks.random_models` or :mod:`captum_meta.tasks.encoded_models`."""
 

@@ -1,4 +1,4 @@
-"""What the command `captum-meta explain` shows while it explains rows."""
+"""Progress of the command `captum-meta explain`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import warnings
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning import LightningModule, Trainer
@@ -19,6 +19,7 @@ from captum_meta._files import write_whole
 SUMMARY = "summary.json"
 
 
+@runtime_checkable
 class CountsEvaluations(Protocol):
     """A model that counts how often it was evaluated."""
 

@@ -25,6 +25,8 @@ from captum_meta.learners import Ridge, list_learners, load_learner
 from tests.attr.conftest import CountingModel
 from tests.attr.front_ends import DISTRIBUTIONS, PEERS, make
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
 SHAPLEY = (MetaKernelShap, MetaShapleyValueSampling)
 PATH = (MetaIntegratedGradients, MetaLayerIntegratedGradients)
@@ -205,7 +207,6 @@ def test_explanations_are_tensors(given: Any) -> None:
         MetaKernelShap(CountingModel()).adapt(given, target=1)
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_learners_that_there_are_not() -> None:
     with pytest.raises(ValueError, match=r"no learner 'foo' for shapley.*'zero-shot'"):
         MetaKernelShap(CountingModel(), learner="foo")

@@ -246,6 +246,7 @@ def test_groups_are_counted_once() -> None:
     assert torch.allclose(known.rows.errors.distance[:, 0], grouped[:, [0, 3, 4]].double().norm(dim=1))
 
 
+@pytest.mark.usefixtures("unchecked")
 class TestMistakes:
     def test_too_few_rows_for_an_alpha(self) -> None:
         for count, alpha, needed in ((8, 0.1, 9), (18, 0.05, 19), (3, 0.2, 4)):

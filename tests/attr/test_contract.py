@@ -78,6 +78,7 @@ class TestEveryFrontEnd:
         ],
         ids=str,
     )
+    @pytest.mark.usefixtures("unchecked")
     def test_refuses_what_captum_refuses(
         self, method: type[Attribution], front_end: type[Attribution], wrong: dict[str, Any]
     ) -> None:

@@ -149,6 +149,7 @@ def test_more_than_the_process_reads_fills_a_table(monkeypatch: pytest.MonkeyPat
     assert more < few / 4
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_mistakes_are_named(net: torch.nn.Module) -> None:
     x, attr = torch.randn(2, M), make(net)
     with pytest.raises(ValueError, match="'k-SII', 'SII'"):

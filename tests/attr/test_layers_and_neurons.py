@@ -185,6 +185,7 @@ def test_a_selector_of_the_whole_batch() -> None:
         MetaNeuronConductance(case.net, case.layer).attribute(case.x, of_batch, target=0)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("method", OURS)
 def test_layers_are_modules(method: type[Attribution]) -> None:
     with pytest.raises(TypeError, match="pass the module itself"):

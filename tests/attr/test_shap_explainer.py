@@ -89,6 +89,7 @@ def test_a_module_with_arrays_and_tensors(kind) -> None:
     assert error(values, right.shap_values(x.numpy(), silent=True, l1_reg=False)) < 0.01
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_mistakes_are_named(table) -> None:
     frame, _ = table
     with pytest.raises(TypeError, match="predict_proba"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from captum.attr import Attribution
 from torch import Tensor, nn
 
 from captum_meta.attr import (
@@ -38,15 +39,12 @@ class Scaled(nn.Module):
         return self.leave(self.enter(x).tanh())[:, 0] * self.size
 
 
-class Largest:
+class Largest(Attribution):
     """A teacher: the gradient times the input."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
 
     def attribute(self, x: Tensor, target: Any = None) -> Tensor:
         x = x.clone().requires_grad_()
-        return torch.autograd.grad(self.model(x).sum(), x)[0] * x.detach()
+        return torch.autograd.grad(self.forward_func(x).sum(), x)[0] * x.detach()
 
 
 def layer(model: Scaled) -> Any:

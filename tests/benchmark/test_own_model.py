@@ -177,6 +177,7 @@ def test_the_model_is_left_as_it_was_and_results_repeat() -> None:
     assert [m.squared_errors for m in first.measurements] == [m.squared_errors for m in second.measurements]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="one number per row"):
         run(small_net(6), target=None)

@@ -65,7 +65,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a list": (lambda p: text(p, lambda s: "[1]"), "no field 'evidence_version'"),
     "nested JSON": (lambda p: text(p, lambda s: "[" * 100_000), "no JSON file that can be read"),
     "a number of 5,000 digits": (lambda p: text(p, lambda s: s.replace("16", "1" * 5000)), "no JSON file that can be read"),
-    "a number that is none": (lambda p: edit(p, arguments={"confidence": float("nan")}), "NaN is no number of JSON"),
+    "a number that is none": (lambda p: edit(p, arguments={"confidence": float("nan")}), "NaN is not valid JSON"),
     "another's weights": (lambda p: save_file(ZeroShot(PathExplainer(16, 1)).state_dict(), f"{p}.safetensors"), "differ in"),
     "an unknown learner": (lambda p: edit(p, learner="Oracle"), "no MetaLearner named 'Oracle'"),
     "an abstract learner": (lambda p: edit(p, learner="MetaLearner"), "no MetaLearner named 'MetaLearner'"),

@@ -272,6 +272,7 @@ def test_a_teacher_that_fails_on_a_row_is_told_and_finished_work_kept(tmp_path: 
     assert cache.intact(keys[0]) and not cache.intact(keys[1])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="kind is 'paths': pass one of 'shapley', 'path', 'general'"):
         family(kind="paths")

@@ -177,6 +177,7 @@ def test_augmented_evidence_hides_what_it_drops() -> None:
         assert evidence.measured.flatten(1).any(1).all()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_kinds_that_there_are_not_are_refused() -> None:
     with pytest.raises(ValueError, match="kind is 'paths': pass one of 'shapley', 'path'"):
         SyntheticTaskFamily("paths")  # type: ignore[arg-type]
