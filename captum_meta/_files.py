@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whoever else writes them and whenever the machine stops."""
+"""Atomic writes: files are whole or absent, also with several writers and after a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The explained model is sacred: run it, read what it gives, and leave everything as it was."""
+"""Runs the explained model and leaves it as it was."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unmoved_random_state(device: torch.device) -> Iterator[None]:
 
 
 def reseed(device: torch.device) -> None:
-    """Another random state, which the present one chooses; within :func:`unmoved_random_state`."""
+    """A new random state, derived from the present one; for use within :func:`unmoved_random_state`."""
     seed = int(torch.randint(2**31, ()))
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -79,7 +79,7 @@ def _moving_buffers(module: nn.Module) -> list[tuple[dict[str, Tensor | None], s
 def _put_back(buffers: dict[str, Tensor | None], name: str, buffer: Tensor, value: Tensor) -> None:
     """The buffer with its former value, unless another of other shape, such as a cache that grew, has replaced it."""
     with torch.inference_mode(buffer.is_inference()):
-        buffer.data.copy_(value)  # a graph of the caller's that has saved the buffer does not count this as a change
+        buffer.data.copy_(value)  # in this way a graph of the caller that has saved the buffer stays valid
     now = buffers.get(name)
     if now is not None and now is not buffer and (now.shape, now.dtype) == (buffer.shape, buffer.dtype):
         buffers[name] = buffer
@@ -98,7 +98,7 @@ class Counted:
 
     def __init__(self, model: Callable[..., Any]) -> None:
         self.model, self.evaluations = model, 0
-        self.__self__ = module_of(model)  # where the module behind a callable is looked for
+        self.__self__ = module_of(model)  # read by :func:`module_of`
 
     def __call__(self, *inputs: Any) -> Any:
         differentiated = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)

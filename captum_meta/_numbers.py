@@ -1,4 +1,4 @@
-"""Arguments that are numbers: those with which nothing could be computed are refused where they are given."""
+"""Checks of numerical arguments."""
 
 from __future__ import annotations
 

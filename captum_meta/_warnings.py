@@ -9,7 +9,7 @@ _PACKAGES = ("captum_meta", "captum", "torch")
 
 
 def warn(message: str) -> None:
-    """Warn of the line outside this package, Captum and torch that led here; Python shows a message once for each line."""
+    """Warn at the line outside this package, Captum and torch that led here; Python shows a message once for each line."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1

@@ -35,7 +35,7 @@ _SWAPS: tuple[tuple[type[Attribution], type[Attribution]], ...] = (
 
 @dataclass(frozen=True)
 class Subject:
-    """What is explained: rows ``(N, M)`` of a model with classes, against one baseline ``(1, M)``."""
+    """Rows ``(N, M)`` of a classifier to explain, against one baseline ``(1, M)``."""
 
     title: str
     model: Callable[[Tensor], Tensor]

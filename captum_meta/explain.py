@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def explain(options: Namespace) -> None:
-    """What the command does."""
+    """Run the command."""
     sys.path.insert(0, str(Path.cwd()))
     target_column = None if options.target is None or options.target.lstrip("-").isdigit() else options.target
     table = read_table(options.data, options.columns, options.id, [] if target_column is None else [target_column])
@@ -85,7 +85,7 @@ def explain(options: Namespace) -> None:
 
 
 class _Watched(Counted):
-    """A model that says of an error that it is its own."""
+    """A model that marks its own errors."""
 
     def __call__(self, *inputs: Any) -> Any:
         try:
@@ -97,7 +97,7 @@ class _Watched(Counted):
 
 
 def sentence(error: Exception, options: Namespace) -> str:
-    """What happened, and what to do."""
+    """A sentence that says what happened and what to do."""
     lines = str(error).strip().splitlines()
     if isinstance(error, ProcessRaisedException):  # the traceback of a process, whose last line is the error
         return f"{lines[-1]} (in one of {options.devices} processes; with --devices 1 there is one)"
@@ -150,7 +150,7 @@ def _dataset(options: Namespace, table: NumberTable, target_column: str | None) 
 
 
 def _arguments(options: Namespace, table: NumberTable) -> dict[str, Any]:
-    """Of ``attribute``, for all rows."""
+    """Arguments of ``attribute`` for all rows."""
     given: dict[str, Any] = {"n_samples": options.n_samples, "n_steps": options.n_steps, "tolerance": options.tolerance}
     if options.target is not None and options.target.lstrip("-").isdigit():
         given["target"] = int(options.target)

@@ -1,4 +1,4 @@
-"""Explanation losses: how far predicted attributions are from a teacher's.
+"""Explanation losses between predicted attributions and a teacher's.
 
 Losses relative to the reference have first and second derivatives that are finite in single precision wherever the numbers
 are: a reference shorter than the fourth root of the smallest number of its dtype (3e-10 in single precision) counts as zero.
@@ -162,5 +162,5 @@ def _length(values: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch"]:
 
 
 def _least(values: Tensor) -> float:
-    """What is shorter counts as zero: its reciprocal's fourth power still is a number."""
+    """Lengths below it count as zero: the fourth power of its reciprocal is still finite."""
     return float(torch.finfo(values.dtype).tiny) ** 0.25

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_meta.records import Record, part
 
 Kind = Literal["shapley", "path", "general"]
-"""What is predicted: Shapley values, path integrals, or whatever a teacher says that no explainer was trained on."""
+"""The kind of attributions: Shapley values, path integrals, or those of any other teacher."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Coalitions(Record):
         return self.shortened(S=count)
 
     def pairs(self) -> Int64[Tensor, "*batch"]:
-        """How many coalitions are measured together with their complement, ``(*batch,)``."""
+        """Number of coalitions measured together with their complements, ``(*batch,)``."""
         return self.measured.unflatten(-1, (-1, 2)).all(-1).sum(-1)
 
     def beyond_border(self, players: Bool[Tensor, "*batch M"]) -> Bool[Tensor, "*batch"]:
-        """Rows ``(*batch,)`` of whom more is measured than one player and all but one, or everything there is.
+        """Rows ``(*batch,)`` with measured coalitions beyond the border, or with all there are.
 
         Args:
             players: ``(*batch, M)`` bool, False for padding.
@@ -58,7 +58,7 @@ class Coalitions(Record):
 
 
 def _channels_reversed(values: Shaped[Tensor, "*batch M C"], evidence: Evidence) -> Shaped[Tensor, "*batch M C"]:
-    """Gradients along the path in reverse, and what was measured at its ends exchanged."""
+    """Gradients along the path in reverse, and the channels of its ends exchanged."""
     count = evidence.points.shape[-1]
     return torch.cat([values[..., :count].flip(-1), values[..., count:].flip(-1)], dim=-1)
 
@@ -142,11 +142,11 @@ class Evidence(Record):
         )
 
     def without_coalitions(self) -> Evidence:
-        """What is left without the coalitions inside the border: what the network itself reads."""
+        """The evidence without the coalitions inside the border, as the network reads it."""
         return replace(self, coalitions=None)
 
     def gradients_alone(self) -> Evidence:
-        """What would have been measured of the Shapley kind without any coalition."""
+        """Evidence of the Shapley kind as measured without any coalition."""
         kept = torch.arange(self.effects.shape[-1], device=self.effects.device) < LEAVE_ONE_OUT
         effects = torch.where(kept, self.effects, 0.0)
         return replace(self, effects=effects, measured=self.measured & kept, coalitions=None)
@@ -159,12 +159,12 @@ LEAVE_ONE_OUT, ADD_ONE_IN = 3, 4
 
 @dataclass(frozen=True)
 class Reading:
-    """What a learner reads of the explained model beside gradients and coalitions of the rows themselves.
+    """What a learner reads of the explained model beside the rows' own gradients and coalitions.
 
     Attributes:
         evaluations: for each player of a support row, spent on further coalitions of it and f's gradient there, for learners
             that model f; the elements of the players are then read too.
-        most_players: of rows with more players neither is read.
+        most_players: rows with more players have neither.
         layer: name of the model's module whose output is read.
     """
 
@@ -197,7 +197,7 @@ class Explanations(Record):
         return int(self.attributions.shape[-2])
 
     def without_coalitions(self) -> Explanations:
-        """The same rows, of which the network itself is to learn, and not what coalitions inside the border make of it."""
+        """The same rows without the coalitions inside the border, for training the network itself."""
         return replace(self, evidence=self.evidence.without_coalitions())
 
 

@@ -1,4 +1,4 @@
-"""What adapting to a model has cost, and from how many explained rows on it pays."""
+"""What adapting to a model cost, and after how many explained rows it pays off."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captum_meta.types import Explanations
 
 _FOLDS = 4
 _FALL = 1.6
-"""Errors fall with so high a power of the number of coalitions, on the held-out models between 4M and 32M."""
+"""Errors fall as this power of the number of coalitions: on the held-out models, from 4M to 32M."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Adaptation:
     """What adapting to the support rows cost, what it gained, and when it pays.
 
     Attributes:
-        rows: how many support rows there are.
-        evaluations: of the explained model, for these rows; a gradient counts as three; without those of a ``teacher``.
+        rows: number of support rows.
+        evaluations: of the explained model for these rows, a gradient counted as three, a ``teacher``'s not counted.
         zero_shot_error: relative squared error of the support rows' explanations before adapting, against their
             labels, whose own noise is part of it; NaN for fewer than four rows.
         error: the same after adapting, where each row is explained without its own quarter of the support rows.
-        pays_after: from how many explained rows on adapting costs less than the coalitions that would give the same error
+        pays_after: after how many explained rows adapting costs less than the coalitions that would give the same error
             without it; infinite where adapting does not help, NaN where that is not known, as for path methods.
     """
 
@@ -37,7 +37,7 @@ class Adaptation:
 
     @classmethod
     def judged(cls, learner: InUnits, support: Explanations, spent: int) -> Adaptation:
-        """That of a learner to support rows ``(K, M)`` that cost so many evaluations."""
+        """The adaptation of a learner to support rows ``(K, M)`` that cost ``spent`` evaluations."""
         before, after = left_out_errors(learner, support)
         coalitions = 2 * support.attributions.shape[-1]
         pays = pays_after(spent, coalitions, before, after) if learner.learner.kind == "shapley" else nan
@@ -69,7 +69,7 @@ def left_out_errors(learner: InUnits, support: Explanations) -> tuple[float, flo
 
 
 def pays_after(spent: int, coalitions: int, before: float, after: float) -> float:
-    """Explained rows of ``coalitions`` each, from which on support rows that cost ``spent`` evaluations pay.
+    """After how many explained rows, of ``coalitions`` each, support rows that cost ``spent`` evaluations pay off.
 
     >>> round(pays_after(1000, 20, before=0.1, after=0.1 / 2**1.6))  # as good would cost twice as many coalitions
     50

@@ -1,4 +1,4 @@
-"""Arguments of all front ends: mistakes are named before the model is run, by the kind of error that Captum raises."""
+"""Checks of all front ends' arguments, before the model is run. Errors are of the types that Captum raises."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def checked(method: _Method) -> _Method:
     def checking(self: Any, *arguments: Any, **named: Any) -> Any:
         given = {**dict(zip(names, arguments, strict=False)), **named}
         if len(given) < len(arguments) + len(named):
-            return method(self, *arguments, **named)  # which says best what there is too much of
+            return method(self, *arguments, **named)  # Python's own error names the surplus argument
         check_model(self.forward_func)
         for name in _CHECKS.keys() & given.keys():
             if given[name] is not None or name in _NEEDED:
@@ -98,7 +98,7 @@ def check_feature_mask(name: str, value: Any) -> Any:
 
 
 def check_target(name: str, value: Any) -> Any:
-    """No ``bool``, which torch would take for a mask; the rest is known when there is an output to select from."""
+    """No ``bool``, which torch would take for a mask; the rest is checked against the model's output."""
     one = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     assert not isinstance(one, bool), f"{name} is {value}, a bool: pass the index of the output, {name}={int(one)}."
     return value
@@ -225,7 +225,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "attributions": check_attributions,
 }
 _NEEDED = ("inputs", "neuron_selector", "seed")
-"""Of these, arguments that None does not stand for."""
+"""Arguments for which None is not a default."""
 
 
 def warn_of_train_mode(front_end: Any, model: Callable[..., Any]) -> None:
@@ -263,7 +263,7 @@ def _shown(value: object) -> str:
 
 
 def _nearest(name: str, value: Any) -> str:
-    """How a number that is not whole, or a text of one, would be passed."""
+    """The nearest whole number, as a suggestion; empty for what is no number."""
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError):
@@ -272,7 +272,7 @@ def _nearest(name: str, value: Any) -> str:
 
 
 def _remedy(name: str, value: Any) -> str:
-    """How to make tensors of it."""
+    """What to pass in its place: how to convert it to tensors."""
     if hasattr(value, "to_numpy"):
         return f"torch.tensor({name}.to_numpy())"
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""How our own networks are run: in what precision, one thread at a time, and so many rows at once."""
+"""How our own networks are run: their precision, one thread at a time, and rows per pass."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
 
 
 def chunks(evidence: Evidence, elements_at_once: int = ELEMENTS_AT_ONCE) -> list[Evidence]:
-    """Rows in parts of equal sizes: so many players at each interval, and coalitions, as fit into memory.
+    """Rows in parts of equal sizes that fit into memory, counted in players times path points, and in coalitions.
 
     Explainers work on fewer rows at once where matrices are large.
     """
@@ -39,7 +39,7 @@ def chunks(evidence: Evidence, elements_at_once: int = ELEMENTS_AT_ONCE) -> list
 
 
 def chunks_for_matrices(evidence: Evidence) -> list[Evidence]:
-    """The same where matrices of pairs of coalitions are made of all of a part's rows."""
+    """The same for rows of which matrices over pairs of coalitions are made."""
     n_coalitions = 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
     return _parts(evidence, ELEMENTS_AT_ONCE, _MAX_PAIRS // max(1, n_coalitions**2))
 

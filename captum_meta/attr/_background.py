@@ -17,19 +17,19 @@ from captum_meta.evidence.shapley import BORDER_PLAYERS
 from captum_meta.games import MeanGame
 
 _FIRST_PAIRS = 8
-"""For each player, in the first round."""
+"""Pairs per player in the first round."""
 _PAIRS, _MAX_PAIRS = 64, 2048
-"""By default: for each player, and in all."""
+"""Default number of pairs: per player, and at most in all."""
 _MAX_ROWS = 1024
 _MAX_NUMBERS = 2**23
 _LINKED = 1022
-"""Coalitions of which the link is taken: all of up to ten players."""
+"""Coalitions at which the link is applied: all of them for up to ten players."""
 _LEAST_STRENGTH = 1e-6
 Link = Callable[[Tensor], Tensor]
 _NINE_IN_TEN = 5.0
-"""Of a row's error, over what two halves of its pairs say differently."""
+"""The 90 % bound of a row's error, over the difference between the answers of two halves of its pairs."""
 _FEW_PAIRS = 12.0
-"""For each player: the halves of so few say half of what they miss, as they miss it alike."""
+"""Pairs per player at which the halves' difference shows half of their error, because both halves miss the same."""
 
 
 def explain_mean_game(
@@ -46,10 +46,10 @@ def explain_mean_game(
     Args:
         game: the explained model, the rows, and the background rows.
         budgets: the most pairs of each row, ``(N,)``.
-        tolerance: pairs are evaluated in rounds, each as large as all before, until a row's bounds have been at most this;
-            each output has the answer of the first round where its own is.
+        tolerance: pairs are evaluated in rounds, each doubling their number, until a row's bounds are at most this; each
+            output has the answer of the first round in which its own bound is.
         with_bounds: whether bounds are asked for; NaN otherwise.
-        link: what the mean over the background rows is passed through, to be explained in its units; without a tolerance.
+        link: a function of the mean over the background rows, whose values are explained; not with a tolerance.
         support: what is known of the model from other rows.
     """
     measurement = SupportedPairs(game, budgets, seed, support)
@@ -101,7 +101,7 @@ def _explained(
 
 
 def _exact(measurement: SupportedPairs, rows: Tensor, link: Link | None) -> tuple[Tensor, Tensor]:
-    """From all pairs; rows of fewer players than others have them in the same order."""
+    """Exact Shapley values from all pairs; rows with fewer players keep their order."""
     total = measurement.total[rows]
     values = total.new_zeros(*total.shape, measurement.members.shape[2])
     noise = measurement.rounding()
@@ -133,7 +133,7 @@ def inert(worths: Tensor, noise: Tensor) -> Tensor:
 
 
 def _expected(measurement: SupportedPairs, rows: Tensor, with_bounds: bool, link: Link | None) -> tuple[Tensor, Tensor]:
-    """By the process over inputs, some rows at a time."""
+    """Expected Shapley values under the Gaussian process over inputs, some rows at a time."""
 
     def of_output(some: Tensor, output: int, apart: Tensor, seats: Tensor, idle: Tensor) -> tuple[Tensor, Tensor]:
         return _of_output(measurement, some, output, apart, seats, idle, with_bounds, link)
@@ -143,7 +143,7 @@ def _expected(measurement: SupportedPairs, rows: Tensor, with_bounds: bool, link
 
 
 def by_output(measurement: SupportedPairs, rows: Tensor, of_output: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """What a function finds for some of the ``rows (R,)`` and one output at a time, each ``(R, O, ...)``.
+    """Apply a function to some of the ``rows (R,)`` and one output at a time; its answers as ``(R, O, ...)``.
 
     Args:
         measurement: of a game with at most 1,024 background rows.
@@ -170,13 +170,13 @@ def by_output(measurement: SupportedPairs, rows: Tensor, of_output: Callable[...
 
 
 def default_pairs(game: MeanGame) -> Tensor:
-    """Pairs of each row where no number is given, ``(N,)``."""
+    """Default number of pairs of each row, ``(N,)``."""
     most = max(_MAX_PAIRS, 2 * game.players.count)
     return (_PAIRS * game.mask.sum(1)).clamp(max=most)
 
 
 def affordable_pairs(game: MeanGame, pairs: Tensor, tolerance: float | None) -> Tensor:
-    """The pairs ``(N,)`` meant where no number was given; none, with a warning, where there are too many players."""
+    """Default numbers of pairs ``(N,)``; with too many players none, and a warning."""
     if game.players.count <= BORDER_PLAYERS or tolerance is not None:
         return pairs
     warn(
@@ -188,14 +188,14 @@ def affordable_pairs(game: MeanGame, pairs: Tensor, tolerance: float | None) -> 
 
 
 def _numbers_of_row(measurement: SupportedPairs) -> int:
-    """The most numbers that a row keeps at once: its tables, its covariance, or those that the process is fitted to."""
+    """The largest array of a row: its tables, its covariance, or the points that the process is fitted to."""
     n_values, n_players = measurement.game.count + 1 + measurement.n_supporting, measurement.game.players.count
     n_points = min(measurement.members.shape[1] + n_values + len(measurement.support_seats), MAX_POINTS)
     return max(n_values**2 * n_players, n_points**2, n_players * min(n_points, 256) ** 2)
 
 
 def _seats(measurement: SupportedPairs, rows: Tensor) -> Tensor:
-    """Which value each player has: at the input, the background rows, and the pairs, then at support, ``(R, *, M)``."""
+    """The index of each player's value at the input, the background rows, the pairs and the support, ``(R, *, M)``."""
     members, count = measurement.members[rows], measurement.game.count
     ends = torch.arange(count + 1, device=rows.device).reshape(1, -1, 1).expand(len(rows), -1, members.shape[2])
     pairs = torch.where(members, 0, measurement.drawn[rows].unsqueeze(-1) + 1)
@@ -237,7 +237,7 @@ def _of_output(
 
 
 def _seen(measurement: SupportedPairs, rows: Tensor, output: int) -> tuple[Tensor, Tensor]:
-    """f of the input, the background, the pairs and points of support, ``(R, 1 + K + S + P)`` float64; which are known."""
+    """f at the input, background rows, pairs and support points, ``(R, 1 + K + S + P)`` float64, and which are known."""
     everyone, nobody = measurement.everyone[rows, output].unsqueeze(1), measurement.nobody[rows, :, output]
     worths = torch.cat([everyone, nobody, measurement.values[rows, :, output]], dim=1).double()
     asked = functional.pad(measurement.asked[rows], (worths.shape[1] - measurement.asked.shape[1], 0), value=True)
@@ -248,7 +248,7 @@ def _seen(measurement: SupportedPairs, rows: Tensor, output: int) -> tuple[Tenso
 def process_of(
     measurement: SupportedPairs, rows: Tensor, output: int, distances: Tensor, seats: Tensor, idle: Tensor
 ) -> InputProcess:
-    """The process over inputs, given the first 3,072 points seen of the ``rows (R,)``."""
+    """The process over inputs, conditioned on the first 3,072 evaluated points of the ``rows (R,)``."""
     worths, known = _seen(measurement, rows, output)
     still = idle & measurement.changed[rows]  # values of others are all alike but for those of support rows
     apart, used = torch.where(still[..., None, None], 0.0, distances), slice(0, MAX_POINTS)
@@ -258,7 +258,7 @@ def process_of(
 def _linked(
     process: InputProcess, measurement: SupportedPairs, rows: Tensor, output: int, acting: Tensor, link: Link
 ) -> Tensor:
-    """Shapley values ``(R, M)`` of the link of the mean game, at as many coalitions as cost no evaluations."""
+    """Shapley values ``(R, M)`` of the link of the mean game, from coalitions that the process predicts."""
     mask = measurement.game.mask[rows]
     members, known = plan_coalitions(mask, _LINKED, 0, torch.zeros_like(rows))
     seen = torch.cat([measurement.everyone[rows, output].unsqueeze(1), measurement.nobody[rows, :, output]], dim=1).double()
@@ -272,7 +272,7 @@ def _linked(
 
 
 def _halves(measurement: SupportedPairs, length: int) -> tuple[Tensor, Tensor]:
-    """Points ``(N,)`` bool: every other coalition with its complement, every other support row, and both ends in either."""
+    """Half of the points, ``(N,)`` bool: every other pair of complements, every other support row, and both ends."""
     of_support = measurement.support_half
     indices = torch.arange(length - len(of_support), device=of_support.device) - measurement.game.count - 1
     first, ends = indices // 2 % 2 == 0, indices < 0
@@ -280,13 +280,13 @@ def _halves(measurement: SupportedPairs, length: int) -> tuple[Tensor, Tensor]:
 
 
 def completed(values: Tensor, total: Tensor, acting: Tensor) -> Tensor:
-    """Sums are ``total``: what is missing is shared evenly by the players that act."""
+    """Attributions whose sum is ``total``: the players that act share the gap evenly."""
     shares = acting / acting.sum(1, keepdim=True).clamp(min=1)
     return torch.where(acting, values, 0.0) + shares * (total - (values * acting).sum(1)).unsqueeze(1)
 
 
 def _missed(process: InputProcess, members: Tensor, seats: Tensor, worths: Tensor, known: Tensor, acting: Tensor) -> Tensor:
-    """Shapley values of what the pairs beyond the process say differently from what it expects, ``(R, M)``."""
+    """Shapley values ``(R, M)`` of the residuals of pairs that the process was not conditioned on."""
     rest = slice(MAX_POINTS + (seats.shape[1] - members.shape[1] + MAX_POINTS) % 2, None)
     seats, worths, known = seats[:, rest], worths[:, rest], known[:, rest]
     members = members[:, -seats.shape[1] :]

@@ -1,4 +1,4 @@
-"""What is fitted to calibration rows: difficulty scores, and the scale between a score and a bound."""
+"""Difficulty scores, and the scale from a score to a bound, both fitted to calibration rows."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from captum_meta.estimators.conformal import (
 
 FALSE_ALARMS = 0.05
 _PARTS = 3
-"""One of so many calibration rows teaches the difficulty."""
+"""One in this many calibration rows is used to fit the difficulty."""
 _RISK, _MOST_RISK = 0.05, 0.2
-"""That a tolerance accepts no row: aimed at, and at most. Chosen on synthetic models (docs/research-log.md)."""
+"""Probability that a tolerance accepts no row: the aim, and the most. Chosen on synthetic models (docs/research-log.md)."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Calibration:
 
     Attributes:
         alpha: share of misses that is accepted.
-        levels: the difficulty at each level.
+        levels: the difficulty score of each level.
         rows: the calibration rows.
-        scores: ``(N, L)``, how difficult they are; infinite at levels that a row does not have.
+        scores: ``(N, L)``, their difficulty; infinite at levels that a row does not have.
         fitted: ``(N,)`` bool, rows to which the difficulty was fitted; the others calibrate.
-        likeness: to one third of the calibration rows.
-        usual: ``(n,)``, how unlike them the others are, in order.
+        likeness: distances to one third of the calibration rows.
+        usual: ``(n,)``, these distances for the other calibration rows, sorted.
     """
 
     alpha: float
@@ -68,13 +68,13 @@ class Calibration:
         return cls(alpha, tuple(levels), rows, scores, fitted, likeness, usual)
 
     def scale(self, measure: Measure) -> Tensor:
-        """What scores are multiplied by to bound an error at the first level, ``()``."""
+        """The factor ``()`` from scores to error bounds at the first level."""
         return conformal_quantile(self._ratios(measure)[~self.fitted, 0], self.alpha)
 
     def within(self, measure: Measure, tolerance: float) -> tuple[Tensor, Tensor]:
-        """The size up to which rows pass, at any level, and the scale of their bounds, ``()`` both.
+        """The score up to which rows pass, at any level, and the scale of their bounds, ``()`` both.
 
-        The rows to which the difficulty is fitted set the size, and the others that pass it the scale: infinite where too
+        The rows to which the difficulty is fitted set that score, and the others that pass set the scale: infinite where too
         many of them have errors beyond the tolerance, so that no row can be accepted.
 
         Raises:
@@ -97,7 +97,7 @@ class Calibration:
         return self.rows.errors.ratios(measure, self.rows.lengths, self.scores)
 
     def unlike(self, content: Tensor) -> list[int]:
-        """Rows ``(R, C)`` that are further from the calibration rows than these are, where so many are not chance."""
+        """Indices of rows ``(R, C)`` unlike the calibration rows, where there are significantly many of them."""
         rows = len(self.usual)
         if not rows:
             return []
@@ -108,7 +108,7 @@ class Calibration:
 
 
 def _rows_for_a_tolerance(alpha: float) -> int:
-    """With fewer calibration rows none could be accepted, even if no row that teaches missed.
+    """Fewest calibration rows with which a tolerance can accept any row.
 
     >>> [_rows_for_a_tolerance(alpha) for alpha in (0.2, 0.1, 0.05)]
     [60, 60, 118]

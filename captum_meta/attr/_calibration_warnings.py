@@ -1,4 +1,4 @@
-"""Warnings of estimates that do not hold on calibration rows, and of rows unlike these."""
+"""Warnings of error estimates that fail on calibration rows, and of rows unlike these."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from captum_meta.attr._runs import content_of
 from captum_meta.estimators.conformal import binomial_tail
 
 _CLAIMED, _SURE = 0.1, 0.05
-"""An estimate, which one row in ten may exceed, is doubted where more do than chance explains."""
+"""One row in ten may exceed an estimate; a warning is given where significantly more do, at this level."""
 
 
 def warn_of_wrong_estimates(rows: Compared) -> None:
-    """Warn where the method's own error estimate, of which one row in ten may be beyond, holds less often."""
+    """Warn where more rows than one in ten exceed the method's own error estimate."""
     estimates, errors = rows.signals[:, 0, 0].exp(), rows.errors.distance[:, 0]
     known = estimates.isfinite() & errors.isfinite()
     beyond = (errors > estimates)[known].sum()

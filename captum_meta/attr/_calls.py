@@ -86,7 +86,7 @@ class Call:
 
     @cached_property
     def together(self) -> bool:
-        """Whether the model answers for the caller's whole batch only, which takes up to nine evaluations to find."""
+        """Whether the model only takes the caller's whole batch; finding out takes up to nine evaluations."""
         self.game.at(torch.ones(1))
         if self.game.n_rows != len(self):
             raise ValueError(
@@ -111,9 +111,9 @@ class Call:
         )
 
     def explain(self, method: Attribution, other_draws: bool = False, **further: Any) -> Any:
-        """What a method gives for these rows; the global random state stays where it is.
+        """The method's attributions of these rows; the global random state is kept.
 
-        With ``other_draws`` a method that samples draws independently of one that is called without.
+        With ``other_draws`` a sampling method draws independently of a call without it.
         """
         named = {
             "baselines": self.baselines,
@@ -133,7 +133,7 @@ class Call:
         return join(double) if self.feature_mask is None else player_attributions(double, self.game)
 
     def given_values(self, attributions: Any) -> Tensor:
-        """The same of attributions that were passed, in the inputs' shapes or by group."""
+        """The same for attributions passed by the user, in the inputs' shapes or by group."""
         parts = parts_of(attributions)
         by_element = [part.shape for part in parts] == [x.shape for x in self.inputs]
         if by_element or self.feature_mask is None:
@@ -152,7 +152,7 @@ class Call:
         return tuple(part.reshape(other.shape).to(other) for part, other in zip(split, like, strict=True))
 
     def counts(self, values: Tensor) -> Tensor:
-        """How many of the attributions ``(B, M)`` are no padding, ``(B,)``."""
+        """Number of attributions ``(B, M)`` that are not padding, ``(B,)``."""
         if self.feature_mask is None:
             return torch.full((len(self),), values.shape[1], device=self.device)
         return self.game.players.mask.sum(1).expand(len(self))
@@ -163,14 +163,14 @@ class Call:
 
 
 def parts_of(attributions: Any) -> Tensors:
-    """The tensors of a method's answer, whether one, a tuple or a list of them."""
+    """The tensors of a method's answer: one, a tuple or a list."""
     if isinstance(attributions, list):
         return tuple(tensor for part in attributions for tensor in parts_of(part))
     return tuple(_captum.format_tensor_into_tuples(attributions))
 
 
 def in_form_of(template: Any, parts: Iterator[Tensor]) -> Any:
-    """Tensors as a tensor, a tuple or a list of them, as a method's answer had them."""
+    """Tensors in the structure of ``template``: a tensor, a tuple or a list."""
     if isinstance(template, (tuple, list)):
         return type(template)(in_form_of(one, parts) for one in template)
     return next(parts)

@@ -1,4 +1,4 @@
-"""What is kept of rows that a method and its teacher have explained: a few numbers for each row and level of effort."""
+"""A few numbers for each calibration row and level of effort, from the method's and the teacher's attributions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Lengths(Record):
         return cls(values.norm(dim=-1), shares(values, counts).amax(-1))
 
     def widths(self, measure: Measure, scores: Tensor) -> Tensor:
-        """Bounds in units of the scale, ``(*batch,)``; of players the widest of a row."""
+        """Bounds in units of the scale, ``(*batch,)``; for players the widest of the row."""
         if measure == "relative":
             return over(scores, self.length)
         return scores * self.widest if measure == "players" else scores
@@ -60,7 +60,7 @@ class Errors(Record):
         return cls(distance, over(distance, truth.norm(dim=-1)), peak)
 
     def ratios(self, measure: Measure, lengths: Lengths, scores: Tensor) -> Tensor:
-        """What the scale would have to be for errors to be within their bounds; infinite where there are none."""
+        """The smallest scale that keeps errors within their bounds; infinite where errors are unknown."""
         if measure == "players":
             found = over(self.peak, scores)
         else:
@@ -75,9 +75,9 @@ class Compared(Record):
 
     Attributes:
         errors, lengths: ``(N, L)``.
-        signals: ``(N, L, S)``, numbers that go with the errors.
-        features: ``(N, L, F)``, what the rows are, for the difficulty.
-        content: ``(N, C)``, what the rows are, to compare them with others.
+        signals: ``(N, L, S)``, numbers correlated with the errors.
+        features: ``(N, L, F)``, features of the rows for the difficulty score.
+        content: ``(N, C)``, features of the rows to compare them with others.
     """
 
     errors: Errors
@@ -88,7 +88,7 @@ class Compared(Record):
 
 
 def shares(values: Tensor, counts: Tensor) -> Tensor:
-    """Each player's part of a row's bound, ``(*batch, M)``: half of it alike, half by the size of its attribution."""
+    """Each player's share of a row's bound, ``(*batch, M)``: half evenly, half by the size of its attribution."""
     length, alike = values.norm(dim=-1, keepdim=True), counts.clamp(min=1).to(values).rsqrt().unsqueeze(-1)
     return (alike + torch.where(length > 0, values.abs() / length, alike)) / 2
 

@@ -9,31 +9,31 @@ import torch
 from torch import Tensor
 
 MOST_PLAYERS = 64
-"""Of rows with more players the forest reads the signals alone."""
+"""With more players the forest reads the signals alone."""
 LEAST_ROWS = 20
-"""From fewer a forest learns nothing."""
+"""Fewest rows from which a forest is fitted."""
 _TREES, _LEAF, _TRIED = 100, 3, 0.3
 _WEIGHT = 2.0
-"""Of the forest; chosen, as the forest's parameters, on models of the synthetic family (docs/research-log.md)."""
+"""Weight of the forest; chosen, like its parameters, on models of the synthetic family (docs/research-log.md)."""
 _FINEST = 16.0
-"""An error is distinguished from none down to e^-16 of the attributions' length, the rounding of single precision."""
+"""Errors below e^-16 of the attributions' length, the rounding of single precision, count as this."""
 _NOTHING = -69.0
-"""The logarithm of next to nothing, about 1e-30."""
+"""The logarithm that stands for zero, of about 1e-30."""
 _NEIGHBOURS = 3
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """A score for each row, in units of the output: a weighted geometric mean of a first guess and of what a forest expects.
+    """A score for each row, in units of the output: a weighted geometric mean of a first guess and a forest's prediction.
 
-    The guess is the first of the signals, with the scale that the rows with known errors give it. The forest
+    The guess is the first of the signals, scaled to the rows with known errors. The forest
     (extremely randomised trees: Geurts, Ernst and Wehenkel, Machine Learning 2006) reads all signals, the attributions in
-    units of their length and the inputs. As errors are later divided by the score and calibrated, it need only rank.
+    units of their length and the inputs. Errors are later divided by the score and calibrated, so only its ranking matters.
 
     Attributes:
         shift: added to the logarithm of the guess.
         typical: logarithm of the length of a typical row's attributions.
-        forest: None where too few rows are known.
+        forest: None where too few errors are known.
     """
 
     shift: float
@@ -42,7 +42,7 @@ class Difficulty:
 
     @classmethod
     def fitted(cls, signals: Tensor, features: Tensor, errors: Tensor) -> tuple[Difficulty, Tensor]:
-        """Learn from rows of known errors ``(n,)``; also their own scores, as of a forest that has not seen them."""
+        """Fit to rows with errors ``(n,)``; also returns their own scores, from trees that were not fitted to them."""
         known = errors.isfinite()
         typical = _typical(signals[known])
         guess, wanted = _guess(signals, typical), _log_errors(errors, signals)
@@ -68,7 +68,7 @@ class Difficulty:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How unlike some rows others are: the mean distance to the nearest of them, each number in units of its spread.
+    """Mean distance of rows to their nearest neighbours among given ones, each feature in units of its spread.
 
     Attributes:
         middle, spread: ``(F,)``.
@@ -94,7 +94,7 @@ class Likeness:
 
 
 def features_of(values: Tensor, inputs: Tensor) -> Tensor:
-    """What a row is, ``(R, F)``: players' inputs ``(R, P)``, and attributions ``(R, M)`` in units of their length."""
+    """Features ``(R, F)``: players' inputs ``(R, P)``, and attributions ``(R, M)`` in units of their length."""
     units = values / values.norm(dim=1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
     kept = [part for part in (units, inputs) if part.shape[1] <= MOST_PLAYERS]
     return torch.cat(kept, dim=1) if kept else values.new_zeros(len(values), 0)
@@ -110,7 +110,7 @@ def _typical(signals: Tensor) -> float:
 
 
 def _guess(signals: Tensor, typical: float) -> Tensor:
-    """The first signal, within what can be distinguished from none; a typical row's length where nothing is known."""
+    """The first signal, at least the rounding error; a typical row's length where it is unknown."""
     first, size = signals[:, 0], signals[:, 1]
     guess = torch.where(first.isfinite(), first, typical)
     guess = torch.where(size > _NOTHING, guess, typical)
@@ -124,7 +124,7 @@ def _log_errors(errors: Tensor, signals: Tensor) -> Tensor:
 
 
 def _table(signals: Tensor, features: Tensor) -> Any:
-    """What the forest reads, as numpy's."""
+    """The forest's inputs, as an array of NumPy."""
     return torch.cat([_finite(signals), _finite(features)], dim=1).cpu().numpy()
 
 

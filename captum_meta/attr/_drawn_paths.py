@@ -1,4 +1,4 @@
-"""Paths from drawn baselines to noisy inputs, of which a point each is differentiated."""
+"""Paths from drawn baselines to noisy inputs, each differentiated at one point."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ class DrawnPaths:
     Attributes:
         rows: ``(B * n,)``, which example each draw is of.
         chosen: for each input, which of its baselines each draw begins at, ``(B, n)``.
-        alphas: ``(B * n,)``, where on its path each point is.
         starts, ends, differences, middles: for each input ``(B * n, *features)``.
     """
 
     rows: Tensor
     chosen: Parts
-    alphas: Tensor
     starts: Parts
     ends: Parts
     differences: Parts
@@ -57,17 +55,17 @@ class DrawnPaths:
             torch.addcmul(wide(b), alphas.to(d).reshape(-1, *[1] * (d.dim() - 1)), d).to(b.dtype)
             for b, d in zip(starts, differences, strict=True)
         )
-        return cls(rows, chosen, alphas, starts, ends, differences, middles)
+        return cls(rows, chosen, starts, ends, differences, middles)
 
     def standing(self, game: Game, inputs: Parts) -> Batch:
-        """Points of the paths, with what else belongs to their examples."""
+        """Points of the paths as a batch, with the other arguments of their examples."""
         return game.batch.standing_for(self.rows, inputs, self.starts)
 
 
 def spread_over(baselines: Tensor, x: Tensor, numbers: Tensor) -> Tensor:
     """Indices ``(B, n)`` of baselines, one from each stratum of them along the direction from their mean to the input.
 
-    The strata are met in random order, so that they are unrelated to those of the path. ``numbers (B, 2, n)`` are uniform.
+    The strata are visited in random order, independent of the path's. ``numbers (B, 2, n)`` are uniform.
     """
     count, n_samples = len(baselines), numbers.shape[-1]
     if count == 1:

@@ -1,4 +1,4 @@
-"""Gradients at draws of baselines, noisy inputs and points of the paths between them, and what they tell."""
+"""Expected gradients from draws of baselines, noisy inputs and points of the paths between them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from captum_meta.types import Evidence
 
 _NODE = 0.5
 _RIDGE = 5
-"""Draws that a covariance of 0 counts for. On 24 random nets over correlated features, 3 to 12 are alike within a tenth."""
+"""Draws that a covariance of 0 counts for. On 24 random nets over correlated features, 3 to 12 differ by a tenth at most."""
 _SURE = 3.0
-"""An estimate is so many times the squared error that the spread of the draws says."""
+"""Factor from the squared standard error of the draws to the 90 % bound."""
 
 _MUCH = 0.5
-"""Next to the sum of the attributions' sizes, a gap that is worth a look whether f jumps."""
+"""A jump of f is looked for where the gap exceeds this part of the sum of the attributions' sizes."""
 _STEP = 0.05
-"""Part of what a draw misses that a jump of f is at the least, to matter."""
+"""Smallest jump of f that matters, as a part of what a draw misses."""
 
 _FEWEST = 5
-"""Draws that can tell whether gradients are those of f."""
+"""Fewest draws that show whether gradients are those of f."""
 _ALIKE, _NOTICEABLE = 4.0, 0.25
-"""Of what the draws miss, the mean in standard errors; and next to what their gradients say, and this next to the change."""
+"""Gradients are not those of f where the draws' mean miss is this many standard errors, and this part of their effects."""
 _CHANCE, _OF_NORMAL = 0.5, 1.4826
-"""Standard errors of what the draws miss, as many as chance explains; and a normal variable's standard deviation over its
+"""Standard errors of the draws' misses that count as chance; and a normal variable's standard deviation over its
 median absolute deviation."""
 
 
@@ -48,15 +48,15 @@ class Draws:
     All tensors of draws have those of one example next to each other: ``(B * n, ...)``.
 
     Attributes:
-        game, distribution, stdevs: what is drawn from; the distribution has one tensor of baselines for each input.
+        game, distribution, stdevs: what draws are made from; the distribution has one tensor of baselines for each input.
         n_samples: n, draws of each example.
         expected: ``(B, M)``, mean difference of the input from the baselines.
         delta: ``(B * n, M)``, differences between the ends of the draws' paths.
         change: ``(B * n,)``, of f between them.
         gradients: ``(B * n, M)``, at the points drawn.
-        paths: of the draws; None where nobody will ask.
+        paths: of the draws; None where they are not needed.
         output: which of the game's outputs f is.
-        known_steps: ``(B,)``, whether f has been seen to jump on other draws' paths; None where nobody has looked.
+        known_steps: ``(B,)``, whether f jumps on other draws' paths; None where this was not looked for.
     """
 
     game: Game
@@ -141,7 +141,7 @@ class Draws:
     def inconsistent(self) -> Tensor:
         """Whether all draws miss the change of f by about the same, ``(B,)``: then their gradients are not those of f.
 
-        Gradients of f miss it by 0 in the mean over the path. Of fewer than five draws no spread tells: only whether all
+        Gradients of f miss it by 0 in the mean over the path. With fewer than five draws, only whether all
         gradients are 0.
         """
         flat = is_flat(self._each(self.effects).flatten(1), self._each(self.change).abs().sum(1))
@@ -154,7 +154,7 @@ class Draws:
 
     @cached_property
     def gap(self) -> Tensor:
-        """What may be shared out of what the expected gradients' sum misses of f's mean change, ``(B,)``.
+        """The part of the gap, f's mean change minus the expected gradients' sum, that is shared out, ``(B,)``.
 
         Gradients of f miss its changes by 0 in the mean over the draws, so half a standard error of that is chance. What
         is missed beyond it may belong to no gradient, as where f jumps on some of the paths: the error is that of the median
@@ -169,7 +169,7 @@ class Draws:
 
     @cached_property
     def steps(self) -> Tensor:
-        """Whether f jumps on the path whose draw misses most of its change, in rows that miss much of it, ``(B,)``."""
+        """Whether f jumps on the path of the draw that misses most, in rows that miss much of f's change, ``(B,)``."""
         if self.known_steps is not None:
             return self.known_steps
         if self.paths is None or not bool(self._much.any()):
@@ -182,7 +182,7 @@ class Draws:
 
     @cached_property
     def _much(self) -> Tensor:
-        """Whether so much of f's change is missed, by no fewer than five draws, that it is worth a look, ``(B,)``."""
+        """Whether five draws or more miss so much of f's change that a jump is looked for, ``(B,)``."""
         values, _ = self.expected_gradients
         much = self._gap.abs() > _MUCH * values.abs().sum(1)
         return much & ~self.inconsistent if self.n_samples >= _FEWEST else torch.zeros_like(much)
@@ -194,16 +194,16 @@ class Draws:
 
     @cached_property
     def _missed(self) -> Tensor:
-        """What each draw misses of f's change, ``(B, n)``."""
+        """f's change minus the effects of each draw, ``(B, n)``."""
         return -self.deltas(multiply=True)
 
     def completed(self) -> Tensor:
-        """Expected gradients ``(B, M)``, to which :attr:`gap` is added in shares of their sizes."""
+        """Expected gradients ``(B, M)`` plus :attr:`gap`, shared out by their sizes."""
         values, _ = self.expected_gradients
         return values + self.gap.unsqueeze(1) * gap_shares(values.abs(), self.game.mask)
 
     def _each(self, values: Tensor) -> Tensor:
-        """What there is of each draw, as ``(B, n, ...)``."""
+        """Values of all draws as ``(B, n, ...)``."""
         return values.unflatten(0, (-1, self.n_samples))
 
     def _mean(self, values: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ class Draws:
         return gradient * self.expected + self.n_samples / (self.n_samples + _RIDGE) * covariance, total
 
     def evidence(self) -> Evidence:
-        """The mean over the draws, as a path of one point, along which f changes by as much as is to be shared out."""
+        """The mean over the draws as a path of one point, along which f changes by their sum and the gap to share out."""
         effects, _ = self.expected_gradients
         total = effects.sum(1) + self.gap
         return Evidence(
@@ -247,13 +247,13 @@ class Draws:
 
 
 def expected_difference(game: Game, distribution: Parts) -> Tensor:
-    """Of the inputs from the mean of their baselines, ``(B, M)``."""
+    """Mean difference of the inputs from their baselines, ``(B, M)``."""
     pairs = zip(game.inputs, distribution, strict=True)
     return join(change(x, wide(part).mean(0, keepdim=True)) for x, part in pairs)
 
 
 def measured(gradients: Tensor, n_samples: int) -> Tensor:
-    """Gradients ``(B * n, M, *)``, those that are not finite replaced by the mean of the row's others."""
+    """Gradients ``(B * n, M, *)``, where the mean of the row's others replaces those that are not finite."""
     finite = gradients.isfinite()
     if bool(finite.all()):
         return gradients
@@ -263,7 +263,7 @@ def measured(gradients: Tensor, n_samples: int) -> Tensor:
 
 
 def samples_of(baselines: Any, x: Tensor) -> Tensor:
-    """The distribution of one input's baselines, ``(K, *features)``; of a number itself alone."""
+    """The distribution of one input's baselines, ``(K, *features)``; a number alone is one of K = 1."""
     if not isinstance(baselines, Tensor):
         return torch.full_like(x[:1], baselines)
     assert baselines.shape[1:] == x.shape[1:], "The samples in input and baseline batches must have the same shape."

@@ -1,4 +1,4 @@
-"""Integrated Gradients of the mean over background rows, expected gradients: which gradients a row's budget is spent on.
+"""Expected gradients, the mean over background rows of Integrated Gradients: how a row's budget of gradients is spent.
 
 Where there are two or more gradients for each background row, each has a quadrature of its own, which the change of f along
 its path completes. With fewer, gradients are drawn: background rows and points of the paths are stratified, and differences
@@ -29,16 +29,16 @@ from captum_meta.nn.explainer import gap_shares
 from captum_meta.types import Evidence
 
 _FEWEST = 2
-"""Gradients of each background row from which each has a quadrature."""
+"""Fewest gradients per background row with which each has a quadrature."""
 _FEW = 5.0
-"""Draws so few that their spread tells half of what it would of many."""
+"""Draws at which their spread shows half of the error."""
 _NOTICEABLE = 0.01
-"""Of what a row's gradients say so much must be missed on paths whose gradients are not those of f: less is rounding."""
+"""Smallest miss, as a part of a row's effects, by which gradients count as not those of f: less is rounding."""
 _FIRST, _NEXT = 16, 1009
 """Gradients of the first round where there is a tolerance, and how far the seeds of rounds are apart."""
 _MAX_NUMBERS = 2**24
 Explain = Callable[[Evidence], Tensor]
-"""Attributions ``(R, M)`` of paths ``(R, M, G)`` that were measured."""
+"""From measured paths ``(R, M, G)`` to attributions ``(R, M)``."""
 
 
 def expected_gradients(
@@ -53,8 +53,8 @@ def expected_gradients(
         n_steps: gradients of each row.
         multiply: False for the average gradient instead of its product with the differences.
         seed: of draws.
-        explain: what a learner makes of the path from one background row.
-        tolerance: a row takes no more gradients than its outputs' estimates need to be at most this.
+        explain: a learner's attributions of the path from one background row.
+        tolerance: a row takes gradients until all of its outputs' error estimates are at most this.
     """
     everyone, nobody = game.ends()
     check_output(game.game, everyone.unsqueeze(1))
@@ -78,7 +78,7 @@ def expected_gradients(
 
 
 def rounds(limit: int, count: int) -> Iterator[tuple[int, bool]]:
-    """How many gradients of a row each round takes, at most ``limit`` in all: draws, as many as in all rounds before; then
+    """Gradients per row of each round, at most ``limit`` in all: draws, as many as in all rounds before; then
     quadratures from each of the ``count`` background rows, of twice as many points as the last, marked by True.
 
     >>> list(rounds(900, 50))
@@ -100,7 +100,7 @@ def rounds(limit: int, count: int) -> Iterator[tuple[int, bool]]:
 
 @dataclass(frozen=True)
 class _Paths:
-    """Those of N rows from K background rows.
+    """Paths of N rows from K background rows.
 
     Attributes:
         game: the rows and the background rows.
@@ -122,7 +122,7 @@ class _Paths:
         return self._of_each(n_steps // self.game.count)
 
     def in_rounds(self, limit: int, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The same; a row leaves when none of its outputs' estimates exceeds the tolerance."""
+        """The same, in rounds; a row is finished when none of its outputs' estimates exceeds the tolerance."""
         rows, paths, draws = torch.arange(self.game.n_rows, device=self.game.device), self, list[Draws]()
         known = self.everyone.isfinite().all(1) & self.nobody.isfinite().flatten(1).all(1)
         answer = None
@@ -176,7 +176,7 @@ class _Paths:
         return torch.stack(means, 1), errors, torch.zeros_like(errors, dtype=torch.bool)
 
     def _of_each(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """From ``count`` gradients on the path from each background row."""
+        """The answer from ``count`` gradients on the path from each background row."""
         game, (n_rows, n_background) = self.game, self.nobody.shape[:2]
         drawn = torch.arange(n_background, device=game.device).expand(n_rows, -1)
         one, (nodes, weights) = game.with_one(drawn), gauss_legendre(count)
@@ -207,6 +207,6 @@ class _Paths:
 def _replaced(
     answer: tuple[Tensor, Tensor, Tensor], rows: Tensor, found: tuple[Tensor, Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The answer with what was found of some rows in their places."""
+    """The answer with some rows replaced."""
     values, errors, strange = (whole.index_copy(0, rows, part) for whole, part in zip(answer, found, strict=True))
     return values, errors, strange

@@ -34,7 +34,7 @@ Learner = MetaLearner | str | PathLike[str] | None
 
 
 class Frontend:
-    """Mixin for subclasses of Captum methods; it says how evidence becomes attributions, they say what is measured."""
+    """Mixin for subclasses of Captum methods: it turns evidence into attributions, they define what is measured."""
 
     kind: Kind
     forward_func: Callable[..., Any]
@@ -242,7 +242,7 @@ class Frontend:
         raise NotImplementedError
 
     def _labels(self, game: Game, n_samples: int) -> tuple[Tensor, Tensor]:
-        """Attributions ``(N, M)`` for so many coalitions of each row, and the variance of their noise."""
+        """Attributions ``(N, M)`` from ``n_samples`` coalitions per row, and the variance of their noise."""
         raise ValueError(f"{type(self).__name__} has no labels of a budget: leave n_samples= out.")
 
     def _explanations(self, support: Support, plan: EvidencePlan) -> Explanations:
@@ -269,14 +269,14 @@ class Frontend:
             return Prediction.concatenate([learner.explain(state, part) for part in parts])
 
     def _state(self, evidence: Evidence, plan: EvidencePlan) -> UnitState | None:
-        """What is known of the model, for evidence of this plan, in the evidence's precision and on its device."""
+        """The learner's state for evidence of this plan, in the evidence's precision and on its device."""
         plan = plan.of_support(evidence.players.shape[-1])
         if not self._support.empty and plan not in self._states:
             self._states[plan] = self._adapted(self._support, plan)
         return (state := self._states.get(plan)) and state.to(evidence.total.device, working_dtype(evidence.total))
 
     def _learner_for(self, values: Tensor) -> InUnits:
-        """The learner on the device and in the precision of ``values``; the user's own object stays where it is."""
+        """A copy of the learner on the device and in the precision of ``values``; the user's object is not moved."""
         key = (str(values.device), working_dtype(values))
         if key not in self._copies:
             with torch.inference_mode(False):
@@ -285,7 +285,7 @@ class Frontend:
 
 
 def count_examples(inputs: Any, empty: type[Exception] = IndexError) -> int:
-    """Examples in a batch; refuses what has none with the error that Captum raises for it."""
+    """Number of examples in a batch; without any, raises the error that Captum raises."""
     first = _captum.format_tensor_into_tuples(inputs)[0]
     if first.dim() == 0:
         raise IndexError("inputs have no batch dimension: pass tensors of shape (B, *features).")

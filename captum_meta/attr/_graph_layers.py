@@ -27,10 +27,10 @@ from captum_meta.games.players import Tensors, join
 
 @dataclass(frozen=True)
 class LayersOnPath:
-    """What layers give along the path of the inputs, and the model's gradients there, all in the graph.
+    """Activations of layers along the path of the inputs, and the model's gradients there, all in the graph.
 
     Attributes:
-        model: with what its layers give in place of activations.
+        model: the model with its layers.
         ends, starts: inputs and baselines with their graph, ``(B, *features)`` each.
         target: as in Captum.
         extra: additional arguments.
@@ -44,7 +44,7 @@ class LayersOnPath:
 
     @classmethod
     def of(cls, model: LayerModel, whole: Game, inputs: Any, baselines: BaselineType) -> LayersOnPath:
-        """Of a checked call."""
+        """From a checked call."""
         ends, begins = _captum.format_input_baseline(inputs, baselines)
         device = whole.device
         ends, starts = (tuple(part.to(device) for part in side) for side in (ends, filled(ends, begins)))
@@ -55,11 +55,11 @@ class LayersOnPath:
         return (*between(self.starts, differences(self.ends, self.starts), point), *self.extra)
 
     def activations(self, point: float) -> Tensors:
-        """What the layers give there."""
+        """The layers' activations there."""
         return self.model.activations_in_graph(self.at(point))
 
     def gradients(self, point: float) -> Tensors:
-        """Gradients with respect to it."""
+        """Gradients with respect to these."""
         activations = self.activations(point)
         return Differentiated(self.model, self.target, self.at(point)).gradients(activations)
 
@@ -78,7 +78,7 @@ class LayersOnPath:
         return total
 
     def conductance(self, n_steps: int | None, method: str) -> tuple[Tensors, Tensor]:
-        """Each gradient times the change of the layers over its weight's share of the path, and the sums less f's change."""
+        """Gradients times the activations' changes over their weights' parts of the path, and the sums minus f's change."""
         with untouched(self.model.forward_func, self.ends[0].device), torch.enable_grad():
             nodes = _nodes(n_steps or STEPS, method)
             borders = list(accumulate(weight for _, weight in nodes))
@@ -92,7 +92,7 @@ class LayersOnPath:
 
 
 def neuron_conductance(path: LayersOnPath, n_steps: int | None, method: str, multiply: bool) -> Tensors:
-    """What each input sends through a neuron, for each input ``(B, *features)``."""
+    """Conductance of each input through a neuron, ``(B, *features)`` for each input."""
     neuron = path.model
     assert isinstance(neuron, NeuronModel)
     with untouched(neuron.forward_func, path.ends[0].device), torch.enable_grad():
@@ -121,7 +121,7 @@ def drawn_of_layers(
     seed: int,
     multiply: bool,
 ) -> Tensors:
-    """Expected gradients of layers from the draws that are made without a graph, too; of inputs with their graph."""
+    """Expected gradients of layers, of inputs with their graph, from the same draws as without one."""
     game = game.of(replace(game.batch, inputs=inputs))
     with untouched(model.forward_func, game.device), torch.enable_grad():
         paths = DrawnPaths.of(game, distribution, noise, n_samples, seed)

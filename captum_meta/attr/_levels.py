@@ -1,4 +1,4 @@
-"""Explaining rows with growing effort: the method's own budget, doubled until a row needs no more."""
+"""Explains rows with growing effort: the method's own budget, doubled until a row needs no more."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from captum_meta.types import Evidence
 
 DOUBLINGS = 3
 _MOST_COALITIONS = 2048
-"""Up to so many the coalitions of a budget are the first ones of a larger budget's."""
+"""Up to this budget, its coalitions are the first ones of any larger budget."""
 _TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method says of R rows.
+    """A method's answer for R rows.
 
     Attributes:
         parts: attributions, for each of their tensors ``(R, *shape)``.
@@ -39,13 +39,13 @@ class Answer:
 
 
 Visit = Callable[[int, Tensor, Answer], Tensor]
-"""Which rows ``(R,)`` bool need no further level: from the level, the rows' numbers ``(R,)`` and their answers."""
+"""From the level, the rows' indices ``(R,)`` and their answers to the rows ``(R,)`` bool that need no further level."""
 
 
 def climb(call: Call, visit: Visit, only_first: bool = False) -> None:
-    """Explain all rows, then those that ``visit`` does not stop with more effort, until the last level.
+    """Explain all rows, then those that ``visit`` does not stop, with more effort, until the last level.
 
-    Our Shapley methods evaluate further coalitions beside those already known; others are called again.
+    Our Shapley methods add coalitions to those already evaluated; others are called again.
     """
     rounds = _shapley_budgets(call)
     if rounds is not None:
@@ -63,9 +63,9 @@ def climb(call: Call, visit: Visit, only_first: bool = False) -> None:
 
 
 def _shapley_budgets(call: Call) -> tuple[Tensor, int] | None:
-    """Coalitions of each row in the first round, and the budget of all rounds as the method counts it.
+    """Coalitions per row in the first round, and the budget of all rounds in the method's own unit.
 
-    None for other methods, and where a Shapley front end does not grow by coalitions.
+    None for other methods, and for Shapley front ends whose budget is not in coalitions.
     """
     count = call.further.get("n_samples")
     if not isinstance(call.method, ShapleyFrontend) or call.further.keys() - {"n_samples", "seed", "perturbations_per_eval"}:
@@ -106,7 +106,7 @@ def _lengths(values: Tensor, estimates: Tensor) -> Tensor:
 
 
 def _budget(call: Call) -> tuple[str | None, int]:
-    """Which argument is the method's budget, and its value: that of the call, or the default."""
+    """The argument that is the method's budget, and its value: that of the call, or the default."""
     parameters = call.parameters
     for name in ("n_steps", "n_samples"):
         if name in parameters:
@@ -116,7 +116,7 @@ def _budget(call: Call) -> tuple[str | None, int]:
 
 
 def _answer(call: Call, rows: Tensor, further: dict[str, Any], name: str | None, number: int) -> Answer:
-    """One call of the method, and what tells of its error: its own estimate, or an answer of half the effort."""
+    """One call of the method, and a signal of its error: its own estimate, or an answer of half the effort."""
     some = call if call.together or len(rows) == len(call) else call.take(rows)
     estimated = "return_error_estimate" in call.parameters and not _measures_gradients_alone(call)
     found = some.explain(call.method, **further, **({"return_error_estimate": True} if estimated else {}))
@@ -135,14 +135,14 @@ def _answer(call: Call, rows: Tensor, further: dict[str, Any], name: str | None,
 
 
 def _measures_gradients_alone(call: Call) -> bool:
-    """Whether a Shapley front end evaluates no coalitions, so that it has no estimate either."""
+    """Whether a Shapley front end evaluates no coalitions and so has no error estimate."""
     count = call.further.get("n_samples")
     many = call.game.players.count > BORDER_PLAYERS
     return isinstance(call.method, ShapleyFrontend) and (count == 0 or (count is None and many))
 
 
 def _gap(call: Call, parts: Tensors) -> Tensor:
-    """How far the attributions' sum is from the change of f, for methods that are judged by it, else NaN; ``(B,)``."""
+    """The attributions' sum minus the change of f, ``(B,)``; NaN for methods that are not complete."""
     total = torch.stack([part.detach().double().flatten(1).sum(1) for part in parts]).sum(0)
     if not (call.method.has_convergence_delta() and call.has_own_baselines):
         return torch.full_like(total, torch.nan)

@@ -1,4 +1,4 @@
-"""What calls with background rows have learned of the explained model: f of support rows' pairs, for rows to come."""
+"""Support for calls with background rows: f at pairs of support rows' coalitions and background rows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from captum_meta.games.arguments import Outputs, select_outputs, take_target
 from captum_meta.games.players import join
 
 MAX_POINTS = 3072
-"""Pairs and background rows that the process takes: its cost is cubic in them. Weighted least squares takes the rest."""
+"""Most pairs and background rows of the process, as its cost is cubic in them. Weighted least squares reads the rest."""
 _MOST = 1024
-"""Points of support rows that a row's process is given beside its own."""
+"""Most points of support rows in a row's process, beside its own."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class PairSupport:
 
     Attributes:
         game: the mean game of all outputs, of k support rows and K background rows.
-        seats: ``(P, M)``, which value each player has: 1 to K from the background, from K + 1 on a support row's.
-        outputs: ``(P, *outputs)``, what the model gives there.
+        seats: ``(P, M)``, the index of each player's value: 1 to K a background row's, from K + 1 on a support row's.
+        outputs: ``(P, *outputs)``, the model's there.
     """
 
     game: MeanGame
@@ -72,7 +72,7 @@ class PairSupport:
 
     @classmethod
     def of(cls, measurement: PairMeasurement) -> PairSupport:
-        """What was measured of all pairs planned."""
+        """From all planned pairs."""
         game, asked = measurement.game, measurement.asked
         own = game.count + 1 + torch.arange(game.n_rows, device=game.device)
         pairs = torch.where(measurement.members, own[:, None, None], measurement.drawn.unsqueeze(-1) + 1)
@@ -82,7 +82,7 @@ class PairSupport:
         return cls(game, seats[known], found[known].unflatten(1, tuple(game.output_shape) or (1,)))
 
     def joined(self, other: PairSupport) -> PairSupport:
-        """Those of both calls.
+        """The support of both calls.
 
         Raises:
             ValueError: if they differ in their background rows or players.
@@ -99,7 +99,7 @@ class PairSupport:
         return PairSupport(game, torch.cat([self.seats, seats]), torch.cat([self.outputs, other.outputs]))
 
     def serves(self, game: MeanGame) -> bool:
-        """Whether it tells of this game: same background and players, and a model that is given nothing else."""
+        """Whether the game has the same background and players, and a model without additional arguments."""
         mine, its = self.game, game
         if its.game.together or its.game.batch.extra or len(its.players.mask) > 1:
             return False
@@ -111,7 +111,7 @@ class PairSupport:
         return alike and torch.equal(*backgrounds) and torch.equal(mine.weights, its.weights)
 
     def chosen(self, room: int) -> PairSupport:
-        """At most so many points, evenly among all; fewer where their number makes a process slow."""
+        """At most ``room`` points, evenly among all; fewer where their number makes a process slow."""
         room = max(0, min(room, _MOST))
         if len(self.seats) <= room:
             return self
@@ -119,7 +119,7 @@ class PairSupport:
         return replace(self, seats=self.seats[some], outputs=self.outputs[some])
 
     def worths(self, game: MeanGame, rows: Tensor) -> Tensor:
-        """f of the points as the targets of the ``rows`` of a game select it."""
+        """f of the points, selected by the targets of the ``rows`` of a game."""
         batch = game.game.batch
         single = [take_target(batch.target, row.reshape(1), len(batch)) for row in rows]
         outputs = self.outputs.squeeze(-1) if self.outputs.shape[1:] == (1,) and not self.game.output_shape else self.outputs
@@ -133,14 +133,14 @@ class PairSupport:
 
 
 class SupportedPairs(PairMeasurement):
-    """Pairs of the rows to be explained, beside points of support rows if these tell of the same game.
+    """Pairs of the rows to be explained, with points of support rows if these serve the game.
 
     Args:
         game, budgets, seed: as for :class:`PairMeasurement`.
-        support: what is known from other rows; None for nothing.
+        support: of other rows, or None.
 
     Attributes:
-        support_seats: ``(P, M)``, which values players have at the points of support.
+        support_seats: ``(P, M)``, indices of the players' values at the support points.
         support_half: ``(P,)`` bool, half of the support rows' points.
     """
 
@@ -164,11 +164,11 @@ class SupportedPairs(PairMeasurement):
 
     @property
     def changed(self) -> Tensor:
-        """Players of whom some background row has another value."""
+        """Players whose value differs in some background row."""
         return self._changed
 
     def beside(self, values: Tensor) -> Tensor:
-        """Each player's values at the rows and the background, and then at the support rows."""
+        """Each player's values at the rows, the background, and the support rows."""
         if self._support is None:
             return values
         further = self._support.game.player_values()[:, 0].to(values)
@@ -182,7 +182,7 @@ class SupportedPairs(PairMeasurement):
 
 
 def _one(target: object) -> object:
-    """The target of a single example, to be selected from any number of rows."""
+    """A single example's target, in the form that fits any number of rows."""
     if isinstance(target, Tensor) and target.numel() == 1:
         return int(target)
     return target[0] if isinstance(target, list) else target

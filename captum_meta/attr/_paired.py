@@ -14,7 +14,7 @@ from captum_meta.games import MeanGame
 from captum_meta.games.arguments import take_rows
 
 _BACKGROUND_ROWS = 4
-"""Of each support row: more rows are worth more than more background rows of the same."""
+"""Per support row: further support rows gain more than further background rows of the same."""
 
 
 def paired(
@@ -22,7 +22,7 @@ def paired(
 ) -> tuple[Any, ...]:
     """Arguments of a call whose rows are the ``inputs``, each four times, with background rows as their baselines.
 
-    Which they are depends on the row alone.
+    The choice depends on the row alone.
 
     Raises:
         AssertionError: for background rows of other shapes than the inputs.

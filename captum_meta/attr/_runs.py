@@ -1,4 +1,4 @@
-"""Rows on their way through the levels of effort: all of them for calibration, or until their bounds are accepted."""
+"""Rows on their way through the levels of effort: through all for calibration, or until their bounds are accepted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Run:
         self.started = False
 
     def add(self, rows: Tensor, answer: Answer) -> tuple[Tensor, Tensor]:
-        """Keep the answers of the rows ``(R,)``; what tells of their errors ``(R, S)``, and what the rows are ``(R, F)``."""
+        """Keep the answers of the rows ``(R,)``; returns signals of their errors ``(R, S)`` and features ``(R, F)``."""
         self.begin(answer.form, answer.parts)
         before = self.values[rows]
         self.replace(rows, answer.parts)
@@ -52,7 +52,7 @@ class Run:
         return torch.cat([answer.signals, spread], dim=1), features_of(found, self.inputs[rows])
 
     def begin(self, form: Any, parts: Tensors) -> None:
-        """Nothing is known yet, in the form and the shapes of these answers; if there are none before."""
+        """Allocate NaN in the form and the shapes of these answers, once."""
         if self.started:
             return
         self.started, self.form = True, form
@@ -61,13 +61,13 @@ class Run:
         self.counts = self.call.counts(self.values)
 
     def replace(self, rows: Tensor, parts: Tensors) -> None:
-        """Other answers for the rows ``(R,)``."""
+        """Replace the answers of the rows ``(R,)``."""
         self.parts = tuple(old.index_copy(0, rows, new.detach().to(old)) for old, new in zip(self.parts, parts, strict=True))
         self.values = self.call.values(self.parts)
 
 
 class BoundedRun(Run):
-    """Rows that leave as soon as their bounds are within a tolerance, or at once where there is none.
+    """Rows that are finished as soon as their bounds are within a tolerance, or at once without one.
 
     Args:
         call: N rows.
@@ -76,7 +76,7 @@ class BoundedRun(Run):
 
     Attributes:
         scale: ``()``, between scores and bounds.
-        limit: under a tolerance, the size up to which rows pass, ``()``.
+        limit: under a tolerance, the score up to which rows pass, ``()``.
         bounds: ``(N,)``, or ``(N, M)`` of players; 0 where the teacher has answered.
         accepted: ``(N,)`` bool.
     """
@@ -163,7 +163,7 @@ def joined(parts: list[Compared]) -> Compared:
 
 
 def content_of(call: Call) -> Tensor:
-    """What each row is, ``(N, C)`` float64: its inputs, or sums of them with random signs where they are many."""
+    """Features of each row to compare it with others, ``(N, C)`` float64: its inputs, or random signed sums of many."""
     flat = join(tuple(part.detach().double() for part in call.inputs)).nan_to_num(0.0)
     if flat.shape[1] <= _MOST_NUMBERS:
         return flat

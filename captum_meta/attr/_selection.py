@@ -12,7 +12,7 @@ from captum_meta.games.arguments import Outputs
 
 
 def selection(target: Any, outputs: Any) -> Any:
-    """What selects the outputs to be explained: the target, or several outputs."""
+    """The selector of the outputs to be explained: the target, or several outputs."""
     if outputs is None:
         return target
     assert target is None, "target and outputs were both passed: pass target= for one output, or outputs= for several."
@@ -20,18 +20,18 @@ def selection(target: Any, outputs: Any) -> Any:
 
 
 def of_outputs(tensors: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """Tensors ``(N, *)`` of several outputs, which have this shape together, as ``(N, *shape, *)``; ``()`` for a single."""
+    """Tensors ``(N, *)`` of each output, stacked as ``(N, *shape, *)``; ``shape`` is ``()`` for a single output."""
     stacked = torch.stack(list(tensors), dim=1)
     return stacked.reshape(len(stacked), *shape, *stacked.shape[2:])
 
 
 def side_by_side(parts: Sequence[tuple[Tensor, ...]], shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """The same of the parts of each of several outputs."""
+    """The same for each part of several outputs' attributions."""
     return tuple(of_outputs(some, shape) for some in zip(*parts, strict=True))
 
 
 def check_background_alone(baselines: Any, background: Any) -> Any:
-    """The baselines: those given, or a single background row, which is one; None for several rows.
+    """The baselines: those given, or a single background row; None for several background rows.
 
     Raises:
         AssertionError: if both were given.
@@ -47,5 +47,5 @@ def check_background_alone(baselines: Any, background: Any) -> Any:
 
 
 def rows_at_once(perturbations_per_eval: int | None, n_examples: int) -> int | None:
-    """Rows of the model evaluated together: so many coalitions of all examples; None for as many as fit into memory."""
+    """Rows evaluated at once: ``perturbations_per_eval`` coalitions of all examples; None for as many as fit into memory."""
     return None if perturbations_per_eval is None else perturbations_per_eval * n_examples

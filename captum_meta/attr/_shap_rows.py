@@ -1,4 +1,4 @@
-"""Rows of a table as shap's users pass them, as numbers and back."""
+"""Converts rows of a table, as users of shap pass them, to numbers and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NUMBERS = "biuf"
 
 
 class TableFormat:
-    """How the model takes its rows, and what stands in their columns.
+    """The form in which the model takes its rows, and the contents of their columns.
 
     Inside, rows are numbers in double precision. A column that is not made of numbers, such as one of names, has the number
     of each of its values there; the model is given the values themselves.
@@ -72,7 +72,7 @@ class TableFormat:
         return torch.as_tensor(np.stack(columns, axis=-1))
 
     def beside(self, rows: Any) -> TableFormat:
-        """The same, in a precision that these rows have as well: whole numbers in the background do not round them."""
+        """The same in a precision that fits these rows, too, so that a background of whole numbers does not round them."""
         array = _array(rows)
         if array.dtype.kind not in _NUMBERS or self._named:
             return self
@@ -129,12 +129,12 @@ def columns_of(rows: Any) -> Columns | None:
 
 
 def shown(rows: Any) -> np.ndarray:
-    """What an explanation shows as its data."""
+    """The rows as an explanation shows them."""
     return _array(rows)
 
 
 def outputs_of(answer: Any) -> Tensor:
-    """What a model gave, as a tensor.
+    """A model's answer as a tensor.
 
     Raises:
         ValueError: for what is not made of numbers.
@@ -174,7 +174,7 @@ def _sparse_matrix(array: np.ndarray) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """What is the same for equal values, and for missing values of one type."""
+    """A key that equal values share, and missing values of one type."""
     differs = value != value
     return type(value) if not isinstance(differs, (bool, np.bool_)) or differs else value  # pandas.NA differs from nothing
 

@@ -41,17 +41,17 @@ from captum_meta.types import Evidence
 _EXACT_PLAYERS = 12
 _REFERENCE_COALITIONS, _REFERENCE_PLAYERS = 32, 1024
 _MAX_COALITIONS = 2048
-"""Where a tolerance is asked for and no budget is given."""
+"""Default budget under a tolerance."""
 BOUND_OVER_ERROR = 4
-"""Error bounds, which nine in ten rows stay below, over the errors to be expected."""
+"""Factor from expected errors to bounds that nine in ten rows stay below."""
 _GRADIENT_ROWS = 8
-"""Background rows of each row where gradients alone are asked for."""
+"""Background rows per row where gradients alone are measured."""
 _SUPPORT_PAIRS = 4
-"""Of a support row beside background rows, for each player."""
+"""Pairs per player of a support row, beside background rows."""
 _SIGNALS = 22
-"""Of the numbers that error estimates read, so many are logarithms of squares."""
+"""The first of the error estimate's inputs, which are logarithms of squares."""
 Accept = Callable[[Tensor, Evidence, Tensor, Tensor], Tensor]
-"""Which rows ``(R,)`` need no more coalitions: from their numbers, evidence, attributions ``(R, M)`` and error bounds."""
+"""From rows' indices, evidence, attributions ``(R, M)`` and error bounds to the rows ``(R,)`` that are finished."""
 
 
 class ShapleyFrontend(Frontend):
@@ -131,7 +131,7 @@ class ShapleyFrontend(Frontend):
 
     @property
     def adaptation(self) -> Adaptation:
-        """As for all front ends; of pairs with background rows, without labels, rows and evaluations alone are known."""
+        """As for all front ends; for support rows beside background rows, which have no labels, without errors."""
         if self._support.empty and self._pairs is not None:
             spent = sum(counting.evaluations for counting in self._counts)
             return Adaptation(self._pairs.game.n_rows, spent, nan, nan, nan)
@@ -156,7 +156,7 @@ class ShapleyFrontend(Frontend):
         return self._explained(game, evidence, start, plan, with_bounds)
 
     def _predict_within(self, game: Game, plan: ShapleyPlan, tolerance: float) -> tuple[Tensor, Tensor]:
-        """The same in rounds: a row leaves when its bounds are within the tolerance."""
+        """The same in rounds: a row is finished when its bounds are within the tolerance."""
         if not tolerance > 0:
             raise ValueError(f"tolerance must be positive, got {tolerance}: pass the relative squared error you accept.")
         if plan.coalitions is None:
@@ -167,13 +167,13 @@ class ShapleyFrontend(Frontend):
 
     @remembered_rates()
     def _predict_in_rounds(self, game: Game, plan: ShapleyPlan, first: Tensor, accept: Accept) -> tuple[Tensor, Tensor]:
-        """Attributions and bounds; coalitions are evaluated in rounds, each as large as all before.
+        """Attributions and bounds; coalitions are evaluated in rounds, each doubling their number.
 
         Args:
-            plan: the most that a row may cost.
-            first: ``(N,)``, or one for all, coalitions of each row in the first round.
-            accept: an output of a row has the answer of the first round where it is accepted, as if it were asked for
-                alone; the row leaves when all of its outputs have one.
+            plan: the largest budget of a row.
+            first: ``(N,)`` or ``()``, coalitions of each row in the first round.
+            accept: an output has the answer of the first round in which it is accepted, as if it were explained alone; a
+                row is finished when all of its outputs are accepted.
         """
         measurement = plan.begin(game)
         n_outputs, n_players = measurement.total.shape[-1], game.players.count
@@ -209,7 +209,7 @@ class ShapleyFrontend(Frontend):
         return values.flatten(0, 1), bounds.flatten()
 
     def _predict_mean_from_gradients(self, game: MeanGame, seed: int) -> tuple[Tensor, Tensor]:
-        """The mean of explanations from gradients alone, by a few background rows; what is missing is shared evenly."""
+        """The mean of explanations from gradients at a few background rows; the gap to f's change is shared evenly."""
         everyone, nobody = game.ends()
         order = uniform(row_keys(game.game), (game.count,), seed).argsort(1)[:, :_GRADIENT_ROWS]
         plan = self._plan(0, seed)
@@ -232,7 +232,7 @@ class ShapleyFrontend(Frontend):
         return explain_alone(learner, state, evidence, with_bounds)
 
     def _error_signals(self, evidence: Evidence, values: Tensor) -> Tensor:
-        """Logarithms, in units of the output, of what tells of the errors of attributions ``(R, M)``, ``(R, 22)``.
+        """Signals of the errors of attributions ``(R, M)``: logarithms in units of the output, ``(R, 22)``.
 
         They are the first of :func:`captum_meta.nn.error_head.numbers_of` for the explainer that has not been adapted; zero
         where this has none.
@@ -259,7 +259,7 @@ class ShapleyFrontend(Frontend):
         return MeanGame(self.forward_func, inputs, background, *arguments)
 
     def _players(self, game: Game | MeanGame, values: Tensor) -> Players:
-        """Those of each of the rows ``(N * K, M)``."""
+        """The players of each of the rows ``(N * K, M)``."""
         if len(game.players.mask) == 1:
             return game.players
         rows = torch.arange(game.n_rows, device=game.device)
@@ -286,7 +286,7 @@ class ShapleyFrontend(Frontend):
             return learner.explainer(evidence).attributions
 
     def _labels(self, game: Game, n_samples: int) -> tuple[Tensor, Tensor]:
-        """By the explainer that has not been adapted; the noise of each player is what its error estimate expects."""
+        """Labels by the zero-shot explainer, with the noise that its error estimate expects."""
         evidence = measure_shapley(game, n_samples)
         explainer = InUnits(ZeroShot(self._learner_for(evidence.total).learner.explainer))
         values, bounds = explain_alone(explainer, None, evidence, True)

@@ -1,4 +1,4 @@
-"""Shapley values of what small networks say of rows: they cost no evaluation of the explained model."""
+"""Shapley values of a surrogate network, which cost no evaluation of the explained model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COALITIONS, _EXACT_PLAYERS, _STRENGTH = 4096, 12, 1e-6
 
 
 def values_of_surrogate(game: SurrogateGame) -> Tensor:
-    """Of each row, ``(N, M)``: exact up to 12 players, else by KernelSHAP on 4,096 coalitions."""
+    """Shapley values ``(N, M)``, exact up to 12 players, else by KernelSHAP on 4,096 coalitions."""
     n_players = game.like.shape[-1]
     if n_players <= _EXACT_PLAYERS:
         return exact_shapley_values(

@@ -1,4 +1,4 @@
-"""Units in which outputs of any size are numbers near one, so that their squares neither overflow nor vanish."""
+"""Units in which outputs of any size are near one, so that their squares neither overflow nor vanish."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from captum_meta.types import Evidence, Explanations, Record
 
 @dataclass(frozen=True)
 class UnitState(Record):
-    """A learner's own state, and the unit ``()`` that it is in."""
+    """A learner's own state, and its unit ``()``."""
 
     own: Record | None
     unit: Tensor
 
 
 class InUnits:
-    """A learner that reads every number of the explained model in units of a power of two, and answers in the model's own.
+    """A learner that reads the explained model's outputs in units of a power of two, and answers in the model's own units.
 
     With a support set the unit is that of its largest number, else each row has its own. Multiplied by powers of two,
     numbers keep all their digits.
 
     Args:
-        learner: whose answers scale with the model's output; squares of very large or small outputs are none of its worries.
+        learner: one whose answers scale with the model's output.
     """
 
     def __init__(self, learner: MetaLearner) -> None:
@@ -57,7 +57,7 @@ class InUnits:
         return prediction.times(unit), estimate
 
     def error_numbers(self, evidence: Evidence) -> Tensor:
-        """Numbers that go with the errors of the learner's explainer at rows ``(N, M)``, in no units, ``(N, ROW_NUMBERS)``.
+        """Inputs of the error estimate of the learner's explainer at rows ``(N, M)``, without a unit, ``(N, ROW_NUMBERS)``.
 
         They are 0 for explainers without a posterior.
         """
@@ -68,13 +68,13 @@ class InUnits:
         return explainer.numbered(explainer.prior(evidence), evidence)[2]
 
     def late_error(self, evidence: Evidence, like: Evidence) -> Tensor:
-        """How well the learner's explainer understands rows ``(N, M)``, ``(N,)``, in squared units of ``like``'s outputs."""
+        """Squared error of later coalitions predicted from earlier, of rows ``(N, M)``, ``(N,)``, in ``like``'s units."""
         explainer = self.learner.explainer
         assert isinstance(explainer, ShapleyExplainer)
         return explainer.late_error(evidence.times(1 / _of_rows(like)))
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
-        """The weight of each of the support rows ``(K, M)`` in the explanations, ``(N, K)``."""
+        """Weights of the support rows ``(K, M)`` in the explanations, ``(N, K)``."""
         unit = _of_support(support)
         return self.learner.support_weights(support.times(1 / unit), evidence.times(1 / unit))
 

@@ -1,4 +1,4 @@
-"""Any attribution method with bounds on how far its answers are from a teacher's."""
+"""Any attribution method with bounds on the distance of its answers to a teacher's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CalibratedAttribution(Attribution):
     r"""Wraps a method, as ``NoiseTunnel`` does, and bounds the distance of its answers to a teacher's, on this model.
 
     :meth:`calibrate` compares the method with its teacher on calibration rows. :meth:`attribute` then returns what the
-    method gives, and bounds: a score says how difficult a row is, and a quantile of the calibration rows' errors over their
+    method gives, and bounds: a score ranks rows by difficulty, and a quantile of the calibration rows' errors over their
     scores turns it into a bound (split conformal prediction). So easy rows get tight bounds.
 
     What is promised holds for any model, and for new rows that are exchangeable with the calibration rows: drawn from the
@@ -231,7 +231,7 @@ class CalibratedAttribution(Attribution):
         return self.calibration
 
     def _adapted_keys(self) -> Tensor:
-        """What the rows given to the method's ``adapt`` are; none for methods that do not adapt."""
+        """Content keys of the rows given to the method's ``adapt``; none for methods that do not adapt."""
         return getattr(self.method, "_support", Support()).keys
 
     def _refuse_adapted(self, call: Call) -> None:
@@ -285,7 +285,7 @@ class CalibratedAttribution(Attribution):
         return own and not of_gradients
 
     def _method_game(self, call: Call) -> Game:
-        """The game that one of our methods makes of a call, of layers where it explains these."""
+        """The game that one of our methods explains, of activations for methods of layers."""
         masks = () if call.feature_mask is None else (call.feature_mask,)
         game: Game = self.method._game(call.inputs, call.baselines, call.target, call.extra, *masks)
         return game

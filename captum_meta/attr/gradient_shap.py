@@ -23,7 +23,7 @@ from captum_meta.evidence import Game, PathPlan
 
 _DRAWS, _MOST_DRAWS = 5, 320
 _NEXT = 100_003
-"""Between the seeds of rounds."""
+"""Distance between the seeds of rounds."""
 
 
 class MetaGradientShap(Frontend, GradientShap):
@@ -104,7 +104,7 @@ class MetaGradientShap(Frontend, GradientShap):
 
         Raises:
             AssertionError: for arguments that Captum refuses, and for ``target`` beside ``outputs``.
-            ValueError: for ``n_samples=0``, and for what cannot be had with ``create_graph``.
+            ValueError: for ``n_samples=0``, and for what ``create_graph`` does not support.
         """
         is_tuple = _captum.is_tuple(inputs)
         if n_samples == 0:
@@ -157,7 +157,7 @@ class MetaGradientShap(Frontend, GradientShap):
     def _in_rounds(self, draws: tuple[Draws, ...], limit: int, tolerance: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Attributions ``(B, O, M)``, deltas and estimates; each round draws as much as all before."""
         game, count, n_outputs = draws[0].game, draws[0].game.n_examples, len(draws)
-        game.at(torch.ones(1))  # which finds out whether rows may stop one by one
+        game.at(torch.ones(1))  # to find out whether rows may stop one by one
         values = draws[0].expected.new_zeros(count, n_outputs, draws[0].expected.shape[1])
         estimates, deltas = values.new_zeros(count, n_outputs), values.new_full((count, n_outputs, limit), torch.nan)
         rows, turn = torch.arange(count, device=game.device), 0

@@ -39,7 +39,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
 
     With ``n_steps`` given, a row costs so many gradients and three evaluations, f at the ends and halfway, which tells where
     along this row's path gradients are worth most; the meta-learned explainer shares out what their quadrature misses.
-    Where it misses a quarter, five evaluations more tell whether the gradients are those of f.
+    Where it misses a quarter, five more evaluations check whether the gradients are those of f.
 
     Args:
         forward_func: the model, as in Captum.
@@ -118,7 +118,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
             AssertionError: for arguments that Captum refuses, for ``baselines`` beside ``background``, and for ``target``
                 beside ``outputs``.
             ValueError: for ``method=`` with several background rows, for a tolerance that is not positive, and for what
-                cannot be had with ``create_graph``.
+                ``create_graph`` does not support.
         """
         is_tuple = _captum.is_tuple(inputs)
         count_examples(inputs)

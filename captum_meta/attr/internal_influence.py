@@ -92,11 +92,9 @@ class MetaInternalInfluence(OfLayers, InternalInfluence):
         Args:
             inputs, baselines, target, additional_forward_args, method: as in Captum.
             n_steps: gradients per row; 50 by default, as in Captum.
-            internal_batch_size: rows of the model differentiated at once, at most. None: a number is chosen.
+            internal_batch_size, outputs: as in :meth:`MetaIntegratedGradients.attribute`.
             attribute_to_layer_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: activations that the output does not depend on get 0.
-            outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own,
-                from the same forwards where all of them are differentiated at the same points of the path.
             create_graph: attributions carry a gradient to the model's parameters as well as to the inputs, so that a loss of
                 them can train it. Gradients are then taken at the ``n_steps`` points of ``method`` (8 by default).
 

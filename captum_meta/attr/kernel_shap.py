@@ -27,9 +27,9 @@ from captum_meta.games import MeanGame
 class MetaKernelShap(ShapleyFrontend, KernelShap):
     """Shapley values of many rows at once, from three gradients and 2M coalitions per row.
 
-    Every row costs three gradients (9 evaluations) and ``n_samples`` coalitions; what they leave open the meta-learned
-    explainer fills in. A call costs up to nine evaluations more, which tell whether rows may be evaluated apart. The answer
-    is exact where ``n_samples`` covers all coalitions.
+    Every row costs three gradients (9 evaluations) and ``n_samples`` coalitions; from these the meta-learned
+    explainer predicts the rest. A call costs up to nine evaluations more, to find out whether rows may be evaluated apart.
+    The answer is exact where ``n_samples`` covers all coalitions.
 
     Args:
         forward_func: the model, as in Captum.

@@ -30,7 +30,7 @@ from captum_meta.games.players import join
 
 
 class MetaLayerConductance(Unadapted, LayerConductance):
-    r"""What passes through each element of a layer along the path of the inputs, from a few gradients.
+    r"""Conductance, the part of f's change that passes through each element of a layer, from a few gradients.
 
     .. math:: C_j = \int_0^1 \frac{\partial f}{\partial h_j} \frac{d h_j}{dt}\, dt
 
@@ -89,12 +89,9 @@ class MetaLayerConductance(Unadapted, LayerConductance):
         Args:
             inputs, baselines, target, additional_forward_args, method: as in Captum.
             n_steps: gradients per row; 32 by default, more exact than Captum's 51. Up to 32 are placed for each row.
-            internal_batch_size: rows of the model differentiated at once, at most. None: a number is chosen.
-            return_convergence_delta: also return, for each row, the sum of the attributions minus f(input) - f(baseline).
+            internal_batch_size, return_convergence_delta, outputs: as in :meth:`MetaIntegratedGradients.attribute`.
             attribute_to_layer_input: explain what the layer is given instead of what it gives.
             grad_kwargs: not needed: activations that the output does not depend on get 0.
-            outputs: "all", or a list of indices, in place of ``target``: several outputs, each with gradients of its own,
-                from the same forwards where all of them are differentiated at the same points of the path.
             create_graph: attributions carry a gradient to the model's parameters as well as to the inputs, so that a loss of
                 them can train it. Gradients are then taken at the ``n_steps`` points of ``method`` (8 by default); each is
                 multiplied with the change of the activations around it, and what the sum misses of f's change is not shared

@@ -86,15 +86,8 @@ class MetaLayerGradientShap(OfLayers, LayerGradientShap):
 
         Args:
             inputs, baselines, stdevs, target, additional_forward_args, attribute_to_layer_input: as in Captum.
-            n_samples: draws per row, each a gradient; 5 by default, as in Captum.
-            return_convergence_delta: also return, for each draw, the sum of its attributions minus the change of f.
-            outputs: "all", or a list of indices, in place of ``target``: several outputs from the same draws and forwards,
-                each with gradients of its own.
-            return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below,
-                from the spread of its draws; NaN for one draw.
-            seed: of the draws; a row's draws depend on it and on the row alone.
-            create_graph: attributions carry a gradient to the model's parameters as well as to the inputs, so that a loss of
-                them can train it.
+            n_samples, return_convergence_delta, outputs, return_error_estimate, seed, create_graph: as in
+                :meth:`MetaGradientShap.attribute`; the graph reaches the inputs, too.
 
         Returns:
             Attributions in the shapes of the activations, then, if asked for, the deltas ``(B * n,)`` and the estimates

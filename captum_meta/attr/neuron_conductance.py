@@ -24,11 +24,11 @@ from captum_meta.nn.explainer import gap_shares
 
 
 class MetaNeuronConductance(OfNeurons, NeuronConductance):
-    r"""What each input sends through a neuron along the path of the inputs, from a few gradients.
+    r"""Conductance of each input through a neuron along the path of the inputs, from a few gradients.
 
     .. math:: C_i = (x_i - b_i) \int_0^1 \frac{\partial f}{\partial h} \frac{\partial h}{\partial x_i}\, dt
 
-    What the neuron gives along the path tells the sum of all; the meta-learned explainer shares out what the quadrature
+    The neuron's values along the path determine the sum; the meta-learned explainer shares out what the quadrature
     misses of it. A row costs ``n_steps`` gradients and six evaluations.
 
     Args:

@@ -26,13 +26,13 @@ from captum_meta.types import Evidence
 _PERMUTATIONS = 25
 """Captum's default."""
 _FIRST_ROUND = 4
-"""Coalitions of each player that no row goes without."""
+"""Coalitions per player that every row gets."""
 
 
 class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
     """Shapley values; the budget counts permutations, as in Captum.
 
-    The coalitions are not those of permutations but the more telling ones of :class:`MetaKernelShap`; a permutation
+    The coalitions are not those of permutations but the more informative ones of :class:`MetaKernelShap`; a permutation
     pays for M of them. Without a target, all outputs of the model are explained from the same evaluations.
 
     Args:
@@ -111,7 +111,7 @@ class MetaShapleyValueSampling(ShapleyFrontend, ShapleyValueSampling):
 
 
 def _as_exact_as_permutations(rows: Tensor, evidence: Evidence, attributions: Tensor, bounds: Tensor) -> Tensor:
-    """Whether an error as its bound lets expect is below that of 25 permutations."""
+    """Whether the error that the bound implies is below that of 25 permutations."""
     values = attributions.double()
     unit = values.abs().amax(-1)
     unit = torch.where(unit > 0, unit, 1.0)  # the squares of very small outputs would vanish

@@ -25,10 +25,10 @@ class Result:
     """One method on one problem at one budget.
 
     Attributes:
-        problem, family, n_players, method: what was explained, by what.
+        problem, family, n_players, method: the problem, its family, and the method.
         budget: coalitions as a multiple of M beside three gradients (Shapley), or gradients (path).
         error: relative squared error over the problem's rows.
-        seconds: for a row.
+        seconds: per row.
     """
 
     problem: str
@@ -40,7 +40,7 @@ class Result:
     seconds: float
 
     def evaluations(self, kind: str) -> int:
-        """A row, a gradient counted as 3."""
+        """Per row, a gradient counted as 3."""
         if kind == "path":
             return 3 * (self.budget + self.method.startswith("Meta") + self.method.endswith("completed"))
         return self.budget * self.n_players + (2 if self.family == "trees" else 9)

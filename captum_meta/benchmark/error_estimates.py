@@ -1,4 +1,4 @@
-"""`captum-meta benchmark estimates`: what error estimates say, and whether rows keep what they claim."""
+"""`captum-meta benchmark estimates`: how well error estimates rank rows, and whether rows keep their tolerance."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from captum_meta.attr import MetaKernelShap
 from captum_meta.benchmark.heldout import HeldOutProblem, held_out_names, load_held_out, reference
+from captum_meta.benchmark.options import add_references
 from captum_meta.benchmark.problem import player_values
 from captum_meta.benchmark.tables import table_of
 from captum_meta.functional import rank_correlation
@@ -45,14 +46,8 @@ def _row_errors(values: Tensor, right: Tensor) -> Tensor:
 def main(arguments: Sequence[str]) -> None:
     """Error estimates of MetaKernelShap on the held-out problems with exact references."""
     parser = ArgumentParser(prog="captum-meta benchmark estimates", description=main.__doc__)
-    parser.add_argument(
-        "--references",
-        type=Path,
-        default=Path("runs/references"),
-        metavar="FOLDER",
-        help="folder of exact values (default: runs/references)",
-    )
-    folder = parser.parse_args(arguments).references
+    add_references(parser)
+    folder = parser.parse_args(arguments).references or Path("runs/references")
     ranks: dict[int, list[Tensor]] = {multiple: [] for multiple in _MULTIPLES}
     claims: dict[float, list[Tensor]] = {tolerance: [] for tolerance in _TOLERANCES}
     for name in track(problem_names(), description="Error estimates"):

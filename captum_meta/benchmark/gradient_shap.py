@@ -28,7 +28,7 @@ def problem_names() -> list[str]:
 
 
 def _captum(problem: HeldOutProblem, draws: int, seed: int) -> Tensor:
-    """Captum draws points of the path, and what else it draws, from the global streams of NumPy and torch."""
+    """Captum draws from the global streams of NumPy and torch."""
     inputs, target = problem.arguments["inputs"], problem.arguments["target"]
     with seeded(seed):
         return GradientShap(problem.model).attribute(inputs, _baselines(problem), n_samples=draws, target=target)

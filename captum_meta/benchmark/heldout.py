@@ -1,6 +1,6 @@
 """The held-out problems: fixed by name and seed before any training, and used by all comparisons.
 
-A name says everything: data, architecture, output, baseline. Its checksum is the seed.
+A name holds data, architecture, output and baseline. Its checksum is the seed.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Probability(torch.nn.Module):
 
 
 def reference(problem: HeldOutProblem, kind: str, folder: Path | None = None) -> Tensor:
-    """What is right: exact Shapley values, or Integrated Gradients of 2,000 points; ``(12, M)``.
+    """The reference: exact Shapley values, or Integrated Gradients of 2,000 points; ``(12, M)``.
 
     Shapley values of more than 16 players are means over 3,000 antithetic pairs of permutations, of more than 32 over
     1,000: unbiased.

@@ -1,4 +1,4 @@
-"""`captum-meta benchmark players`: what default calls cost where there are many players."""
+"""`captum-meta benchmark players`: the cost of default calls with many players."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from captum_meta.benchmark.tables import table_of
 
 
 class Residual(nn.Module):
-    """Two convolutions and what they are given."""
+    """Two convolutions with a skip connection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def sounds() -> nn.Module:
 
 
 def patches(size: int, patch: int) -> Tensor:
-    """Which patch each pixel belongs to, ``(1, 1, size, size)``."""
+    """The patch of each pixel, ``(1, 1, size, size)``."""
     index = torch.arange(size) // patch
     return (index.unsqueeze(1) * (size // patch) + index).reshape(1, 1, size, size)
 
@@ -119,7 +119,7 @@ class Call:
         evaluations: of the model.
         megabytes: peak resident memory of the process above that of one gradient of the model.
         seconds: of one core.
-        gradients: for how many gradients of the model, measured alone, this time would do.
+        gradients: the time in gradients of the model.
     """
 
     case: str
@@ -154,7 +154,7 @@ def measure(case: str, front_end: str) -> Call:
 
 
 def table(calls: Sequence[Call]) -> Table:
-    """One line a call."""
+    """One line per call."""
     columns = ("players", "front end", "evaluations", "MB above one gradient", "s", "time, in gradients")
     shown = table_of("Default calls of one row of many players", columns, ("players", "front end"))
     for c in calls:

@@ -1,4 +1,4 @@
-"""`captum-meta benchmark memory`: what the gradient of a long inner loop keeps, by the way it is taken."""
+"""`captum-meta benchmark memory`: peak memory of a long inner loop's gradient, by the method of differentiation."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _learner(way: str, steps: int) -> MomentumMAML:
 
 
 def in_processes(measure: Callable[..., Result], cases: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
-    """What the function gives of each case, called in a process of its own."""
+    """The function's answers for each case, called in a process of its own."""
     with get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
         for case in cases:
             yield processes.apply(measure, case)

@@ -24,7 +24,7 @@ _MAX_ROWS = 4096
 
 @dataclass(frozen=True)
 class Speed:
-    """One metric: the least of its seconds, and how often they go into those of PixelFlipping."""
+    """One metric: its least seconds, and PixelFlipping's over these."""
 
     metric: str
     seconds: float

@@ -31,7 +31,7 @@ def available() -> bool:
 
 
 class ShapiqProcess:
-    """Another Python that approximates, and asks back for the worths of coalitions.
+    """Another Python that runs approximators, and asks back for the worths of coalitions.
 
     Args:
         python: path of its interpreter.

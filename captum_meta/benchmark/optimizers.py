@@ -89,7 +89,7 @@ class Curve:
     """One optimizer on one held-out model.
 
     Attributes:
-        problem, family: what was explained.
+        problem, family: the problem and its family.
         budget: coalitions per row, ``"none"`` or ``"2M"``, beside three gradients.
         optimizer: ``"learned"``, ``"SGD"`` or ``"Adam"``.
         support, query: relative squared errors of the support and the query rows, at the start and after each step.
@@ -131,7 +131,7 @@ def log_errors(found: Tensor) -> Tensor:
 
 
 def with_budget(explanations: Explanations, budget: str) -> Explanations:
-    """What would have been measured at a budget of ``"none"`` or ``"2M"`` coalitions."""
+    """The evidence at a budget of ``"none"`` or ``"2M"`` coalitions."""
     evidence = explanations.evidence
     evidence = evidence.gradients_alone() if BUDGETS[budget] == 0 else evidence.without_coalitions()
     return replace(explanations, evidence=evidence)

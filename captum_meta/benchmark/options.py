@@ -38,5 +38,5 @@ def add_lines(parser: ArgumentParser) -> None:
 
 def add_references(parser: ArgumentParser) -> None:
     """`--references`, the folder of right answers, which several comparisons share."""
-    text = "folder of exact attributions, which are computed once (default: beside the output)"
+    text = "folder of exact attributions, which are computed once (default: beside the output, or runs/references)"
     parser.add_argument("--references", type=Path, metavar="FOLDER", default=None, help=text)

@@ -200,7 +200,7 @@ def _plan(
 
 
 def _least(kind: str, name: str, problem: Problem) -> int:
-    """Evaluations per row below which a method cannot say anything about all players."""
+    """Fewest evaluations per row with which a method explains all players."""
     if kind == "path":
         return 6
     if name.startswith("Meta"):

@@ -1,4 +1,4 @@
-"""What a benchmark of the user's own model keeps of its reference, and takes up again."""
+"""The journal of a benchmark of the user's own model, from which a stopped run goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the methods under comparison are given: a model, rows to explain, and perhaps rows to adapt to."""
+"""A problem of a comparison: a model, rows to explain, and perhaps rows to adapt to."""
 
 from __future__ import annotations
 

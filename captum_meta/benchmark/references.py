@@ -1,4 +1,4 @@
-"""What attributions are compared with: exact values, or long runs of methods that are not ours."""
+"""References of attributions: exact values, or long runs of methods that are not ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark of one model found: as a table, as files, as a figure, and in one sentence."""
+"""Results of a benchmark of one model: as a table, as files, as a figure, and in one sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Measurement:
         method: its name.
         budget, evaluations: model evaluations per row that it was given, and that it was counted to spend.
         squared_errors, squared_references: of each row.
-        seconds: a row.
+        seconds: per row.
         metrics: means over the rows of metrics of :mod:`captum_meta.functional`.
         support_evaluations: spent in all on the rows that it was adapted to.
     """
@@ -70,7 +70,7 @@ class Measurement:
 
 @dataclass(frozen=True, repr=False)
 class ModelBenchmark:
-    """What :func:`captum_meta.benchmark.benchmark_model` found.
+    """Results of :func:`captum_meta.benchmark.benchmark_model`.
 
     Attributes:
         kind: ``"shapley"`` or ``"path"``.

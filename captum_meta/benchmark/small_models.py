@@ -35,13 +35,13 @@ _PLAYERS = (6, 8, 8, 9, 10)
 
 @dataclass(frozen=True)
 class Weights(Record):
-    """Of the gradients at input, midway and baseline, ``(*batch, 3)``."""
+    """Weights of the gradients at input, midway and baseline, ``(*batch, 3)``."""
 
     weights: Tensor
 
 
 class ThreeGradients(MetaLearner[Weights]):
-    r"""What the explainer misses of the support rows as :math:`\sum_c w_c\, g_c(i)`, w by ridge, alike for all players."""
+    r"""Ridge regression of the explainer's residual, :math:`\sum_c w_c\, g_c(i)`, with one w for all players."""
 
     def adapt(self, support: Explanations) -> Weights:
         self.require_rows(support)
@@ -103,7 +103,7 @@ def _residual_net(n_features: int) -> nn.Module:
 
 
 def errors(learner: MetaLearner, small: SmallModel, n_samples: int | None) -> tuple[float, float]:
-    """Before and after 16 rows."""
+    """Errors before and after 16 rows."""
     attr = MetaKernelShap(small.model, learner=learner)
     inputs, target, right = (each[SUPPORT:] for each in (small.inputs, small.target, small.exact))
 
@@ -117,7 +117,7 @@ def errors(learner: MetaLearner, small: SmallModel, n_samples: int | None) -> tu
 
 
 def measured(names: Sequence[str], n_samples: int | None) -> dict[str, list[tuple[float, float]]]:
-    """Of each learner, and of the ridge on three gradients, the errors on every model."""
+    """Errors of each learner, and of the ridge on three gradients, on every model."""
     learners: dict[str, MetaLearner] = {name: load_learner(name) for name in names}
     learners[RIDGE] = ThreeGradients(shipped_explainer()).eval().requires_grad_(False)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in learners}

@@ -29,7 +29,7 @@ def peak(name: str, which: int) -> float:
 
 
 def table(title: str, unit: str, timings: Iterable[Timing]) -> Table:
-    """What was measured, and what it should be at most."""
+    """The measurements and their upper limits."""
     shown = table_of(title, ("", f"ours, {unit}", f"other, {unit}", "ratio", "at most"), ("",))
     for timing in timings:
         numbers = [timing.ours, timing.theirs]

@@ -1,4 +1,4 @@
-"""What `captum-meta benchmark speed` compares: our calls and, for each, what it is measured against."""
+"""The cases of `captum-meta benchmark speed`: our calls and, for each, the call it is compared with."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _least_steps(case: Timed, which: int, right: Tensor) -> int:
 
 
 def plainly(case: Timed, n_samples: int) -> Call:
-    """Three gradients of each row and so many of its coalitions, with nothing made of them."""
+    """Only the evaluations: three gradients and ``n_samples`` coalitions of each row."""
     keys, players = torch.arange(len(case.inputs)), torch.ones_like(case.inputs, dtype=torch.bool)
     members = plan_coalitions(players, n_samples, 0, keys)[0]
     at_once = max(1, 4096 // max(1, n_samples))

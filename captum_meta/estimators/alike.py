@@ -20,11 +20,11 @@ def alike_kernel(signs: Float[Tensor, "P M"]) -> HypercubeKernel:
 
 
 def shapley_matrix(members: Bool[Tensor, "P M"]) -> Float[Tensor, "M P"]:
-    r"""What the hypercube posterior makes of coalitions' differences, where nothing is known of the players beforehand.
+    r"""The matrix from coalitions' differences to Shapley values under the hypercube posterior, with all players alike.
 
     .. math:: P = C K^{-1}, \qquad \phi = \bar g + P (d - \bar d), \qquad d_S = \frac{v(S) - v(N \setminus S)}{2}
 
-    with K the covariance of the pairs and C theirs with the Shapley values, :math:`\bar g` any guess of the Shapley values,
+    with K the covariance of the pairs and C their covariance with the Shapley values, :math:`\bar g` any guess of these,
     such as equal shares of the total, and :math:`\bar d` the differences of a game that is the sum of these.
 
     Args:

@@ -1,8 +1,8 @@
-"""On which coalitions a budget is spent: the border, then the most informative ones, then all sizes by kernel mass.
+"""The coalitions that a budget is spent on: the border, then the most informative ones, then all sizes by kernel mass.
 
 The border (one player alone, or all but one) holds the coalitions of highest Shapley-kernel weight. A coalition and its
 complement are always taken together: pairing removes the error of all interactions of even order (Covert and Lee 2021).
-As far as the hypercube posterior reads them, the next ones are those of :mod:`captum_meta.estimators.design`, with the
+Up to as many as the hypercube posterior reads, the next ones are those of :mod:`captum_meta.estimators.design`, with the
 players in an order of the row's own. Beyond, sizes are sampled in proportion to their kernel mass, and small sizes without
 replacement, as in KernelSHAP.
 """
@@ -20,9 +20,9 @@ from captum_meta.estimators.design import different_pairs, telling_coalitions
 from captum_meta.estimators.kernel_sampling import other_pairs, sampled_pairs
 
 MAX_TELLING = 1024
-"""Pairs, with those of the border, that are chosen: as many as the hypercube posterior reads."""
+"""Most pairs that are chosen, the border's included: as many as the hypercube posterior reads."""
 _FREE = 2
-"""Pairs for each player up to which there is no border where it need not come first: rows of saturated models err less."""
+"""Pairs per player up to which rows of saturated models have no border, where it need not come first."""
 _MOST_OF_ALL = 512
 """The same where all coalitions are evaluated: then the order only matters to rows that stop early."""
 
@@ -44,7 +44,7 @@ def plan_coalitions(
         seed: together with ``keys`` it determines what is sampled.
         keys: ``(N,)`` int64, one number per row; rows of equal keys and players get equal coalitions.
         priority: ``(N, M)``, which players come first where the budget does not cover the border; by default random.
-        freely: ``(N,)`` bool, rows of which all pairs are chosen by what they tell, without a border, up to 4M coalitions;
+        freely: ``(N,)`` bool, rows whose pairs are all chosen by information, without a border, up to 4M coalitions;
             of more, the first 2M coalitions are of these, and the border follows; by default none.
 
     Returns:
@@ -137,7 +137,7 @@ def _plan(
 
 
 def _border_first(n_players: int, count: int) -> Bool[Tensor, "count M"]:
-    """One coalition of each pair: each player alone, then what tells most beside the border."""
+    """One coalition of each pair: each player alone, then the most informative ones beside the border."""
     border = torch.eye(n_players, dtype=torch.bool)[: 1 if n_players == 2 else n_players]
     return torch.cat([border, telling_coalitions(n_players, max(0, count - n_players))])
 

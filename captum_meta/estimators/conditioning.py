@@ -1,4 +1,4 @@
-"""Gaussian processes that differ by a share of a few waves, given the same observations, by few Cholesky factors."""
+"""Gaussian processes with several shares of a few waves, conditioned on the same observations by few Cholesky factors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 SHARES = (0.0, 2.0, 50.0)
-"""Of the waves, over the rest of the covariance."""
+"""Amplitudes of the waves, over the rest of the covariance."""
 _JITTER = {torch.float64: 1e-10, torch.float32: 3e-6}
-"""Of the diagonal. Errors are the same from 1e-10 to 1e-5, of smooth models and many coalitions too."""
+"""Ridge, relative to the diagonal. Errors are equal from 1e-10 to 1e-5, also for smooth models and many coalitions."""
 _FLOOR = 1e-14
-"""Where no player is expected to have any effect."""
+"""Least ridge, for rows without any expected effect."""
 
 
 def cholesky_factor(covariance: Float[Tensor, "*batch P P"]) -> Float[Tensor, "*batch P P"]:
@@ -33,7 +33,7 @@ def cholesky_factor(covariance: Float[Tensor, "*batch P P"]) -> Float[Tensor, "*
 
 @dataclass(frozen=True)
 class Given:
-    """The Gaussian process of one share of the waves, given the pairs seen.
+    """The Gaussian process with one share of the waves, conditioned on the pairs seen.
 
     With L the Cholesky factor, everything here is multiplied by its inverse. L is that of the covariance with its waves,
     or, where waves are fewer than pairs, of that without them: then the inverse of I + W W^T comes from the factor of
@@ -51,7 +51,7 @@ class Given:
         return torch.linalg.solve_triangular(self.factor, columns, upper=False)
 
     def _explained(self, white: Tensor) -> Tensor:
-        """What, multiplied with its like, is the part that waves explain of products of ``white (*batch, P, A)``."""
+        """Columns whose inner products are the part of those of ``white (*batch, P, A)`` that waves explain."""
         assert self.waves is not None and self.inner is not None
         return torch.linalg.solve_triangular(self.inner, self.waves.mT @ white, upper=False)
 
@@ -79,7 +79,7 @@ class Given:
         return plain - (self._explained_values.mT @ self._explained(residual)).squeeze(-1)
 
     def known(self) -> Float[Tensor, "*batch M"]:
-        """By how much the pairs seen lower the variance of each Shapley value, ``(*batch, M)``."""
+        """Reduction of each Shapley value's variance by the pairs seen, ``(*batch, M)``."""
         plain = self.values.square().sum(-2)
         return plain if self.inner is None else plain - self._explained_values.square().sum(-2)
 

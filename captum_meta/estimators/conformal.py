@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 _ROUNDING = 1e-9
-"""Taken off before a number is rounded up: (1 + 19) * (1 - .05) is 19 and no more."""
+"""Subtracted before rounding up, so that (1 + 19) * (1 - .05) gives 19."""
 
 
 def rows_needed(alpha: float) -> int:
@@ -34,7 +34,7 @@ def rows_needed(alpha: float) -> int:
 
 
 def conformal_quantile(scores: Float[Tensor, "*batch n"], alpha: float) -> Float[Tensor, "*batch"]:
-    r"""What a new row's score stays below with probability at least ``1 - alpha``.
+    r"""The bound that a new row's score keeps with probability at least ``1 - alpha``.
 
     .. math:: \hat q = s_{(k)}, \quad k = \lceil (n + 1)(1 - \alpha) \rceil
 
@@ -122,7 +122,7 @@ def stopping_levels(sizes: Float[Tensor, "n L"], limit: Tensor | float) -> Int64
 def passing_ratios(
     ratios: Float[Tensor, "n L"], sizes: Float[Tensor, "n L"], limit: Tensor | float, tolerance: float
 ) -> Float[Tensor, " passed"]:
-    r"""What the scale must be for the bounds of the rows that pass, where no bound is larger than the tolerance.
+    r"""Smallest scales at which the bounds of the rows that pass hold, where no bound is larger than the tolerance.
 
     A row passes if it stops at some level. With the scale q its bound is then :math:`\min(q \cdot \text{size},
     \text{tolerance})`, so that no scale is enough where the error itself is larger.
@@ -179,7 +179,7 @@ def likely_limit(
 
 
 def chance_of_no_quantile(infinite: int, known: int, rows: int, alpha: float) -> float:
-    """How likely the conformal quantile of ``rows`` numbers is infinite, at most, if ``infinite`` of ``known`` others are.
+    """Bound on the probability that the quantile of ``rows`` numbers is infinite, if ``infinite`` of ``known`` others are.
 
     All are exchangeable. Counted as if a number were infinite once it is above the largest known one that is not.
 

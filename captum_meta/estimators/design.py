@@ -1,7 +1,7 @@
-r"""Coalitions in the order of how much they tell about the Shapley values, whatever the model: a design of experiments.
+r"""Coalitions ordered by their information about the Shapley values, independent of the model: a design of experiments.
 
 Under the hypercube posterior's prior (:mod:`captum_meta.estimators.hypercube`) a pair of coalitions c, when the pairs chosen
-so far are known, takes from the summed variance of the Shapley values
+so far are known, reduces the summed variance of the Shapley values by
 
 .. math:: |C_c|^2 / K_{cc}
 
@@ -31,7 +31,7 @@ from captum_meta.estimators.kernel_sampling import sampled_pairs
 _CANDIDATES, _PARTS, _FEWEST = 2048, 8, 256
 _SHORTEST = 64
 _MOST_PLAYERS = 128
-"""Beyond, coin flips tell as much as what is chosen."""
+"""With more players, random coalitions are as informative as chosen ones."""
 _JITTER = 1e-10
 _LEAST_VARIANCE = 1e-9
 _TIES = 1e-4
@@ -43,7 +43,7 @@ def telling_coalitions(n_players: int, count: int, border: bool = True) -> Bool[
 
     The border are the coalitions of one player and of all but one.
 
-    Without ``border`` they are to come first, and coalitions of the border are among them where these tell most.
+    Without ``border`` they come first, and may include coalitions of the border.
 
     The smaller one of the pair is given, and of two of equal size that with the first player. A shorter list is the
     beginning of a longer one. There are fewer where no more exist. Beyond 128 players they are coin flips.
@@ -99,7 +99,7 @@ class _Candidates:
         self.count = chosen.count
 
     def take(self, least: Tensor) -> int:
-        """The most telling one that is free, whose variance exceeds ``least`` where any does."""
+        """Index of the most informative free candidate, among those whose variance exceeds ``least`` if there are any."""
         gain = self.values.square().sum(0) / self.variance.clamp(min=least) * self.favour
         gain = torch.where(self.variance > least, gain, self.variance - 1)
         best = int(torch.where(self.free, gain, -torch.inf).argmax())

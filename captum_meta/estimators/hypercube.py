@@ -1,8 +1,8 @@
-"""Shapley values of the game expected from the coalitions seen: Gaussian-process regression on the hypercube.
+"""Shapley values of the expected game, given the coalitions seen: Gaussian-process regression on the hypercube.
 
 KernelSHAP treats whatever is not additive as noise. But the worths of a deterministic game carry no noise: what is not
 additive is interaction, and coalitions that differ in few players interact alike. A Gaussian process over coalitions with
-the diffusion kernel (Kondor and Lafferty 2002), one diffusion rate per player, says just that; it passes through every worth
+the diffusion kernel (Kondor and Lafferty 2002), one diffusion rate per player, expresses this; it passes through every worth
 seen, so it is exact when all are, and the Shapley values of its mean are linear in the worths and closed-form.
 
 Shapley values depend on a game's odd part alone, f(S) minus f of the complement of S, and under this kernel the odd part is
@@ -11,10 +11,10 @@ part. With s, t in {-1, 1}^M for "in" and "out", its prior covariance is
 
     k(s, t) = sum_i tau_i s_i t_i + [odd part of prod_i (1 + rho_i s_i t_i) - sum_i rho_i s_i t_i] / prod_i (1 + rho_i):
 
-``tau`` is how little the additive prior is trusted, and ``rho`` in [0, 1) how much a player interacts (0: a player with no
+``tau`` is the prior variance of additive effects, and ``rho`` in [0, 1) how much a player interacts (0: a player with no
 interactions). Both come from the explainer; only their ratios matter.
 
-How much of the game depends on few directions (:mod:`captum_meta.estimators.multi_index`) differs from row to row: none,
+The share of the game along few directions (:mod:`captum_meta.estimators.multi_index`) differs from row to row: none,
 or 2 or 50 times as much as on the rest. The answers of all three are averaged by the likelihood of what was seen.
 """
 
@@ -36,7 +36,7 @@ from captum_meta.estimators.quadrature import gauss_legendre
 _MAX_NODES = 12
 _TINY = 1e-30
 _LOG_PRIOR = (0.0, 0.0, -1.5)
-"""Of the shares of waves."""
+"""Log prior probabilities of the shares of waves."""
 _TEMPER = 0.5
 """Power of the likelihood, below 1 because the covariances are guesses of which none is true."""
 
@@ -58,7 +58,7 @@ class HypercubeKernel:
 
     @cached_property
     def _linear(self) -> Float[Tensor, "*batch M"]:
-        """tau less the additive part of the product."""
+        """tau minus the additive part of the product."""
         return self.additive - torch.exp(-self._log_norm).unsqueeze(-1) * self.rates
 
     @cached_property
@@ -96,11 +96,11 @@ class HypercubeKernel:
 
 
 class HypercubePosterior:
-    """The game expected from the worths seen, and how sure that is; differentiable in all but the coalitions.
+    """Posterior mean and variance of the game, given the worths seen; differentiable in all but the coalitions.
 
     Args:
         pairs: the coalitions seen; of P pairs and M players.
-        prior: what was expected before.
+        prior: the game's prior.
         precision: of all that is computed; by default that of the differences, which the answers have in any case.
     """
 
@@ -147,7 +147,7 @@ class HypercubePosterior:
     def shapley_variance(self) -> Float[Tensor, "*batch M"]:
         """Variance of each Shapley value given the worths seen, ``(*batch, M)`` in squared units of ``differences``.
 
-        A covariance says it up to an amplitude, for which the one is taken that makes what was seen most likely.
+        The amplitude of the covariance is that of greatest likelihood.
         """
         before, of_waves = self._kernel.of_shapley_values(), self._of_waves.square().sum(-2)
         left = [before.add(of_waves, alpha=s) - given.known() for s, given in zip(SHARES, self._given, strict=True)]
@@ -156,10 +156,10 @@ class HypercubePosterior:
         return torch.where(self._players, self._mixed(within) + between, 0.0).to(self._dtype)
 
     def late_surprises(self) -> Float[Tensor, "*batch 2"]:
-        """How surprising the second half of the pairs was, over how surprising all were, ``(*batch, 2)``.
+        """Standardised errors of the second half of the pairs, relative to those of all, ``(*batch, 2)``.
 
         Each pair is predicted from those before it, without waves. Over the mean of all squared standardised errors: the
-        mean and the largest of those in the second half; 1 where nothing was surprising.
+        mean and the largest of those in the second half; 1 where all errors are 0.
         """
         squares = self._given[0].residual.squeeze(-1).square()
         late = self._known & (self._known.cumsum(-1) > self._known.sum(-1, keepdim=True) / 2)

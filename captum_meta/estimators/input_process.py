@@ -2,12 +2,12 @@ r"""Shapley values of the mean game over background rows: Gaussian-process regre
 
 Where players who are out take the values of one of K background rows, a coalition S and a row k make one input of the
 model, and the game is :math:`v(S) = \frac 1 K \sum_k f(x_S, b_{k, \bar S})`. Averages over drawn rows carry the noise of the
-draw. But f has none: a process over the inputs themselves, with the covariance
+draw. f itself has no noise: a process over the inputs, with the covariance
 
 .. math:: k(z, z') = c + \prod_i \frac{1 + \rho_i \kappa(|z_i - z'_i| / \ell_i)}{1 + \rho_i},
     \quad \kappa(d) = (1 + \sqrt 3 d) e^{-\sqrt 3 d},
 
-learns from pairs (S, k) what f is at all the others. ``rho`` is how much a player acts, and interacts; ``ell`` how far its
+predicts f from some pairs (S, k) at all the others. ``rho`` is how much a player acts, and interacts; ``ell`` how far its
 values must be apart to act differently. The product makes each term of the mean game multiplicative in the players, so that
 its Shapley values are exact by Gauss-Legendre quadrature of the multilinear extension (Owen 1972), over all K rows at no
 evaluation. Each row fits its own ``rho``, ``ell`` and noise to what it has seen.
@@ -63,7 +63,7 @@ class InputProcess:
     Args:
         distances: ``(R, M, L, L)``, between any two of the L values that each player may take, the input's and then those of
             the K background rows, in units of their spread.
-        seats: ``(R, N, M)`` int64, which of its values each player has at each point seen.
+        seats: ``(R, N, M)`` int64, indices of the players' values at each point seen.
         worths: ``(R, N)``, f there.
         known: ``(R, N)`` bool, False for padding.
         fitted: the kernel, and the noise ``(R,)``, where they are not to be fitted to the points.

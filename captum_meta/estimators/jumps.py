@@ -1,7 +1,7 @@
-r"""What f's change says of integrals :math:`\int g\, dt` of gradients that jump between the nodes of a path.
+r"""Corrections by f's change of integrals :math:`\int g\, dt` of gradients that jump between the nodes of a path.
 
 Between two nodes the gradients g over a layer's activations h change by J, and f changes by :math:`\int g\, dh`. Where the
-change is one jump, what a quadrature misses of it tells the place of the jump (Hermite's and Gauss's rules know none):
+change is one jump, the gap of a quadrature locates the jump (Hermite's and Gauss's rules have no jumps):
 
 .. math:: e = \Delta f - \bar g \cdot \Delta h, \qquad
     \int g\, dt \approx w \bar g + w \frac{e\, (J \cdot \Delta h)}{(J \cdot \Delta h)^2 + \lambda |J|^2 |\Delta h|^2} J
@@ -27,7 +27,7 @@ def jump_corrections(
     activations: Float[Tensor, "N E ends"],
     values: Float[Tensor, "N ends"],
 ) -> Float[Tensor, "N E"]:
-    """What is to be added to the quadrature of the gradients, ``(N, E)`` float64.
+    """Corrections of the quadrature of the gradients, ``(N, E)`` float64.
 
     Args:
         points: nodes, ascending in (0, 1).

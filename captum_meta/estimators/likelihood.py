@@ -1,4 +1,4 @@
-"""How well a Gaussian process expects what was seen, at the amplitude that makes it most likely, and how that changes."""
+"""The likelihood of a Gaussian process at its best amplitude, and its gradient."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Games of few directions: a prior for worths that depend on a few weighted sums of the players.
 
 A saturated class probability is a bent line: a function of one weighted sum of the players, whose interactions are of every
-order and yet known once the bend is. A network is a function of several such sums (a multi-index model: Li 1991), and the
-gradients at the ends and the middle of the path tell along which. With s in {-1, 1}^M for "in" and "out" and directions
+order and yet known once the bend is known. A network is a function of several such sums (a multi-index model: Li 1991); the
+gradients at the ends and the middle of the path span them. With s in {-1, 1}^M for "in" and "out" and directions
 :math:`g_d`, a smooth random function of the indices :math:`g_d \\cdot s` has an odd part with covariance
 
     k(s, t) = sum_q a_q sin(w_q s) sin(w_q t),  w_q = sum_d omega_qd g_d
@@ -52,7 +52,7 @@ class MultiIndexWaves:
     """The waves sqrt(a_q) sin(w_q s), whose inner products are the covariance, in the precision of the directions.
 
     Args:
-        directions: ``(*batch, D, M)``; their lengths do not matter, and one of zeros says nothing.
+        directions: ``(*batch, D, M)``; their lengths do not matter, and those of zeros are ignored.
     """
 
     def __init__(self, directions: Float[Tensor, "*batch D M"]) -> None:

@@ -1,4 +1,4 @@
-"""What is seen of a game, and what is expected of it before: all that the hypercube posterior is computed from."""
+"""The data and the prior of the hypercube posterior."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ class CoalitionPairs(Record):
         )
 
     def signs(self) -> Float[Tensor, "*batch P M"]:
-        """1 for who is in, -1 for who is out, and 0 throughout for a pair that was not measured, ``(*batch, P, M)``."""
+        """1 for players in, -1 for players out, and 0 throughout for a pair that was not measured, ``(*batch, P, M)``."""
         signs = self.members.to(self.differences) * 2 - 1
         return torch.where(self.measured.unsqueeze(-1), signs, 0.0)
 
     def residual(self, signs: Float[Tensor, "*batch P M"], mean: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch P"]:
-        """Half of what differences have beyond those of the additive game of ``mean (*batch, M)``, ``(*batch, P)``."""
+        """Half of the differences minus those of the additive game of ``mean (*batch, M)``, ``(*batch, P)``."""
         return (self.differences - (signs @ mean.unsqueeze(-1)).squeeze(-1)) / 2
 
 
 @dataclass(frozen=True)
 class HypercubePrior(Record):
-    """What is expected of a game before any coalition is seen.
+    """The prior of a game, before any coalition is seen.
 
     Attributes:
         mean: ``(*batch, M)``, Shapley values, in the units of the pairs' differences.
-        additive: ``(*batch, M)``, at least 0: how little each player's mean is trusted, tau of the posterior's formula.
+        additive: ``(*batch, M)``, at least 0: variance of each player's mean, tau of the posterior's formula.
         rates: ``(*batch, M)`` in [0, 1): how much each player interacts, rho of the formula.
         directions: ``(*batch, D, M)``, along which the game is expected to change; zeros where nothing is.
     """
@@ -66,6 +66,6 @@ class HypercubePrior(Record):
     directions: Float[Tensor, "*batch D M"] = field(metadata=part("D M"))
 
     def among(self, players: Bool[Tensor, "*batch M"]) -> HypercubePrior:
-        """The same, and nothing of who is none of the ``players (*batch, M)``."""
+        """The same, with zeros for all but the ``players (*batch, M)``."""
         mean, additive, rates = (torch.where(players, each, 0.0) for each in (self.mean, self.additive, self.rates))
         return HypercubePrior(mean, additive, rates, torch.where(players.unsqueeze(-2), self.directions, 0.0))

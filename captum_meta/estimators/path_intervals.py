@@ -1,6 +1,6 @@
-r"""What gradients at some points of a path say of its integrals: an answer, its error, and where gradients are missing.
+r"""Path integrals from gradients at some points: the answer, its error, and where more gradients are needed.
 
-The points cut the path into intervals. On each, f itself tells what the trapezium misses of the sum over the players:
+The points cut the path into intervals. On each, f gives the error of the trapezium for the sum over the players:
 
 .. math:: e_j = f(t_{j+1}) - f(t_j) - h_j \frac{s_j + s_{j+1}}{2}, \qquad s = \sum_i g_i
 
@@ -28,12 +28,12 @@ _RIDGE = 0.01
 _MOST = 1e4
 _TINY = 1e-300
 _UNSEEN = 1e-9
-"""Part of the gradients that their jumps are taken for at the least."""
+"""Least size of jumps, as a part of the gradients."""
 _ATTEMPTS = 8
 
 
 class PathIntervals:
-    """The intervals of a sample's points, ``I = P + N`` of them, and what they say.
+    """The intervals of a sample's points, ``I = P + N`` of them, and estimates from them.
 
     Attributes:
         sample: the points.

@@ -1,4 +1,4 @@
-r"""Where along the path from baseline to input gradients are taken: nodes placed for each row by three values of f.
+r"""The points of the path at which gradients are taken: nodes placed for each row by three values of f.
 
 Explained models seldom bend evenly along the path: layer norms turn near the baseline, probabilities saturate near the
 input. A gradient that has poles at :math:`m \pm iw` is smooth in the coordinate
@@ -7,7 +7,7 @@ input. A gradient that has poles at :math:`m \pm iw` is smooth in the coordinate
 
 so the nodes are those of Gauss-Legendre in that coordinate, scaled to [0, 1] (Bayliss and Turkel, *Mappings and accuracy
 for Chebyshev pseudo-spectral approximations*, 1992; Hale and Trefethen, *New quadrature formulas from conformal maps*,
-2008). f halfway tells the row's m and w: both are linear in the double angle of the changes of f on the two halves of the
+2008). f halfway gives the row's m and w: both are linear in the double angle of the changes of f on the two halves of the
 path, which does not see the output's units, its sign or its offset.
 
 Tried without gain: the first one to four gradients at fixed nodes, whose slopes place the others (what they tell is worth
@@ -28,7 +28,7 @@ PLACING = (
 )
 """m and log w from ``(1, c, s, c / n, s / n, 1 / n)``; found by ``python -m captum_meta.training.path_nodes``."""
 _ROUNDING = 64
-"""A change of f by so many times its precision is as good as none."""
+"""Changes of f below this many times its precision count as none."""
 
 
 def path_nodes(values: Float[Tensor, "N 3"], n: int) -> Float[Tensor, "N n"]:

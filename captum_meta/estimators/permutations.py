@@ -1,4 +1,4 @@
-"""How well Shapley values would be known from randomly ordered players, judged without ordering any."""
+"""The error of Shapley values from random permutations of the players, estimated without any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def permutation_variance(evidence: Evidence) -> Float[Tensor, "*batch"]:
 
     .. math:: \sum_i \mathrm{Var}(g_i) = \frac13 \sum_{i < j} I_{ij}^2 + \frac1{12} \sum_i \Big(\sum_j I_{ij}\Big)^2
 
-    What a player's interactions are together, leave-one-out says more than add-one-in. How large single ones are is told by
+    A player's interactions sum to leave-one-out minus add-one-in. The size of single ones follows from
     coalitions S of s of the M players and their complements: :math:`e(S) = f(S) + f(\bar S) - f(N) - f(\emptyset)` is minus
     the sum of the interactions cut in two, each with probability :math:`p = 2 s (M - s) / M (M - 1)`. Interactions of more
     players add to the variance, and are left out.

@@ -1,11 +1,11 @@
-r"""Interactions of a probability: what its logits let expect, beside what it lets expect itself.
+r"""Interactions of a probability, from a process of its logits beside one of its values.
 
 A class probability is a logistic function of something smoother. Near 0 and 1 it hardly changes, and between them it is
 steep; a covariance that is the same everywhere expects neither. So a second Gaussian process
 (:mod:`captum_meta.estimators.interaction_process`) is fitted to the logits of what was seen, and the game expected is its
 logistic function. Gradients of logits are those of f divided by f (1 - f), so that the directions are the same.
 
-Nothing says that numbers between 0 and 1 are probabilities. So both processes answer, weighed by how likely each makes what
+Numbers between 0 and 1 need not be probabilities. So both processes answer, weighed by how likely each makes what
 was seen. With :math:`g(f) = \log(f + \epsilon) - \log(1 - f + \epsilon)` the density of f is
 
 .. math:: p(f_1, \dots, f_n) = p(g(f_1), \dots, g(f_n)) \prod_k g'(f_k),

@@ -1,14 +1,14 @@
-r"""How much each player interacts, as the row's own coalitions tell: the covariance of greatest likelihood.
+r"""How much each player interacts, from the row's own coalitions: the covariance of greatest likelihood.
 
 A network guesses the trust in the prior, :math:`\tau`, and the diffusion rates, :math:`\rho`, of the hypercube posterior
-before any coalition is known. The worths then say how good the guess was: of all covariances the one is taken under which
+before any coalition is known. The worths then correct the guess: of all covariances the one is taken under which
 they are most likely, at its best amplitude, given that logarithms of tau and logits of rho are normal around the network's
 (type-II maximum likelihood: Rasmussen and Williams 2006, section 5.4). With K the covariance of P pairs whose residuals are
-r, and a = K^-1 r, what is made small is
+r, and a = K^-1 r, the objective is
 
 .. math:: \tfrac P2 \log r^T K^{-1} r + \tfrac12 \log|K| + \sum_i \tfrac1{2 \sigma^2} (\Delta_i^2 + \Delta_i'^2)
 
-by a few steps of Adam; its slope along K is :math:`\tfrac12 (K^{-1} - P a a^T / r^T a)`.
+minimised by a few steps of Adam; its gradient by K is :math:`\tfrac12 (K^{-1} - P a a^T / r^T a)`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 
 _STEPS, _STEP = 5, 0.55
 _PRECISION = 2.0
-"""Of changes: a larger one harms fewer rows, a smaller one helps more."""
+"""Inverse variance of the changes: a larger one harms fewer rows, a smaller one helps more."""
 _MOST_PAIRS = 80
-"""So many pairs tell rates well enough; the cost is cubic in them."""
+"""Most pairs that rates are fitted to; the cost is cubic in them."""
 _MAX_NUMBERS = 2**16
-"""Covariances of rows that are worked on at once: so many stay in the cache."""
+"""Numbers in the covariances of the rows computed at once, so that they stay in the cache."""
 _LARGEST_CHANGE = 5.0
 _SHARE = 1.0
 _MOST = 0.98
 _SMALL = 0.02
-"""Slopes well below count for little: without it, steps would be signs of slopes, and rounding would decide about some."""
+"""Adam's epsilon: without it, rounding would decide the sign of steps along tiny slopes."""
 _JITTER, _FLOOR, _TINY = 2e-6, 1e-14, 1e-30
 _FOUND: ContextVar[dict[int, Tensor] | None] = ContextVar("_FOUND", default=None)
 
 
 @contextmanager
 def remembered_rates() -> Iterator[None]:
-    """Within, rows of which all that :func:`likely_rates` reads is as in an earlier call have what was found there."""
+    """Within this context, :func:`likely_rates` caches the rates of rows, by all that it reads."""
     token = _FOUND.set({})
     try:
         yield

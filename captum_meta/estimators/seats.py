@@ -12,7 +12,7 @@ from torch import Tensor
 def sum_at_seats(
     table: Float[Tensor, "R M L L"], first: Int64[Tensor, "R A M"], second: Int64[Tensor, "R B M"]
 ) -> Float[Tensor, "R A B"]:
-    r"""For every two points the sum of what players' tables say of the values that they have there; differentiable once.
+    r"""For every two points the sum of the players' table entries at their values there; differentiable once.
 
     .. math:: s_{ab} = \sum_i T_i[p_{ai}, q_{bi}]
 

@@ -17,13 +17,13 @@ Floats = NDArray[np.float64]
 
 _NEAR, _FAR = 0.003, 0.03
 OFFSETS = (-_FAR, -_NEAR, 0.0, _NEAR, _FAR)
-"""Where f is asked for beside a point, in lengths of the path."""
+"""Offsets from a point at which f is evaluated, in lengths of the path."""
 FINE = 1e-5
-"""Precision of f that tells its slope from rounding: single and better."""
+"""Precision of f needed to tell its slope from rounding: single or better."""
 _DOUBTFUL = 0.25
-"""Part of a change of f that gradients may miss before anybody looks."""
+"""Part of a change of f that gradients may miss before slopes are checked."""
 _LARGE, _NOTICEABLE = 0.25, 0.1
-"""Of the slope there, and of the change along the whole path, what is too much to be missed."""
+"""Largest miss, as a part of the slope there, and of the change along the whole path."""
 _ROUNDING = 32
 """Units in the last place by which f may be rounded."""
 
@@ -41,7 +41,7 @@ def leaves_doubt(sums: Floats, weights: Floats, total: Floats) -> NDArray[np.boo
 
 
 def change_along(sums: Floats, weights: Floats, total: Floats) -> Floats:
-    """What f changes by along a path, there and back, as far as a quadrature tells, ``(N,)``; arguments as above."""
+    """Total variation of f along a path, estimated by a quadrature, ``(N,)``; arguments as above."""
     size: Floats = np.maximum(np.abs(sums * weights).sum(1), np.abs(total))
     return size
 

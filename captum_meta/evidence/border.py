@@ -14,11 +14,11 @@ last place of the row's largest effect, and of its output, which may be far larg
 
 
 _STEEPEST = 20
-"""Times the span of all values of f that are known, beyond which a gradient tells of a spot and not of f."""
+"""Gradients beyond this many times the span of f's known values hold at a spot only."""
 
 
 def rounding(ends: Num[Tensor, "N 2 K"], changes: Float[Tensor, "N C K"]) -> Float[Tensor, "N K"]:
-    """Changes of f that may be rounding alone, ``(N, K)``.
+    """Largest change of f that may be rounding alone, ``(N, K)``.
 
     Args:
         ends: ``(N, 2, K)``, f of the baseline and of the input.
@@ -58,7 +58,7 @@ def drop_spots(
     total: Float[Tensor, "N K"],
     curve: Float[Tensor, "N P K"],
 ) -> None:
-    """Gradients far beyond all changes of f count as not measured, where the border is known and tells of all who act.
+    """Gradients far beyond all changes of f count as not measured, where the border shows an effect of all players that act.
 
     So it is at a cusp, such as that of a norm at a baseline of 0, and of fast oscillations.
     """

@@ -14,7 +14,7 @@ from captum_meta.games import Game
 from captum_meta.types import Evidence
 
 _ALIKE, _ROUNDING = 1e-3, 8
-"""Values that differ by less, against the change of f and in units of their precision, are the same."""
+"""Values differ if by more than this part of f's change, and this many units of their precision."""
 
 
 def measure_layer(game: Game, ends: Tensor, points: Tensor | None, n_steps: int) -> tuple[Evidence, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Who may be called a dummy: players of whom no effect was seen, and whom no larger coalition contradicts."""
+"""Dummy players: no effect of theirs was seen, and no larger coalition contradicts this."""
 
 from __future__ import annotations
 

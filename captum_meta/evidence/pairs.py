@@ -1,4 +1,4 @@
-"""What is known of a mean game: f at pairs of a coalition and a background row, and the plan of what to evaluate next."""
+"""Evaluations of a mean game, f at pairs of a coalition and a background row, and the plan of the next ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class PairMeasurement:
 
     @property
     def complete(self) -> Bool[Tensor, " N"]:
-        """Of which rows all pairs are known, ``(N,)`` bool."""
+        """Rows of which all pairs are known, ``(N,)`` bool."""
         every = 2.0 ** self.game.mask.sum(1) - 2
         return self.asked.sum(1) == every * self.game.count
 
@@ -181,7 +181,7 @@ def plan_pairs(
 
 
 def _indices(turns: Tensor, length: int, count: int) -> Tensor:
-    """Which of ``count`` background rows come with the coalitions, ``length`` of them, taken in turn.
+    """Indices of the background rows, of ``count``, for ``length`` coalitions, in turn.
 
     Row after row; where a round would start as an earlier one did, it starts one further.
     """

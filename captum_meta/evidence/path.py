@@ -67,7 +67,7 @@ def path_evidence(
 
 
 def _lent(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients ``(N, M, G)``, those that are not finite replaced by the nearest that are, and which of them there are now.
+    """Gradients ``(N, M, G)``, where the nearest finite ones replace others, and which are known then.
 
     The latter as ``(N, M, G)``, or where all are ``(N, M, 1)``.
     """

@@ -34,23 +34,23 @@ MOST = 50
 _SECOND = 25
 """Gradients after the second round, which show where the path bends."""
 _AIMS = (0.0, 1.0, 0.95)
-"""What the rounds aim at, of the error that is wanted; the first at as little as it can."""
+"""Target errors of the rounds, as parts of the wanted error."""
 _CLOSE = 1.3
-"""How far above what was aimed for a row's error may be in the end."""
+"""Factor over the target that a row's error may have in the end."""
 _ENOUGH = 1e-6
-"""Relative squared error that is as good as none."""
+"""Relative squared error that counts as none."""
 _AS_CAPTUM = 0.6
 """Part of Captum's expected error at which a row stops."""
 _BENT = 1e-5
 """Of the gradients' squares, the part that is left for the last coefficients of the polynomial through them."""
 _CANCELLED = 1e-3
-"""Of the squared errors of intervals, what is left in their sum at the least: that more cancels is luck."""
+"""Least part of the intervals' squared errors that their sum keeps: further cancellation is chance."""
 _NEXT_TO_NOTHING = 2.0**-40
-"""Of f's change: gradients below it would make numbers that overflow."""
+"""Gradients below this part of f's change would overflow later numbers."""
 _MAX_NUMBERS = 2**26
 """Gradients of elements that are held at once."""
 _SURE, _LESS_SURE = 3.0, 6.0
-"""An estimate is so many times the expected error; more where the first round is all there is."""
+"""Factors from the expected error to the 90 % bound: after several rounds, and after the first alone."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is measured of the explained model: a plan, made before the model is asked anything."""
+"""Plans of what is measured of the explained model."""
 
 from __future__ import annotations
 

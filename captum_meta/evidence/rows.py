@@ -1,4 +1,4 @@
-"""What belongs to each row of a game whatever is measured: its key, its inputs, its outputs side by side."""
+"""What evidence of any kind has for each row of a game: its key, its inputs, its outputs side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of every row of a game, and the plan of what to evaluate next."""
+"""Evaluations of every row of a game, and the plan of the next ones."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ShapleyMeasurement:
         return self.planned.shape[1]
 
     def _chosen(self, counts: Tensor, seed: int, border: bool) -> tuple[Bool[Tensor, "N S M"], Bool[Tensor, "N S"]]:
-        """So many coalitions of each row, and which of them are no padding."""
+        """``counts`` coalitions of each row, and which of them are not padding."""
         if not bool(counts.any()):
             return self.mask.unsqueeze(1)[:, :0], self.mask[:, :0]
         freely = None if border else self._along_few(counts)
@@ -115,7 +115,7 @@ class ShapleyMeasurement:
         return needed.amax().expand_as(needed) if self.game.together else needed
 
     def _priority(self) -> Float[Tensor, "N M"]:
-        """Whose border comes first, ``(N, M)``: players without a gradient, then by the size of their gradients."""
+        """Priority of the players' border, ``(N, M)``: those without a gradient, then by the size of their gradients."""
         size = self.channels[:, :, :LEAVE_ONE_OUT].abs().sum((2, 3))
         priority = torch.where(self.flat.any(-1), torch.inf, torch.where(self.changed, size, -1.0))
         return priority.sum(0, keepdim=True).expand_as(priority) if self.game.together else priority
@@ -190,7 +190,7 @@ class ShapleyMeasurement:
         measured: Tensor,
         further: bool,
     ) -> None:
-        """Set rounding of players without a gradient to 0, and leave open who acts in larger coalitions only."""
+        """Set rounding of players without a gradient to 0, and mark who acts in larger coalitions only as unmeasured."""
         changes = torch.cat([self.total[rows].unsqueeze(1), worths, channels.flatten(1, 2)], dim=1)
         noise = rounding(self.ends[rows], changes.nan_to_num(0.0, 0.0, 0.0))
         flat = (channels[:, :, :LEAVE_ONE_OUT] == 0).all(2)
@@ -220,7 +220,7 @@ class ShapleyMeasurement:
 
 
 def _default(mask: Tensor) -> Tensor:
-    """Coalitions of each row where no number is given, ``(N,)``."""
+    """Default number of coalitions of each row, ``(N,)``."""
     n_players = mask.shape[1]
     if n_players > BORDER_PLAYERS:
         warn(

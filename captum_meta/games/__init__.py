@@ -1,4 +1,4 @@
-"""The explained model as cooperative games: who plays, and what may be asked of the model."""
+"""The explained model as cooperative games: players, values and gradients."""
 
 from captum_meta.games.batch import Batch
 from captum_meta.games.batched import BatchedGames

@@ -1,4 +1,4 @@
-"""What the explained model is called with, for all rows or some of them."""
+"""Arguments of the explained model, for all rows or some of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from captum_meta import _captum
 
 Tensors = tuple[Tensor, ...]
 _INDICES = (torch.int64, torch.int32)
-"""What several rows' indices may be; one index may be any whole number."""
+"""Dtypes of several rows' indices; a single index may be any whole number."""
 
 
 def real_beside(inputs: Tensors, baselines: tuple[Any, ...]) -> Tensors:
@@ -114,7 +114,7 @@ class Outputs:
 
 
 class TargetError(Exception):
-    """A target selects nothing; what is raised is also of the kind that Captum raises."""
+    """A target selects nothing. The error raised is also of the type that Captum raises."""
 
 
 _KINDS = {
@@ -141,7 +141,7 @@ def select_outputs(output: Tensor, target: Any) -> Tensor:
 
 
 def _check_range(output: Tensor, target: Any) -> None:
-    """On a GPU an index out of range would end the process's use of it, so it is looked for before."""
+    """Checked beforehand, as an index out of range would make a GPU unusable for the process."""
     listed = isinstance(target, list) and all(isinstance(entry, int) for entry in target)
     indices = torch.tensor(target) if listed else target
     each = isinstance(indices, Tensor) and indices.dim() == 1 and len(indices) > 1

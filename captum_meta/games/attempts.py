@@ -1,4 +1,4 @@
-"""Models that fail when they are called in one way, and answer in another."""
+"""Calls of models that fail in one way of being called, and answer in another."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from captum_meta.games.arguments import TargetError
 from captum_meta.games.players import Tensors
 
 Place = Callable[[Tensor, Tensor], Tensors]
-"""Where the rows ``(R,)`` are evaluated, each at the point of its turn ``(R,)``."""
+"""From rows ``(R,)`` and turns ``(R,)`` to the points at which they are evaluated."""
 Run = Callable[[Tensors, Tensor], tuple[Tensor, ...]]
-"""What is computed of tensors that stand for some rows; f comes last."""
+"""A computation on tensors that stand for some rows; f comes last."""
 _RECORDING = ("cannot register a hook on a tensor that doesn't require gradient", "does not require grad")
 
 
@@ -28,7 +28,7 @@ class Attempts:
     hooks on tensors, fail where no gradients are recorded: their inputs are recorded.
 
     Attributes:
-        bearable: the most rows at once on which the model has not failed.
+        bearable: the most rows at once without a failure.
         recorded: whether it answers only while gradients are recorded; None before the first call.
     """
 
@@ -71,7 +71,7 @@ class Attempts:
             )
 
     def unrecorded(self, call: Callable[[Tensors, Tensor], Tensor], x: Tensors, rows: Tensor) -> Tensor:
-        """What is computed of tensors that stand for some rows, without gradients unless the model needs them."""
+        """The call on tensors that stand for some rows, without recording gradients unless the model needs it."""
         if self.recorded:
             return _recorded(call, x, rows)
         if self.recorded is False:
@@ -98,7 +98,7 @@ def shown(parts: Sequence[Any], label: str | None) -> Iterable[Any]:
 
 
 def warn_of_gradients(error: Exception) -> None:
-    """That a model is explained from its values alone."""
+    """Warn that a model is explained from its values alone."""
     warn(
         f"forward_func could not be differentiated ({type(error).__name__}: {error}), so only its values are used, as of a "
         "model that has no gradient. For recurrent layers on CUDA call model.train() first, with dropout at 0."
@@ -106,7 +106,7 @@ def warn_of_gradients(error: Exception) -> None:
 
 
 def warn_of_coupling(reason: str) -> None:
-    """That a model is evaluated on the caller's batch alone."""
+    """Warn that a model is evaluated on the caller's batch alone."""
     warn(
         f"forward_func does not answer for each of the rows alone ({reason}), so it is evaluated on the batch that "
         "you passed, with the same coalition for all rows, as Captum does. Rows may act on each other, or "

@@ -116,18 +116,18 @@ class Batch:
         return self.players.collect(differs) > 0
 
     def forward(self, x: Tensors, rows: Int64[Tensor, " R"]) -> Tensor:
-        """What the model gives for tensors that stand for the rows ``(R,)``, the target selected."""
+        """The selected outputs for tensors that stand for the rows ``(R,)``."""
         return self.selected(self.outputs(x, rows), rows)
 
     def outputs(self, x: Tensors, rows: Int64[Tensor, " R"]) -> Tensor:
-        """All that the model gives for tensors that stand for the rows ``(R,)``."""
+        """All outputs for tensors that stand for the rows ``(R,)``."""
         extra = self.extra or ()
         if not self._are_all(rows):
             extra = tuple(take_rows(value, rows, len(self)) for value in extra)
         return as_tensor(self.forward_func(*x, *extra), self.device)
 
     def selected(self, outputs: Tensor, rows: Int64[Tensor, " R"]) -> Tensor:
-        """Of the model's outputs for the rows ``(R,)``, those that their targets select."""
+        """The outputs that the targets of the rows ``(R,)`` select."""
         return select_outputs(outputs, self.target if self._are_all(rows) else take_target(self.target, rows, len(self)))
 
     @property

@@ -1,15 +1,15 @@
-"""Whether rows have the same values in other company, and in which."""
+"""Whether rows have the same values in other batches, and the sizes of these."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 ALIKE, _ROUNDING = 1e-3, 2
-"""Values that differ by less, against the largest change of f and in units of their precision, are the same."""
+"""Values differ if by more than this part of the largest change of f, and this many units of their precision."""
 
 
 def alike(values: Tensor, own: Tensor, rows: Tensor, nobody: Tensor, precision: float) -> bool:
-    """Whether f of the ``rows (R,)``, ``values (R, K)``, is what it is in the caller's batch, ``own (B, K)``.
+    """Whether f of the ``rows (R,)``, ``values (R, K)``, equals f in the caller's batch, ``own (B, K)``.
 
     f of a baseline is ``nobody (1, K)``.
     """
@@ -21,6 +21,6 @@ def alike(values: Tensor, own: Tensor, rows: Tensor, nobody: Tensor, precision: 
 
 
 def sizes_of_companies(count: int, n_examples: int) -> list[int]:
-    """Of batches for ``count`` rows and a baseline; not that of the caller's, as some models take any batch of its size."""
+    """Sizes of batches for ``count`` rows and a baseline; not the caller's, as some models take only batches of its size."""
     sizes = [count + 1] if n_examples == 1 else [count - count // 2, count // 2 + 1]
     return [1] * (count + 1) if n_examples in sizes else sizes

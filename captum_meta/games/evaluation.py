@@ -28,11 +28,11 @@ _MAX_ELEMENTS = 2**25
 _MAX_GRADIENT_ELEMENTS = 2**19
 _PROBED_ROWS = 8
 Reduce = Callable[[Tensors, Tensor], Tensor]
-"""What is kept of the gradients of the rows ``(R,)``: one row each."""
+"""From the gradients of the rows ``(R,)`` to what is kept of them, one row each."""
 
 
 _FINAL = (torch.OutOfMemoryError, TargetError)
-"""Errors that no other way of evaluating the model would avoid."""
+"""Errors that no other way of calling the model would avoid."""
 
 
 class Evaluation:

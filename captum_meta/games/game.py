@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 class Game:
-    """What may be asked of the explained model: its values at coalitions and along the path, and its gradients there.
+    """The explained model's values at coalitions and along the path, and its gradients there.
 
     A game has one row for each row of the inputs. Where the model answers for a whole batch at once, the batch is one row,
     whose players are changed in all examples at once. Where it gives ``K`` outputs per row and no target selects one,
@@ -153,7 +153,7 @@ class Game:
 
     @property
     def output_numbers(self) -> Int64[Tensor, " K"] | None:
-        """Which of the outputs each of the K is, ``(K,)``; None where a target selects one."""
+        """Indices of the K outputs, ``(K,)``; None where a target selects one."""
         target, count = self.batch.target, self.output_shape.numel()
         if isinstance(target, Outputs) and target.indices is not None:
             return torch.tensor(target.indices)
@@ -170,7 +170,7 @@ class Game:
         return other
 
     def once(self, name: Hashable, ask: Callable[[], _T]) -> _T:
-        """What ``ask()`` gives, a question of this ``name`` about the rows; games that remember ask once."""
+        """``ask()``, which games that remember call once for each ``name``."""
         return ask()
 
     def values(self, members: Bool[Tensor, "N S M"], wanted: Bool[Tensor, "N S"] | None = None) -> Num[Tensor, "N S K"]:

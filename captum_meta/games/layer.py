@@ -1,4 +1,4 @@
-"""What layers of the explained model give, and the model from one of its layers on."""
+"""Activations of the explained model's layers, and the model from its layers on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What layers and neurons of the explained model say along the path of its inputs, as models whose gradient tells it.
+"""Models whose gradients are activations and gradients of layers and neurons along the path of the inputs.
 
 A game asks the explained model for values and for gradients with respect to its inputs. So a quantity of a layer is made an
 input: what is 0 and is added to the layer has the layer's gradient, and what is 0 and is multiplied with the layer has the

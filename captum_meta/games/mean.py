@@ -20,7 +20,7 @@ from captum_meta.games.game import Game
 from captum_meta.games.players import Players, Tensors
 
 _BEYOND = 0.5 + 5**0.5 / 2
-"""Of the background's range: where values stand that are no numbers, and no number is likely to."""
+"""Position of missing values, in ranges of the background beyond it: unlikely to be a number's."""
 
 
 class MeanGame:
@@ -113,7 +113,7 @@ class MeanGame:
         return everyone, self._background_values()
 
     def _background_values(self) -> Num[Tensor, "N K O"]:
-        """``(N, K, O)`` from one evaluation of each background row, of which every example takes its own target."""
+        """``(N, K, O)`` from one evaluation of each background row; every example selects its own target."""
         target, rows = self.game.batch.target, self.background
         each = isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1)
         batch = replace(self.game.batch, inputs=rows, baselines=rows, target=None if each else target)
@@ -191,7 +191,7 @@ def _alike(inputs: Tensors, background: Tensors) -> tuple[Tensors, Tensors]:
 
 
 def _numbers(tensors: Tensors, background: Tensors) -> Tensors:
-    """Numbers in the place of all elements; missing and infinite values have places of their own."""
+    """Finite numbers for all elements; missing and infinite values have numbers of their own."""
     parts = []
     for part, rows in zip(map(_real, tensors), map(_real, background), strict=True):
         known, rows = wide(rows).isfinite(), wide(rows)
@@ -204,5 +204,5 @@ def _numbers(tensors: Tensors, background: Tensors) -> Tensors:
 
 
 def _real(tensor: Tensor) -> Tensor:
-    """Complex numbers as real ones that no two of them share."""
+    """Complex numbers as distinct real ones."""
     return tensor.real + _BEYOND * tensor.imag if tensor.is_complex() else tensor

@@ -19,11 +19,11 @@ _MAX_NUMBERS = 2**26
 class OutputGame(Game):
     """One of several outputs of a game.
 
-    What is asked at points of the path that all rows share is evaluated once for all outputs, as far as it fits into memory.
+    Points of the path common to all rows are evaluated once for all outputs, as far as memory allows.
 
     Args:
         everything: the game of all of these outputs, which has been evaluated.
-        place: the number of this one among them.
+        place: its index among them.
         target: what selects this one alone.
 
     >>> calls = []
@@ -59,7 +59,7 @@ class OutputGame(Game):
 
 
 def each_output(game: Game) -> list[Game]:
-    """The games of the single outputs that a game has, in their order; itself where a target selects the one.
+    """The games of a game's single outputs, in order; the game itself where a target selects one.
 
     Their number is known after an evaluation.
     """

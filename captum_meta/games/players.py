@@ -18,7 +18,7 @@ _MOST_ELEMENTS, _SUMS = 64, 32
 
 @dataclass(frozen=True)
 class Players:
-    """Which player each element of the inputs belongs to.
+    """The player of each element of the inputs.
 
     Attributes:
         shapes: of each input without its batch dimension.

@@ -1,4 +1,4 @@
-"""Answers that are exact, or as good as that: what labels, references and tests are made of.
+"""Exact answers, or nearly so, for labels, references and tests.
 
 They ask a game only what all games are asked: its values at coalitions, or gradients along its path.
 """
@@ -29,7 +29,7 @@ def exact_shapley_values(values: Values, n_players: int, device: torch.device | 
 
 
 def permutation_gains(values: Values, order: Int64[Tensor, "*batch M"]) -> Float[Tensor, "*batch M"]:
-    """What each player adds to those before it in an order of all players, ``(..., M)``.
+    """Each player's marginal contribution in an order of all players, ``(..., M)``.
 
     Args:
         values: of the game.

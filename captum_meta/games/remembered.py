@@ -1,4 +1,4 @@
-"""A game whose model is asked nothing twice."""
+"""A game that evaluates nothing twice."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class RememberedGame(Game):
         self._keep(torch.cat(keys), torch.cat(values))
 
     def _known(self, keys: Int64[Tensor, "N S"]) -> tuple[Bool[Tensor, "N S"], Int64[Tensor, "N S"]]:
-        """Of which coalitions ``(N, S)`` f is kept, and where."""
+        """Whether f of the coalitions ``(N, S)`` is kept, and where."""
         if not self._keys.numel():
             return torch.zeros_like(keys, dtype=torch.bool), torch.zeros_like(keys)
         ordered, order = self._keys.sort(dim=1)

@@ -18,9 +18,9 @@ from captum_meta.estimators import plan_coalitions, shapley_matrix
 from captum_meta.types import SHAPLEY_POINTS, Evidence
 
 _COALITIONS, _LEAST_COALITIONS = 8, 256
-"""For each player, and for all of them at least."""
+"""Coalitions per player, and at least."""
 _POINTS = 2**17
-"""Evaluated at once."""
+"""Points evaluated at once."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SurrogateGame:
     Attributes:
         function: the model at memberships ``(*batch, N, S, M)``, to ``(*batch, N, S)``: with 1 the player has the input's
             values, with 0 the baseline's, and between them it is as far along the straight line.
-        like: ``(*batch, N, M)``, of what shape, precision and device rows are.
+        like: ``(*batch, N, M)``, with the shape, precision and device of the rows.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -45,7 +45,7 @@ class SurrogateGame:
     def shapley_values(self) -> Float[Tensor, "*batch N M"]:
         """``(*batch, N, M)``, exact up to 8 players, else by :func:`~captum_meta.estimators.shapley_matrix`.
 
-        8 coalitions for each player, and at least 256, tell as much as 32 for each that are drawn for KernelSHAP.
+        8 coalitions per player, and at least 256, are as exact as 32 per player drawn for KernelSHAP.
         """
         members, solution = (tensor.to(self.like.device) for tensor in _plan(self.like.shape[-1]))
         total = self._total().unsqueeze(-1)
@@ -56,7 +56,7 @@ class SurrogateGame:
         return share + (beyond.to(solution) @ solution.mT).to(share)
 
     def taken_from(self, evidence: Evidence) -> Evidence:
-        """Evidence of the explained model, without coalitions inside the border, minus that of this one."""
+        """The explained model's evidence, without coalitions inside the border, minus this game's."""
         effects, curve = self._gradients()
         n_players = self.like.shape[-1]
         single = torch.eye(n_players, dtype=torch.bool, device=self.like.device)

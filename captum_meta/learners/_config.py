@@ -1,4 +1,4 @@
-"""Losses, hypergradients and networks as they stand in the JSON of a learner."""
+"""Losses, hypergradients and networks in the JSON of a learner."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HypergradientArgument = Hypergradient | Mapping[str, Any] | None
 
 
 def loss_of(given: LossArgument) -> ExplanationLoss:
-    """The loss that is meant.
+    """The loss of this name, or the function itself.
 
     Raises:
         ValueError: if :mod:`captum_meta.losses` has none of this name.
@@ -65,7 +65,7 @@ def described_loss(loss: ExplanationLoss, argument: str) -> str:
 
 
 def hypergradient_of(given: HypergradientArgument) -> Hypergradient | None:
-    """The hypergradient that is meant.
+    """The hypergradient itself, or from its description.
 
     >>> hypergradient_of({"class": "Truncated", "length": 5}).length
     5
@@ -78,7 +78,7 @@ def hypergradient_of(given: HypergradientArgument) -> Hypergradient | None:
 
 
 def described_hypergradient(hypergradient: Hypergradient) -> dict[str, Any] | None:
-    """Its class and arguments; None for one of your own, since a trained learner does without.
+    """Its class and arguments; None for one of your own, as trained learners need no hypergradient.
 
     >>> described_hypergradient(optim.Truncated(5))
     {'class': 'Truncated', 'length': 5, 'second_order': True}
@@ -96,7 +96,7 @@ def described_hypergradient(hypergradient: Hypergradient) -> dict[str, Any] | No
 
 
 def with_options(own: inspect.Signature, base: inspect.Signature) -> inspect.Signature:
-    """The arguments of a constructor, with those of the base that it hands on as ``**options``."""
+    """A constructor's signature, with the base's arguments in place of ``**options``."""
     names = dict(own.parameters)
     if names.pop("options", None) is not None:
         names |= {n: p.replace(kind=p.KEYWORD_ONLY) for n, p in base.parameters.items() if n not in names}
@@ -113,10 +113,10 @@ def part_of(description: Mapping[str, Any]) -> Any:
 
 
 def _built(room: Any, arguments: dict[str, Any], description: Mapping[str, Any]) -> Any:
-    """What the class named by ``arguments`` makes of the others.
+    """An object of the class named in ``arguments``, from the other arguments.
 
     Raises:
-        ValueError: if they name none of the room, as where a configuration's ``init_args`` did not fit its ``class_path``.
+        ValueError: if ``room`` has no such class, as where a configuration's ``init_args`` did not fit its ``class_path``.
     """
     kind = getattr(room, str(arguments.pop("class", "")), None)
     if not isinstance(kind, type):

@@ -1,6 +1,6 @@
-"""Where the players of a row stand, and how far a row is from the support rows.
+"""Coordinates of a row's players, and the row's distance from the support rows.
 
-A regression does not hold for rows unlike those it was fitted to: random waves and lines do not fade far away.
+A regression does not extrapolate: its random Fourier and linear features do not fade far from the support rows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from captum_meta.types import Evidence, Record
 
 COORDINATES = 8
 _SAME = 1e-3
-"""Rows at a smaller mean squared distance are taken for the same."""
+"""Rows at a smaller mean squared distance count as equal."""
 
 
 def coordinates(prior: Prior, evidence: Evidence, statistics: Statistics) -> Float[Tensor, "*batch M 8"]:
-    """Where each player stands, z, ``(*batch, N, M, 8)``, without units; 0 for what is not known."""
+    """Coordinates z of each player, ``(*batch, N, M, 8)``, without units; 0 where unknown."""
     unit = statistics.unit[..., None, None]
     delta = torch.zeros_like(prior.attributions)
     if evidence.inputs is not None:
@@ -35,12 +35,12 @@ def coordinates(prior: Prior, evidence: Evidence, statistics: Statistics) -> Flo
 
 @dataclass(frozen=True)
 class SupportCoordinates(Record):
-    """Where the players of the support rows stand.
+    """Coordinates of the support rows' players.
 
     Attributes:
         z: ``(*batch, K, M, 8)``.
         players: ``(*batch, K, M)`` bool.
-        spacing: ``(*batch,)``, mean squared distance of a row from its nearest fellow; infinite for a single row.
+        spacing: ``(*batch,)``, mean squared distance of a row from its nearest neighbour; infinite for a single row.
     """
 
     z: Float[Tensor, "*batch K M A"]
@@ -49,22 +49,22 @@ class SupportCoordinates(Record):
 
     @classmethod
     def of(cls, z: Float[Tensor, "*batch K M A"], players: Bool[Tensor, "*batch K M"]) -> SupportCoordinates:
-        """Support rows whose players stand at z."""
+        """Of support rows with coordinates z."""
         return cls(z.detach(), players, _nearest_fellow(z.detach(), players).mean(-1))
 
     def isolation(self) -> Float[Tensor, "*batch K"]:
-        """How far each support row is from its nearest fellow, beyond what is usual among them, ``(*batch, K)``."""
+        """Distance of each support row from its nearest neighbour, in excess of the mean over rows, ``(*batch, K)``."""
         return self._beyond(_nearest_fellow(self.z, self.players))
 
     def nearness(
         self, z: Float[Tensor, "*batch N M A"], players: Bool[Tensor, "*batch N M"], decay: Tensor
     ) -> Float[Tensor, "*batch N 1"]:
-        r"""How much of its correction a row deserves, ``(*batch, N, 1)``.
+        r"""Factor by which a row's correction fades, ``(*batch, N, 1)``.
 
         .. math:: e^{-\lambda \max(0,\, d / d_0 - 1)}
 
         with d the squared distance in z from the nearest support row, mean over players, :math:`d_0` the mean of the same
-        over the support rows, each among its fellows, and lambda the ``decay`` ``(*batch,)``.
+        over the support rows, each to the others, and lambda the ``decay`` ``(*batch,)``.
         """
         both = min(z.shape[-2], self.z.shape[-2])
         mine, theirs = players[..., :both], self.players[..., :both]

@@ -1,4 +1,4 @@
-r"""How far a correction of the zero-shot answer is to be trusted, judged on support rows that it was not fitted to.
+r"""How much of a correction of the zero-shot answer is applied, judged on support rows that it was not fitted to.
 
 A learner offers one or several corrections. For each of them it gives leave-one-out predictions: the correction of every
 support row when it was fitted without this row. :func:`judge` chooses one, and returns how much of it is applied, how long
@@ -19,23 +19,23 @@ from captum_meta.learners._coordinates import SupportCoordinates
 from captum_meta.types import Record
 
 DECAYS = (0.3, 0.1)
-"""Rates at which corrections fade with the distance; left-out rows choose among them."""
+"""Rates at which corrections fade with the distance, chosen on left-out rows."""
 _FOLDS = 4
 _CONFIDENCE = 1.0
 _STEPS = 8
-"""Steps from 0 to 1 of the shares that are tried."""
+"""Steps of the grid of shares from 0 to 1."""
 _EVEN = 0.1
 """Penalty of uneven shares, in units of the zero-shot error."""
 _MOST = 1.5
-"""Largest factor of what is retrieved from other rows."""
+"""Largest factor of retrieved residuals."""
 
 
 @dataclass(frozen=True)
 class Trust(Record):
-    """Which of the offered corrections is applied, and how much of it, as left-out rows advise.
+    """Which correction is applied, and how much of it, chosen on left-out rows.
 
     Attributes:
-        option: ``(*batch,)`` int64, number of the chosen correction.
+        option: ``(*batch,)`` int64, index of the chosen correction.
         strength: ``(*batch,)``, from 0 to 1, how much of it is applied.
         reach: ``(*batch,)``, length of the longest correction that was applied to a left-out row.
         decay: ``(*batch,)``, rate at which corrections fade with the distance; None where no coordinates were given.
@@ -47,7 +47,7 @@ class Trust(Record):
     decay: Tensor | None = None
 
     def of(self, options: Tensor) -> Tensor:
-        """Of ``(S, *batch, ...)`` the chosen option, as much of it as is applied, ``(*batch, ...)``."""
+        """The chosen one of ``(S, *batch, ...)`` options times its strength, ``(*batch, ...)``."""
         tail = (1,) * (options.dim() - 1 - self.option.dim())
         index = self.option.reshape(1, *self.option.shape, *tail).expand_as(options[:1])
         return options.gather(0, index)[0] * self.strength.reshape(*self.strength.shape, *tail)
@@ -61,7 +61,7 @@ def folds(keys: Num[Tensor, "*batch K"], most: int = _FOLDS) -> Bool[Tensor, "*b
     """Parts of the rows that are left out together, ``(*batch, F, K)`` bool; every row is in one of at most ``most``.
 
     Args:
-        keys: ``(*batch, K)``, numbers by whose order the rows are dealt out, so that the rows' own order does not matter.
+        keys: ``(*batch, K)``, numbers whose order assigns the rows to parts, so that the rows' own order does not matter.
     """
     count = min(most, keys.shape[-1])
     dealt = keys.argsort(-1).argsort(-1) % count
@@ -86,11 +86,11 @@ def judge(
         corrections: ``(S, *batch, K, M)``, options, each fitted without the row that it is for.
         residual: ``(*batch, K, M)``.
         confidence: multiplier of the standard error.
-        spread: ``(*batch, K, M)``, shares with which what a correction adds in sum is taken off again.
-        support: where the rows stand, if corrections are to fade with the distance.
+        spread: ``(*batch, K, M)``, shares by which a correction's sum is subtracted again.
+        support: the rows' coordinates, if corrections are to fade with the distance.
 
     Returns:
-        The correction that is applied and how far, and what it is at the left-out rows, ``(*batch, K, M)``.
+        The choice, and the applied corrections of the left-out rows, ``(*batch, K, M)``.
     """
     n_options = len(corrections)
     if support is not None:
@@ -136,7 +136,7 @@ def factor(corrections: Float[Tensor, "*batch K M"], residual: Float[Tensor, "*b
 def shares(
     answers: Float[Tensor, "*batch K M 3"], truth: Float[Tensor, "*batch K M"], start: Float[Tensor, 3], confidence: float
 ) -> Float[Tensor, "*batch 3"]:
-    """Shares ``(*batch, 3)`` of three answers ``(*batch, K, M, 3)`` to left-out rows whose mixture errs least.
+    """Shares ``(*batch, 3)`` of three answers ``(*batch, K, M, 3)`` whose mixture has the smallest error on left-out rows.
 
     Their gain over the first answer alone counts by its lower confidence bound, ``confidence`` standard errors below it.
     Uneven shares are penalised a little.

@@ -1,4 +1,4 @@
-"""How the networks of a stacking read rows: elements in units of the support rows, and the outputs that are known."""
+"""Inputs of a stacking's networks: elements in units of the support rows, and indices of known outputs."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def scaled_gradients(coalitions: Coalitions, elements: Elements, unit: Tensor) -
 
 
 def targets_of(evidence: Evidence) -> Tensor:
-    """Which output of the model each row explains, ``(*batch, N)``; the first, where nobody says."""
+    """The output of the model that each row explains, ``(*batch, N)``; 0 where it is unknown."""
     if evidence.targets is None:
         return torch.zeros_like(evidence.total, dtype=torch.long)
     return evidence.targets
 
 
 def heads_of(evidence: Evidence, outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the networks' outputs each row means, ``(*batch, N)``, and whether there is one."""
+    """The networks' output for each row, ``(*batch, N)``, and whether there is one."""
     same = targets_of(evidence).unsqueeze(-1) == outputs.unsqueeze(-2)
     return same.to(torch.uint8).argmax(-1), same.any(-1)

@@ -1,4 +1,4 @@
-"""A learner's two files: what is read from them is checked before any memory is taken for it."""
+"""A learner's two files. Contents are checked before memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SUFFIXES = (".json", ".safetensors")
 
 
 def stem(path: Path) -> Path:
-    """The path that both files begin with, whichever of them is named.
+    """The common stem of both files, from the path of either.
 
     Raises:
         ValueError: if it has no name.
@@ -40,7 +40,7 @@ def stem(path: Path) -> Path:
 
 
 def missing(given: Path) -> str:
-    """What may be meant by a path at which there is no learner, as the end of a message."""
+    """A suggestion for a path without a learner, as the end of a message."""
     if given.suffix == ".ckpt":
         return "; the learner of a checkpoint is given by captum_meta.training.learner_from_checkpoint(path)"
     if stem(given).with_name(stem(given).name + ".safetensors").is_file():
@@ -90,7 +90,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:
@@ -109,7 +109,7 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def check_sizes(path: Path, arguments: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """No whole number in the arguments is larger than the weights are many, nor a depth larger than their tensors.
+    """No whole number in the arguments exceeds the number of weights, and no depth that of their tensors.
 
     Raises:
         ValueError: for numbers that no learner of these weights can have.

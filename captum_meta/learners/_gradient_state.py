@@ -1,4 +1,4 @@
-"""Where the inner loops of gradient-based learners arrive."""
+"""The state of gradient-based learners: the end of their inner loops."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from captum_meta.types import Record
 
 @dataclass(frozen=True)
 class GradientState(Record):
-    """Where an inner loop arrived.
+    """The end of an inner loop.
 
     Attributes:
         fast: by name the fast parameters, ``(*batch, *shape)``.
-        strength: ``(*batch,)``, how far the answer goes from the zero-shot one towards theirs.
+        strength: ``(*batch,)``, share of the way from the zero-shot answer to theirs.
     """
 
     fast: dict[str, Tensor]
@@ -27,7 +27,7 @@ class GradientState(Record):
 
 
 def between(start: Prior, end: Prior, strength: Tensor) -> Prior:
-    """The prior that lies the share ``strength`` ``(*batch,)`` on the way; the start where the end is no number."""
+    """The prior at the share ``strength (*batch,)`` of the way; the start where the end is not finite."""
     ends = {name: value for name, value in vars(end).items() if value is not None}
 
     def mixed(name: str) -> Tensor:
@@ -39,6 +39,6 @@ def between(start: Prior, end: Prior, strength: Tensor) -> Prior:
 
 
 def picked(trajectory: Sequence[Tensors], chosen: Tensor, stride: int) -> dict[str, Tensor]:
-    """Of every task the chosen iterate of the first of its ``stride`` inner loops."""
+    """The chosen iterate of each task's first inner loop; a task has ``stride`` of them."""
     tasks = torch.arange(len(chosen), device=chosen.device)
     return {name: torch.stack([fast[name][::stride] for fast in trajectory])[chosen, tasks] for name in trajectory[0]}

@@ -65,7 +65,7 @@ class ClosedFormHead(nn.Module):
 
     @classmethod
     def of(cls, given: ClosedFormHead | Mapping[str, Any] | str | None, features: int) -> ClosedFormHead:
-        """The head that is meant, a fresh one over the explainer's ``features`` by default, or one from its arguments."""
+        """The head itself, one from its arguments, or by default a fresh one over the explainer's ``features``."""
         if isinstance(given, Mapping):
             arguments = dict(given)
             return cls(EvidenceEncoder(**arguments.pop("encoder")), **arguments)
@@ -88,14 +88,14 @@ class ClosedFormHead(nn.Module):
         statistics: Statistics,
         coordinates: SupportCoordinates,
     ) -> tuple[HeadState, HeadState, Float[Tensor, "*batch K M"]]:
-        """Coefficients, each row's part in them, and what rows left out one at a time still miss ``(*batch, K, M)``.
+        """Coefficients, each row's part in them, and the residuals of rows left out one at a time, ``(*batch, K, M)``.
 
         Args:
             support: the explained rows.
             prior: the explainer's answer for them.
             residual: attributions minus the explainer's, 0 for padding.
             statistics: of these rows.
-            coordinates: where they stand.
+            coordinates: of their players.
         """
         rows, weights, applied, trust = self._posterior(support, prior, residual, statistics, coordinates)
         shared, own = rows.mixed(weights)
@@ -106,7 +106,7 @@ class ClosedFormHead(nn.Module):
     def correct(
         self, state: HeadState, prior: Prior, evidence: Evidence, statistics: Statistics
     ) -> Float[Tensor, "*batch N M"]:
-        """What to add to the explainer's attributions, ``(*batch, N, M)``."""
+        """Corrections of the explainer's attributions, ``(*batch, N, M)``."""
         shared, own, _ = self._features(prior, evidence, statistics)
         correction = (shared * state.shared[..., None, None, :]).sum(-1)
         correction = correction + (own * fit_players(state.own, own.shape[-2], dim=-2).unsqueeze(-3)).sum(-1)
@@ -126,7 +126,7 @@ class ClosedFormHead(nn.Module):
         statistics: Statistics,
         coordinates: SupportCoordinates,
     ) -> tuple[_Rows, Tensor, Tensor, Trust]:
-        """Rows, the weights of their levels, corrections of left-out rows as they are applied, and how far to trust them."""
+        """Rows, the weights of their noise levels, the applied corrections of left-out rows, and how much is applied."""
         unit = statistics.unit[..., None, None].double()
         shared, own, noise = (part.double() for part in self._features(prior, support.evidence, statistics))
         target = residual.double() / unit

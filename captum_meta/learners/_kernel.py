@@ -1,4 +1,4 @@
-"""What kernel regressions of the zero-shot residual share; what they differ in is the kernel."""
+"""What kernel regressions of the zero-shot residual share: all but the kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 LENGTH, LINEAR, SHARED = 2.0, 0.3, 0.9
 _MAX_PAIRS = 2**16
 _WORTHLESS = 1e4
-"""A label whose noise has so many times the residual's mean square has no weight."""
+"""Noise variance, in units of the residual's mean square, from which a label has no weight."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class KernelState(Record):
     own: Tensor
 
     def nearness(self, z: Float[Tensor, "*batch N M A"], players: Bool[Tensor, "*batch N M"]) -> Float[Tensor, "*batch N 1"]:
-        """How much of its correction a row deserves whose players stand at z, ``(*batch, N, 1)``."""
+        """Factor by which the correction of a row with coordinates z fades, ``(*batch, N, 1)``."""
         assert self.trust.decay is not None
         return self.support.nearness(z, players, self.trust.decay)
 
@@ -70,7 +70,7 @@ rows, each fitted without its row."""
 
 
 class KernelRegression(MetaLearner[KernelState]):
-    """Base of the kernel regressions; a subclass says what the kernel's features are.
+    """Base of the kernel regressions; a subclass defines the kernel's features.
 
     Args:
         explainer: the meta-trained explainer.
@@ -83,7 +83,7 @@ class KernelRegression(MetaLearner[KernelState]):
     def __init__(self, explainer: Explainer, confidence: float = 1.0, features: int = 64) -> None:
         super().__init__(explainer)
         if features < 2 or features % 2:
-            raise ValueError(f"features={features}: pass an even number, for waves are pairs of a cosine and a sine.")
+            raise ValueError(f"features={features}: pass an even number, as features are pairs of a cosine and a sine.")
         self.confidence, self.features = at_least("confidence", confidence, 0.0), features
         generator = torch.Generator().manual_seed(0)
         frequencies = (
@@ -96,7 +96,7 @@ class KernelRegression(MetaLearner[KernelState]):
 
     @abstractmethod
     def kernel(self, z: Float[Tensor, "*batch M A"], prior: Prior, evidence: Evidence, statistics: Statistics) -> Features:
-        """Features of the players, that stand at z ``(*batch, N, M, 8)``."""
+        """Features of players with coordinates z ``(*batch, N, M, 8)``."""
 
     def adapt(self, support: Explanations) -> KernelState:
         self.require_rows(support)
@@ -119,7 +119,7 @@ class KernelRegression(MetaLearner[KernelState]):
         alive: Tensor,
         rows: SupportCoordinates,
     ) -> tuple[Trust, Tensor, Tensor]:
-        """How far to trust the regression, and coefficients ``(*batch, D)`` and ``(*batch, M, d)``."""
+        """How much of the regression is applied, and coefficients ``(*batch, D)`` and ``(*batch, M, d)``."""
         kept, n_players = _most_missed(residual), residual.shape[-1]
         shared = _take(features.shared * alive.unsqueeze(-1), kept).double()
         own = _take(features.own * alive.unsqueeze(-1), kept).double()
@@ -134,7 +134,7 @@ class KernelRegression(MetaLearner[KernelState]):
         return trust, of_all, everyone
 
     def fits(self, shared: Tensor, own: Tensor, residual: Tensor, unexplained: Tensor, noise: Tensor) -> list[Fit]:
-        """The corrections that left-out rows choose from: here the posterior mean at each level of the noise.
+        """The candidate corrections: here the posterior mean at each noise level.
 
         Args:
             shared, own: features of the support rows, as in :class:`Features`.
@@ -165,7 +165,7 @@ def alive(evidence: Evidence) -> Bool[Tensor, "*batch M"]:
 
 
 def _most_missed(residual: Tensor) -> Tensor:
-    """The players ``(*batch, M')`` that are learned from: all, unless there are very many."""
+    """The players ``(*batch, M')`` used for fitting: all, or of very many those with the largest residuals."""
     n_rows, n_players = residual.shape[-2:]
     count = max(1, _MAX_PAIRS // max(1, n_rows))
     if n_players <= count:
@@ -174,7 +174,7 @@ def _most_missed(residual: Tensor) -> Tensor:
 
 
 def _take(values: Tensor, players: Tensor) -> Tensor:
-    """Those of ``(*batch, K, M, [F])`` that belong to the players ``(*batch, M')``."""
+    """Values ``(*batch, K, M, [F])`` of the players ``(*batch, M')``."""
     index = players.unsqueeze(-2)
     dim = -1
     if values.dim() > index.dim():

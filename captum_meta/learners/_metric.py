@@ -39,7 +39,7 @@ _BOUND = 3.0
 
 @dataclass(frozen=True)
 class Memory(Record):
-    """What a query is compared with: rows, or the prototypes of their classes.
+    """The remembered items: rows, or the prototypes of their classes.
 
     Attributes:
         keys: ``(*batch, K, P, H)``; P is M, or 1 where a whole row has one key.
@@ -54,7 +54,7 @@ class Memory(Record):
 
 @dataclass(frozen=True)
 class MetricState(Record):
-    """What is remembered of the support rows.
+    """State of the metric-based learners.
 
     Attributes:
         statistics: in which units rows are read.
@@ -79,7 +79,7 @@ class _Learned:
 
 
 class MetricLearner(MetaLearner[MetricState]):
-    """Base of the metric-based learners; a subclass says what is remembered of the support rows.
+    """Base of the metric-based learners; a subclass defines what is remembered of the support rows.
 
     Args: those of :class:`MatchingNetwork` but for ``neighbours``.
     """
@@ -143,13 +143,13 @@ class MetricLearner(MetaLearner[MetricState]):
 
     @abstractmethod
     def remember(self, keys: Tensor, values: Tensor, players: Tensor, labels: Tensor | None) -> Memory:
-        """What queries are compared with, of the support rows ``(*batch, K, ...)``."""
+        """The memory of the support rows ``(*batch, K, ...)``."""
 
     @abstractmethod
     def remember_without(
         self, keys: Tensor, values: Tensor, players: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """For each support row what a memory without it holds.
+        """For each support row the memory without it.
 
         Scores ``(*batch, P, K, C)`` of the row with the C remembered ones, their values ``(*batch, K or 1, C, M)``, and
         where there is such a value, ``(*batch, M, K, C)``.
@@ -247,7 +247,7 @@ class MetricLearner(MetaLearner[MetricState]):
         return self._softmax(scores, state.memory.players.mT.unsqueeze(-2))
 
     def _softmax(self, scores: Tensor, known: Tensor) -> Tensor:
-        """Weights ``(*batch, M, N, K)``; residuals compete with a threshold, below which a row resembles none."""
+        """Attention ``(*batch, M, N, K)``; for residuals, with a threshold of similarity that takes part in the softmax."""
         scores = torch.where(known, scores, _NEVER)
         if self.neighbours is not None and self.neighbours < scores.shape[-1]:
             least = scores.topk(self.neighbours, dim=-1).values[..., -1:]
@@ -259,7 +259,7 @@ class MetricLearner(MetaLearner[MetricState]):
         return scores.softmax(-1)
 
     def _gain(self, keys: Tensor, values: Tensor, players: Tensor, labels: Tensor | None) -> Tensor:
-        """How far what is retrieved is to be trusted, by rows left out one at a time, ``(*batch,)``."""
+        """The factor of retrieved values, from rows left out one at a time, ``(*batch,)``."""
         count = len(values[..., 0].movedim(-1, 0))
         if count < 2:
             return torch.zeros_like(values[..., 0, 0])
@@ -270,7 +270,7 @@ class MetricLearner(MetaLearner[MetricState]):
 
 
 def _bounded(correction: Tensor, evidence: Evidence) -> Tensor:
-    """A correction is small against the player's effects, and 0 for a player that has none."""
+    """Corrections bounded by the size of the player's effects: 0 for a player without any."""
     bound = _BOUND * effect_sizes(evidence)
     known = evidence.players & (bound > CONSTANT)
     return torch.where(known, bound * torch.tanh(correction / torch.where(known, bound, 1.0)), 0.0)

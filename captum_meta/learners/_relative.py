@@ -1,4 +1,4 @@
-"""What learners that correct the zero-shot explanation are trained for."""
+"""The training loss of learners that correct the zero-shot explanation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FLOOR = 5e-4
 
 
 def loss_against_zero_shot(learner: MetaLearner, tasks: ExplanationTask) -> Float[Tensor, ""]:
-    r"""How much worse than zero-shot the adapted explanations are, losses counted more than gains.
+    r"""Log ratio of the adapted to the zero-shot error, with increases weighted more than decreases.
 
     .. math:: \frac1T \sum_t d_t + \tfrac12 \max(0, d_t), \qquad
         d_t = \log \frac{\epsilon + E_t(\text{adapted})}{\epsilon + E_t(\text{zero-shot})}

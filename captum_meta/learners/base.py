@@ -36,7 +36,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
 
     @property
     def kind(self) -> Kind:
-        """Which attributions are predicted, and so which evidence is read."""
+        """The kind of attributions that are predicted, which decides what evidence is read."""
         return self.explainer.kind
 
     def arguments(self) -> Mapping[str, object]:
@@ -45,7 +45,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
 
     @property
     def reading(self) -> Reading:
-        """What is read of the explained model beside gradients and coalitions of the rows themselves."""
+        """What the learner reads of the explained model beside the rows' own gradients and coalitions."""
         return Reading()
 
     def initial_state(self) -> StateT | None:
@@ -134,7 +134,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
 
     def begin_step(self, number: int) -> None:
-        """Is given the number of the step of meta-training, counted from 0, before its loss: what is annealed goes by it."""
+        """Called before the loss of each step of meta-training with its number, from 0; annealed learners use it."""
 
     def condition_on(self, tasks: Sequence[Explanations]) -> None:
         """Learn from explained rows ``(1, N, M)`` of earlier models, oldest first, without gradient descent; most learners
@@ -163,7 +163,7 @@ class MetaLearner(nn.Module, ABC, Generic[StateT]):
         )
 
     def parts(self) -> Mapping[str, list[nn.Parameter]]:
-        """Parameters that may be trained in alternation, by what they belong to; together they are all there are."""
+        """All parameters in groups that may be trained in alternation, by name."""
         return {"all": list(self.parameters())}
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -26,7 +26,7 @@ class LearnedOptimizer(GradientLearner):
     .. math:: \theta_{s+1}, m_{s+1} = U_\phi(\theta_s, \nabla L_{support}(\theta_s), m_s), \qquad
         \min_\phi \sum_{tasks} \frac1W \sum_{w=1}^W L_{query}(\theta_{w})
 
-    with theta_w where each window of the loop ends. The same rule moves every weight, so it may take more steps than it
+    with theta_w at the end of each window of the loop. The same rule moves every weight, so it may take more steps than it
     was trained for; how far each weight is then moved is learned too (:class:`captum_meta.optim.Preconditioned`).
 
     Args:

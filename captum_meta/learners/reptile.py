@@ -24,7 +24,7 @@ class Reptile(MAML):
     """
 
     def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
-        """Half the squared way of the inner loops, mean over tasks: the gradient of the start is the update's."""
+        """Half the squared distance of the inner loops' ends, mean over tasks: its gradient is Reptile's update."""
         self.require_rows(tasks.support)
         n_batch = tasks.support.attributions.dim() - 2
         parts = [rows.without_coalitions().flattened(n_batch) for rows in (tasks.support, tasks.query)]

@@ -156,7 +156,7 @@ def _own_regression(features: Tensor, target: Tensor, trust: Tensor) -> _Regress
 
 
 def _choose(regression: _Regression, residual: Tensor, spread: Tensor, confidence: float) -> tuple[Tensor, Tensor]:
-    """The coefficients of the best strength, shrunk to what is sure of them, and what left-out rows still miss."""
+    """The coefficients of the best strength, shrunk by the lower confidence bound, and the left-out rows' residuals."""
     fits = [regression(strength) for strength in _STRENGTHS]
     coefficients = torch.stack([weights for weights, _ in fits])
     trust, applied = judge(torch.stack([correction for _, correction in fits]), residual, confidence, spread)

@@ -30,21 +30,21 @@ from captum_meta.types import Evidence, Explanations, ExplanationTask, Reading, 
 _MEMBERS = 4
 _EVALUATIONS, _MAX_PLAYERS = 16, 64
 _REACH = 2.0
-"""Longest correction, in units of the row's scale, against the longest of a left-out row."""
+"""Longest correction over the longest of a left-out row, both in units of the row's scale."""
 _FLOOR, _WORST = 3e-3, 10.0
-"""Errors of networks between which the loss of their descent tells."""
+"""Smallest and largest error of networks in the loss of their descent."""
 _R = TypeVar("_R", bound=Record)
 
 
 @dataclass(frozen=True)
 class SurrogateState(Record):
-    """Networks that have learned the explained model.
+    """Networks fitted to the explained model.
 
     Attributes:
         networks: their weights.
         unit: ``(*batch,)``, of their answers.
-        outputs: ``(*batch, H)`` int64, which output of the model each of theirs stands for.
-        elements: in which units they read rows.
+        outputs: ``(*batch, H)`` int64, indices of the model's outputs that theirs imitate.
+        elements: the units of their inputs.
     """
 
     networks: Networks
@@ -55,7 +55,7 @@ class SurrogateState(Record):
 
 @dataclass(frozen=True)
 class StackingState(Record):
-    """What the base learned and, where coalitions of the support rows were known, what the networks did.
+    """The base's state and, where coalitions of the support rows are known, the networks.
 
     Attributes:
         base: the base's own state.
@@ -122,13 +122,13 @@ class Stacking(MetaLearner[StackingState]):
         return Reading(_EVALUATIONS, _MAX_PLAYERS)
 
     def loss(self, tasks: ExplanationTask) -> Float[Tensor, ""]:
-        """Of the base, as for the metric-based learners; of a learned descent, the networks' errors.
+        """The base's loss, as for the metric-based learners, plus the networks' errors for a learned descent.
 
         Each counts where it has parameters that are trained. Where backpropagation through the descent's steps was tried, it
         exploded: its gradient is estimated by evolution strategies.
 
         Raises:
-            ValueError: if nothing but the descent is trained, and the support rows tell the networks nothing.
+            ValueError: if nothing but the descent is trained, and the support rows have no coalitions for the networks.
         """
         descent = [value for value in self.surrogate.parameters() if value.requires_grad]
         evidence, losses = tasks.support.evidence, []
@@ -171,7 +171,7 @@ class Stacking(MetaLearner[StackingState]):
         return StackingState(base, surrogate, found, reach)
 
     def distil(self, support: Explanations) -> SurrogateState:
-        """The networks that have learned the model from the coalitions of ``support``, and what they read rows by."""
+        """Networks fitted to the coalitions of ``support``, and the units of their inputs."""
         evidence, left_out = support.evidence, _left_out(support)
         coalitions, targets = evidence.coalitions, targets_of(evidence)
         assert coalitions is not None
@@ -247,12 +247,12 @@ class Stacking(MetaLearner[StackingState]):
 
 
 def _left_out(support: Explanations) -> Tensor:
-    """The support rows ``(*batch, F, K)`` that each network does not see."""
+    """The support rows ``(*batch, F, K)`` that each network is not fitted to."""
     return folds(support.attributions.square().sum(-1), _MEMBERS)
 
 
 def _each_row_s_own(state: SurrogateState, left_out: Tensor) -> SurrogateState:
-    """The state ``(*batch, K, ...)`` of each support row as a task of its own, with the one network that has not seen it."""
+    """The state ``(*batch, K, ...)`` of each support row as a task of its own, with the network not fitted to it."""
     fold, dim = left_out.to(torch.uint8).argmax(-2), left_out.dim() - 2
 
     def own(value: Tensor) -> Tensor:

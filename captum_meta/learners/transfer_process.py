@@ -133,7 +133,7 @@ class TransferGaussianProcess(MetaLearner[ProcessState]):
         return relative_squared_error(predicted, tasks.query.attributions, tasks.query.variance)
 
     def _look(self, evidence: Evidence, unit: Tensor) -> tuple[Tensor, Tensor, Prior]:
-        """Numbers of the rows' players ``(*batch, N, M, 8)``, and the zero-shot answer, not longer than rows may be."""
+        """Coordinates of the rows' players ``(*batch, N, M, 8)``, and the zero-shot answer, cut to its longest length."""
         evidence = evidence.without_coalitions()
         prior = self.explainer.prior(evidence)
         n_players = evidence.n_players.clamp(min=1)

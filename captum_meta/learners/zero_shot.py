@@ -1,4 +1,4 @@
-"""No adaptation: what the explainer learned from other models is all it uses."""
+"""No adaptation: the meta-trained explainer alone."""
 
 from __future__ import annotations
 

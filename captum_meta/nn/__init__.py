@@ -1,4 +1,4 @@
-"""Explainer networks: from evidence to attributions, equivariant in the players' order; and what compares rows."""
+"""Explainer networks, from evidence to attributions, equivariant in the players' order; and similarities of rows."""
 
 from captum_meta.nn.blocks import PoolingBlock
 from captum_meta.nn.descent import LearnedDescent

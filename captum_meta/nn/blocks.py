@@ -1,4 +1,4 @@
-"""Sets of players processed at linear cost: every player sees a few weighted means over all of them."""
+"""Networks over sets of players at linear cost: every player reads a few weighted means over all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 class Described:
-    """What can be made again, with fresh weights, from those of its constructor's arguments that it keeps by their names."""
+    """Can be rebuilt, with fresh weights, from its constructor's arguments, kept as attributes of the same names."""
 
     def arguments(self) -> dict[str, object]:
         """Constructor arguments, as JSON can hold them."""
@@ -68,12 +68,12 @@ class PoolingBlock(nn.Module):
         normed = functional.layer_norm(hidden, self.norm.normalized_shape, self.norm.weight, self.norm.bias, self.norm.eps)
         scores = _linear(self.scores, normed).masked_fill(~mask.unsqueeze(-1), -1e9)
         values = _linear(self.values, scores.softmax(-2).mT @ normed).unflatten(-1, (self.heads, -1))
-        pooled = values.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)  # of each mean its own part
+        pooled = values.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)  # each mean's own part
         return hidden + _linear(last, functional.gelu(linear_of_parts(first, normed, pooled)))
 
 
 def _linear(layer: nn.Module, values: Tensor) -> Tensor:
-    """The layer without what is done around the call of a module, which takes as long as a small product."""
+    """The layer without the overhead of a module's call, which takes as long as a small product."""
     assert isinstance(layer, nn.Linear)
     return functional.linear(values, layer.weight, layer.bias)
 
@@ -81,7 +81,7 @@ def _linear(layer: nn.Module, values: Tensor) -> Tensor:
 def linear_of_parts(
     layer: nn.Module, players: Float[Tensor, "*batch M A"], rows: Float[Tensor, "*batch B"]
 ) -> Float[Tensor, "*batch M W"]:
-    """``layer`` of the players' values and, behind them, what all players of a row share, which is multiplied once.
+    """``layer`` of the players' values followed by those of their row, which are multiplied once.
 
     Shapes: ``players (*batch, M, A)``, ``rows (*batch, B)``, ``layer`` of A + B inputs -> ``(*batch, M, outputs)``.
     """

@@ -1,4 +1,4 @@
-"""Networks that learn the explained model from what was evaluated of many rows, each without a part of the rows.
+"""Networks fitted to the explained model's evaluations at many rows, each without a part of the rows.
 
 A row is explained by the network that has not seen it (cross-fitting: Chernozhukov et al. 2018), so its errors at
 the row's coalitions are those of new rows.
@@ -26,12 +26,12 @@ _POINTS, _GRADIENTS = 256, 32
 _CROSS_ENTROPY = 0.1
 _FIRST, _MOST = 300, 1300
 _JUDGED, _LEAST_JUDGED, _SIGNS = 256, 16, 2**22
-"""Rows on which the networks' fit is measured, at most and at least, and about how many numbers their coalitions have."""
+"""Most and fewest rows on which the networks' fit is measured, and about how many numbers their coalitions have."""
 
 
 @dataclass(frozen=True)
 class KnownRows(Record):
-    """What is known of the explained model at N rows.
+    """Evaluations of the explained model at N rows.
 
     Attributes:
         inputs, baselines: ``(N, M, D)``, elements of the players.
@@ -41,8 +41,8 @@ class KnownRows(Record):
         effects: ``(N, M, 3)``, gradient times input minus baseline, summed over each player's elements, at the points
             1, 1/2 and 0 of the path from baseline to input.
         differentiable: ``(N, M, 3)`` bool, where these are known.
-        outputs: ``(N,)`` int64, which output of the model this is.
-        folds: ``(N,)`` int64 from 0 to 4, which network does not see the row.
+        outputs: ``(N,)`` int64, indices of the model's outputs.
+        folds: ``(N,)`` int64 from 0 to 4, the network that is not fitted to the row.
     """
 
     inputs: Tensor
@@ -123,7 +123,7 @@ class CrossFitted:
         return 1 - float((right - found).square().sum() / spread)
 
     def prepare(self, known: KnownRows) -> bool:
-        """Units, link and heads for these rows; whether the networks' weights still serve them."""
+        """Set units, link and heads for these rows; returns whether the networks' weights can be kept."""
         values = known.values[known.measured].double()
         logistic = bool((values >= 0).all() & (values <= 1).all())
         if self.weights and logistic >= self.logistic:
@@ -148,11 +148,11 @@ class CrossFitted:
             self.weights[place] = functional.pad(self.weights[place], (0, len(fresh)))
 
     def knows(self, outputs: Int64[Tensor, " N"]) -> Bool[Tensor, " N"]:
-        """Of which outputs ``(N,)`` there is a head."""
+        """Outputs ``(N,)`` that have a head."""
         return torch.isin(outputs, self.outputs)
 
     def heads(self, outputs: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
-        """The numbers of their heads, ``(N,)``."""
+        """Indices of their heads, ``(N,)``."""
         return (outputs.unsqueeze(1) == self.outputs).to(torch.uint8).argmax(1)
 
     def scaled(self, elements: Float[Tensor, "N M D"]) -> Float[Tensor, "N E"]:
@@ -185,12 +185,12 @@ class CrossFitted:
         return SurrogateGame(function, inputs[..., 0])
 
     def link(self, found: Tensor) -> Tensor:
-        """What the networks gave, in units of the spread of f's values, or of f where all are within 0 and 1."""
+        """The networks' outputs in units of the spread of f's values, or as f where all are within 0 and 1."""
         return found.sigmoid() if self.logistic else self.centre.to(found) + found
 
 
 class Loss:
-    """Of some points and gradients, drawn anew at each call."""
+    """The loss at some points and gradients, drawn anew at each call."""
 
     def __init__(self, networks: CrossFitted, known: KnownRows, generator: Generator) -> None:
         self.networks, self.known, self.generator = networks, known, generator
@@ -217,7 +217,7 @@ class Loss:
         return torch.randint(count, (number,), generator=self.generator).to(self.ends.device)
 
     def _found(self, weights: list[Tensor], points: Tensor, rows: Tensor) -> Tensor:
-        """What the networks give at points ``(P, E)`` or ``(F, P, E)``, ``(F, P)``."""
+        """The networks' values at points ``(P, E)`` or ``(F, P, E)``, ``(F, P)``."""
         found = network(weights, points.expand(FOLDS, -1, -1))
         return found.gather(2, self.heads[rows].reshape(1, -1, 1).expand(FOLDS, -1, 1)).squeeze(2)
 

@@ -1,4 +1,4 @@
-"""A descent that is itself learned, from networks' initial weights to networks that have learned the explained model."""
+"""A learned optimizer that fits networks to the explained model."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class LearnedDescent(Described, nn.Module):
         return _by_name(theta, shapes)
 
     def heights(self) -> Tensor:
-        """What the rates are multiplied by at each step, ``(S,)``."""
+        """Factors of the rates at each step, ``(S,)``."""
         warm = self.warm.sigmoid()
         along = torch.arange(1, self.steps + 1).to(warm) / self.steps
         rising, falling = along / warm, (1 - along) / (1 - warm)

@@ -1,4 +1,4 @@
-"""Networks learn the explained model around its support rows: its values, and its gradients (Czarnecki et al. 2017)."""
+"""Networks fitted to the explained model's values and gradients around its support rows (Czarnecki et al. 2017)."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def _schedule() -> list[tuple[float, float]]:
 
 
 def gradient_weight(lesson: Lesson) -> Tensor | None:
-    r"""How much the errors of gradients count for each network, ``(*batch, F)``; None where there are no gradients.
+    r"""Weight of the gradients' errors for each network, ``(*batch, F)``; None where there are no gradients.
 
     .. math:: \frac{4}{\max(1, q)^3}, \qquad
         q \sum_S \Delta_S^2 = \sum_S \Big(\Delta_S - \frac{\nabla v(S) + \nabla v(\bar S)}{2} (x_{\bar S} - x_S)\Big)^2,
         \qquad \Delta_S = v(\bar S) - v(S)
 
-    q is what the trapezoidal rule misses of the differences between coalitions and their complements: where the model is
+    q is the relative error of the trapezoidal rule for the differences between coalitions and their complements: where f is
     steep on a scale much smaller than that of the data, its gradients carry little information about it.
     """
     if lesson.gradients is None:

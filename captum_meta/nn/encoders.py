@@ -1,4 +1,4 @@
-"""Encoders: what of a row is compared with the support rows.
+"""Encoders: the keys by which a row is compared with the support rows.
 
 An encoder turns evidence into keys ``(*batch, N, P, H)``: one for each player (P = M), or one for the whole row (P = 1).
 Players' inputs are in units of the support set's own mean and deviation, so that the model's units do not matter.
@@ -18,13 +18,13 @@ from captum_meta.nn.explainer import Prior, row_scale
 from captum_meta.types import SHAPLEY_CHANNELS, Evidence, Record
 
 CONSTANT = 1e-15
-"""A model whose output changes no more than this is taken for constant."""
+"""A model whose output changes by no more than this counts as constant."""
 _INPUT_NUMBERS, _EVIDENCE_NUMBERS = 5, 2 * len(SHAPLEY_CHANNELS) + 1
 
 
 @dataclass(frozen=True)
 class Statistics(Record):
-    """In which units rows are read: those of the support rows; None for what these do not have.
+    """Units in which rows are read, from the support rows; None for what these do not have.
 
     Attributes:
         unit: ``(*batch,)``, of the output, the root mean square of the rows' scales.
@@ -76,7 +76,7 @@ class RawInputs(Encoder):
 
 
 class EmbeddingEncoder(Encoder):
-    """The explained model's own view of the row: the output of one of its modules, standardised; one key per row.
+    """The standardised output of one of the explained model's modules; one key per row.
 
     It is projected to ``width`` dimensions by a fixed random matrix, which keeps distances (Johnson and Lindenstrauss).
 
@@ -107,7 +107,7 @@ class EmbeddingEncoder(Encoder):
 
 
 class _PlayerEncoder(Encoder):
-    """Numbers of each player through an MLP and blocks that pool over all players; a key per player."""
+    """An MLP, and blocks that pool over all players, from numbers of each player to its key."""
 
     width: int
 
@@ -177,7 +177,7 @@ def effect_sizes(evidence: Evidence) -> Float[Tensor, "*batch M"]:
 
 
 def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation over rows, 0 for what no row has; a deviation is never far below that of the other columns."""
+    """Mean and deviation over rows, 0 where no row has a value; deviations have a floor relative to the other columns."""
     mean = masked_mean(values, mask, -2)
     variance = masked_mean((values - mean.unsqueeze(-2)).square(), mask, -2)
     typical = masked_mean(variance, mask.any(-2), -1).unsqueeze(-1)

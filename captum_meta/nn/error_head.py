@@ -1,4 +1,4 @@
-"""The network behind error estimates: from numbers that go with a row's error to the logarithm of its 90 % quantile."""
+"""The network behind error estimates: from signals of a row's error to the logarithm of its 90 % quantile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHIPPED_HEAD = resources.files("captum_meta") / "weights" / "shapley-error-estim
 _LEAST = 1e-12
 """Added to squares before their logarithms."""
 _MOST_UNSEEN, _MOST_PLAYERS, _MOST_PAIRS = 150.0, 12.0, 8.0
-"""The last is of pairs for each player. Beyond what training has seen, more does not say more."""
+"""Largest inputs seen in training, at which inputs are cut; the last is pairs per player."""
 
 
 class ErrorHead(nn.Module):
@@ -34,7 +34,7 @@ class ErrorHead(nn.Module):
         width: of the hidden layers.
 
     Attributes:
-        margin: what is added so that the answer is a bound: a quantile of what log errors had beyond the estimate.
+        margin: added so that the answer is a bound: a quantile of log errors minus their estimates.
     """
 
     player_mean: Tensor
@@ -76,7 +76,7 @@ class ErrorHead(nn.Module):
     def log_bound(
         self, players: Float[Tensor, "*batch M A"], rows: Float[Tensor, "*batch R"], mask: Bool[Tensor, "*batch M"]
     ) -> Float[Tensor, "*batch"]:
-        """What log errors stay below, ``(*batch,)``."""
+        """Bound of the log errors, ``(*batch,)``."""
         return self(players, rows, mask) + self.margin
 
 
@@ -109,7 +109,7 @@ def numbers_of(
     Args:
         prior: of the explainer.
         evidence: with the coalitions that the posterior has seen.
-        attributions: ``(*batch, M)``, those whose error is asked for, in units of the output as the ``answers`` are.
+        attributions: ``(*batch, M)``, whose error is estimated, in units of the output as the ``answers`` are.
         expected: ``(*batch, M)``, in units of the row's scale, squared.
         answers: four of ``(*batch, M)``.
         late_surprises: ``(*batch, 2)``, of the posterior.

@@ -1,4 +1,4 @@
-"""No network: what was measured, as features for teachers that no explainer was trained on."""
+"""The measured evidence as features, without a network, for teachers that no explainer was trained on."""
 
 from __future__ import annotations
 

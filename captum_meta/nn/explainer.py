@@ -1,4 +1,4 @@
-"""What every explainer has in common: a prior from the evidence, completed so that efficiency holds."""
+"""The base of all explainers: a prior from the evidence, completed so that efficiency holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from captum_meta.nn.blocks import Described
 from captum_meta.types import Evidence, Kind, Record, part
 
 _NOTHING = 1e-6
-"""Of a coalition's worth: in units of effects so small worths would overflow when they are squared."""
+"""Effects below this part of a coalition's worth are no unit, as worths would overflow when they are squared."""
 
 
 ELEMENTS_AT_ONCE = 2**13
@@ -21,7 +21,7 @@ ELEMENTS_AT_ONCE = 2**13
 
 @dataclass(frozen=True)
 class Prior(Record):
-    """What an explainer proposes before the efficiency correction and before coalitions of 2 to M - 2 players are used.
+    """An explainer's proposal, before the efficiency correction and before coalitions of 2 to M - 2 players are used.
 
     Attributes:
         attributions: ``(*batch, M)``, in units of the output.
@@ -57,7 +57,7 @@ class Explainer(Described, nn.Module, ABC):
 
     kind: Kind
     reading: tuple[str, ...] = ()
-    """Patterns of the parameters that read the last hidden units; all others make them. Empty: these are not told apart."""
+    """Patterns of the parameters that read the last hidden units; all others produce them. Empty: no such split."""
 
     @abstractmethod
     def prior(self, evidence: Evidence, hidden: Float[Tensor, "*batch M W"] | None = None) -> Prior:
@@ -65,20 +65,20 @@ class Explainer(Described, nn.Module, ABC):
 
         Args:
             evidence: of the rows.
-            hidden: what :meth:`hidden` gives for them, where it is known: it is computed otherwise.
+            hidden: their :meth:`hidden`, computed if it is None.
         """
 
     def trained_prior(self, evidence: Evidence, features: bool = True) -> Prior:
-        """:meth:`prior` with parameters as they were trained, for which there may be a cheaper way.
+        """:meth:`prior` with the trained parameters, which may be cheaper.
 
         Args:
             evidence: of the rows.
-            features: whether the answer's features are read; else there may be none of them.
+            features: whether the answer must have its features.
         """
         return self.prior(evidence)
 
     def elements_at_once(self, evidence: Evidence) -> int:
-        """Players, at each interval of their paths, to be read at once: what is known of so many stays in the cache."""
+        """Players times path intervals to be read at once, so that their numbers stay in the cache."""
         return ELEMENTS_AT_ONCE
 
     def hidden(self, evidence: Evidence) -> Float[Tensor, "*batch M W"]:

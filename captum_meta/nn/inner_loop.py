@@ -1,4 +1,4 @@
-"""The gradient of what networks miss of the explained model's values and gradients, written out."""
+"""The gradient of the networks' loss on the explained model's values and gradients, written out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Bend:
 
 
 def gradients(weights: Networks, lesson: Lesson, some: Tensor, gradient_weight: float | Tensor | None) -> Networks:
-    """Of what networks miss at the coalitions ``some``, with respect to the weights.
+    """Gradient of the networks' loss at the coalitions ``some`` with respect to the weights.
 
     .. math:: \\sum_f \\Big[\\overline{(h_f(S) - h_f(\\emptyset) - v(S))^2}
         + \\lambda_f \\overline{|\\nabla h_f(S) - \\nabla v(S)|^2}\\Big]

@@ -1,4 +1,4 @@
-"""What networks learn of the explained model, and what they begin as."""
+"""Training data of networks that imitate the explained model, and their initial weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _WIDTH = 32
 
 @dataclass(frozen=True)
 class Lesson(Record):
-    """Where the explained model is known.
+    """Evaluations of the explained model.
 
     Attributes:
         members: ``(*batch, K, S, M)`` bool, coalitions of K rows.
         inputs, baselines: ``(*batch, K, M, D)``, elements of their players.
         worths: ``(*batch, K, S)``, f minus f(baseline), in units of their root mean square.
-        known: ``(*batch, F, K, S)`` bool, which of them each of F networks learns from.
-        heads: ``(*batch, K)`` int64, of which output these are.
-        ranks: ``(*batch, M)`` int64, the players' numbers, by which initial weights are given to them.
+        known: ``(*batch, F, K, S)`` bool, those that each of F networks is fitted to.
+        heads: ``(*batch, K)`` int64, indices of their outputs.
+        ranks: ``(*batch, M)`` int64, ranks of the players, by which they get initial weights.
         gradients: ``(*batch, K, S, M, D)``, derivatives of the worths with respect to the elements, or None.
     """
 

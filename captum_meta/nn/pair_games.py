@@ -1,4 +1,4 @@
-"""What evidence says of games that are sums of functions of pairs of players, and how near a game is to one."""
+"""Shapley values of games that are sums of functions of pairs of players, and how near a game is to one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Evidence
 
 _EVEN = 1e-3
-"""Squares of what is no sum of functions of pairs, next to the effects' own, at which half of an answer is that of pairs."""
+"""Squared distance from such a game, relative to the effects, at which half of the answer is that of pairs."""
 
 
 def from_pairs(
@@ -18,7 +18,7 @@ def from_pairs(
     evidence: Evidence,
     total: Float[Tensor, "*batch"],
 ) -> tuple[Float[Tensor, "*batch M"], Float[Tensor, "*batch 1"]]:
-    """What is exact where f is a sum of functions of pairs of players, and how far it is from one, from 0 to 1.
+    """Attributions that are exact where f is a sum of functions of pairs, and the distance of f from one, from 0 to 1.
 
     Such an f has gradients that change evenly along the path, of which the one halfway is exact. Of the border the mean of
     leave-one-out and add-one-in is exact; it sums to the change of f, and where the two are alike f is a sum over players,

@@ -1,4 +1,4 @@
-"""What coalitions of a row make of an explanation: exact values, or those that the posterior expects."""
+"""Explanations refined by coalitions: exact values, or those that the posterior expects."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from captum_meta.nn.explainer import Prediction, Prior
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Coalitions, Evidence, Record
 
 _FEWEST_LATE = 4
-"""Pairs that a prediction is judged by."""
+"""Fewest pairs that a prediction is judged by."""
 MAX_POSTERIOR = 2048
-"""Coalitions of a row that the posterior takes: its cost is cubic in them. Weighted least squares takes the rest."""
+"""Most coalitions of the posterior, as its cost is cubic in them. Weighted least squares reads the rest."""
 _AT_ONCE = 2**22
-"""Bytes of the rows' covariances that are worked on at once."""
+"""Bytes of covariances computed at once."""
 _LEAST_STRENGTH = 1e-6
 _FEW_OF_ALL = 8
 _MAX_EXACT = 20
 
 
 def later_pairs(n_pairs: int, n_players: int) -> int:
-    """How many of a row's pairs of coalitions are predicted from the others, before they are read: none where these are few.
+    """Number of a row's last pairs that are predicted from the earlier ones as a test; none where pairs are few.
 
     >>> later_pairs(12, 12), later_pairs(24, 12), later_pairs(48, 12)
     (0, 12, 24)
@@ -71,26 +71,24 @@ def is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
     return bool(evidence.players.all() and coalitions.measured.all())
 
 
-def posterior_of(
-    prior: Prior, mean: Float[Tensor, "*batch M"], evidence: Evidence, dtype: torch.dtype = torch.float64
-) -> HypercubePosterior:
+def posterior_of(prior: Prior, mean: Float[Tensor, "*batch M"], evidence: Evidence) -> HypercubePosterior:
     """The posterior in units of the row's scale, from the first pairs of coalitions; its variance needs double precision."""
-    return HypercubePosterior(*_seen_and_expected(prior, mean, evidence), dtype)
+    return HypercubePosterior(*_seen_and_expected(prior, mean, evidence), torch.float64)
 
 
 def refined(prior: Prior, before: Prediction, evidence: Evidence, dtype: torch.dtype) -> Float[Tensor, "*batch M"]:
-    """What :func:`refine` makes of the posterior."""
+    """:func:`refine` by a posterior in this precision."""
     parts = _posteriors(prior, before, evidence, dtype)
     return torch.cat([refine(posterior, prior[rows], before[rows], evidence[rows]) for rows, posterior in parts])
 
 
 @dataclass(frozen=True)
 class Doubts(Record):
-    """What a posterior says of rows beside their Shapley values; but for ``answer`` in units of the row's scale.
+    """Quantities of a posterior beside the Shapley values; all but ``answer`` in units of the row's scale.
 
     Attributes:
-        answer: ``(*batch, M)``, what :func:`refine` makes of the posterior, in units of the output.
-        opposite: ``(*batch, M)``, the mean where the negative of the model was expected before.
+        answer: ``(*batch, M)``, :func:`refine` by this posterior, in units of the output.
+        opposite: ``(*batch, M)``, the mean under the prior of the negative model.
         mean, variance: ``(*batch, M)``, of each Shapley value.
         of_half: ``(*batch, M)``, the mean from half of the pairs.
         late_surprises: ``(*batch, 2)``.
@@ -140,7 +138,7 @@ def _posteriors(
 def _seen_and_expected(
     prior: Prior, mean: Float[Tensor, "*batch M"], evidence: Evidence
 ) -> tuple[CoalitionPairs, HypercubePrior]:
-    """The first pairs of coalitions, and what is expected of them by the rates of greatest likelihood."""
+    """The first pairs of coalitions, and their prior with the rates of greatest likelihood."""
     coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
     assert prior.additive is not None and prior.rates is not None
     unit = prior.scale.unsqueeze(-1)
@@ -159,7 +157,7 @@ def _seen_and_expected(
 
 
 def precision(coalitions: Coalitions, evidence: Evidence) -> torch.dtype:
-    """Double where an eighth of all coalitions of a row may be known, and more: little is then left open but rounding."""
+    """Double where an eighth or more of a row's coalitions may be known, as little but rounding is then unknown."""
     few = bool((_FEW_OF_ALL * coalitions.members.shape[-2] <= evidence.n_players.double().exp2()).all())
     return evidence.total.dtype if few else torch.float64
 

@@ -79,7 +79,7 @@ class ShapleyExplainer(Explainer):
         nn.init.zeros_(self.head.bias)
 
     def hidden(self, evidence: Evidence) -> Float[Tensor, "*batch M W"]:
-        """The last hidden units, and behind them what else is read of the evidence, for inner loops to compute it once."""
+        """The last hidden units, followed by other inputs of the head, for inner loops to compute them once."""
         read = self._read(evidence)
         of_row = torch.stack([read.scale, read.share.squeeze(-1)], dim=-1).unsqueeze(-2).expand(*read.of_pairs.shape, 2)
         return torch.cat([read.features, read.effects, read.of_pairs.unsqueeze(-1), of_row], dim=-1)
@@ -166,7 +166,7 @@ class ShapleyExplainer(Explainer):
         return doubts_of(prior, before, evidence, -self(negative).attributions)
 
     def late_error(self, evidence: Evidence) -> Float[Tensor, "*batch"]:
-        """How well rows ``(*batch,)`` are understood: mean squared error of pairs' differences, in squared units of f.
+        """Mean squared prediction error of pairs' differences, ``(*batch,)``, in squared units of f.
 
         The later half of the pairs of coalitions is predicted from the earlier; where there are few beyond the border, what
         attributions leave unexplained of all. Even orders of interaction, which Shapley values do not depend on, are not in
@@ -197,7 +197,7 @@ class ShapleyExplainer(Explainer):
         mean: Float[Tensor, "*batch M"],
         doubts: Doubts,
     ) -> tuple[Float[Tensor, "*batch M A"], Float[Tensor, "*batch R"]]:
-        """What :func:`captum_meta.nn.error_head.numbers_of` makes of the posterior and of other answers.
+        """:func:`captum_meta.nn.error_head.numbers_of` of the posterior and of other answers.
 
         The hypercube posterior expects a squared error of its variance and of the distance from its own mean. The others (a
         committee: Seung, Opper and Sompolinsky 1992) are answers from the gradients alone, from half of the coalitions, for
@@ -277,7 +277,7 @@ def _estimate(
     evidence: Evidence,
     attributions: Float[Tensor, "*batch M"],
 ) -> Float[Tensor, "*batch"]:
-    """What the shipped head makes of these numbers; infinite where nothing acts, NaN without the border, 0 beyond doubt."""
+    """The shipped head's answer; infinite where nothing acts, NaN without the border, 0 where all is known."""
     head = shipped_error_head(attributions.device, attributions.dtype)
     estimate = head.log_bound(players, rows, evidence.players).exp()
     estimate = torch.where(attributions.any(-1), estimate, torch.inf)
@@ -292,5 +292,5 @@ def _tells(coalitions: Coalitions, evidence: Evidence) -> Bool[Tensor, "*batch"]
 
 
 def _all_pairs(evidence: Evidence) -> Float[Tensor, "*batch"]:
-    """How many each row has."""
+    """Number of pairs of each row."""
     return 2.0 ** (evidence.n_players - 1) - 1

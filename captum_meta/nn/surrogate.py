@@ -1,4 +1,4 @@
-"""Small networks in place of the explained model: they learn from coalitions of some rows and play the games of others."""
+"""Small networks in place of the explained model: fitted to coalitions of some rows, they give the games of others."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Networks(Record):
 
 @dataclass(frozen=True)
 class Committee:
-    """Networks with two hidden layers; which member has how many votes differs from row to row.
+    """Networks with two hidden layers, averaged with weights of each row's own.
 
     Attributes:
         weights: of the members.
-        votes: ``(*batch, F, N)``, by which the members' answers for a row are averaged.
-        heads: ``(*batch, N)`` int64, which output of the networks is meant.
+        votes: ``(*batch, F, N)``, weights of the members for each row.
+        heads: ``(*batch, N)`` int64, indices of the networks' outputs.
         unit: ``(*batch,)``, of their answers.
     """
 

@@ -1,4 +1,4 @@
-"""One hypergradient first, and another from some outer step on."""
+"""One hypergradient in the first outer steps, another later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A learned optimizer with a memory of its own: a small LSTM that every coordinate passes through."""
+"""A learned optimizer with memory: a small LSTM applied to every coordinate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small learned optimizer: a perceptron that every coordinate passes through."""
+"""A small learned optimizer: an MLP applied to every coordinate."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from captum_meta.optim.flat import Layout
 from captum_meta.optim.rules import UpdateRule
 
 DECAYS = (0.5, 0.9, 0.99)
-"""Of the momenta; the last is that of the mean square too."""
+"""Decays of the momenta; the last is also that of the mean square."""
 TIMES = (1.0, 3.0, 10.0, 30.0)
-"""In steps."""
+"""Time scales, in steps."""
 _ADAM = 1
-"""Which feature is Adam's direction."""
+"""Index of the feature that is Adam's direction."""
 _TINY = 1e-8
 _FLOOR = 1e-2
 _UNIT = 10.0
 
 
 class CoordinatewiseMLP(UpdateRule):
-    r"""A perceptron from what is known of a coordinate to its step (Metz et al. 2019, 2022).
+    r"""An MLP from features of a coordinate to its step (Metz et al. 2019, 2022).
 
     .. math:: \theta \leftarrow \theta + \alpha_j \sigma_j e^b \Big(a - \frac{m}{\sqrt v}\Big)
 
     where direction a and log magnitude b are its outputs, j the coordinate's tensor, alpha a learned rate, sigma the root
     mean square of the tensor where the loop starts, m and v momentum and mean square of the gradient. With a = b = 0, as
-    before training, this is Adam with rates relative to the tensors. :meth:`features` tells what the perceptron knows.
+    before training, this is Adam with rates relative to the tensors. :meth:`features` lists the inputs.
 
     Args:
         names: of the tensors.
@@ -71,7 +71,7 @@ class CoordinatewiseMLP(UpdateRule):
         return layout.unflatten(values + rates * magnitude.exp() * (direction - features[:, _ADAM])), memory
 
     def features(self, step: int, layout: Layout, values: Tensor, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """What is known of each coordinate, ``(T, F, P)``.
+        """Features of each coordinate, ``(T, F, P)``.
 
         Momenta over the coordinate's own root mean square gradient; gradient and momenta over their root mean square in
         the tensor; logarithms of the gradient's two root mean squares; the parameter and its way from the start,

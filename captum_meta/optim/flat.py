@@ -1,4 +1,4 @@
-"""All fast tensors of a task as one vector: what a rule that treats coordinates alike works on."""
+"""All fast tensors of a task as one vector, for rules that treat all coordinates alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each tensor lies in the vector.
+    """Positions of the tensors in the vector.
 
     Attributes:
         shapes: by name, in order, without the dimension of tasks.
@@ -33,7 +33,7 @@ class Layout:
         return torch.cat([tensors[name].reshape(len(tensors[name]), -1) for name in self.shapes], 1)
 
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
-        """What :meth:`flatten` was given."""
+        """The inverse of :meth:`flatten`."""
         parts = flat.split(self.sizes, 1)
         return {name: part.reshape(-1, *shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
 

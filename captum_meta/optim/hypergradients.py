@@ -1,4 +1,4 @@
-"""Hypergradients: how the outcome of an inner loop is differentiated with respect to where it started and to its rule."""
+"""Hypergradients: derivatives of an inner loop's outcome with respect to its start and its rule."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Hypergradient(ABC):
         """Fast parameters ``(T, *shape)`` of each task after its inner loop."""
 
     def begin_step(self, number: int) -> None:  # noqa: B027
-        """Is given the number of the outer step, counted from 0, before its loss: what is annealed goes by it."""
+        """Called before the loss of each outer step with its number, from 0; annealed hypergradients use it."""
 
     def loss(self, problem: InnerProblem, start: Tensors, outcome: Callable[[Tensors], Tensor]) -> Tensor:
-        """What training minimises: a scalar function of the fast parameters, where the inner loop ends.
+        """The training loss: a scalar function of the fast parameters at the end of the inner loop.
 
-        Hypergradients that judge the loop on its way too, or that know the gradient of a scalar alone, say otherwise.
+        Hypergradients override it if they use intermediate steps, or estimate the gradient of a scalar only.
         """
         return outcome(self.solve(problem, start))
 

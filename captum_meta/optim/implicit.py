@@ -1,4 +1,4 @@
-"""The hypergradient of an inner loop that ends at a minimum: it does not depend on the way there."""
+"""The hypergradient of an inner loop that ends at a minimum, whatever its steps were."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Implicit(Hypergradient):
 
 
 class _Moved(torch.autograd.Function):
-    """Where a small change of the gradient moves the minimum: by 0 where it is; backwards by minus the inverse Hessian."""
+    """The minimum as a function of a shift of the gradient: identity forwards, minus the inverse Hessian backwards."""
 
     @staticmethod
     def forward(ctx: Any, invert: Callable[..., list[Tensor]], *stationarity: Tensor) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ from captum_meta.optim.problem import InnerProblem, Tensors
 from captum_meta.optim.rules import UpdateRule
 
 Rows = tuple[Tensor, Tensor]
-"""Inputs and what is right for them, each ``(T, K, ...)``: K rows of each of T tasks."""
+"""Inputs and targets, each ``(T, K, ...)``: K rows of each of T tasks."""
 
 
 class InnerLoop(nn.Module):
@@ -31,7 +31,7 @@ class InnerLoop(nn.Module):
 
     Args:
         module: any network; its parameters are the initialisation.
-        loss: of one task, from predictions and what is right, ``(K, ...)`` each, to a number.
+        loss: of one task, from predictions and targets, ``(K, ...)`` each, to a number.
         rule: how a gradient changes the fast parameters.
         steps: of the inner loop in training, at least 0.
         hypergradient: how training differentiates the inner loop; through all of it by default.
@@ -74,7 +74,7 @@ class InnerLoop(nn.Module):
         """The fast parameters of each task after ``steps`` on its support rows, as plain tensors ``(T, *shape)``.
 
         Args:
-            support: inputs and what is right, ``(T, K, ...)``.
+            support: inputs and targets, ``(T, K, ...)``.
             steps: those of training by default.
         """
         _check(support)

@@ -1,4 +1,4 @@
-"""The outcome of every inner step counts, at first."""
+"""A loss over all inner steps, annealed to the last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any update rule, its steps stretched element by element."""
+"""Any update rule, with learned factors of each element's steps."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Preconditioned(UpdateRule):
     .. math:: \theta_{s+1} = \theta_s + e^{10 \rho} \circ (U(\theta_s, \nabla, m) - \theta_s)
 
     What Meta-SGD (Li et al. 2017) learns over gradient descent, over any rule U: which elements may move far on a few rows
-    and which are better left alone is known from other tasks. With rho = 0, as before training, it is the rule itself.
+    and which should stay is learned from other tasks. With rho = 0, as before training, it is the rule itself.
 
     Args:
-        rule: what makes the step; its memory knows nothing of the factors.
+        rule: computes the step; its memory is independent of the factors.
         shapes: of the tensors without the dimension of tasks, by name.
     """
 

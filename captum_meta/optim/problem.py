@@ -1,4 +1,4 @@
-"""What an inner loop minimises, and by which rule."""
+"""The problem of an inner loop: loss, rule and steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class InnerProblem:
         loss: from the fast parameters ``(T, *shape)`` to the sum of the tasks' losses. No task's loss may depend on
             another's parameters, so that the gradient of the sum is every task's own.
         rule: how a gradient changes the parameters.
-        steps: how often.
+        steps: number of updates.
     """
 
     loss: Callable[[Tensors], Tensor]
@@ -38,7 +38,7 @@ class InnerProblem:
     steps: int
 
     def gradient(self, parameters: Tensors, create_graph: bool) -> Tensors:
-        """Of each task's loss, 0 where no parameter acts on it; with ``create_graph``, to be differentiated again."""
+        """Gradients of each task's loss, 0 where no parameter acts on it; ``create_graph`` as in torch."""
         values = {name: v if v.requires_grad else v.detach().requires_grad_() for name, v in parameters.items()}
         with twice_differentiable() if create_graph else nullcontext():
             loss = self.loss(values)
@@ -49,7 +49,7 @@ class InnerProblem:
         return dict(zip(values, gradients, strict=True))
 
     def closed_over(self, parameters: Tensors) -> list[Tensor]:
-        """What the loss depends on besides the fast parameters: all tensors that a backward pass from it would reach.
+        """Tensors that the loss depends on besides the fast parameters: all that a backward pass would reach.
 
         They are leaves, such as the parameters that are not fast, found by evaluating the loss once.
         """

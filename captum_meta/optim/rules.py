@@ -1,4 +1,4 @@
-"""Update rules: what one inner step makes of a gradient.
+"""Update rules: from a gradient to one inner step.
 
 A rule is a module whose parameters are meta-learned. What it remembers from step to step (a momentum, the hidden state of
 a learned optimizer) is handed through it as plain tensors by name, so that unrolling it is an ordinary loop.
@@ -20,7 +20,7 @@ class UpdateRule(nn.Module, ABC):
     """``theta, memory = rule.update(step, theta, gradient, memory)`` over tensors ``(T, *shape)`` by name."""
 
     def initial_memory(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What is remembered before the first step."""
+        """The memory before the first step."""
         return {}
 
     @abstractmethod
@@ -124,14 +124,14 @@ class ElementwiseSGD(UpdateRule):
 
 
 class Clipped(UpdateRule):
-    r"""Another rule, with gradients cut to a bounded length, so that no task with a steep loss takes a huge step.
+    r"""Another rule, with gradients clipped to a maximal length.
 
     .. math:: \nabla \leftarrow \nabla \min(1, c / |\nabla|)
 
     with the length over all tensors of a task.
 
     Args:
-        rule: what makes the step.
+        rule: computes the step.
         length: c.
     """
 
@@ -148,7 +148,7 @@ class Clipped(UpdateRule):
         return self.rule.update(step, parameters, self.clip(gradients), memory)
 
     def clip(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The gradients of the tasks where they are longer than allowed, shortened."""
+        """Gradients, shortened in tasks where they are too long."""
         squares = torch.stack([gradient.reshape(len(gradient), -1).square().sum(1) for gradient in gradients.values()]).sum(
             0
         )
@@ -157,5 +157,5 @@ class Clipped(UpdateRule):
 
 
 def clipped(rule: UpdateRule, length: float | None) -> UpdateRule:
-    """The rule, given gradients that are no longer than ``length``; None: as they are."""
+    """The rule with gradients clipped to ``length``; None: unclipped."""
     return rule if length is None else Clipped(rule, length)

@@ -1,4 +1,4 @@
-"""The unroll a segment at a time: what lies between is computed again on the way back."""
+"""Backpropagation by segments, each computed again on the way back."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class _Loop:
     def step_backward(
         self, number: int, state: list[Tensor], learned: list[Tensor], outer: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """From the gradients of the state after the step to those of the state before, and of what is learned."""
+        """From gradients of the state after a step to those of the state before it and of the learned parameters."""
         with torch.enable_grad():
             before = [value.detach().requires_grad_(value.is_floating_point()) for value in state]
             after = self.step(number, before, create_graph=True)

@@ -1,4 +1,4 @@
-"""Long inner loops in windows: bounded memory, and gradients that cannot explode along the way."""
+"""Truncated backpropagation through long inner loops, in windows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from captum_meta._numbers import at_least
 from captum_meta.optim.hypergradients import Hypergradient
 from captum_meta.optim.problem import InnerProblem, Tensors
-from captum_meta.optim.rules import UpdateRule
 
 
 class Truncated(Hypergradient):
@@ -50,28 +49,20 @@ class Truncated(Hypergradient):
         return with_gradients(value, known, gradients)
 
 
-def windows(
-    problem: InnerProblem,
-    start: Tensors,
-    length: int,
-    create_graph: bool,
-    rule_of: Callable[[int], UpdateRule] | None = None,
-) -> Iterator[Tensors]:
+def windows(problem: InnerProblem, start: Tensors, length: int, create_graph: bool) -> Iterator[Tensors]:
     """The parameters at the end of each window of ``length`` steps, whose start is a constant.
 
     Args:
         problem, start: the inner loop.
         length: of a window; the last may be shorter.
         create_graph: whether inner gradients are to be differentiated again.
-        rule_of: the rule of each window, by number; ``problem.rule`` by default.
     """
     memory = problem.rule.initial_memory(start)
     parameters = start
-    for number, first in enumerate(range(0, problem.steps, length)):
-        rule = problem.rule if rule_of is None else rule_of(number)
+    for first in range(0, problem.steps, length):
         for step in range(first, min(first + length, problem.steps)):
             gradients = problem.gradient(parameters, create_graph)
-            parameters, memory = rule.update(step, parameters, gradients, memory)
+            parameters, memory = problem.rule.update(step, parameters, gradients, memory)
         yield parameters
         parameters, memory = ({n: v.detach() for n, v in some.items()} for some in (parameters, memory))
     if problem.steps == 0:

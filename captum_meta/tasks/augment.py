@@ -1,4 +1,4 @@
-"""What training does to explanations so that one network serves every budget, and respects every symmetry.
+"""Augmentation of explanations in training, so that one network serves every budget and respects all symmetries.
 
 A random part of the evidence is dropped, as a smaller budget would not have measured it; games are negated and replaced by
 their duals, both of which leave the form of the Shapley values intact. Paths are negated and walked backwards.
@@ -16,7 +16,7 @@ from captum_meta.types import LEAVE_ONE_OUT, Coalitions, Evidence, Explanations
 _GRADIENTS = slice(0, LEAVE_ONE_OUT)
 _BORDER = slice(LEAVE_ONE_OUT, None)
 _INSIDE, _ROWS_INSIDE = 0.3, 6
-"""How often coalitions inside the border are used in training, and on how many rows of a task: they cost the most."""
+"""Probability of coalitions inside the border in training, and their number of rows per task: they cost the most."""
 
 
 def drop_evidence(evidence: Evidence, generator: Generator) -> Evidence:

@@ -1,4 +1,4 @@
-"""Evidence and exact labels of many random models at once: what ``captum_meta.evidence`` does for one real model."""
+"""Evidence and exact labels of many random models at once, as ``captum_meta.evidence`` has it for one real model."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def shapley_explanations(games: BatchedGames, coalitions: int, seed: int) -> Exp
 
 
 def chosen_without_border(explained: Explanations, games: BatchedGames, coalitions: int, seed: int) -> Explanations:
-    """The same rows with gradients and ``coalitions`` coalitions chosen by what they tell, no border before them.
+    """The same rows with gradients and ``coalitions`` coalitions chosen by information, without a border before them.
 
     So rows of saturated models are measured at 2M (:mod:`captum_meta.evidence.shapley`). Of the border is known what
     happens to be among these coalitions, and of players without a gradient all.

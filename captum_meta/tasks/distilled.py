@@ -16,7 +16,7 @@ from captum_meta.types import Coalitions, Explanations
 _PLAYERS = range(4, 21)
 _EVALUATIONS, _GRADIENT_COST = 16, 3
 _VALUES_ALONE = 8
-"""Of every eighth batch values are told alone, as of models without a gradient."""
+"""Every eighth batch has values alone, as of models without a gradient."""
 _STRIDE = 100
 
 
@@ -24,13 +24,13 @@ _STRIDE = 100
 class DistillationTaskFamily(SyntheticTaskFamily):
     """Shapley values of those models of :class:`SyntheticTaskFamily` that have a gradient and 4 to 20 players.
 
-    Of the first rows of each task, its support set, as many coalitions are told as of a real model for
+    The first rows of each task, its support set, have the coalitions that a real model has for
     :class:`~captum_meta.learners.Stacking`: values, and mostly gradients, at coalitions worth 16 evaluations per player.
-    Of all rows the players' elements are told. In training they are to be used as they were made (``augment=False``).
+    All rows have their players' elements. Training uses the tasks without augmentation (``augment=False``).
 
     Args:
         tasks_per_batch, rows, seed: as in :class:`SyntheticTaskFamily`.
-        support: rows of which coalitions are told.
+        support: rows with coalitions.
 
     >>> evidence = DistillationTaskFamily(tasks_per_batch=1, rows=3, support=2)[1].evidence
     >>> evidence.coalitions.measured.all(-1).tolist()

@@ -54,7 +54,7 @@ class ExplainedData:
         return self._changed(lambda tensor: tensor.to(first.device), target)
 
     def outputs(self, model: Model) -> Tensor:
-        """What the model says of the rows, with no output selected."""
+        """All outputs of the model for the rows."""
         inputs = _captum.format_tensor_into_tuples(self.inputs)
         extra = _captum.format_additional_forward_args(self.additional_forward_args)
         with torch.no_grad(), untouched(model, inputs[0].device):

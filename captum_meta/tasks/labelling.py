@@ -136,7 +136,7 @@ def composite(game: Game, pieces: int) -> Tensor:
 
 
 def labelled(make: Teacher, arguments: Mapping[str, Any], game: Game, seed: int) -> Tensor:
-    """What the Captum method ``make(model)`` says of the rows, ``(N, M)``; its random numbers follow from ``seed``.
+    """Attributions ``(N, M)`` by the Captum method ``make(model)``; its random numbers follow from ``seed``.
 
     Methods that evaluate perturbations one at a time by default are asked to take many at once.
 

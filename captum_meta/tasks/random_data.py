@@ -63,7 +63,7 @@ def patches(n_tasks: int, n_rows: int, grid: int, patch: int, generator: Generat
 
 
 def teacher_outputs(columns: Tensor, n_outputs: int, generator: Generator) -> Tensor:
-    """What the models are trained to predict: a random two-layer function with some interactions, ``(T, R, K)``."""
+    """Targets for training: a random two-layer function with some interactions, ``(T, R, K)``."""
     flat = columns.flatten(2)
     hidden = 2 ** int(torch.randint(2, 6, (), generator=generator))
     sparse = (torch.rand(len(flat), flat.shape[-1], 1, generator=generator) < 0.6).to(flat)

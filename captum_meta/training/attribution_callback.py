@@ -1,4 +1,4 @@
-"""Watch how explanations change while a model is trained."""
+"""Draws explanations of a fixed batch while a model is trained."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _NOTES = "notes"
 
 
 def file_of(folder: Path, number: int, form: Format) -> Path:
-    """Where the explanations of a batch are."""
+    """Path of a batch's explanations."""
     return folder / f"batch-{number:08d}.{form}"
 
 
@@ -41,8 +41,8 @@ def write_batch(
     Args:
         path: whose ending is the format.
         values: by name, ``(B, ...)``.
-        rows: what each row is called.
-        errors: what rows raised, by place.
+        rows: names of the rows.
+        errors: errors of rows, by index in the batch.
         columns: names of the attributions' columns, for parquet.
     """
     if path.suffix == ".parquet":
@@ -72,7 +72,7 @@ def _parquet(
 
 
 def read_batch(path: Path) -> tuple[dict[str, Tensor], list[Any], dict[int, str]]:
-    """What :func:`write_batch` wrote as safetensors: values, rows and errors."""
+    """Read what :func:`write_batch` wrote as safetensors: values, rows and errors."""
     with safe_open(path, "pt") as file:
         notes = json.loads(file.metadata()[_NOTES])
         values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -80,7 +80,7 @@ def read_batch(path: Path) -> tuple[dict[str, Tensor], list[Any], dict[int, str]
 
 
 def errors_in(path: Path) -> list[dict[str, Any]]:
-    """Rows of a batch that raised, with what they raised."""
+    """Rows of a batch that raised, with their errors."""
     if path.suffix == ".parquet":
         table = require_parquet().read_parquet(path, columns=["row", "error"])
         broken = table[table["error"].notna()]

@@ -20,13 +20,13 @@ _BESIDE = {
     "return_error_bound": "error_bound",
     "return_convergence_delta": "convergence_delta",
 }
-"""Arguments of Captum's methods and of ours with which numbers of each row come beside its attributions."""
+"""Arguments of ``attribute`` that add further values per row to the attributions."""
 
 _UNKNOWN = "not finite: the row has missing values, or f of it, or of its baseline, is not finite"
 
 
 class WholeBatch(NamedTuple):
-    """A batch of a loader that is dealt to the processes of a run: its number, its rows' numbers, and what it holds."""
+    """A batch of a loader whose batches are dealt to the processes of a run: its index, its rows' indices, its content."""
 
     number: int
     rows: list[int]
@@ -35,15 +35,15 @@ class WholeBatch(NamedTuple):
 
 @dataclass  # not frozen: Lightning refuses to collect such
 class ExplainedBatch:
-    """What was found for a batch.
+    """The explanations of a batch.
 
     Attributes:
-        number: of the batch.
+        number: index of the batch.
         count: B, its rows.
-        rows: their numbers in the data; None where the loader does not tell.
+        rows: their indices in the data; None where the loader has none.
         values: by name, ``(B, ...)``, on the CPU: ``attributions`` (``attributions.0``, ... of several inputs) and what else
             was asked for; NaN for rows that raised; nothing where a callback had the batch already.
-        errors: what rows raised, by their place in the batch.
+        errors: errors of rows, by index in the batch.
     """
 
     number: int
@@ -99,7 +99,7 @@ class AttributionPredictor(LightningModule):
             part.data = part.data.to(home)
 
     def predict_step(self, batch: Any, batch_idx: int) -> ExplainedBatch:
-        """Explain a batch, unless a callback of the Trainer has it already (``has(number)``)."""
+        """Explain a batch, unless a callback of the Trainer already has it (``has(number)``)."""
         number, rows, content = batch if isinstance(batch, WholeBatch) else (batch_idx, None, batch)
         named = _named(content)
         count = _count(named)
@@ -162,7 +162,7 @@ class AttributionPredictor(LightningModule):
 
 
 class _Dealt(IterableDataset[WholeBatch]):
-    """The batches of a loader; each process of a run has those of its turn."""
+    """The batches of a loader, dealt in turn to the processes of a run."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
@@ -200,7 +200,7 @@ def is_dealt(loader: Any) -> bool:
 
 
 def _named(content: Any) -> dict[str, Any]:
-    """What a loader gave as arguments of ``attribute``."""
+    """A loader's batch as arguments of ``attribute``."""
     if isinstance(content, Mapping):
         if "inputs" not in content:
             raise ValueError(f"The batch has {sorted(content)}: it needs inputs, the rows to be explained.")
@@ -221,7 +221,7 @@ def _count(named: dict[str, Any]) -> int:
 
 
 def _not_finite(values: dict[str, Tensor], count: int) -> dict[int, str]:
-    """What is said of rows whose attributions are not finite, by place."""
+    """Errors for rows whose attributions are not finite, by index in the batch."""
     parts = [value for name, value in values.items() if name.startswith("attributions") and len(value) == count]
     finite = [part.flatten(1).isfinite().all(1) for part in parts if part.numel()]
     broken = torch.stack(finite).all(0).logical_not().nonzero().flatten().tolist() if finite else []
@@ -240,7 +240,7 @@ def _cloned(named: dict[str, Any]) -> dict[str, Any]:
 
 
 def _taken(named: dict[str, Any], rows: slice, count: int) -> dict[str, Any]:
-    """Rows of what has one entry for each row."""
+    """Some rows of the arguments that have one entry for each row."""
 
     def take(value: Any) -> Any:
         if isinstance(value, tuple) and all(isinstance(part, Tensor) for part in value):

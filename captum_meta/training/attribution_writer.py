@@ -1,4 +1,4 @@
-"""Write explanations to disk as they are made."""
+"""Writes explanations to disk as they are made."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class AttributionWriter(BasePredictionWriter):
         form: ``"safetensors"``, or ``"parquet"``: a table with the columns ``row``, one for each element of the inputs,
             what else was asked for, and ``error``; it needs pandas and pyarrow.
         columns: names of the elements, for parquet.
-        rows: what each row of the data is called; by default its number.
-        source: what else must be the same when a run goes on, such as the name of the data's file; it is kept in the
+        rows: names of the data's rows; by default their indices.
+        source: further conditions under which a run may go on, such as the name of the data's file; it is kept in the
             manifest. The model's parameters, the method, its arguments and the number of rows are always compared.
 
     Raises:
@@ -112,7 +112,7 @@ class AttributionWriter(BasePredictionWriter):
             files.write_manifest(self.folder, {**self._metadata, **content})
 
     def _description(self, predictor: AttributionPredictor, loader: Any) -> dict[str, Any]:
-        """What must be the same when a run goes on."""
+        """The settings under which a run may go on."""
         source = loader.dataset.loader if is_dealt(loader) else loader
         try:
             count = len(source.dataset)

@@ -8,7 +8,7 @@ from captum_meta.types import LEAVE_ONE_OUT, Explanations
 
 
 def at_budget(rows: Explanations, budget: int) -> Explanations | None:
-    """What is known of the rows at a budget.
+    """The rows as measured at a budget.
 
     Args:
         rows: explanations ``(T, N, M)``.

@@ -1,4 +1,4 @@
-"""Explained tasks of the past, for learners that go on learning from them."""
+"""Explained tasks of the past, for online learning."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from captum_meta.types import Explanations, ExplanationTask
 
 
 class TaskBuffer:
-    """The latest ``size`` tasks; the oldest leaves when another comes.
+    """The latest ``size`` tasks.
 
-    A reservoir, which keeps a sample of all that ever came, would go on learning what models were like long ago.
+    A reservoir, which keeps a sample of all tasks, would go on learning from models of long ago.
 
     Args:
         size: the most tasks kept.

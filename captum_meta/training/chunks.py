@@ -1,4 +1,4 @@
-"""The tasks of a step, a few at a time."""
+"""Gradients of a step's tasks, computed a few tasks at a time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def loss_in_chunks(learner: MetaLearner, tasks: ExplanationTask, size: int) -> T
 
 
 def loss_of_shares(learner: MetaLearner, shares: Sequence[_Share], loss: Callable[[_Share], Tensor]) -> Tensor:
-    """The mean loss of equal shares of a step's tasks, with gradients that are added up as as many ranks add theirs.
+    """The mean loss of equal shares of a step's tasks, with gradients added up in the order of as many ranks.
 
     Each share is differentiated by itself. Of a power of two of shares, every second one is added up first, and so on:
     these are one rank's, where two share the step. One backward pass from the mean would add up what the shares send to a
@@ -91,5 +91,5 @@ def _with_known_gradients(known: _Differentiated, trained: Sequence[Tensor]) -> 
 
 
 def _sum(known: Tensor | None, new: Tensor | None) -> Tensor | None:
-    """Parameters that a loss does not reach have no gradient, which an optimizer tells from a zero."""
+    """The sum of two gradients, either of which may be None: optimizers distinguish None from zero."""
     return known if new is None else new if known is None else known + new

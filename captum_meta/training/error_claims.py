@@ -1,4 +1,4 @@
-"""What error estimates claim: a margin that keeps the claims, and how many are kept.
+"""The margin with which error estimates hold, and how often they do.
 
 A row that stops at a tolerance because of its estimate claims to be within it. On models left out of training the head's
 margin is chosen so that for each kind of model more than nine in ten of the claims are kept.
@@ -30,12 +30,12 @@ from captum_meta.training.error_tasks import MULTIPLES, EstimatedTaskFamily, Mod
 TOLERANCES = (0.1, 0.01, 0.001)
 _KEPT = 0.92
 _LEAST_CLAIMS = 40
-"""Rows that must claim a tolerance before the share of them that keep it counts."""
+"""Fewest rows that stop at a tolerance for the share within it to count."""
 _UNSEEN = 12
 
 
 class CalibrateErrorHead(Callback):
-    """Standardise what the head reads before the fit, find its margin behind it, and write it to ``path.safetensors``.
+    """Standardise the head's inputs before the fit, find its margin after it, and write it to ``path.safetensors``.
 
     Both are done on the validation families, one for each kind of model.
     """
@@ -114,7 +114,7 @@ def _are_kept(batches: Sequence[Sequence[Lesson]], head: ErrorHead, margin: floa
 
 @torch.no_grad()
 def report(kind: str, batches: Sequence[Sequence[Lesson]], head: ErrorHead) -> None:
-    """Print of one kind of model coverage, rank correlation within a model, and how many claims are kept."""
+    """Print coverage, rank correlation within a model, and the share within each tolerance, of one kind of model."""
     margin = float(head.margin)
     for multiple in MULTIPLES:
         some = [one for batch in batches for one in batch if one.multiple == multiple]
@@ -133,7 +133,7 @@ def _ranks(estimates: Tensor, errors: Tensor) -> Tensor:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print what holds of a head of error estimates on models of a seed that no training used."""
+    """Print how well a head of error estimates holds on models of a seed that no training used."""
     parser = ArgumentParser(prog="python -m captum_meta.training.error_claims", description=main.__doc__)
     parser.add_argument("--head", type=Path, default=None, help="weights that a fit wrote; default: those that ship")
     parser.add_argument("--batches", type=int, default=21, help="of 8 models each, for each kind of model")

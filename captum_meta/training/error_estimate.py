@@ -49,7 +49,7 @@ class Lesson:
 
 @torch.no_grad()
 def lesson(explainer: ShapleyExplainer, explained: Explanations) -> Lesson:
-    """What there is to learn from explanations ``(T, N, M)``."""
+    """Inputs and targets of the head from explanations ``(T, N, M)``."""
     evidence, right = explained.evidence, explained.attributions
     size = right.square().sum(-1)
     answer, players, rows = explainer.numbered(explainer.prior(evidence), evidence)
@@ -62,7 +62,7 @@ def lesson(explainer: ShapleyExplainer, explained: Explanations) -> Lesson:
 
 
 def loss(estimates: Tensor, errors: Tensor, known: Tensor) -> Tensor:
-    """The quantile's pinball loss (Koenker and Bassett 1978), and how wrong the order of each model's rows is.
+    """The quantile's pinball loss (Koenker and Bassett 1978), plus a penalty of wrongly ordered rows of a model.
 
     ``estimates``, ``errors`` and ``known`` are ``(T, N)``, the first two logarithms.
     """

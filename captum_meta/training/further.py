@@ -1,4 +1,4 @@
-"""What a further run begins with."""
+"""Starting points of further training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from captum_meta.nn import ShapleyExplainer, deepened
 
 
 def deeper_explainer(path: str, depth: int) -> ShapleyExplainer:
-    """The explainer of a saved or shipped learner with more blocks, which say the same until they are trained.
+    """The explainer of a saved or shipped learner with more blocks, which change nothing until they are trained.
 
     Args:
         path: that was given to ``save``, or a shipped name such as ``"zero-shot"``.

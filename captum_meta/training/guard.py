@@ -1,4 +1,4 @@
-"""Steps of training whose loss or gradient is not finite are not taken."""
+"""Skips training steps whose loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_IN_A_ROW = 5
 
 
 class FiniteSteps:
-    """Counts the steps that are left out, and ends a run in which nothing is learned any more.
+    """Counts skipped steps, and ends a run after several in a row.
 
     Attributes:
         left_out: steps left out so far.

@@ -1,4 +1,4 @@
-"""What a learner that had known the whole stream would have reached."""
+"""The best fixed learner in hindsight, as a reference for online learning."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def best_in_hindsight(
 ) -> Hindsight:
     """The best fixed learner for all rounds of a stream, as far as training on all of them finds it.
 
-    The exact minimum over meta-parameters, with which regret is defined, is not to be had. This is the one of least mean
+    The exact minimum over meta-parameters, with which regret is defined, cannot be computed. This is the one of least mean
     error over the rounds among ``learner`` and what ``steps`` steps of AdamW on all rounds make of it, looked at after every
     ``every`` steps. It was trained on the very rounds on which it is measured, as hindsight is; the regret against it is a
     lower bound.

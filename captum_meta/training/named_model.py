@@ -1,4 +1,4 @@
-"""A model that is given by the name of its module and its own."""
+"""Loads a model by its dotted name."""
 
 from __future__ import annotations
 

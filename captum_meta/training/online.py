@@ -1,4 +1,4 @@
-"""Meta-learning while the tasks come."""
+"""Online meta-learning."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FollowTheMetaLeader(MetaLearningModule):
     where L is the learner's own loss. Each step draws ``tasks_per_step`` tasks from the buffer and deals out their rows anew
     to support and query. What a learner takes over in closed form, as
     :class:`~captum_meta.learners.TransferGaussianProcess` does, it then takes from the whole buffer
-    (:meth:`~captum_meta.learners.MetaLearner.follow`). It is the offline training of :class:`MetaLearningModule` with
+    (:meth:`~captum_meta.learners.MetaLearner.condition_on`). It is :class:`MetaLearningModule` with
     another order of tasks, and takes any :class:`MetaLearner`; it learns for the evidence that the stream measures. A batch
     is a round::
 

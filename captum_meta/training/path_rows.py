@@ -1,4 +1,4 @@
-"""`python -m captum_meta.training.path_rows PATH`: train what sets the weights of a path's gradients, on synthetic models.
+"""`python -m captum_meta.training.path_rows PATH`: train the network that weighs a path's gradients, on synthetic models.
 
 Of many models and numbers of gradients, the mean logarithm of the relative squared error is minimised; the weights are a
 moving average over the steps. They are written beside those of the shipped explainer of paths, which go on to explain single

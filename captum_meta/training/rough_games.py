@@ -1,6 +1,6 @@
-"""Random models that gradients do not tell of: games of conjunctions, decision trees, networks behind steps.
+"""Random models without useful gradients: games of conjunctions, decision trees, networks behind steps.
 
-They are what error estimates are calibrated on beside the models of :class:`captum_meta.tasks.SyntheticTaskFamily`.
+Error estimates are calibrated on them and the models of :class:`captum_meta.tasks.SyntheticTaskFamily`.
 """
 
 from __future__ import annotations

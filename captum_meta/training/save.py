@@ -1,4 +1,4 @@
-"""What runs leave behind: the learner where `load_learner` finds it, and the attributions that it predicted."""
+"""Callbacks that save the learner for `load_learner`, and predicted attributions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SaveLearner(Callback):
         self.path = path
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what could not be saved in the end.
+        """Refuse learners that could not be saved in the end.
 
         Raises:
             ValueError: if the learner has parts of your own, which a file cannot name.

@@ -1,4 +1,4 @@
-"""The batches of tasks that the steps of a run see: a function of the seed and the step's number."""
+"""The batches of tasks of a run's steps: a function of the seed and the step's number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explanation tasks in the order in which they come."""
+"""Explanation tasks in order of time."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from captum_meta.training.attribution_files import require_parquet
 
 _ENDINGS = (".csv", ".parquet", ".feather")
 _ROWS = 16384
-"""Of a csv file, held as text at once."""
+"""Rows of a csv file held as text at once."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class NumberTable:
     Attributes:
         values: ``(N, E)`` float32, NaN where a number is missing.
         columns: E names.
-        rows: what the rows are called, N; their numbers where no column names them.
+        rows: names of the rows, N; their indices where no column names them.
     """
 
     values: Tensor
@@ -70,7 +70,7 @@ def read_table(
 
 
 def read_classes(path: Path, column: str) -> Tensor:
-    """Which output is to be explained of each row, ``(N,)`` int64, from a column of whole numbers.
+    """Index of the output to be explained of each row, ``(N,)`` int64, from a column of whole numbers.
 
     Raises:
         ValueError: if there is no such column, or it holds anything else.
