@@ -1,4 +1,4 @@
-"""What the support rows of an adapted method cost, and after how many explained rows they have paid for themselves."""
+"""The cost of an adapted method's support rows, and after how many explained rows they pay off."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def outcomes(results: Sequence[Result], kind: str) -> dict[int, tuple[int, int, 
 
 
 def outcome_table(results: Sequence[Result], kind: str) -> Table:
-    """What :func:`outcomes` counts."""
+    """The counts of :func:`outcomes`."""
     columns = ("budget", "models", "better", "worse")
     table = table_of(f"{SUPPORT_ROWS} support rows beside none: models by more than a tenth", columns)
     for budget, counts in outcomes(results, kind).items():

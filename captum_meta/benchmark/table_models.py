@@ -1,4 +1,4 @@
-"""Models of whose rows a thousand are explained: synthetic tables, none of them a held-out problem."""
+"""Models on synthetic tables, to explain many rows of; none is a held-out problem."""
 
 from __future__ import annotations
 

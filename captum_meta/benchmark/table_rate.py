@@ -47,12 +47,12 @@ class Rows(Dataset[Tensor]):
 
 @dataclass(frozen=True)
 class Rate:
-    """What one process did in its time.
+    """The rate and memory of one process.
 
     Attributes:
         rows: explained and written, with 40 coalitions and 3 gradients each.
         seconds: that it took.
-        processor: seconds of the processor that it had of them; fewer on a machine with other work.
+        processor: CPU seconds of it; fewer on a busy machine.
         megabytes: peak resident memory after the first tenth of the time, and at the end.
         size: bytes on disk per row.
     """

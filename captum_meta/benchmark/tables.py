@@ -1,4 +1,4 @@
-"""What the printed tables share."""
+"""Printed tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def table_of(title: str, columns: Iterable[str], words: Collection[str] = ()) -> Table:
-    """A table without lines yet, columns of ``words`` to the left and those of numbers to the right."""
+    """An empty table: columns in ``words`` aligned to the left, those of numbers to the right."""
     table = Table(title=title)
     for column in columns:
         table.add_column(column, justify="left" if column in words else "right")

@@ -13,7 +13,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Our call, and what it is measured against.
+    """Our call, and the call it is compared with.
 
     Attributes:
         most: the most that our seconds over theirs should be; in seconds where there is no other call.
@@ -42,7 +42,7 @@ class Timing:
 
 
 def timed(comparison: Comparison, runs: int) -> Timing:
-    """Both calls in turn, so many times, after one of each that does not count."""
+    """Both calls in turn, ``runs`` times, after one of each that does not count."""
     theirs = {} if comparison.theirs is None else {"theirs": comparison.theirs}
     taken = in_turn({"ours": comparison.ours, **theirs}, runs)
     ours = median(taken["ours"])
@@ -53,7 +53,7 @@ def timed(comparison: Comparison, runs: int) -> Timing:
 
 
 def in_turn(calls: Mapping[str, Call], runs: int) -> dict[str, list[float]]:
-    """CPU seconds of each call, so many times, after one of each that does not count."""
+    """CPU seconds of each call, ``runs`` times, after one of each that does not count."""
     taken = [{name: seconds(call) for name, call in calls.items()} for _ in range(runs + 1)]
     return {name: [some[name] for some in taken[1:]] for name in calls}
 

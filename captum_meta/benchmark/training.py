@@ -34,7 +34,7 @@ from captum_meta.tasks import ModelTaskFamily
 
 _BUDGETS = (0, 2, 4, 8)
 _TASKS, _ROWS = 8, 24
-"""Of each step of the training."""
+"""Tasks, and rows of each, per training step."""
 
 
 class Version(nn.Module):

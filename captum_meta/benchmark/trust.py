@@ -67,7 +67,7 @@ def explained_rows(name: str) -> tuple[Any, dict[str, Any], bool]:
 
 
 def judged(calibration: Calibration, rows: Compared, tolerance: float | None) -> dict[str, Tensor]:
-    """What ``attribute`` would return of rows that are known at all levels: each row's level, error and bound."""
+    """The level, error and bound that ``attribute`` would return for rows known at all levels."""
     scores = torch.stack([d.scores(rows.signals[:, i], rows.features[:, i]) for i, d in enumerate(calibration.levels)], 1)
     largest = torch.inf if tolerance is None else tolerance
     if tolerance is None:

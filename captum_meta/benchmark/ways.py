@@ -40,17 +40,17 @@ _EQUAL = 1e-6
 _MOST_KNOWN = 1000
 """Rows from which memory learns: the networks' time grows with them, and what they gain by more than 1,000 is small."""
 _FIRST_BASELINE = 128
-"""Of the table's rows, as in the held-out problems."""
+"""Index of the table's first baseline row, as in the held-out problems."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One held-out model, and so many rows of it for which the same total was spent in each way.
+    """One held-out model, some of its rows, and the errors of all ways at the same total cost.
 
     Attributes:
         problem: its name.
-        rows, budget: rows, and evaluations of each beside its gradients, in multiples of the players.
-        known: rows from which memory learns: as many as the table has, at most 1,000.
+        rows, budget: number of rows, and evaluations of each beside its gradients, in multiples of the players.
+        known: number of rows from which memory learns: as many as the table has, at most 1,000.
         errors: relative squared error over the 12 judged rows by way; infinite where the support set alone costs more.
         recommended: by the front end, after memory has been tried, and after support rows where they were recommended.
     """
@@ -78,7 +78,7 @@ def _at_least(error: float) -> float:
 
 
 def outcomes(name: str, done: Sequence[Outcome], references: Path) -> Iterator[Outcome]:
-    """Those of a held-out model that are not ``done``, as they are found."""
+    """Outcomes of a held-out model that are not ``done``."""
     wanted = [(rows, budget) for budget in BUDGETS for rows in ROWS]
     wanted = [pair for pair in wanted if pair not in [(o.rows, o.budget) for o in done if o.problem == name]]
     if not wanted:
@@ -107,7 +107,7 @@ def outcomes(name: str, done: Sequence[Outcome], references: Path) -> Iterator[O
 
 
 class _Judge:
-    """Of the 12 rows of a problem that have a reference, which are the first of all its rows."""
+    """Measures errors on a problem's first 12 rows, which have a reference."""
 
     def __init__(self, problem: HeldOutProblem, references: Path) -> None:
         self.problem, self.truth = problem, reference(problem, "shapley", references)
@@ -122,13 +122,13 @@ class _Judge:
         return explained(self.problem.name, self.problem.model, rows, starts)
 
     def adapted(self, labels: int | None) -> tuple[MetaKernelShap, int]:
-        """The default, adapted to 16 rows with labels of so many coalitions, and the evaluations it took."""
+        """The default, adapted to 16 rows with labels from ``labels`` coalitions, and the evaluations it took."""
         model = Counted(self.problem.model)
         assert self.problem.support is not None
         return MetaKernelShap(model).adapt(**self.problem.support, n_samples=labels), model.evaluations
 
     def error(self, attr: MetaKernelShap, n_samples: int, count: int = 0) -> float:
-        """Of the judged rows, explained beside as many others."""
+        """Error of the judged rows, explained beside ``count`` others."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = attr.attribute(**self.rows(count), n_samples=n_samples)
@@ -151,7 +151,7 @@ def table(found: Sequence[Outcome]) -> Table:
 
 
 def summary(found: Sequence[Outcome]) -> list[str]:
-    """For each number of rows and each budget: how the recommended way does, in the geometric mean."""
+    """For each number of rows and each budget: the recommended way's errors, in the geometric mean."""
     lines = []
     for rows in ROWS:
         for budget in BUDGETS:

@@ -11,7 +11,7 @@ from captum_meta.tasks.synthetic import SyntheticTaskFamily
 from captum_meta.types import Explanations
 
 _MOST_PLAYERS = 60
-"""Of more players models are explained once: their labels are what costs."""
+"""Models with more players are explained once, as their labels cost the most."""
 _CHOSEN_PLAYERS = (16, 128)
 _COALITIONS, _MOST_COALITIONS = 6, 128
 

@@ -66,7 +66,7 @@ _DOMAINS = {
     "shapley": ("table", "table", "table", "table", "encoded", "encoded", "large", "sentence", "sentence", "image"),
     "path": ("table", "table", "table", "sentence", "sentence", "image"),
 }
-"""Integrated Gradients are asked of deep encoders, whose Shapley values cost too much to be labels."""
+"""Deep encoders are explained by Integrated Gradients alone, as labels of their Shapley values cost too much."""
 _GRIDS = {
     "shapley": ((2, 3), (3, 2), (3, 3), (4, 2), (4, 2), (5, 2)),
     "path": ((2, 3), (3, 2), (3, 3), (4, 2), (5, 2), (7, 2), (5, 4)),
@@ -77,13 +77,13 @@ _PLAYERS_COSTLY = (3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 14, 18)
 _PLAYERS_LARGE = (30, 40, 60, 80, 120, 200)
 _STEPS = {"shapley": (0, 30, 100, 300, 800), "path": (0, 30, 100, 300)}
 _SHARPNESS = {"shapley": (1.0, 1.0, 3.0, 6.0), "path": (1.0, 1.0, 3.0)}
-"""Of what enters a softmax: classes that are sure of themselves are the hardest to explain."""
+"""Factors of the logits before a softmax: saturated classes are the hardest to explain."""
 _BASELINES = {
     "shapley": ("zero", "zero", "mean", "row", "constant", "far"),
     "path": ("zero", "zero", "mean", "row", "constant"),
 }
 _FAR = 3.0
-"""Standard deviations from the mean: zero, where data were not standardised."""
+"""Distance of baselines far from the data, in standard deviations: zero, where data were not standardised."""
 _PATH_POINTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
 _MOST_NUMBERS = 400
 _LABEL_TOLERANCE = 1e-2
@@ -128,7 +128,7 @@ class SyntheticTaskFamily:
         return self._games(self._generator(index))
 
     def first_games(self, index: int, wanted: Callable[[int, Architecture], bool]) -> BatchedGames:
-        """The first models from batch ``index`` on whose number of players and architecture are wanted."""
+        """The first models, from batch ``index`` on, whose number of players and architecture are ``wanted``."""
         while True:
             generator = self._generator(index)
             x, architecture = self._drawn(generator)
@@ -158,7 +158,7 @@ class SyntheticTaskFamily:
         return self._explained(x, *self._trained(x, architecture, generator), generator)
 
     def _drawn(self, generator: Generator) -> tuple[Tensor, Architecture]:
-        """Data ``(T, R, M, V)`` and what is to learn from them."""
+        """Data ``(T, R, M, V)`` and the architecture to train on them."""
         domain = pick(generator, *_DOMAINS[self.kind])
         n_rows = 256
         if domain == "image":

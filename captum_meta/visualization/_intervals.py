@@ -1,4 +1,4 @@
-"""Intervals around attributions in pictures: which signs are open, and how wide the intervals are."""
+"""Intervals around attributions in pictures: signs that are not certain, and widths."""
 
 from __future__ import annotations
 
