@@ -1,10 +1,12 @@
-"""Checks of numerical arguments."""
+"""Checks of numerical arguments, and the least number that is divided by."""
 
 from __future__ import annotations
 
 from math import isfinite
 from typing import TypeVar
 
+TINY = 1e-30
+"""Least denominator, and least argument of logarithms: its reciprocal is finite in single precision."""
 _N = TypeVar("_N", int, float)
 
 

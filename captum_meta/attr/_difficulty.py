@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_meta._numbers import TINY
+
 MOST_PLAYERS = 64
 """With more players the forest reads the signals alone."""
 LEAST_ROWS = 20
@@ -120,7 +122,7 @@ def _guess(signals: Tensor, typical: float) -> Tensor:
 def _log_errors(errors: Tensor, signals: Tensor) -> Tensor:
     """Logarithms, with rounding errors as the least."""
     least = (signals[:, 1].nan_to_num(_NOTHING) - _FINEST).exp()
-    return torch.maximum(errors.nan_to_num(0.0), least).clamp(min=1e-30).log()
+    return torch.maximum(errors.nan_to_num(0.0), least).clamp(min=TINY).log()
 
 
 def _table(signals: Tensor, features: Tensor) -> Any:

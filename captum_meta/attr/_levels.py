@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_meta._numbers import TINY
 from captum_meta.attr._calls import Call, Tensors, parts_of
 from captum_meta.attr._frontend import of_inputs
 from captum_meta.attr._shapley import ShapleyFrontend
@@ -19,7 +20,6 @@ from captum_meta.types import Evidence
 DOUBLINGS = 3
 _MOST_COALITIONS = 2048
 """Up to this budget, its coalitions are the first ones of any larger budget."""
-_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _climb_by_coalitions(call: Call, visit: Visit, first: Tensor, count: int, on
 def _lengths(values: Tensor, estimates: Tensor) -> Tensor:
     """``(R, 2)``: logarithms of the estimated error and of the attributions' length."""
     size = values.norm(dim=1)
-    return torch.stack([estimates.clamp(min=0).sqrt() * size, size], dim=1).clamp(min=_TINY).log()
+    return torch.stack([estimates.clamp(min=0).sqrt() * size, size], dim=1).clamp(min=TINY).log()
 
 
 def _budget(call: Call) -> tuple[str | None, int]:
@@ -128,7 +128,7 @@ def _answer(call: Call, rows: Tensor, further: dict[str, Any], name: str | None,
         halved = some.explain(call.method, **{**further, name: number // 2})
         error = (some.values(parts_of(halved)) - values).norm(dim=1)
     first = gap if error is None else error.unsqueeze(1)
-    signals = torch.cat([first, values.norm(dim=1, keepdim=True), gap], dim=1).clamp(min=_TINY).log()
+    signals = torch.cat([first, values.norm(dim=1, keepdim=True), gap], dim=1).clamp(min=TINY).log()
     if some is call:
         return Answer(tuple(part[rows] for part in parts), signals[rows], form)
     return Answer(parts, signals, form)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from captum_meta._numbers import TINY
 from captum_meta._random import uniform
 from captum_meta.attr._calibration import Calibration
 from captum_meta.attr._calls import Call, Tensors, parts_of
@@ -17,7 +18,6 @@ from captum_meta.attr._levels import Answer, climb
 from captum_meta.games.players import join
 
 _MOST_NUMBERS, _SUMS = 4096, 64
-_TINY = 1e-30
 
 
 class Run:
@@ -48,7 +48,7 @@ class Run:
         before = self.values[rows]
         self.replace(rows, answer.parts)
         found = self.values[rows]
-        spread = (found - before).norm(dim=1, keepdim=True).clamp(min=_TINY).log()
+        spread = (found - before).norm(dim=1, keepdim=True).clamp(min=TINY).log()
         return torch.cat([answer.signals, spread], dim=1), features_of(found, self.inputs[rows])
 
     def begin(self, form: Any, parts: Tensors) -> None:

@@ -14,6 +14,7 @@ from typing_extensions import Self
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta._model import Counted
+from captum_meta._numbers import TINY
 from captum_meta._random import uniform
 from captum_meta.attr._adaptation import Adaptation
 from captum_meta.attr._arguments import checked
@@ -240,7 +241,7 @@ class ShapleyFrontend(Frontend):
         learner = self._learner_for(evidence.total)
         with plain_arithmetic(evidence.total.device):
             found = torch.cat([learner.error_numbers(part) for part in chunks(evidence)])[:, :_SIGNALS]
-        return found.double() / 2 + values.double().norm(dim=1, keepdim=True).clamp(min=1e-30).log()
+        return found.double() / 2 + values.double().norm(dim=1, keepdim=True).clamp(min=TINY).log()
 
     def _shaped(
         self, game: Game | MeanGame, values: Tensor, answers: tuple[int, ...], is_tuple: bool, by_input: bool = True

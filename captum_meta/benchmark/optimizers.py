@@ -28,7 +28,7 @@ from captum_meta.benchmark.tables import table_of
 from captum_meta.learners import LearnedOptimizer, load_learner
 from captum_meta.learners._gradient_state import GradientState
 from captum_meta.losses import relative_errors
-from captum_meta.optim import SGD, Clipped, Tensors, UpdateRule, iterates
+from captum_meta.optim import SGD, Adam, Clipped, Tensors, UpdateRule, iterates
 from captum_meta.tasks import SyntheticTaskFamily
 from captum_meta.types import LEAVE_ONE_OUT, Explanations
 
@@ -47,27 +47,6 @@ _TUNING = SyntheticTaskFamily("shapley", tasks_per_batch=8, rows=48, seed=11)
 _BATCHES, _TASKS = 12, 4
 _FLOOR, _DIVERGED = 0.0005, 1e4
 _WORSE = 1.1
-
-
-class Adam(UpdateRule):
-    """Adam (Kingma and Ba 2015), nothing of it learned."""
-
-    def __init__(self, rate: float, decays: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
-        super().__init__()
-        self.rate, self.decays, self.eps = rate, decays, eps
-
-    def initial_memory(self, parameters: Tensors) -> Tensors:
-        return {f"{kind} {n}": torch.zeros_like(v) for n, v in parameters.items() for kind in ("mean", "square")}
-
-    def update(self, step: int, parameters: Tensors, gradients: Tensors, memory: Tensors) -> tuple[Tensors, Tensors]:
-        first, second = self.decays
-        moved, kept = {}, {}
-        for name, value in parameters.items():
-            mean = kept[f"mean {name}"] = first * memory[f"mean {name}"] + (1 - first) * gradients[name]
-            square = kept[f"square {name}"] = second * memory[f"square {name}"] + (1 - second) * gradients[name].square()
-            size = (square / (1 - second ** (step + 1))).sqrt() + self.eps
-            moved[name] = value - self.rate * mean / (1 - first ** (step + 1)) / size
-        return moved, kept
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from captum_meta._numbers import TINY
 from captum_meta.estimators.conditioning import SHARES, conditioned
 from captum_meta.estimators.multi_index import MultiIndexWaves
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 from captum_meta.estimators.quadrature import gauss_legendre
 
 _MAX_NODES = 12
-_TINY = 1e-30
 _LOG_PRIOR = (0.0, 0.0, -1.5)
 """Log prior probabilities of the shares of waves."""
 _TEMPER = 0.5
@@ -122,7 +122,7 @@ class HypercubePosterior:
         n_pairs = pairs.measured.sum(-1, keepdim=True)
         self._amplitudes = torch.stack([given.surprise for given in self._given], dim=-1) / n_pairs
         volumes = torch.stack([given.log_volume() for given in self._given], dim=-1)
-        likelihood = -0.5 * n_pairs * self._amplitudes.clamp(min=_TINY).log() - volumes
+        likelihood = -0.5 * n_pairs * self._amplitudes.clamp(min=TINY).log() - volumes
         self._weights = (_TEMPER * likelihood + torch.tensor(_LOG_PRIOR).to(likelihood)).softmax(-1)
 
     def shapley_values(self) -> Float[Tensor, "*batch M"]:
@@ -166,7 +166,7 @@ class HypercubePosterior:
         late_squares = torch.where(late, squares, 0.0)
         numbers = torch.stack([late_squares.sum(-1) / late.sum(-1), late_squares.amax(-1)], dim=-1)
         mean = (squares.sum(-1) / self._known.sum(-1)).unsqueeze(-1)
-        return ((numbers + _TINY) / (mean + _TINY)).to(self._dtype)
+        return ((numbers + TINY) / (mean + TINY)).to(self._dtype)
 
     def differences(self, members: Bool[Tensor, "*batch R M"]) -> Float[Tensor, "*batch R"]:
         """Expected f of coalitions ``(*batch, R, M)`` minus f of their complements, ``(*batch, R)``."""

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from captum_meta._numbers import TINY
+
 _RIDGE = 1e-3
-_TINY = 1e-30
 
 
 def jump_corrections(
@@ -37,7 +38,7 @@ def jump_corrections(
     """
     slopes, path = gradients.double(), activations.double()[..., 1:-1]
     widths, changes = points.double().diff(dim=1), values.double()[:, 1:-1].diff(dim=1)
-    inner = shares.double()[:, 1:-1] / widths.unsqueeze(-1).clamp(min=_TINY)
+    inner = shares.double()[:, 1:-1] / widths.unsqueeze(-1).clamp(min=TINY)
     means = torch.einsum("nip,nep->nei", inner, slopes)
     found = _of_jumps(slopes.diff(dim=2), path.diff(dim=2), means, changes, widths)
 
@@ -48,7 +49,7 @@ def jump_corrections(
     )
     halves = (slopes[..., 1:] + slopes[..., :-1]) / 2 * widths.unsqueeze(1)
     missed = halves[..., 1:] + halves[..., :-1] - (left + right) / 2 * across.unsqueeze(1)
-    share = (missed * before).sum((1, 2)) / before.square().sum((1, 2)).clamp(min=_TINY)
+    share = (missed * before).sum((1, 2)) / before.square().sum((1, 2)).clamp(min=TINY)
     corrections = found.sum(2) * share.clamp(0, 1).unsqueeze(1)
     return torch.where(corrections.isfinite(), corrections, 0.0)
 
@@ -63,5 +64,5 @@ def _of_jumps(
     """The formula's last term for each interval; a jump lies within its interval."""
     along = (jumps * moved).sum(1)
     size = along.square() + _RIDGE * jumps.square().sum(1) * moved.square().sum(1)
-    positions = (changes - (means * moved).sum(1)) * along / size.clamp(min=_TINY)
+    positions = (changes - (means * moved).sum(1)) * along / size.clamp(min=TINY)
     return jumps * (widths * positions.clamp(-0.5, 0.5)).unsqueeze(1)

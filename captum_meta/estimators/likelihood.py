@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from captum_meta._numbers import TINY
 from captum_meta.estimators.conditioning import cholesky_factor
-
-_TINY = 1e-30
 
 
 def standardised(
@@ -39,7 +38,7 @@ def likelihood_slopes(
     """
     factor = cholesky_factor(covariance)
     coefficients = torch.cholesky_solve(residual.unsqueeze(-1), factor)
-    squares = (residual.unsqueeze(1) @ coefficients).clamp(min=_TINY)
+    squares = (residual.unsqueeze(1) @ coefficients).clamp(min=TINY)
     count = known.sum(1).reshape(-1, 1, 1)
     slopes = torch.cholesky_inverse(factor).baddbmm_(coefficients, coefficients.mT * (-count / squares)).mul_(0.5)
     # Where something is not known, the diagonal's one is all that is there beside zeros.

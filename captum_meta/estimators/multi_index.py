@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from captum_meta._numbers import TINY
 from captum_meta.estimators.quadrature import gauss_legendre
 
 _JOINT, _SINGLE = 64, 8
@@ -26,7 +27,6 @@ _JOINT, _SINGLE = 64, 8
 _SPREAD, _LENGTH = 2.0, 0.3
 """Standard deviation of the joint frequencies, and length of the Matern-3/2 functions of one index in [-1, 1]."""
 _MAX_NODES = 8
-_TINY = 1e-30
 
 
 @lru_cache(maxsize=16)
@@ -56,7 +56,7 @@ class MultiIndexWaves:
     """
 
     def __init__(self, directions: Float[Tensor, "*batch D M"]) -> None:
-        directions = directions / directions.abs().sum(-1, keepdim=True).clamp(min=_TINY)
+        directions = directions / directions.abs().sum(-1, keepdim=True).clamp(min=TINY)
         frequencies, amplitudes = spectrum(directions.shape[-2])
         self._frequencies = frequencies.to(directions) @ directions
         self._sizes = amplitudes.to(directions).sqrt()

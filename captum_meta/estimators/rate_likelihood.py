@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from captum_meta._numbers import TINY
 from captum_meta._random import row_keys
 from captum_meta.estimators.multi_index import MultiIndexWaves
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
@@ -38,7 +39,7 @@ _SHARE = 1.0
 _MOST = 0.98
 _SMALL = 0.02
 """Adam's epsilon: without it, rounding would decide the sign of steps along tiny slopes."""
-_JITTER, _FLOOR, _TINY = 2e-6, 1e-14, 1e-30
+_JITTER, _FLOOR = 2e-6, 1e-14
 _FOUND: ContextVar[dict[int, Tensor] | None] = ContextVar("_FOUND", default=None)
 
 
@@ -169,7 +170,7 @@ def _along_covariance(
     diagonal.add_(torch.where(known, (_JITTER * diagonal).clamp(min=_FLOOR), 1.0))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(covariance)[0])
     coefficients = inverse @ residual.unsqueeze(-1)
-    surprise = (residual.unsqueeze(-2) @ coefficients).clamp(min=_TINY)
+    surprise = (residual.unsqueeze(-2) @ coefficients).clamp(min=TINY)
     outer = coefficients @ (coefficients.mT * (known.sum(-1)[..., None, None] / surprise))
     slope = inverse.sub_(outer).div_(2)
     finite = slope.sum((-2, -1), keepdim=True).isfinite()

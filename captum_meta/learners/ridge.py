@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_meta._numbers import at_least
+from captum_meta._numbers import TINY, at_least
 from captum_meta.learners._correction import judge, within
 from captum_meta.learners.base import MetaLearner
 from captum_meta.nn import Explainer, Prior
@@ -123,7 +123,7 @@ class _Normal:
         """Coefficients of all rows, and of all but one row at a time."""
         gram = self.gram.sum(self.row_dim - 1, keepdim=True)
         moment = self.moment.sum(self.row_dim, keepdim=True)
-        ridge = strength * self.size.clamp(min=1e-30).unsqueeze(-1) * torch.eye(gram.shape[-1]).to(gram)
+        ridge = strength * self.size.clamp(min=TINY).unsqueeze(-1) * torch.eye(gram.shape[-1]).to(gram)
         everything = torch.linalg.solve(gram + ridge, moment.unsqueeze(-1)).squeeze(-1)
         without = torch.linalg.solve(gram - self.gram + ridge, (moment - self.moment).unsqueeze(-1)).squeeze(-1)
         return everything.squeeze(self.row_dim), without

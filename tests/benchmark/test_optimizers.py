@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from captum_meta.benchmark import optimizers
-from captum_meta.benchmark.optimizers import LEARNED, Adam, Curve, errors, log_errors, means, run, table, tune, verdict, walk
+from captum_meta.benchmark.optimizers import LEARNED, Curve, errors, log_errors, means, run, table, tune, verdict, walk
 from captum_meta.learners import LearnedOptimizer
 from captum_meta.learners.storage import shipped_explainer
 from captum_meta.tasks import SyntheticTaskFamily
@@ -19,19 +18,6 @@ PROBLEM = "california/mlp/value/zero"
 @pytest.fixture(scope="module")
 def learner() -> LearnedOptimizer:
     return LearnedOptimizer(shipped_explainer(), ("head.*",), steps=2).eval().requires_grad_(False)
-
-
-def test_our_adam_is_that_of_torch() -> None:
-    torch.manual_seed(0)
-    parameter = nn.Parameter(torch.randn(5, dtype=torch.float64))
-    values = {"x": parameter.detach().clone().unsqueeze(0)}
-    theirs, ours = torch.optim.Adam([parameter], lr=0.1), Adam(0.1)
-    memory = ours.initial_memory(values)
-    for step in range(6):
-        parameter.grad = torch.sin(parameter.detach())
-        values, memory = ours.update(step, values, {"x": torch.sin(values["x"])}, memory)
-        theirs.step()
-    assert torch.allclose(values["x"][0], parameter.detach(), rtol=1e-9)
 
 
 def test_every_optimizer_is_measured_once_and_kept(learner: LearnedOptimizer, tmp_path: Path) -> None:
