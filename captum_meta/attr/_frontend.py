@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
-from os import PathLike
 from typing import Any
 
 import torch
@@ -18,19 +16,19 @@ from captum_meta._model import Counted, wide
 from captum_meta.attr._adaptation import Adaptation
 from captum_meta.attr._arguments import check_model, checked
 from captum_meta.attr._arithmetic import chunks, plain_arithmetic, working_dtype
+from captum_meta.attr._learner import Learner, LearnerInUse
 from captum_meta.attr._paired import paired
 from captum_meta.attr._selection import check_background_alone
 from captum_meta.attr._support import Support, player_attributions
-from captum_meta.attr._units import InUnits, UnitState
+from captum_meta.attr._units import UnitState
 from captum_meta.evidence import EvidencePlan, Game, Players
 from captum_meta.games import MeanGame, RememberedGame
-from captum_meta.learners import MetaLearner, list_learners, load_learner
+from captum_meta.learners import MetaLearner, list_learners
 from captum_meta.nn import Prediction
 from captum_meta.types import Evidence, Explanations, Kind
 
 _AT_ONCE = 8
 """Support rows whose reference is computed before progress is shown."""
-Learner = MetaLearner | str | PathLike[str] | None
 
 
 class Frontend:
@@ -42,24 +40,26 @@ class Frontend:
 
     def _set_learner(self, learner: Learner) -> None:
         check_model(self.forward_func)
-        if not isinstance(learner, MetaLearner):
-            learner = load_learner(learner, self.kind)
-        if learner.kind != self.kind:
+        self._learner = LearnerInUse(learner, self.kind)
+        if isinstance(learner, MetaLearner) and learner.kind != self.kind:
             raise ValueError(
                 f"{type(self).__name__} needs a learner of {self.kind} attributions, learner={type(learner).__name__} is "
                 f"one of {learner.kind} attributions: pass learner=None for the shipped default, or one of "
                 f"{list_learners(self.kind)}."
             )
-        self.learner = learner
         self._support = Support()
         self._counts: list[Counted] = []
         self._adaptation: Adaptation | None = None
         self._states: dict[EvidencePlan, UnitState] = {}
-        self._copies: dict[tuple[str, torch.dtype], MetaLearner] = {}
+
+    @property
+    def learner(self) -> MetaLearner:
+        """The learner in use, as an object that no other front end has unless it was passed to it, too."""
+        return self._learner.own
 
     def __repr__(self) -> str:
         model = getattr(self.forward_func, "__name__", type(self.forward_func).__name__)
-        text = f"{type(self).__name__}({model}, learner={type(self.learner).__name__}"
+        text = f"{type(self).__name__}({model}, learner={type(self._learner.read).__name__}"
         if self._support.empty:
             return f"{text})"
         spent = sum(counting.evaluations for counting in self._counts)
@@ -180,7 +180,7 @@ class Frontend:
             raise RuntimeError("There are no support rows yet: call adapt(rows) first.")
         if self._adaptation is None:
             explanations = self._explanations(self._support, next(iter(self._states)))
-            learner = self._learner_for(explanations.attributions)
+            learner = self._learner.for_numbers(explanations.attributions)
             with torch.inference_mode(False), plain_arithmetic(explanations.attributions.device):
                 self._adaptation = Adaptation.judged(learner, explanations, sum(c.evaluations for c in self._counts))
         return self._adaptation
@@ -214,7 +214,7 @@ class Frontend:
         evidence = plan.measure(game)
         support = self._explanations(self._support, plan)
         support = support.to(evidence.total.device, working_dtype(evidence.total))
-        learner = self._learner_for(evidence.total)
+        learner = self._learner.for_numbers(evidence.total)
         with plain_arithmetic(evidence.total.device):
             return torch.cat([learner.support_weights(support, part) for part in chunks(evidence)])
 
@@ -257,13 +257,13 @@ class Frontend:
     @torch.inference_mode(False)
     def _adapted(self, support: Support, plan: EvidencePlan) -> UnitState:
         explanations = self._explanations(support, plan)
-        learner = self._learner_for(explanations.attributions)
+        learner = self._learner.for_numbers(explanations.attributions)
         with plain_arithmetic(explanations.attributions.device):
             return learner.adapt(explanations)
 
     def _explain(self, evidence: Evidence, plan: EvidencePlan) -> Prediction:
         """Predictions ``(N, M)`` for rows measured as planned, with the state that belongs to the plan."""
-        learner, state = self._learner_for(evidence.total), self._state(evidence, plan)
+        learner, state = self._learner.for_numbers(evidence.total), self._state(evidence, plan)
         with plain_arithmetic(evidence.total.device):
             parts = chunks(evidence, learner.learner.explainer.elements_at_once(evidence))
             return Prediction.concatenate([learner.explain(state, part) for part in parts])
@@ -274,14 +274,6 @@ class Frontend:
         if not self._support.empty and plan not in self._states:
             self._states[plan] = self._adapted(self._support, plan)
         return (state := self._states.get(plan)) and state.to(evidence.total.device, working_dtype(evidence.total))
-
-    def _learner_for(self, values: Tensor) -> InUnits:
-        """A copy of the learner on the device and in the precision of ``values``; the user's object is not moved."""
-        key = (str(values.device), working_dtype(values))
-        if key not in self._copies:
-            with torch.inference_mode(False):
-                self._copies[key] = deepcopy(self.learner).to(values.device, key[1]).eval()
-        return InUnits(self._copies[key])
 
 
 def count_examples(inputs: Any, empty: type[Exception] = IndexError) -> int:

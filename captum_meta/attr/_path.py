@@ -148,7 +148,7 @@ class PathFrontend(Frontend):
         return super()._game(real(inputs), *others)
 
     def _plan(self, steps: int = 10, method: str = "gausslegendre") -> PathPlan:
-        return PathPlan(steps, method, reading=self.learner.reading)
+        return PathPlan(steps, method, reading=self._learner.read.reading)
 
     def _reference(self, game: Game) -> Tensor:
         """A long run of Captum's own quadrature, ``(N, M)``."""

@@ -149,7 +149,7 @@ class ShapleyFrontend(Frontend):
         return self
 
     def _plan(self, coalitions: int | None = None, seed: int = 0, per_player: bool = False) -> ShapleyPlan:
-        return ShapleyPlan(coalitions, per_player, seed, border=not self._support.empty, reading=self.learner.reading)
+        return ShapleyPlan(coalitions, per_player, seed, border=not self._support.empty, reading=self._learner.read.reading)
 
     def _predict(self, game: Game, plan: ShapleyPlan, with_bounds: bool) -> tuple[Tensor, Tensor]:
         """Attributions ``(N * K, M)`` and, if they are asked for, bounds on their errors ``(N * K,)``."""
@@ -227,7 +227,7 @@ class ShapleyFrontend(Frontend):
 
         f of the baselines is ``start (N, K)``.
         """
-        learner, state = self._learner_for(evidence.total), self._state(evidence, plan)
+        learner, state = self._learner.for_numbers(evidence.total), self._state(evidence, plan)
         if self._memory is not None:
             return self._memory.explain(game, evidence, start.flatten(), learner, state, with_bounds)
         return explain_alone(learner, state, evidence, with_bounds)
@@ -238,7 +238,7 @@ class ShapleyFrontend(Frontend):
         They are the first of :func:`captum_meta.nn.error_head.numbers_of` for the explainer that has not been adapted; zero
         where this has none.
         """
-        learner = self._learner_for(evidence.total)
+        learner = self._learner.for_numbers(evidence.total)
         with plain_arithmetic(evidence.total.device):
             found = torch.cat([learner.error_numbers(part) for part in chunks(evidence)])[:, :_SIGNALS]
         return found.double() / 2 + values.double().norm(dim=1, keepdim=True).clamp(min=TINY).log()
@@ -282,14 +282,14 @@ class ShapleyFrontend(Frontend):
                 "each, and as many squared of ours: pass a feature_mask that groups them, attributions= or teacher=."
             )
         evidence = measure_shapley(game, _REFERENCE_COALITIONS * n_players)
-        learner = self._learner_for(evidence.total)
+        learner = self._learner.for_numbers(evidence.total)
         with plain_arithmetic(evidence.total.device):
             return learner.explainer(evidence).attributions
 
     def _labels(self, game: Game, n_samples: int) -> tuple[Tensor, Tensor]:
         """Labels by the zero-shot explainer, with the noise that its error estimate expects."""
         evidence = measure_shapley(game, n_samples)
-        explainer = InUnits(ZeroShot(self._learner_for(evidence.total).learner.explainer))
+        explainer = InUnits(ZeroShot(self._learner.for_numbers(evidence.total).learner.explainer))
         values, bounds = explain_alone(explainer, None, evidence, True)
         expected = (bounds / BOUND_OVER_ERROR).nan_to_num(1.0, 1.0).clamp(max=1.0)
         size = values.square().sum(1) / evidence.n_players.clamp(min=1)

@@ -82,4 +82,4 @@ class MetaAttribution(Frontend, Attribution):
         return _captum.format_output(is_tuple, of_inputs(values, game))
 
     def _plan(self, n_samples: int | None = None) -> ShapleyPlan:
-        return ShapleyPlan(n_samples, reading=self.learner.reading)
+        return ShapleyPlan(n_samples, reading=self._learner.read.reading)

@@ -61,7 +61,7 @@ class MetaNeuronGradientShap(OfNeurons, NeuronGradientShap):
             Attributions in the shapes of the inputs, then the estimates ``(B,)``, if asked for.
         """
         neuron = NeuronModel(self._model, self._layers[0], neuron_selector, attribute_to_neuron_input)
-        method = MetaGradientShap(neuron, self.multiplies_by_inputs, learner=self.learner if self._learned else None)
+        method = MetaGradientShap(neuron, self.multiplies_by_inputs, learner=self._learner.given if self._learned else None)
         x, b, extra = self._moved((inputs, baselines, additional_forward_args))
         return method.attribute.__wrapped__(
             method,

@@ -63,7 +63,7 @@ class MetaNeuronIntegratedGradients(OfNeurons, NeuronIntegratedGradients):
             Attributions in the shapes of the inputs, then the estimates ``(B,)``, if asked for.
         """
         neuron = NeuronModel(self._model, self._layers[0], neuron_selector, attribute_to_neuron_input)
-        method_of_inputs = MetaIntegratedGradients(neuron, self.multiplies_by_inputs, learner=self.learner)
+        method_of_inputs = MetaIntegratedGradients(neuron, self.multiplies_by_inputs, learner=self._learner.given)
         x, b, extra = self._moved((inputs, baselines, additional_forward_args))
         return method_of_inputs.attribute.__wrapped__(
             method_of_inputs,

@@ -5,7 +5,7 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
-from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap
+from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, _learner
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.functional import attribution_error
 from captum_meta.learners import load_learner
@@ -129,3 +129,32 @@ def test_loading_weights_leaves_the_global_random_state_alone() -> None:
     load_learner("zero-shot")
     shipped_error_head.__wrapped__(torch.device("cpu"), torch.float32)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", [None, "zero-shot"])
+def test_weights_are_read_once_and_whoever_changes_them_has_his_own(
+    name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = net(0, False), rows(0)
+    first, second = (MetaKernelShap(model, learner=name) for _ in range(2))
+    before = first.attribute(x, target=1)
+    loads: list[object] = []
+    monkeypatch.setattr(_learner, "load_learner", lambda *given: loads.append(given) or load_learner(*given))
+    assert torch.equal(MetaKernelShap(model, learner=name).attribute(x, target=1), before)
+    assert not loads
+    assert first.learner is first.learner is not second.learner
+    for parameter in first.learner.parameters():
+        parameter.mul_(1.5)
+    assert not torch.allclose(first.attribute(x, target=1), before, rtol=1e-3)
+    for other in (second, MetaKernelShap(model, learner=name)):
+        assert torch.equal(other.attribute(x, target=1), before)
+    assert len(loads) == 2
+
+
+def test_adapting_leaves_shared_weights_alone() -> None:
+    model, x = net(0, False), rows(0)
+    for name in ("feature-maml", "surrogate-maml", "surrogate"):
+        before = MetaKernelShap(model, learner=name).attribute(x, target=1)
+        adapted = MetaKernelShap(model, learner=name).adapt(rows(1), target=1).attribute(x, target=1)
+        assert not torch.equal(adapted, before)
+        assert torch.equal(MetaKernelShap(model, learner=name).attribute(x, target=1), before)

@@ -26,9 +26,9 @@ X = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
 @pytest.fixture(autouse=True)
 def _plain_learner(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours with untrained explainers, so that these tests do not lean on shipped weights."""
-    from captum_meta.attr import _frontend
+    from captum_meta.attr import _learner
 
-    monkeypatch.setattr(_frontend, "load_learner", lambda name, kind: untrained(kind))
+    monkeypatch.setattr(_learner, "_shipped", lambda name, kind, device, dtype: untrained(kind).to(device, dtype))
 
 
 def run(model: object, x: object = X, **arguments: object) -> ModelBenchmark:
