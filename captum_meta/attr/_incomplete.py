@@ -88,8 +88,9 @@ def incompletable_rows(game: Game, total: Tensor, inconsistent: Tensor | None = 
     """
     unknown = ~total.isfinite()
     inconsistent = torch.zeros_like(unknown) if inconsistent is None else inconsistent
-    warn_of_rows(((~game.difference.isfinite()).sum(1) > 1) & (total != 0) & ~unknown, MISSING)
-    known_apart = game.difference.isfinite().all(1)
+    finite = game.difference.isfinite()
+    warn_of_rows(((~finite).sum(1) > 1) & (total != 0) & ~unknown, MISSING)
+    known_apart = finite.all(1)
     inconsistent = inconsistent & known_apart & ~unknown
     warn_of_rows(inconsistent, INCONSISTENT)
     warn_of_rows(unknown, UNKNOWN)

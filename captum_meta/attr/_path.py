@@ -88,13 +88,17 @@ class PathFrontend(Frontend):
             return self._as_captum(game, CaptumQuadrature(n_steps, method, multiply), evidence.total)
         weights = plan.weights(evidence)
         values = self._explained(game, evidence, plan)
-        values = quadrature_or(values, evidence, weights, size, game.precision)
+        points, sums, total = evidence.points, evidence.effects.sum(-2), evidence.total
+        values = quadrature_or(values, evidence, sums, weights, size, game.precision)
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
             values = multipliers(values, (gradients * weights.unsqueeze(-2)).sum(-1), game)
-        points, sums, total = evidence.points, evidence.effects.sum(-2), evidence.total
-        inconsistent = unexplained_rows(game, points, sums, evidence.curve, total, evidence.effects.flatten(1))
-        inconsistent &= evidence.measured.flatten(1).all(1)  # what was not measured is not wrong
+        seen = (
+            evidence.effects.flatten(1) if bool(is_flat(sums, total).any()) else sums
+        )  # sums may be 0 of effects that cancel
+        inconsistent = unexplained_rows(game, points, sums, evidence.curve, total, seen)
+        if bool(inconsistent.any()):
+            inconsistent &= evidence.measured.flatten(1).all(1)  # what was not measured is not wrong
         rows = incompletable_rows(game, total, inconsistent)
         values = CaptumQuadrature(n_steps, method, multiply).in_rows(rows, values, game)
         return PathResult(of_inputs(values, game), evidence.total, error.index_fill(0, rows, torch.nan))
@@ -164,20 +168,25 @@ def real(inputs: Any) -> Any:
     return inputs.to(torch.get_default_dtype()) if whole else inputs
 
 
-def quadrature_or(values: Tensor, evidence: Evidence, weights: Tensor, size: Tensor, precision: float) -> Tensor:
+def quadrature_or(
+    values: Tensor, evidence: Evidence, sums: Tensor, weights: Tensor, size: Tensor, precision: float
+) -> Tensor:
     """Attributions ``(N, M)``: those of the quadrature alone in rows where it misses no more than rounding, else ``values``.
 
     Args:
         values: ``(N, M)``.
         evidence, weights: of the quadrature.
+        sums: ``(N, G)``, of the effects over the players.
         size: ``(N,)``, how large f is.
         precision: of f.
     """
-    quadrature = (evidence.effects @ weights.unsqueeze(-1)).squeeze(-1)
-    size = torch.maximum(size, _MORE * (evidence.effects.sum(1) * weights).abs().sum(1))
+    parts = sums * weights
+    size = torch.maximum(size, _MORE * parts.abs().sum(1))
     precision = max(precision, torch.finfo(values.dtype).eps)
-    complete = certain(evidence.total - quadrature.sum(1), size, precision) == 0
-    return torch.where(complete.unsqueeze(1), quadrature, values)
+    complete = certain(evidence.total - parts.sum(1), size, precision) == 0
+    if not bool(complete.any()):
+        return values
+    return torch.where(complete.unsqueeze(1), (evidence.effects @ weights.unsqueeze(-1)).squeeze(-1), values)
 
 
 def multipliers(values: Tensor, average: Tensor, game: Game) -> Tensor:

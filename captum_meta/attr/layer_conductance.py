@@ -121,13 +121,13 @@ class MetaLayerConductance(Unadapted, LayerConductance):
             evidence, trapezia, size = measure_layer(one, ends, points, n_steps)
             total, values = evidence.total, trapezia
             if evidence.points.shape[1] <= MAX_INTERPOLATED:
-                passes = same(through, value, total)
-                strange = passes & inconsistent_rows(whole, evidence.points, evidence.effects.sum(1), evidence.curve, total)
+                passes, sums = same(through, value, total), evidence.effects.sum(1)
+                strange = passes & inconsistent_rows(whole, evidence.points, sums, evidence.curve, total)
                 warn_of_rows(strange, INCONSISTENT)
                 passes = passes & ~strange
                 plan = PathPlan(n_steps, method)
                 values = self._explain(completed(evidence, where=~passes), plan).attributions
-                values = quadrature_or(values, evidence, plan.weights(evidence), size, game.precision)
+                values = quadrature_or(values, evidence, sums, plan.weights(evidence), size, game.precision)
             values = torch.where(total.isfinite().unsqueeze(1), values, trapezia)
             warn_of_rows(~total.isfinite(), UNKNOWN)
             explained.append(parts_like(end, values))

@@ -103,6 +103,7 @@ class Batch:
         """Input minus baseline, for each input ``(B, *features)``."""
         return tuple(wide(x) - wide(b) for x, b in zip(self.inputs, self.baselines, strict=True))
 
+    @cached_property
     def difference(self) -> Float[Tensor, "B elements"]:
         """:func:`change` from baseline to input, ``(B, elements)``."""
         return join(change(x, b) for x, b in zip(self.inputs, self.baselines, strict=True))

@@ -126,7 +126,7 @@ class Game:
     @property
     def difference(self) -> Float[Tensor, "N elements"]:
         """``(N, elements)``, input minus baseline."""
-        return self.batch.difference()
+        return self.batch.difference
 
     @property
     def mask(self) -> Bool[Tensor, "N M"]:
