@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from captum_meta.estimators.interactions import InteractionRule
-from captum_meta.estimators.likelihood import likelihood_slopes, standardised
+from captum_meta.estimators.likelihood import descended, likelihood_slopes, standardised
 from captum_meta.estimators.quadrature import gauss_legendre
 from captum_meta.estimators.seats import sum_at_seats
 
@@ -204,16 +204,15 @@ def _fitted(
     start[:, n_players:], start[:, -1] = _LENGTH, _NOISE
     with torch.inference_mode(False), torch.enable_grad():
         distances, seats, residual, known = (part.clone() for part in (distances, seats, residual, known))
-        logs = start.clone().requires_grad_()
-        optimizer = torch.optim.Adam([logs], _STEP)
-        for _ in range(_STEPS):
+
+        def slope(logs: Tensor) -> Tensor:
             kernel, noise = _read(logs)
             alike = sum_at_seats(kernel.factors(distances).log(), seats, seats).exp()
             slopes = _slopes(alike.detach(), noise.detach(), residual, known)
             doubt = _doubt(logs, rate).sum()
-            (logs.grad,) = torch.autograd.grad([alike, noise, doubt], [logs], [*slopes, torch.ones_like(doubt)])
-            optimizer.step()
-    return _read(logs.detach())
+            return torch.autograd.grad([alike, noise, doubt], [logs], [*slopes, torch.ones_like(doubt)])[0]
+
+        return _read(descended(start, slope, _STEPS, _STEP))
 
 
 def _read(logs: Float[Tensor, "R A"]) -> tuple[InputKernel, Float[Tensor, " R"]]:

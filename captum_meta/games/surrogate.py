@@ -31,10 +31,13 @@ class SurrogateGame:
         function: the model at memberships ``(*batch, N, S, M)``, to ``(*batch, N, S)``: with 1 the player has the input's
             values, with 0 the baseline's, and between them it is as far along the straight line.
         like: ``(*batch, N, M)``, with the shape, precision and device of the rows.
+        derivative: the model's gradients along memberships, ``(*batch, N, S, M)``, and its values there; None: torch
+            differentiates, in several times the time, and imports its compiler first.
     """
 
     function: Callable[[Tensor], Tensor]
     like: Tensor
+    derivative: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def worths(self, members: Bool[Tensor, "*batch N S M"]) -> Float[Tensor, "*batch N S"]:
         """f minus f(baseline) of coalitions ``(*batch, N, S, M)``, ``(*batch, N, S)``."""
@@ -84,9 +87,8 @@ class SurrogateGame:
             values = self.function(at)
             return values.sum(), values
 
-        gradients, values = torch.func.grad(summed, has_aux=True)(
-            torch.ones_like(self.like).unsqueeze(-2) * along.unsqueeze(-1)
-        )
+        derivative = self.derivative or torch.func.grad(summed, has_aux=True)
+        gradients, values = derivative(torch.ones_like(self.like).unsqueeze(-2) * along.unsqueeze(-1))
         return gradients.mT, values - values[..., -1:]
 
 

@@ -110,20 +110,11 @@ def load_learner(name: str | PathLike[str] | None = None, kind: Kind = "shapley"
 
 
 def _read(config: dict[str, Any], path: Path) -> MetaLearner:
-    """The learner with its weights; nothing large is allocated before these are known to fit it."""
+    """The learner with its weights."""
     file = path.with_name(config["weights"])
     parts = {"": file, **({"base.": path.with_name(config["base_weights"])} if "base_weights" in config else {})}
-    shapes = {begin + name: shape for begin, part in parts.items() for name, shape in _files.read_header(part).items()}
-    for arguments in (config["arguments"], config["explainer_arguments"]):
-        _files.check_sizes(path, arguments, shapes)
-    try:
-        expected = _expected(json.dumps({name: value for name, value in config.items() if name in _FORM}))
-    except Exception as error:
-        raise ValueError(
-            f"{path} describes a {config['learner']} over a {config['explainer']} that this release cannot build "
-            f"({type(error).__name__}: {error}): save it again, or install the release that wrote it."
-        ) from error
-    _files.check_shapes(file, shapes, expected)
+    if path.parent != _shipped_folder():
+        _check_form(config, path, parts)
     weights = _files.read_weights(file, config.get("sha256"))
     for name, value in _files.read_weights(parts["base."], None).items() if "base." in parts else ():
         weights["base." + name] = value
@@ -135,6 +126,28 @@ def _read(config: dict[str, Any], path: Path) -> MetaLearner:
         learner = build(config)
     learner.load_state_dict(weights)
     return learner
+
+
+def _check_form(config: dict[str, Any], path: Path, parts: dict[str, Path]) -> None:
+    """That the weights fit the learner, of which nothing large is allocated before.
+
+    Of what is shipped this is known. On the meta device torch draws normal numbers by way of its compiler, whose import
+    takes longer than all else that a front end's first call does.
+
+    Raises:
+        ValueError: if they do not, or there can be no such learner.
+    """
+    shapes = {begin + name: shape for begin, part in parts.items() for name, shape in _files.read_header(part).items()}
+    for arguments in (config["arguments"], config["explainer_arguments"]):
+        _files.check_sizes(path, arguments, shapes)
+    try:
+        expected = _expected(json.dumps({name: value for name, value in config.items() if name in _FORM}))
+    except Exception as error:
+        raise ValueError(
+            f"{path} describes a {config['learner']} over a {config['explainer']} that this release cannot build "
+            f"({type(error).__name__}: {error}): save it again, or install the release that wrote it."
+        ) from error
+    _files.check_shapes(parts[""], shapes, expected)
 
 
 @lru_cache(maxsize=64)

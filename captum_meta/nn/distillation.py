@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from math import cos, pi
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,7 +12,7 @@ from captum_meta.nn.inner_loop import gradients
 from captum_meta.nn.lesson import Lesson, initial
 from captum_meta.nn.surrogate import Networks
 
-_STEPS, _RATE, DECAY = 150, 0.04, 0.3
+_STEPS, _RATE, DECAY, _RISING = 150, 0.04, 0.3, 0.2
 _SQUARES, _EPSILON = 0.999, 1e-8
 BATCH = 128
 _TINY = 1e-12
@@ -32,7 +32,8 @@ def learn(lesson: Lesson, n_heads: int) -> Networks:
     """Networks of ``n_heads`` outputs: weights ``(*batch, F, ...)`` after some hundred steps of AdamW.
 
     AdamW (Loshchilov and Hutter 2019) with the one-cycle schedule of rates and momenta (Smith and Topin 2019), written out
-    as the gradients are: torch's own, with autograd and a call for each tensor, takes twice as long.
+    as the gradients are: torch's own, with autograd and a call for each tensor, takes twice as long, and first imports
+    torch's compiler.
     """
     with torch.inference_mode(False), torch.no_grad():
         lesson = lesson.map(torch.clone)
@@ -42,7 +43,7 @@ def learn(lesson: Lesson, n_heads: int) -> Networks:
         first, second = ({name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2))
         n_rows, n_points = lesson.worths.shape[-2:]
         weight = gradient_weight(lesson)
-        for step, (rate, momentum) in enumerate(_schedule(), start=1):
+        for step, (rate, momentum) in enumerate(one_cycle(), start=1):
             some = torch.randint(n_points, (-(-BATCH // n_rows),), generator=generator).to(lesson.worths.device)
             for name, gradient in vars(gradients(networks, lesson, some, weight)).items():
                 first[name].lerp_(gradient, 1 - momentum)
@@ -52,17 +53,14 @@ def learn(lesson: Lesson, n_heads: int) -> Networks:
     return networks
 
 
-@lru_cache(maxsize=1)
-def _schedule() -> list[tuple[float, float]]:
-    """Rate and momentum of each step."""
-    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], _RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, _STEPS, pct_start=0.2)
-    found = []
-    for _ in range(_STEPS):
-        group = optimizer.param_groups[0]
-        found.append((float(group["lr"]), float(group["betas"][0])))
-        optimizer.step()
-        schedule.step()
+def one_cycle() -> list[tuple[float, float]]:
+    """Rate and momentum of each step: rates rise and fall along half a wave of a cosine each, momenta the other way."""
+    peak, found = _RISING * _STEPS - 1, []
+    for step in range(_STEPS):
+        rising, share = step <= peak, step / peak if step <= peak else (step - peak) / (_STEPS - 1 - peak)
+        low = _RATE / 25 if rising else _RATE / 25 / 1e4
+        high = (1 - cos(pi * share)) / 2 if rising else (1 + cos(pi * share)) / 2
+        found.append((low + high * (_RATE - low), 0.95 - 0.1 * high))
     return found
 
 

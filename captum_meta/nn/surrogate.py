@@ -77,7 +77,23 @@ class Committee:
                 answers.append((second @ outward).squeeze(-1))
             return torch.stack(answers).sum(0)
 
-        return SurrogateGame(function, inputs[..., 0])
+        def derivative(memberships: Tensor) -> tuple[Tensor, Tensor]:
+            shape, found = memberships.shape[-3:-1], []
+            for begin, by_player, inner, bias, outward in members:
+                first, of_first = _bent(memberships @ by_player + begin.unsqueeze(-2))
+                second, of_second = _bent((first.flatten(-3, -2) @ inner + bias).unflatten(-2, shape))
+                back = ((outward.mT * of_second).flatten(-3, -2) @ inner.mT).unflatten(-2, shape) * of_first
+                found.append((back @ by_player.mT, (second @ outward).squeeze(-1)))
+            gradients, values = (torch.stack(each).sum(0) for each in zip(*found, strict=True))
+            return gradients, values
+
+        return SurrogateGame(function, inputs[..., 0], derivative)
+
+
+def _bent(x: Tensor) -> tuple[Tensor, Tensor]:
+    """SiLU and its derivative."""
+    gate = x.sigmoid()
+    return x * gate, gate * (1 + x * (1 - gate))
 
 
 def entering(weights: Networks, inputs: Tensor, baselines: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,9 @@
 """What the shipped weights are worth, on random nets against exact answers: methods that only agree with themselves fail."""
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 import torch
 from captum.attr import IntegratedGradients
@@ -158,3 +162,22 @@ def test_adapting_leaves_shared_weights_alone() -> None:
         adapted = MetaKernelShap(model, learner=name).adapt(rows(1), target=1).attribute(x, target=1)
         assert not torch.equal(adapted, before)
         assert torch.equal(MetaKernelShap(model, learner=name).attribute(x, target=1), before)
+
+
+def test_first_calls_import_no_compiler() -> None:
+    code = """
+        import sys, torch
+        from captum_meta.attr import MetaGradientShap, MetaIntegratedGradients, MetaKernelShap, MetaShapleyValueSampling
+        model, x = torch.nn.Linear(4, 2), torch.eye(6, 4)
+        kernel = MetaKernelShap(model)
+        kernel.attribute(x, target=0, return_error_estimate=True)
+        kernel.attribute(x, target=0, background=x[:3], n_samples=8)
+        kernel.interactions(x, target=0, n_samples=8)
+        kernel.adapt(x, target=0).attribute(x, target=0)
+        MetaShapleyValueSampling(model).attribute(x, target=0)
+        for steps in (None, 4, 10):
+            MetaIntegratedGradients(model).attribute(x, target=0, n_steps=steps)
+        MetaGradientShap(model).attribute(x, x, target=0)
+        assert "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True)

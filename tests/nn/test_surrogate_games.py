@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, measure_shapley
 from captum_meta.games import SurrogateGame
-from captum_meta.nn.distillation import gradient_weight, learn
+from captum_meta.nn.distillation import gradient_weight, learn, one_cycle
 from captum_meta.nn.lesson import Lesson
 from captum_meta.nn.surrogate import Committee, Networks
 
@@ -76,6 +76,17 @@ class TestCommittee:
                 values = [self.value(weights, member, int(heads[row]), point) for member in range(3)]
                 assert torch.allclose(found[row, number], 2.5 * (torch.stack(values) * votes[:, row]).sum())
 
+    def test_its_gradients_are_those_of_its_values(self, drawn: tuple[Networks, Tensor, Tensor, Tensor]) -> None:
+        weights, x, b, memberships = drawn
+        votes, heads = torch.randn(3, ROWS).double(), torch.tensor([0, 1, 1, 0, 1])
+        game = Committee(weights, votes, heads, torch.tensor(2.5).double()).game(x, b)
+        assert game.derivative is not None
+        gradients, values = game.derivative(memberships)
+        memberships = memberships.clone().requires_grad_()
+        expected = game.function(memberships)
+        assert torch.allclose(values, expected)
+        assert torch.allclose(gradients, torch.autograd.grad(expected.sum(), memberships)[0])
+
 
 def test_shapley_values_are_those_of_all_coalitions(rows: tuple[Tensor, Tensor]) -> None:
     net, (x, b) = random_net(2), rows
@@ -107,6 +118,16 @@ def test_what_is_left_is_what_would_be_measured_of_the_difference(rows: tuple[Te
 
 
 class TestLearning:
+    def test_rates_and_momenta_are_those_of_one_cycle(self) -> None:
+        schedule = one_cycle()
+        optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], max(rate for rate, _ in schedule))
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.defaults["lr"], len(schedule), pct_start=0.2)
+        for rate, momentum in schedule:
+            group = optimizer.param_groups[0]
+            assert (rate, momentum) == pytest.approx((group["lr"], group["betas"][0]), rel=1e-9)
+            optimizer.step()
+            cycle.step()
+
     @staticmethod
     def lesson(rows: tuple[Tensor, Tensor], net: Callable[[Tensor], Tensor], with_gradients: bool = False) -> Lesson:
         x, b = rows
