@@ -150,13 +150,14 @@ def _slopes(
     covariance = ((signs * (additive - shrink * rates).unsqueeze(-2)) @ signs.mT).add_(odd)
     covariance = covariance.addcmul_(_SHARE * covariance[..., :1, :1].clone(), seen.waves)
     slope = _along_covariance(covariance, seen.residual, seen.known)
-    forms = ((slope @ signs) * signs).sum(-2)
+    finite = slope.sum((-2, -1)).isfinite().unsqueeze(-1)
+    forms = ((signs.mT @ slope) * signs.mT).sum(-1)
     of_odd = torch.linalg.vecdot(slope.flatten(-2), odd.flatten(-2)).unsqueeze(-1)
-    mixed = ((slope.mul_(both) @ signs) * signs).sum(-2)
+    mixed = ((signs.mT @ slope.mul_(both)) * signs.mT).sum(-1)
     of_level = -rates / (1 - rates.square()) - 1 / (1 + rates)
     of_linear = shrink * (rates * forms).sum(-1, keepdim=True) / (1 + rates)
     of_rates = mixed / (1 - rates.square()) + of_level * of_odd - shrink * forms + of_linear
-    return torch.stack([additive * forms, rates * (1 - rates) * of_rates])
+    return torch.where(finite, torch.stack([additive * forms, rates * (1 - rates) * of_rates]), 0.0)
 
 
 def _along_covariance(
@@ -171,7 +172,5 @@ def _along_covariance(
     inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(covariance)[0])
     coefficients = inverse @ residual.unsqueeze(-1)
     surprise = (residual.unsqueeze(-2) @ coefficients).clamp(min=TINY)
-    outer = coefficients @ (coefficients.mT * (known.sum(-1)[..., None, None] / surprise))
-    slope = inverse.sub_(outer).div_(2)
-    finite = slope.sum((-2, -1), keepdim=True).isfinite()
-    return torch.where(finite, slope, 0.0)
+    weighted = coefficients.mT * (-known.sum(-1)[..., None, None] / surprise)
+    return inverse.baddbmm_(coefficients, weighted).mul_(0.5)
