@@ -51,6 +51,8 @@ def telling_coalitions(n_players: int, count: int, border: bool = True) -> Bool[
     >>> telling_coalitions(5, 3).sum(-1).tolist()
     [2, 2, 2]
     """
+    if count == 0:
+        return torch.zeros(0, n_players, dtype=torch.bool)
     if n_players > _MOST_PLAYERS:
         return _coin_flips(n_players, count)
     longer = max(_SHORTEST, 1 << max(count - 1, 0).bit_length())  # one list serves many numbers
