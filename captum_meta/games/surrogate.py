@@ -31,8 +31,8 @@ class SurrogateGame:
         function: the model at memberships ``(*batch, N, S, M)``, to ``(*batch, N, S)``: with 1 the player has the input's
             values, with 0 the baseline's, and between them it is as far along the straight line.
         like: ``(*batch, N, M)``, with the shape, precision and device of the rows.
-        derivative: the model's gradients along memberships, ``(*batch, N, S, M)``, and its values there; None: torch
-            differentiates, in several times the time, and imports its compiler first.
+        derivative: the model's gradients along memberships, ``(*batch, N, S, M)``, and its values there; None: those that
+            torch finds, of which there are no further derivatives.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -82,14 +82,16 @@ class SurrogateGame:
     def _gradients(self) -> tuple[Float[Tensor, "*batch N M 3"], Float[Tensor, "*batch N 3"]]:
         """Gradients times input minus baseline at the path points, ``(*batch, N, M, 3)``, and f there ``(*batch, N, 3)``."""
         along = torch.tensor(SHAPLEY_POINTS, dtype=self.like.dtype, device=self.like.device)
-
-        def summed(at: Tensor) -> tuple[Tensor, Tensor]:
-            values = self.function(at)
-            return values.sum(), values
-
-        derivative = self.derivative or torch.func.grad(summed, has_aux=True)
+        derivative = self.derivative or self._differentiated
         gradients, values = derivative(torch.ones_like(self.like).unsqueeze(-2) * along.unsqueeze(-1))
         return gradients.mT, values - values[..., -1:]
+
+    def _differentiated(self, memberships: Tensor) -> tuple[Tensor, Tensor]:
+        """By ``torch.autograd``: ``torch.func.grad`` imports torch's compiler."""
+        with torch.inference_mode(False), torch.enable_grad():
+            at = memberships.clone().requires_grad_()
+            values = self.function(at)
+            return torch.autograd.grad(values.sum(), at)[0], values.detach()
 
 
 @lru_cache(maxsize=32)

@@ -15,12 +15,14 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from captum_meta.games import SurrogateGame
+from captum_meta.nn.distillation import one_cycle
 from captum_meta.records import Record, part
 from captum_meta.types import SHAPLEY_POINTS
 
 FOLDS = 5
 _WIDTH, _BLOCKS = 96, 3
-_RATE, _AGAIN, _DECAY = 3e-3, 1e-3, 0.1
+_RATE, _AGAIN, _DECAY, _RISING = 3e-3, 1e-3, 0.1, 0.15
+_SQUARES, _EPSILON = 0.999, 1e-8
 _POINTS, _GRADIENTS = 256, 32
 """Of one step."""
 _CROSS_ENTROPY = 0.1
@@ -89,14 +91,12 @@ class CrossFitted:
         self.fits += 1
         with torch.inference_mode(False), torch.enable_grad():
             weights = [weight.clone().requires_grad_() for weight in self.weights]
-            optimizer = torch.optim.AdamW(weights, weight_decay=_DECAY)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _AGAIN if begun else _RATE, steps, pct_start=0.15)
-            loss = Loss(self, known, generator)
-            for _ in shown(range(steps)):
-                optimizer.zero_grad()
-                loss(weights).backward()
-                optimizer.step()
-                schedule.step()
+            first, second = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+            loss, cycle = Loss(self, known, generator), one_cycle(_AGAIN if begun else _RATE, steps, _RISING)
+            for step in shown(range(steps)):
+                slopes = torch.autograd.grad(loss(weights), weights)
+                for parts in zip(weights, slopes, first, second, strict=True):
+                    _adamw(*parts, step + 1, *cycle[step])
         self.weights = [weight.detach() for weight in weights]
 
     def understood(self, known: KnownRows) -> float:
@@ -245,6 +245,15 @@ class Loss:
         right, known = (of_rows[rows].gather(2, index).squeeze(2) for of_rows in (self.effects, self.known.differentiable))
         missed = (known * (effects - right)).square().sum(-1)
         return (self.seen[:, rows] * missed).sum() / self.steepness / len(some)
+
+
+@torch.no_grad()
+def _adamw(weight: Tensor, slope: Tensor, first: Tensor, second: Tensor, step: int, rate: float, momentum: float) -> None:
+    """A step of AdamW in place, as torch's own, which imports its compiler."""
+    first.lerp_(slope, 1 - momentum)
+    second.mul_(_SQUARES).addcmul_(slope, slope, value=1 - _SQUARES)
+    size = (second.sqrt() / (1 - _SQUARES**step) ** 0.5).add_(_EPSILON)
+    weight.mul_(1 - rate * _DECAY).addcdiv_(first, size, value=-rate / (1 - momentum**step))
 
 
 def network(weights: list[Tensor], points: Tensor) -> Tensor:

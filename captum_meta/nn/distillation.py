@@ -43,7 +43,7 @@ def learn(lesson: Lesson, n_heads: int) -> Networks:
         first, second = ({name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2))
         n_rows, n_points = lesson.worths.shape[-2:]
         weight = gradient_weight(lesson)
-        for step, (rate, momentum) in enumerate(one_cycle(), start=1):
+        for step, (rate, momentum) in enumerate(one_cycle(_RATE, _STEPS, _RISING), start=1):
             some = torch.randint(n_points, (-(-BATCH // n_rows),), generator=generator).to(lesson.worths.device)
             for name, gradient in vars(gradients(networks, lesson, some, weight)).items():
                 first[name].lerp_(gradient, 1 - momentum)
@@ -53,15 +53,19 @@ def learn(lesson: Lesson, n_heads: int) -> Networks:
     return networks
 
 
-def one_cycle() -> list[tuple[float, float]]:
-    """Rate and momentum of each step: rates rise and fall along half a wave of a cosine each, momenta the other way."""
-    peak, found = _RISING * _STEPS - 1, []
-    for step in range(_STEPS):
-        rising, share = step <= peak, step / peak if step <= peak else (step - peak) / (_STEPS - 1 - peak)
-        low = _RATE / 25 if rising else _RATE / 25 / 1e4
-        high = (1 - cos(pi * share)) / 2 if rising else (1 + cos(pi * share)) / 2
-        found.append((low + high * (_RATE - low), 0.95 - 0.1 * high))
+def one_cycle(highest: float, steps: int, rising: float) -> list[tuple[float, float]]:
+    """Rate and momentum of each step: rates rise in a share of the steps, then fall, and momenta the other way."""
+    peak, last, found = rising * steps - 1, steps - 1, []
+    for step in range(steps):
+        share = step / peak if step <= peak else (step - peak) / (last - peak)
+        low = highest / 25
+        rates, momenta = ((low, highest), (0.95, 0.85)) if step <= peak else ((highest, low / 1e4), (0.85, 0.95))
+        found.append((_along_a_cosine(*rates, share), _along_a_cosine(*momenta, share)))
     return found
+
+
+def _along_a_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + cos(pi * share))
 
 
 def gradient_weight(lesson: Lesson) -> Tensor | None:

@@ -178,6 +178,7 @@ def test_first_calls_import_no_compiler() -> None:
         for steps in (None, 4, 10):
             MetaIntegratedGradients(model).attribute(x, target=0, n_steps=steps)
         MetaGradientShap(model).attribute(x, x, target=0)
+        MetaKernelShap(model, memory=32).attribute(torch.arange(128.0).reshape(32, 4).sin(), target=0)
         assert "torch._dynamo" not in sys.modules
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True)

@@ -119,9 +119,9 @@ def test_what_is_left_is_what_would_be_measured_of_the_difference(rows: tuple[Te
 
 class TestLearning:
     def test_rates_and_momenta_are_those_of_one_cycle(self) -> None:
-        schedule = one_cycle()
-        optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], max(rate for rate, _ in schedule))
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.defaults["lr"], len(schedule), pct_start=0.2)
+        schedule = one_cycle(0.04, 150, 0.2)
+        optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], 0.04)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.04, 150, pct_start=0.2)
         for rate, momentum in schedule:
             group = optimizer.param_groups[0]
             assert (rate, momentum) == pytest.approx((group["lr"], group["betas"][0]), rel=1e-9)
