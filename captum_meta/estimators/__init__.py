@@ -19,7 +19,7 @@ from captum_meta.estimators.interaction_process import InteractionProcess
 from captum_meta.estimators.interactions import INDICES, Index, InteractionRule, interactions
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
-from captum_meta.estimators.path_consistency import inconsistent_gradients, suspected_steps
+from captum_meta.estimators.path_consistency import inconsistent_gradients, smoothly_inconsistent, suspected_steps
 from captum_meta.estimators.path_intervals import PathIntervals, further_points
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
 from captum_meta.estimators.path_sample import PathSample
@@ -70,6 +70,7 @@ __all__ = [
     "sample_coalitions",
     "shapley_matrix",
     "shapley_values",
+    "smoothly_inconsistent",
     "stopping_levels",
     "suspected_steps",
     "value_distances",

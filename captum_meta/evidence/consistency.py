@@ -15,6 +15,7 @@ from captum_meta.estimators import (
     interval_weights,
     is_no_derivative,
     leaves_doubt,
+    smoothly_inconsistent,
     suspected_steps,
 )
 from captum_meta.games import Game
@@ -29,9 +30,9 @@ _ROUNDING = 32
 def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, total: Tensor, output: int = 0) -> Tensor:
     """Rows whose gradients do not explain how f changes, ``(N,)``.
 
-    They are not those of f on more than half of the path (:func:`~captum_meta.estimators.inconsistent_gradients`), or f
-    jumps (:func:`stepping_rows`). In half precision neither can be told: f is rounded as roughly as such gradients are
-    wrong.
+    They are not those of f on more than half of the path (:func:`~captum_meta.estimators.inconsistent_gradients`), or by a
+    little all along a smooth one (:func:`~captum_meta.estimators.smoothly_inconsistent`), or f jumps
+    (:func:`stepping_rows`). In half precision none of this can be told: f is rounded as roughly as such gradients are wrong.
 
     Args:
         game: the explained model and the rows.
@@ -43,7 +44,7 @@ def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, t
     if not _exact(game):
         return torch.zeros_like(total, dtype=torch.bool)
     given = tuple(map(_numbers, (points, sums, curve, total)))
-    found = torch.from_numpy(inconsistent_gradients(*given)).to(total.device)
+    found = torch.from_numpy(inconsistent_gradients(*given) | smoothly_inconsistent(*given)).to(total.device)
     zero = np.zeros((len(total), 1))
     at = np.concatenate([zero, given[0], zero + 1], axis=1)
     values = np.concatenate([zero, given[2], given[3][:, None]], axis=1)
@@ -72,10 +73,9 @@ def stepping_rows(game: Game, between: NDArray[np.float64], least: NDArray[np.fl
     if len(rows) == 0 or not _exact(game):
         return steps
     sides, small = (torch.from_numpy(part).to(game.device)[rows] for part in (between, least))
-    some = game if game.together else game.take(rows)
-    left = rows if game.together else torch.arange(len(rows), device=game.device)
     points = _cut(sides)
-    values = _values_at(some, left, points)[..., output]
+    some, left, values = _apart(game, rows, points)
+    values = values[..., output]
     small = torch.maximum(small, _ROUNDING * torch.finfo(values.dtype).eps * values.abs().amax(1))
     change, place = values.diff(dim=1).abs().max(1, keepdim=True)
     for _ in range(_CUTS - 1):
@@ -96,6 +96,22 @@ def stepping_rows(game: Game, between: NDArray[np.float64], least: NDArray[np.fl
 def _cut(sides: Tensor) -> Tensor:
     """Ends of the eighths of intervals ``(R, 2)``, ``(R, 9)``."""
     return torch.lerp(sides[:, :1], sides[:, 1:], torch.linspace(0, 1, _PARTS + 1).to(sides))
+
+
+def _apart(game: Game, rows: Tensor, points: Tensor) -> tuple[Game, Tensor, Tensor]:
+    """A game of the rows ``(R,)``, alone unless they belong with all others, their places there, and f at the points.
+
+    Where nothing is known of that, a model that fails on these rows alone is asked with the others.
+    """
+    if not game.together:
+        some, left = game.take(rows), torch.arange(len(rows), device=game.device)
+        try:
+            return some, left, _values_at(some, left, points)
+        except Exception:
+            if game.evaluation.together is False or len(rows) == game.n_examples:
+                raise
+            game.at(torch.ones(1))
+    return game, rows, _values_at(game, rows, points)
 
 
 def _values_at(game: Game, rows: Tensor, points: Tensor) -> Tensor:

@@ -72,6 +72,14 @@ def test_a_jump_of_f_is_not_shared_out(jump: float) -> None:
     assert ours.mean() < 0.9 * theirs.mean()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_takes_no_single_row_is_looked_at_with_all_of_them() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2)).train()
+    x, baseline = torch.randn(8, 6), torch.randn(1, 6)
+    assert MetaGradientShap(model).attribute(x, baseline, target=0).isfinite().all()
+
+
 @pytest.mark.parametrize("stdevs", [0.0, 0.1])
 @pytest.mark.parametrize("n_baselines", [2, 40])
 def test_arguments_of_rows_stay_with_their_rows(stdevs: float, n_baselines: int) -> None:

@@ -39,6 +39,20 @@ def test_gradients_that_are_not_those_of_f(function, steps):
         torch.testing.assert_close(delta, values.sum(1) - change, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("given", [{}, {"n_steps": 8}, {"n_steps": 20}, {"create_graph": True}], ids=str)
+def test_a_small_detached_part_of_a_smooth_model_is_found(given):
+    torch.manual_seed(0)
+    net, scale = (nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 1)) for _ in range(2))
+
+    def model(x):
+        return (net(x) * (1 + 0.3 * scale(x).detach()))[:, 0]
+
+    right = IntegratedGradients(model).attribute(X, n_steps=500)
+    with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
+        values = MetaIntegratedGradients(model).attribute(X, **given)
+    assert ((values - right).square().sum() / right.square().sum()).item() < 1e-6
+
+
 @pytest.mark.parametrize("steps", [None, 10, 50])
 @pytest.mark.parametrize("function", [over_its_length, logarithm])
 def test_f_that_is_not_finite_at_the_baseline(function, steps):

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -82,3 +83,26 @@ def test_few_points_say_nothing():
 
 def test_a_constant_is_explained():
     assert not told(torch.zeros_like, torch.zeros_like)
+
+
+@given(st.integers(0, 10_000), st.integers(8, 20), st.sampled_from([0.0, 0.003, 0.03]))
+@settings(max_examples=40, deadline=None)
+def test_a_small_part_that_is_no_gradient_is_found_on_smooth_paths(seed, count, part):
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.from_numpy((numpy.polynomial.legendre.leggauss(count)[0] + 1) / 2)[None]
+    shift, bend = torch.rand(2, generator=generator, dtype=torch.float64)
+    f = torch.tanh(points + bend) - torch.tanh(bend)
+    slope = 1 - torch.tanh(points + bend).square()
+    hidden, total = part * ((1 + shift) * points + points**2), torch.tanh(1 + bend) - torch.tanh(bend) + part * (2 + shift)
+    found = estimators.smoothly_inconsistent(*(one.numpy() for one in (points, slope, f + hidden, total.reshape(1))))
+    assert found.item() == (part > 0)
+
+
+@pytest.mark.parametrize("sharpness", [1, 10, 100, 1000])
+def test_sharp_and_kinked_paths_are_believed(sharpness):
+    for f in (lambda t: torch.sigmoid(sharpness * (t - 0.4)), lambda t: (sharpness * (t - 0.37)).relu(), torch.sqrt):
+        t = POINTS.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(f(t).sum(), t)
+        ends = f(torch.tensor([0.0, 1.0]).double())
+        numbers = (POINTS[None], slope[None], (f(POINTS) - ends[0])[None], (ends[1] - ends[0])[None])
+        assert not estimators.smoothly_inconsistent(*(one.numpy() for one in numbers))[0]
