@@ -1,4 +1,4 @@
-"""The rows of one model that a memory keeps, and what was measured of them as networks read it."""
+"""The rows of one model in a memory, and their evaluations in the form that networks read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from captum_meta.nn.refinement import border_coalitions
 from captum_meta.types import LEAVE_ONE_OUT, Evidence
 
 _MOST_COALITIONS = 512
-"""Of a row."""
+"""Most coalitions kept of a row."""
 
 
 class Rows:
-    """The last ``most`` rows that were explained; a row explained again takes the place of what it was."""
+    """The last ``most`` rows that were explained; a row explained again replaces its former entry."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -28,14 +28,14 @@ class Rows:
 
     @property
     def examples(self) -> int:
-        """How many rows there are, whichever of their outputs are known."""
+        """Number of rows, whichever of their outputs are known."""
         return len(self._names.unique())
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def add(self, known: KnownRows, keys: Tensor) -> int:
-        """Keep these rows, whose keys are ``(N,)``; how many coalitions are known that were not."""
+        """Keep these rows, with keys ``(N,)``; returns the number of new coalitions."""
         names = keys.cpu()
         keys = _random.mix(keys + known.outputs * _random.GOLDEN).cpu()
         fresh = int(known.measured.sum())
@@ -52,14 +52,14 @@ class Rows:
 
 
 def layout(game: Game) -> Hashable:
-    """What rows must share to be read by the same networks: shapes of the inputs, and which element is whose."""
+    """Properties that rows must share to be read by the same networks: the inputs' shapes, and the players' elements."""
     groups = game.players.groups
     key = None if groups is None else tuple(group.cpu().numpy().tobytes() for group in groups)
     return game.players.shapes, key
 
 
 def known_rows(evidence: Evidence, start: Tensor, keys: Tensor) -> KnownRows:
-    """What was measured of rows ``(N,)`` with f(baseline) ``start (N,)``.
+    """Evaluations of rows ``(N,)`` with f(baseline) ``start (N,)``.
 
     The network of a row is chosen by its key ``(N,)``: explained again, the row is left out by the same one.
     """
@@ -84,5 +84,5 @@ def known_rows(evidence: Evidence, start: Tensor, keys: Tensor) -> KnownRows:
 
 
 def keys_of(game: Game, count: int) -> Tensor:
-    """A number for each of ``count`` rows of evidence, the same for all outputs of a row."""
+    """A key for each of ``count`` rows of evidence, the same for all outputs of a row."""
     return row_keys(game).repeat_interleave(count // game.n_rows)

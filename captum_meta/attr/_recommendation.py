@@ -1,4 +1,4 @@
-"""Which way of explaining many rows of one model is worth most at equal total cost."""
+"""The best way of explaining many rows of one model at equal total cost."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from captum_meta.attr._memory import FEWEST
 
 Way = Literal["zero-shot", "adapt", "memory"]
 _GRADIENTS = 9
-"""Evaluations of a row's three gradients."""
+"""Evaluations that a row's three gradients cost."""
 _SUPPORT, _LABEL, _READING = 16, 16, 16
 """Support rows, and evaluations per player of each: its label, and what learners that model f read beside it."""
 _SHARE, _READ_PLAYERS = 0.1, 64
 """Most of all evaluations that support rows may cost; most players of rows whose model the default learner models."""
 _TRIED = 0.05
-"""The same where they may be in vain: rows keep their coalitions, so that it costs a twentieth more and no error."""
+"""The same for support rows on trial: rows keep their coalitions, so a failure costs a twentieth more, and no error."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Recommendation:
 
     Attributes:
         way: ``"zero-shot"``, each row by itself; ``"adapt"``, after support rows; or ``"memory"``, rows learn from others.
-        call: what to write, in Python.
+        call: the Python code.
         evaluations: of the model, in all, a gradient counted as three.
         reason: why.
     """
