@@ -21,7 +21,7 @@ from captum_meta.types import Evidence
 
 _REFERENCE_STEPS = 200
 _MORE = 8
-"""Sums of gradients are rounded by so much more than f."""
+"""Factor by which sums of gradients are rounded more than f."""
 _ALMOST_NOTHING = 2.0**-60
 """Stands for no difference between input and baseline where average gradients are asked for."""
 
@@ -42,24 +42,24 @@ class PathResult:
 
     @property
     def delta(self) -> Tensor:
-        """What the attributions' sum exceeds the change by, added up as ``compute_convergence_delta`` does."""
+        """The attributions' sum minus the change, summed as by ``compute_convergence_delta``."""
         return sum(part.reshape(*self.change.shape, -1).sum(-1) for part in self.parts) - self.change
 
     @classmethod
     def side_by_side(cls, results: list[PathResult], shape: tuple[int, ...]) -> PathResult:
-        """Results of several outputs, which have this shape together, ``(N, *shape, ...)``; of one, ``()``, itself."""
+        """Results of several outputs stacked as ``(N, *shape, ...)``; ``shape`` is ``()`` for one output."""
 
         parts = side_by_side([result.parts for result in results], shape)
         change, error = (of_outputs([getattr(result, name) for result in results], shape) for name in ("change", "error"))
         return cls(parts, change, error)
 
     def times(self, differences: tuple[Tensor, ...]) -> PathResult:
-        """Of multipliers: their products with (input - baseline), which may carry a gradient."""
+        """Multipliers times (input - baseline), which may carry a gradient."""
         parts = tuple(part * difference for part, difference in zip(self.parts, differences, strict=True))
         return PathResult(parts, self.change, self.error)
 
     def returned(self, attributions: Any, with_delta: bool, with_error: bool) -> Any:
-        """The attributions, with what was asked for behind them."""
+        """The attributions, followed by the delta and the error if requested."""
         further = [value for value, wanted in ((self.delta, with_delta), (self.error, with_error)) if wanted]
         return (attributions, *further) if further else attributions
 
@@ -73,7 +73,7 @@ class PathFrontend(Frontend):
     def _integrate(
         self, game: Game, n_steps: int | None, method: str, tolerance: float | None, estimated: bool, multiply: bool
     ) -> PathResult:
-        """In rounds where the number of gradients is left to us, else from ``n_steps`` of them."""
+        """In rounds if ``n_steps`` is None, else from ``n_steps`` gradients."""
         if tolerance is not None and method != "gausslegendre":
             raise ValueError(
                 f"With a tolerance gradients are taken where each row needs them, not at the points of method={method!r}: "

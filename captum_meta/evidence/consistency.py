@@ -1,4 +1,4 @@
-"""Whether gradients along a path are those of f, and complete: evaluations of f that tell, where there is doubt."""
+"""Whether gradients along a path are those of f, and complete; checked by evaluations of f where this is in doubt."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def wrong_slopes(game: Game, points: Tensor, sums: Tensor, total: Tensor, output
 
 
 def _exact(game: Game) -> bool:
-    """Whether inputs and outputs have so many digits that slopes and jumps differ from rounding."""
+    """Whether inputs and outputs are precise enough to tell slopes and jumps from rounding."""
     return game.precision < FINE and all(
         torch.finfo(part.dtype).eps < FINE for part in game.inputs if part.is_floating_point()
     )

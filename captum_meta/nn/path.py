@@ -33,12 +33,12 @@ from captum_meta.types import Evidence
 _PLAYER_NUMBERS, _INTERVAL_NUMBERS = 22, 8
 _LEAST = 1e-9
 _FEWEST_GRADIENTS = 8
-"""From which on weights set for a row as a whole are as good as those for each player, on synthetic validation."""
+"""Gradients from which weights for a whole row are as good as those for each player, on synthetic validation."""
 _MANY_PLAYERS = 1024
-"""From which on they are so with fewer gradients, too: of 6,912 elements the errors at 2 to 7 gradients are the same."""
+"""Players from which they are with fewer gradients, too: at 6,912 elements errors at 2 to 7 gradients are equal."""
 _MAX_PLACES_OF_ROWS = 2**20
 _UNITS = 16
-"""Units in the last place of a row's level below which numbers are taken for rounding."""
+"""Numbers below this many units in the last place of a row's level count as rounding."""
 
 
 class PathExplainer(Explainer):
@@ -82,7 +82,7 @@ class PathExplainer(Explainer):
         return super().elements_at_once(evidence) if self._rows_for(evidence) is None else _MAX_PLACES_OF_ROWS
 
     def _rows_for(self, evidence: Evidence) -> RowPathExplainer | None:
-        """What answers for this evidence in place of the network that reads each player."""
+        """The explainer of whole rows, where it replaces the network that reads each player."""
         few = evidence.points.shape[-1] < _FEWEST_GRADIENTS and evidence.effects.shape[-2] < _MANY_PLAYERS
         return None if self.training or few else self.rows
 

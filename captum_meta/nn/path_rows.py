@@ -1,4 +1,4 @@
-r"""Path integrals by weights of the gradients that a network sets for each row: its cost does not grow with the players.
+r"""Path integrals by weights of the gradients, set for each row by a network whose cost is independent of the players.
 
 As :class:`~captum_meta.nn.PathExplainer`, this shares out what a quadrature misses of the change of f. But what a player
 gets depends on its gradients alone, by weights that all players of a row have in common,

@@ -1,4 +1,4 @@
-"""What is known of a path and its gradients once these are summed over the players: the input of a network without players.
+"""Statistics of a path's gradients, summed over the players: the input of a network without players.
 
 The nodes cut the path into ``J = G + 1`` intervals, on each of which gradients jump from one node's to the next one's, but
 for the outermost two. All is in units of the row's scale. Shares are divided by their absolute sum over the players, unless
@@ -19,7 +19,7 @@ from captum_meta.types import Evidence
 SHARES = DEGREES + SHAPES
 INTERVAL_NUMBERS, ROW_NUMBERS = 13, SHARES + 4
 _UNITS = 16
-"""Units in the last place of a row's level below which numbers are taken for rounding."""
+"""Numbers below this many units in the last place of a row's level count as rounding."""
 _RIDGE = 0.01
 _LEAST, _LEAST_SQUARE = 1e-30, 1e-12
 _STEEP, _LEAST_GAP, _LEAST_CHANGE = 30.0, 3e-3, 1e-2
