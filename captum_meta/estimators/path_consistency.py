@@ -23,6 +23,8 @@ _NOTICEABLE = 0.1
 """Part of the path's mean change for such a length that is too little to matter."""
 _FEWEST = 8
 """Gradients from which the answer is sure: of 1,920 rows of the synthetic family none was taken for inconsistent."""
+_FEWEST_SMOOTH = 5
+"""Gradients from which none of 1,500 rows of the synthetic family and others was taken for smoothly inconsistent."""
 _DEGREE, _DEGREE_APART = 9, 4
 """Of the polynomials through the gradients, and through what f and their integral differ by."""
 _TIMES, _SMALL, _REST = 10.0, 1e-3, 0.1
@@ -66,10 +68,10 @@ def inconsistent_gradients(points: Floats, sums: Floats, curve: Floats, total: F
 
 @np.errstate(invalid="ignore", over="ignore")
 def smoothly_inconsistent(points: Floats, sums: Floats, curve: Floats, total: Floats) -> NDArray[np.bool_]:
-    """Whether f leaves the integral of the polynomial through its gradients smoothly, ``(N,)``; arguments as above.
+    """Whether f leaves the integral of the polynomial through its gradients smoothly, ``(N,)``; False for fewer than five.
 
-    By at least a thousandth of all its changes, and by ten times the polynomial's last two coefficients, which bound what it
-    leaves open.
+    Arguments are as above. By at least a thousandth of all its changes, and by ten times the polynomial's last two
+    coefficients, which bound what it leaves open.
 
     >>> t, one = np.linspace(0.05, 0.95, 10)[None], np.ones(1)
     >>> smoothly_inconsistent(t, 2 * t, t**2, one), smoothly_inconsistent(t, 1.9 * t, t**2, one)
@@ -77,7 +79,10 @@ def smoothly_inconsistent(points: Floats, sums: Floats, curve: Floats, total: Fl
     """
     found = np.zeros(len(total), dtype=np.bool_)
     count = points.shape[-1]
-    if count < _FEWEST or not (known := np.isfinite(sums).all(1) & np.isfinite(curve).all(1) & np.isfinite(total)).any():
+    if (
+        count < _FEWEST_SMOOTH
+        or not (known := np.isfinite(sums).all(1) & np.isfinite(curve).all(1) & np.isfinite(total)).any()
+    ):
         return found
     zero = np.zeros((len(total), 1))
     values = np.concatenate([zero, curve, total[:, None]], axis=1)[known]
@@ -90,7 +95,7 @@ def smoothly_inconsistent(points: Floats, sums: Floats, curve: Floats, total: Fl
     unsure = np.linalg.norm(coefficients[:, -2:, 0], axis=1) + np.abs(basis @ coefficients - given).max((1, 2))
     integrals = legint(np.eye(degree + 1), lbnd=-1).T / 2
     apart = values - (legvander(everywhere, degree + 1) @ (integrals.T @ coefficients))[..., 0]
-    smooth = legvander(everywhere, _DEGREE_APART)
+    smooth = legvander(everywhere, min(_DEGREE_APART, count - 3))
     rest = apart - (smooth @ (np.linalg.pinv(smooth) @ apart[..., None]))[..., 0]
     size, by = np.abs(np.diff(values)).sum(1), np.ptp(apart, axis=1)
     is_smooth = np.linalg.norm(rest, axis=1) < _REST * np.linalg.norm(apart, axis=1)
