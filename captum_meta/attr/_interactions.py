@@ -10,13 +10,14 @@ from torch import Tensor
 from captum_meta._warnings import warn
 from captum_meta.attr._arithmetic import chunks_for_matrices, plain_arithmetic
 from captum_meta.attr._background import by_output, completed, inert, process_of, table_of
+from captum_meta.attr._interaction_rounds import gradients_of, seen_game
 from captum_meta.attr._pair_support import MAX_POINTS, PairSupport, SupportedPairs
 from captum_meta.estimators import InteractionProcess, InteractionRule, ProbabilityProcess, interactions
 from captum_meta.estimators.interactions import EFFICIENT
 from captum_meta.estimators.probability_process import may_be_probabilities
 from captum_meta.games import Game, MeanGame
-from captum_meta.nn.refinement import MAX_POSTERIOR, border_coalitions
-from captum_meta.types import LEAVE_ONE_OUT, Evidence
+from captum_meta.nn.refinement import MAX_POSTERIOR
+from captum_meta.types import Evidence
 
 SHAPLEY_INDICES = ("SII", "k-SII")
 """Those whose main effects are made of Shapley values."""
@@ -83,12 +84,8 @@ def with_shapley_values(found: Tensor, shapley: Tensor, index: str) -> Tensor:
 
 def _of_rows(evidence: Evidence, start: Tensor, index: str) -> Tensor:
     """``(R, M, M)`` float64."""
-    coalitions, players = evidence.coalitions or border_coalitions(evidence), evidence.players
-    n_rows, _, n_players = coalitions.members.shape
-    ends = torch.stack([players, torch.zeros_like(players)], dim=1)
-    members = torch.cat([ends, coalitions.members], dim=1)
-    worths = torch.cat([torch.stack([evidence.total, 0 * evidence.total], dim=1), coalitions.worths], dim=1).double()
-    known = torch.cat([torch.ones_like(coalitions.measured[:, :2]), coalitions.measured], dim=1) & worths.isfinite()
+    players, (members, worths, known) = evidence.players, seen_game(evidence)
+    n_rows, _, n_players = members.shape
     complete = known.sum(1) >= 2.0**evidence.n_players
     found = torch.full((n_rows, n_players, n_players), torch.nan, dtype=torch.float64, device=players.device)
     for row in complete.nonzero().flatten().tolist():
@@ -125,9 +122,8 @@ def _from_process(
 ) -> Tensor:
     """``(R, M, M)`` float64."""
     acting, n_players = evidence.acting, members.shape[-1]
-    gradients = torch.where(evidence.measured, evidence.effects, 0.0)[..., :LEAVE_ONE_OUT]
     read = slice(0, MAX_POSTERIOR + 2)
-    process = kind(members[:, read], worths[:, read], known[:, read], acting, gradients.mT.double())
+    process = kind(members[:, read], worths[:, read], known[:, read], acting, gradients_of(evidence))
     closed_form = n_players > _MAX_TABLE or members.shape[1] <= MAX_POSTERIOR + 2
     if closed_form and isinstance(process, InteractionProcess):
         found = process.interactions(InteractionRule.of(index, n_players))

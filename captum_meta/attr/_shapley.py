@@ -21,6 +21,7 @@ from captum_meta.attr._arguments import checked
 from captum_meta.attr._arithmetic import chunks, plain_arithmetic
 from captum_meta.attr._background import default_pairs, explain_mean_game
 from captum_meta.attr._frontend import Frontend, count_examples, of_inputs
+from captum_meta.attr._interaction_rounds import SEVERAL_OUTPUTS, measure_for_interactions
 from captum_meta.attr._interactions import (
     SHAPLEY_INDICES,
     check_interactions,
@@ -81,19 +82,20 @@ class ShapleyFrontend(Frontend):
     ) -> Tensor:
         """Interactions of every pair of players, and main effects, of each row.
 
-        They come from the same evaluations as attributions: three gradients and ``n_samples`` coalitions, from which a
-        Gaussian process over all coalitions, fitted to each row, expects the others
-        (:mod:`captum_meta.estimators.interaction_process`). Where all values seen are between 0 and 1, and players at most
-        16, so does one of their logits (:mod:`captum_meta.estimators.probability_process`). Exact where all coalitions are
-        evaluated.
+        They cost what attributions cost: three gradients and ``n_samples`` coalitions, from which a Gaussian process over
+        all coalitions, fitted to each row, expects the others (:mod:`captum_meta.estimators.interaction_process`). Of up to
+        16 players, the coalitions that follow those of one player and of all but one are chosen in rounds, by what they
+        tell about the row's own pairs (:mod:`captum_meta.estimators.pair_design`), and where all values seen are between 0
+        and 1 a process of their logits answers, too (:mod:`captum_meta.estimators.probability_process`). Exact where all
+        coalitions are evaluated.
 
         Args:
             inputs, baselines, target, additional_forward_args, feature_mask, background, seed: as for ``attribute``.
             n_samples: as for ``attribute``. None: 16 coalitions for each player, at most 2,048; with a background 64 pairs
                 for each player, at most 2,048.
             index: what an interaction is (:mod:`captum_meta.estimators.interactions`). "k-SII": main effects and pairs sum
-                to f(input) - f(baseline); "SII": main effects are Shapley values, those that ``attribute`` gives; "STII" and
-                "FSII" sum up as well; "BII": Banzhaf interactions of pairs, and Banzhaf values on the diagonal.
+                to f(input) - f(baseline); "SII": main effects are Shapley values, about as exact as those of ``attribute``;
+                "STII" and "FSII" sum up as well; "BII": Banzhaf interactions of pairs, and Banzhaf values on the diagonal.
 
         Returns:
             ``(B, M, M)``, symmetric: pairs off the diagonal, main effects on it. With a ``feature_mask`` a
@@ -117,10 +119,10 @@ class ShapleyFrontend(Frontend):
             values = interactions_of_mean_game(game, budgets, index, seed, self._pairs)
         else:
             plan = self._plan(coalitions_for_interactions(game, n_samples, self.counts_permutations), seed)
-            evidence, start = plan.measure_with_start(game)
+            evidence, start = measure_for_interactions(plan, game)
             shapley = self._explain(evidence, plan).attributions if index in SHAPLEY_INDICES else None
             values = expected_interactions(evidence, start.flatten(), shapley, index)
-        assert len(values) == game.n_rows, "The model has several outputs per row: pass target= to select one."
+        assert len(values) == game.n_rows, SEVERAL_OUTPUTS
         players = self._players(game, values)
         rows = torch.stack([players.by_id(part) for part in values.unbind(1)], dim=2)
         return torch.stack([players.by_id(part) for part in rows.unbind(1)], dim=2)

@@ -18,6 +18,7 @@ from captum_meta.estimators.input_process import InputProcess, value_distances
 from captum_meta.estimators.interaction_process import InteractionProcess
 from captum_meta.estimators.interactions import INDICES, Index, InteractionRule, interactions
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
+from captum_meta.estimators.pair_design import telling_sums
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 from captum_meta.estimators.path_consistency import inconsistent_gradients, smoothly_inconsistent, suspected_steps
 from captum_meta.estimators.path_intervals import PathIntervals, further_points
@@ -73,5 +74,6 @@ __all__ = [
     "smoothly_inconsistent",
     "stopping_levels",
     "suspected_steps",
+    "telling_sums",
     "value_distances",
 ]

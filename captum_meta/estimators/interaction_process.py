@@ -70,6 +70,7 @@ class InteractionProcess:
         directions: ``(R, D, M)``, along which the worths are expected to change; zeros where nothing is.
 
     Attributes:
+        kernel: the fitted covariance.
         log_likelihood: ``(R,)``, log density of the worths at the most likely amplitude of the covariance, but
             for a number that depends on how many they are alone.
     """
@@ -86,8 +87,8 @@ class InteractionProcess:
         self._signs = torch.where(acting.unsqueeze(1), members.double() * 2 - 1, 0.0)
         residual, self._middle, self._unit = standardised(worths, known)
         waves = FullWaves(torch.where(acting.unsqueeze(1), directions.double(), 0.0))
-        self._kernel = _fitted(self._signs, residual, known, acting, waves)
-        factor = cholesky_factor(among_known(self._kernel.between(self._signs, self._signs) + CONSTANT, known))
+        self.kernel = _fitted(self._signs, residual, known, acting, waves)
+        factor = cholesky_factor(among_known(self.kernel.between(self._signs, self._signs) + CONSTANT, known))
         weights = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
         self._weights = torch.where(known, weights, 0.0)
         count, surprise = known.sum(1), (residual * self._weights).sum(1).clamp(min=_TINY)
@@ -99,18 +100,18 @@ class InteractionProcess:
 
         Products and waves of all are products of those of one half of the players with those of the other.
         """
-        n_players, rates = self._acting.shape[1], self._kernel.rates
+        n_players, rates = self._acting.shape[1], self.kernel.rates
         signs = all_coalitions(n_players, rates.device).double() * 2 - 1
         in_first = torch.arange(n_players, device=rates.device) < n_players // 2
         step = 2 ** (n_players // 2)
         first, second = signs[:step] * in_first, signs[::step] * ~in_first
         alike, scaled = rates.atanh().unsqueeze(1) * self._signs, rates.unsqueeze(1) * self._signs
-        weighted, norm = self._weights.unsqueeze(1), torch.exp(-self._kernel.log_norm)
+        weighted, norm = self._weights.unsqueeze(1), torch.exp(-self.kernel.log_norm)
         table = torch.exp(second @ alike.mT) @ (torch.exp(first @ alike.mT) * weighted).mT
         table = table * norm * (1 - rates.square()).prod(1).sqrt()[:, None, None]
-        main, both, directed = self._kernel.amounts[:, :, None, None].unbind(1)
-        of_waves = (weighted @ self._kernel.waves.at(self._signs)).squeeze(1)
-        table = table + directed * self._kernel.waves.at_sums(of_waves, first, second)
+        main, both, directed = self.kernel.amounts[:, :, None, None].unbind(1)
+        of_waves = (weighted @ self.kernel.waves.at(self._signs)).squeeze(1)
+        table = table + directed * self.kernel.waves.at_sums(of_waves, first, second)
         squares = (scaled * self._weights.unsqueeze(-1)).mT @ scaled
         squares = squares - torch.diag_embed(squares.diagonal(dim1=1, dim2=2))
         of_orders = signs @ (norm * main * (weighted @ scaled)).mT
@@ -131,21 +132,21 @@ class InteractionProcess:
 
     def _slopes(self, t: float) -> tuple[Float[Tensor, "R M"], Float[Tensor, "R M M"]]:
         """First ``(R, M)`` and second ``(R, M, M)`` derivatives of the multilinear extension at t, per unit of spread."""
-        position, rates = 2 * t - 1, self._kernel.rates
+        position, rates = 2 * t - 1, self.kernel.rates
         scaled = rates.unsqueeze(1) * self._signs  # (R, P, M)
         factors = 1 + position * scaled
-        products = (factors.log().sum(-1) - self._kernel.log_norm.squeeze(-1)).exp() * self._weights
+        products = (factors.log().sum(-1) - self.kernel.log_norm.squeeze(-1)).exp() * self._weights
         gains = 2 * scaled / factors
-        norm = torch.exp(-self._kernel.log_norm)
-        main_amount, pair_amount, directed = self._kernel.amounts[:, :, None, None].unbind(1)
+        norm = torch.exp(-self.kernel.log_norm)
+        main_amount, pair_amount, directed = self.kernel.amounts[:, :, None, None].unbind(1)
         weighted = self._weights.unsqueeze(1)
         first = products.unsqueeze(1) @ gains + norm * main_amount * 2 * (weighted @ scaled)
         others = scaled.sum(-1, keepdim=True) - scaled
         first = first + norm * pair_amount * 2 * position * (weighted @ (scaled * others))
         second = (gains * products.unsqueeze(-1)).mT @ gains
         second = second + norm * pair_amount * 4 * (scaled * self._weights.unsqueeze(-1)).mT @ scaled
-        of_waves = directed.squeeze(-1) * (weighted @ self._kernel.waves.at(self._signs)).squeeze(1)
-        wave_first, wave_second = self._kernel.waves.slopes(of_waves, t)
+        of_waves = directed.squeeze(-1) * (weighted @ self.kernel.waves.at(self._signs)).squeeze(1)
+        wave_first, wave_second = self.kernel.waves.slopes(of_waves, t)
         return first.squeeze(1) + wave_first, second + wave_second
 
 

@@ -148,6 +148,12 @@ class ShapleyMeasurement:
         self.worths = torch.where(wanted.unsqueeze(-1), values, self.worths)
         self.asked |= wanted
 
+    def prefer(self, order: Tensor) -> None:
+        """Evaluate pairs of a coalition and its complement in this ``order (N, P)``, which begins with those that were."""
+        places = torch.stack([2 * order, 2 * order + 1], dim=2).flatten(1)
+        self.members = self.members.gather(1, places.unsqueeze(2).expand_as(self.members))
+        self.planned, self.asked = self.planned.gather(1, places), self.asked.gather(1, places)
+
     def evidence(self, rows: Tensor | None = None) -> Evidence:
         """All that was measured so far of the ``rows`` ``(R,)``, by default of all."""
         if rows is None:

@@ -67,9 +67,10 @@ class TestEveryBudget:
         assert torch.allclose(found, found.mT)
 
     def test_shapley_values_are_those_of_attribute(self, net: torch.nn.Module, given: dict[str, Tensor]) -> None:
-        x, attr = torch.randn(2, M), make(net)
-        found = attr.interactions(x, n_samples=30, index="SII", **given).diagonal(dim1=1, dim2=2)
-        assert torch.allclose(found, attr.attribute(x, n_samples=30, **given), atol=1e-5)
+        """Where coalitions are not chosen for pairs: with background rows, and where all are known."""
+        x, attr, n_samples = torch.randn(2, M), make(net), 30 if given else EVERY
+        found = attr.interactions(x, n_samples=n_samples, index="SII", **given).diagonal(dim1=1, dim2=2)
+        assert torch.allclose(found, attr.attribute(x, n_samples=n_samples, **given), atol=1e-5)
 
     def test_players_without_effect_get_nothing(self, net: torch.nn.Module, given: dict[str, Tensor]) -> None:
         x = torch.randn(2, M + 1)
@@ -139,6 +140,22 @@ def test_evaluations_are_those_asked_for(front_end: Any, n_samples: int) -> None
     assert model.evaluations == 36 + 9 + probe(1)
 
 
+def test_coalitions_are_those_that_tell_of_a_rows_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that tell of Shapley values leave larger errors, in the mean of nets in which few players act together."""
+    ratios = []
+    for _ in range(6):
+        hidden, last = torch.nn.Linear(9, 6), torch.nn.Linear(6, 1)
+        hidden.weight.data *= 4 * (torch.rand(6, 9) < 0.4)
+        model = torch.nn.Sequential(hidden, torch.nn.Tanh(), last, torch.nn.Flatten(0)).eval()
+        x, baseline, errors = torch.randn(4, 9), torch.zeros(1, 9), []
+        truth = exact(model, x, baseline, "k-SII")
+        for most in (16, 0):
+            monkeypatch.setattr("captum_meta.attr._interaction_rounds.MOST_PLAYERS", most)
+            errors.append((make(model).interactions(x, baseline, n_samples=72) - truth).square().sum((1, 2)))
+        ratios.append((errors[0] / errors[1]).log().mean())
+    assert torch.stack(ratios).mean().exp() < 0.85
+
+
 def test_more_than_the_process_reads_fills_a_table(monkeypatch: pytest.MonkeyPatch, net: torch.nn.Module) -> None:
     monkeypatch.setattr("captum_meta.attr._interactions.MAX_POSTERIOR", 30)
     x, baseline = torch.randn(1, M), torch.randn(1, M)
@@ -160,6 +177,8 @@ def test_mistakes_are_named(net: torch.nn.Module) -> None:
         attr.interactions(x, 0, background=torch.zeros(3, M))
     with pytest.raises(AssertionError, match="pass target="):
         make(CountingModel(M)).interactions(x)
+    with pytest.raises(AssertionError, match="pass target="):
+        make(CountingModel(M)).interactions(x, n_samples=20)
     with pytest.raises(ValueError, match="257 players"):
         make(lambda x: x.sum(1)).interactions(torch.randn(1, 257))
     with pytest.warns(UserWarning, match="no more than those of one player"):

@@ -34,7 +34,7 @@ def score() -> Tensor:
 def log_density(process: InteractionProcess, values: Tensor, members: Tensor) -> float:
     """Of the values of a game, normal with the fitted covariance times the amplitude of largest density."""
     signs = members.double().unsqueeze(0) * 2 - 1
-    covariance = process._kernel.between(signs, signs)[0] + 10
+    covariance = process.kernel.between(signs, signs)[0] + 10
     covariance += 1e-10 * covariance.diag().diag()
     centred = values - values.mean()
     amplitude = centred @ torch.linalg.solve(covariance, centred) / len(values)
