@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_meta import _captum
+from captum_meta._numbers import TINY
 from captum_meta._warnings import warn
 from captum_meta.attr._arithmetic import chunks, chunks_for_matrices, plain_arithmetic
 from captum_meta.attr._known_rows import Rows, keys_of, known_rows, layout
@@ -20,7 +21,7 @@ from captum_meta.games import SurrogateGame
 from captum_meta.learners import ZeroShot
 from captum_meta.nn.cross_fitted import CrossFitted
 from captum_meta.nn.encoders import effect_sizes
-from captum_meta.nn.refinement import border_coalitions, later_pairs
+from captum_meta.nn.refinement import border_coalitions, judging_pairs
 from captum_meta.records import Record
 from captum_meta.types import LEAVE_ONE_OUT, Evidence
 
@@ -44,7 +45,6 @@ _CAREFUL, _CAREFUL_AT_BORDER = 1.5, 4.0
 """How much larger bounds are than those of games that are rough in no other way than models are."""
 _LAYOUTS = 4
 _MOST_NUMBERS = 4096
-_TINY = 1e-30
 _UNREAD = (
     "memory= serves rows of one model that are evaluated apart, have the same players and at most "
     f"{_MOST_NUMBERS:,} numbers: these rows are explained without it. Pass memory=0 to say so."
@@ -59,11 +59,11 @@ class Memory:
     with h a network fitted to the coalitions and gradients of other rows
     (:class:`~captum_meta.nn.cross_fitted.CrossFitted`), :math:`\phi(h)` its Shapley values, which cost no evaluation, and
     :math:`\phi^0` the explainer, given the row's evidence e less that of h. The share w, from 0 to 1, is that with which
-    the rows' own coalitions are predicted best, which h has not seen: the later half of them from the earlier, on average
-    over all rows, with a margin. Where there is no later half, as with the border alone, it is as small as the networks
-    predict little of the differences between unseen rows (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and
-    0 below two thirds of them or so. Where f has no gradient it is a quarter at most, and 0 at the border. It is 0 in rows
-    whose own coalitions contradict it.
+    the rows' own coalitions are predicted best, which h has not seen: each pair beyond the border from all others, by the
+    sum of all rows' errors and by the mean of their logarithms, with a margin. With the border alone the share is as small
+    as the networks predict little of the differences between unseen rows
+    (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and 0 below two thirds of them or so. Where f has no
+    gradient it is a quarter at most, and 0 at the border. It is 0 in rows whose own coalitions contradict it.
 
     Args:
         rows: the most that are kept.
@@ -122,7 +122,7 @@ class _Known:
         self.rows, self.networks = Rows(rows), CrossFitted()
         self.learned = self.fresh = 0
         self.understood, self.share = nan, 0.0
-        self.gains: dict[int, tuple[Tensor, int]] = {}
+        self.sums: dict[int, Tensor] = {}
 
     def learn(self, evidence: Evidence, start: Tensor, keys: Tensor, label: str | None) -> None:
         """Keep what was measured; fit the networks where they know less of it than they should."""
@@ -144,8 +144,8 @@ class _Known:
         for part in chunks_for_matrices(evidence):
             rows = slice(first, first + len(part.total))
             game = self._game(part, start[rows], keys[rows])
-            parts.append(_options(part, game, learner, with_bounds))
-            left.append(learner.late_error(part, part))
+            parts.append(_options(part, game, learner, self.networks.unit, with_bounds))
+            left.append(learner.left_out_error(part, part, self.networks.unit))
             first = rows.stop
         without = _Options(*alone, torch.cat(left)).map(lambda value: value.unsqueeze(1))
         options = _Options.concatenate([without, _Options.concatenate(parts)], dim=1)
@@ -162,7 +162,7 @@ class _Known:
     def _allowed(self, evidence: Evidence) -> float:
         """The largest share of the networks' game."""
         smooth = bool(evidence.measured[..., :LEAVE_ONE_OUT].any())
-        if later_pairs(_coalitions_of(evidence) // 2, evidence.players.shape[-1]):
+        if evidence.coalitions is not None and judging_pairs(evidence.coalitions, evidence.players).any(-1).all():
             return float(self.understood > 0) * (1.0 if smooth else _WITHOUT_GRADIENT)
         if not smooth:
             return 0.0
@@ -171,21 +171,26 @@ class _Known:
     def _judged(self, options: _Options, evidence: Evidence) -> Tensor:
         """The number of the share that is best for each row, ``(N,)``; 0 where nothing tells."""
         left = options.unexplained
-        telling = (left > 0).all(1) & left.isfinite().all(1) & self._familiar(evidence)
-        gains = torch.where(telling.unsqueeze(1), left.clamp(min=_TINY).log() - left[:, :1].clamp(min=_TINY).log(), 0.0)
-        common = self._common(evidence, gains.sum(0), int(telling.sum()))
+        telling = left.isfinite().all(1) & self._familiar(evidence)
+        left = torch.where(telling.unsqueeze(1), left, 0.0) + TINY
+        gains = (left / left[:, :1]).log()
+        common = self._common(evidence, torch.stack([left.sqrt().sum(0), gains.sum(0), telling.sum().expand_as(gains[0])]))
         shares = torch.tensor(SHARES).to(common)
         best = torch.where(shares <= self._allowed(evidence), common + _MARGIN * shares, torch.inf).argmin()
         self.share = SHARES[int(best)]
         willing = telling & ~_complete(evidence) & (gains[:, best] < _AGAINST)
         return torch.where(willing, best, 0)
 
-    def _common(self, evidence: Evidence, gains: Tensor, judged: int) -> Tensor:
-        """Mean gains ``(W,)`` of all rows so far that had as many coalitions as these."""
+    def _common(self, evidence: Evidence, sums: Tensor) -> Tensor:
+        """Of all rows so far that had as many coalitions, ``(W,)``: the logarithm of their errors, or that mean if larger.
+
+        Args:
+            sums: ``(3, W)``, over these rows: root errors, logarithms of how much they change, and how many rows there are.
+        """
         budget = _coalitions_of(evidence)
-        before, rows = self.gains.get(budget, (torch.zeros_like(gains), 0))
-        total, rows = self.gains[budget] = before.to(gains) + gains, rows + judged
-        return total / max(1, rows)
+        self.sums[budget] = sums = self.sums.get(budget, torch.zeros_like(sums)).to(sums) + sums
+        roots, gains, rows = sums
+        return torch.maximum(2 * (roots / roots[0]).log(), gains / rows.clamp(min=1))
 
     def _familiar(self, evidence: Evidence) -> Tensor:
         outputs = torch.zeros_like(evidence.total, dtype=torch.long) if evidence.targets is None else evidence.targets
@@ -198,7 +203,7 @@ class _Options(Record):
 
     Attributes:
         attributions, bounds: ``(N, W, M)`` and ``(N, W)``.
-        unexplained: ``(N, W)``, how far coalitions of the row are from what is expected of them.
+        unexplained: ``(N, W)``, squared errors of the row's coalitions, each predicted from all others.
     """
 
     attributions: Tensor
@@ -216,7 +221,7 @@ def _coalitions_of(evidence: Evidence) -> int:
     return 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
 
 
-def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bounds: bool) -> _Options:
+def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, unit: Tensor, with_bounds: bool) -> _Options:
     """Those with a share of the network."""
     explainer = InUnits(ZeroShot(learner.learner.explainer))
     acts = effect_sizes(evidence) > 0
@@ -231,7 +236,7 @@ def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, with_bou
         answer = share * values + rest
         size = answer.square().sum(-1)
         bound = careful * bound * rest.square().sum(-1) / torch.where(size > 0, size, 1.0)
-        found.append(_Options(answer, bound, learner.late_error(left, evidence)))
+        found.append(_Options(answer, bound, learner.left_out_error(left, evidence, unit)))
     return _Options(*(torch.stack([getattr(part, f.name) for part in found], dim=1) for f in fields(_Options)))
 
 

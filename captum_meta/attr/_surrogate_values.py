@@ -11,11 +11,11 @@ from captum_meta.estimators import kernel_matrix, sample_coalitions
 from captum_meta.games import SurrogateGame
 from captum_meta.games.references import exact_shapley_values
 
-_COALITIONS, _EXACT_PLAYERS, _STRENGTH = 4096, 12, 1e-6
+_COALITIONS, _EXACT_PLAYERS, _STRENGTH = 2**14, 14, 1e-6
 
 
 def values_of_surrogate(game: SurrogateGame) -> Tensor:
-    """Shapley values ``(N, M)``, exact up to 12 players, else by KernelSHAP on 4,096 coalitions."""
+    """Shapley values ``(N, M)``, exact up to 14 players, else by KernelSHAP on 16,384 coalitions."""
     n_players = game.like.shape[-1]
     if n_players <= _EXACT_PLAYERS:
         return exact_shapley_values(

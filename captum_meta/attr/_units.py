@@ -67,11 +67,14 @@ class InUnits:
             return evidence.total.new_zeros(len(evidence.total), ROW_NUMBERS)
         return explainer.numbered(explainer.prior(evidence), evidence)[2]
 
-    def late_error(self, evidence: Evidence, like: Evidence) -> Tensor:
-        """Squared error of later coalitions predicted from earlier, of rows ``(N, M)``, ``(N,)``, in ``like``'s units."""
-        explainer = self.learner.explainer
+    def left_out_error(self, evidence: Evidence, like: Evidence, unit: Tensor) -> Tensor:
+        """Squared error of coalitions predicted from all others, of rows ``(N, M)``, ``(N,)``, in squares of the unit ``()``.
+
+        The explainer reads numbers in units of the rows ``like``.
+        """
+        explainer, of_rows = self.learner.explainer, _of_rows(like)
         assert isinstance(explainer, ShapleyExplainer)
-        return explainer.late_error(evidence.times(1 / _of_rows(like)))
+        return explainer.left_out_error(evidence.times(1 / of_rows)) * (of_rows / unit.to(of_rows)).double().square()
 
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
         """Weights of the support rows ``(K, M)`` in the explanations, ``(N, K)``."""

@@ -91,6 +91,13 @@ class Given:
             right = right - self.waves @ explained
         return torch.linalg.solve_triangular(self.factor.mT, right, upper=True)
 
+    def left_out(self, inverse: Float[Tensor, "*batch P P"]) -> Float[Tensor, "*batch P"]:
+        """How far each pair is from what all others let expect, ``(*batch, P)``, with the inverse of L (Dubrule 1983)."""
+        precisions = inverse.square().sum(-2)
+        if self.inner is not None:
+            precisions = precisions - self._explained(inverse).square().sum(-2)
+        return self.coefficients().squeeze(-1) / precisions
+
     def first(self, count: int) -> Given:
         """Given the first ``count`` pairs: the first rows of a factor belong to them alone."""
         parts = (self.factor[..., :count, :count], self.residual[..., :count, :], self.values[..., :count, :])

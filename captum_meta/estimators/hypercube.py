@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta._numbers import TINY
-from captum_meta.estimators.conditioning import SHARES, conditioned
+from captum_meta.estimators.conditioning import SHARES, Given, conditioned
 from captum_meta.estimators.multi_index import MultiIndexWaves
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 from captum_meta.estimators.quadrature import gauss_legendre
@@ -139,8 +139,7 @@ class HypercubePosterior:
         """The same, had another ``prior (*batch, M)`` been expected, with the shares' weights as they are."""
         prior = torch.where(self._players, prior.to(self._prior), 0.0)
         moved = self._signs @ (prior - self._prior).unsqueeze(-1) / 2
-        of_factors = {id(given.factor): given for given in self._given}  # shares may have one factor
-        white = {factor: given.whitened(moved) for factor, given in of_factors.items()}
+        white = {factor: given.whitened(moved) for factor, given in self._of_factors.items()}
         corrections = [given.correction(given.residual - white[id(given.factor)]) for given in self._given]
         return self._answer(prior, torch.stack(corrections, dim=-1))
 
@@ -176,6 +175,21 @@ class HypercubePosterior:
         along = self._at_pairs.mT @ self._mixed(coefficients * coefficients.new_tensor(SHARES)).unsqueeze(-1)
         among = self._kernel.with_pairs(signs) @ of_all + self._size * (self._waves.at(signs) @ along)
         return (signs @ self._prior.unsqueeze(-1) + 2 * among).squeeze(-1).to(self._dtype)
+
+    def left_out(self) -> Float[Tensor, "*batch P"]:
+        """By how much the difference of each pair is not what all others let expect, ``(*batch, P)``; 0 if not measured.
+
+        Rates and the shares' weights are those that have seen it.
+        """
+        pairs = torch.ones_like(self._known, dtype=self._signs.dtype).diag_embed()
+        inverses = {factor: given.whitened(pairs) for factor, given in self._of_factors.items()}
+        missed = [given.left_out(inverses[id(given.factor)]) for given in self._given]
+        return torch.where(self._known, 2 * self._mixed(torch.stack(missed, dim=-1)), 0.0)[..., 1:].to(self._dtype)
+
+    @cached_property
+    def _of_factors(self) -> dict[int, Given]:
+        """One process of each Cholesky factor, by its identity: shares may have one factor."""
+        return {id(given.factor): given for given in self._given}
 
     @cached_property
     def _corrections(self) -> Float[Tensor, "*batch M shares"]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta.estimators import (
@@ -20,8 +20,8 @@ from captum_meta.estimators import (
 from captum_meta.nn.explainer import Prediction, Prior
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Coalitions, Evidence, Record
 
-_FEWEST_LATE = 4
-"""Fewest pairs that a prediction is judged by."""
+_FEWEST_INSIDE = 4
+"""Pairs beyond the border that a row is judged by."""
 MAX_POSTERIOR = 2048
 """Most coalitions of the posterior, as its cost is cubic in them. Weighted least squares reads the rest."""
 _AT_ONCE = 2**22
@@ -31,14 +31,23 @@ _FEW_OF_ALL = 8
 _MAX_EXACT = 20
 
 
-def later_pairs(n_pairs: int, n_players: int) -> int:
-    """Number of a row's last pairs that are predicted from the earlier ones as a test; none where pairs are few.
+def judging_pairs(coalitions: Coalitions, players: Bool[Tensor, "*batch M"]) -> Bool[Tensor, "*batch P"]:
+    """Pairs beyond the border, which only the posterior reads, ``(*batch, P)``: those of no row that has few.
 
-    >>> later_pairs(12, 12), later_pairs(24, 12), later_pairs(48, 12)
-    (0, 12, 24)
+    >>> members = torch.zeros(1, 10, 6).bool()
+    >>> for pair, others in enumerate(([], [1], [2], [3], [4])):
+    ...     members[0, 2 * pair, [0, *others]] = True
+    >>> members[:, 1::2] = ~members[:, ::2]
+    >>> measured = torch.ones(1, 10).bool()
+    >>> judging_pairs(Coalitions(members, torch.zeros(1, 10), measured), torch.ones(1, 6).bool()).tolist()
+    [[False, True, True, True, True]]
+    >>> measured[0, 3] = False
+    >>> judging_pairs(Coalitions(members, torch.zeros(1, 10), measured), torch.ones(1, 6).bool()).any().item()
+    False
     """
-    later = n_pairs - max(n_players, n_pairs // 2)
-    return later if later >= _FEWEST_LATE else 0
+    sizes, known = coalitions.members[..., ::2, :].sum(-1), coalitions.measured.unflatten(-1, (-1, 2)).all(-1)
+    inside = known & (sizes > 1) & (sizes < players.sum(-1, keepdim=True) - 1)
+    return inside & (inside.sum(-1, keepdim=True) >= _FEWEST_INSIDE)
 
 
 def refine(posterior: HypercubePosterior, prior: Prior, before: Prediction, evidence: Evidence) -> Float[Tensor, "*batch M"]:

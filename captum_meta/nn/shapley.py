@@ -20,7 +20,7 @@ from captum_meta.nn.refinement import (
     doubts_of,
     exact,
     is_complete,
-    later_pairs,
+    judging_pairs,
     posterior_of,
     precision,
     refined,
@@ -165,29 +165,20 @@ class ShapleyExplainer(Explainer):
         negative = replace(evidence.times(-torch.ones_like(evidence.total)), coalitions=None)
         return doubts_of(prior, before, evidence, -self(negative).attributions)
 
-    def late_error(self, evidence: Evidence) -> Float[Tensor, "*batch"]:
+    def left_out_error(self, evidence: Evidence) -> Float[Tensor, "*batch"]:
         """Mean squared prediction error of pairs' differences, ``(*batch,)``, in squared units of f.
 
-        The later half of the pairs of coalitions is predicted from the earlier; where there are few beyond the border, what
-        attributions leave unexplained of all. Even orders of interaction, which Shapley values do not depend on, are not in
-        it.
+        Each pair beyond the border is predicted from all others; where there are few, each of the border. The border has
+        been read by what is expected before, which praises it. Even orders of interaction, which Shapley values do not
+        depend on, are not in it.
         """
         coalitions = (evidence.coalitions or border_coalitions(evidence)).first(MAX_POSTERIOR)
-        n_pairs, n_players = coalitions.members.shape[-2] // 2, evidence.players.shape[-1]
-        worths, known = coalitions.worths.unflatten(-1, (-1, 2)), coalitions.measured.unflatten(-1, (-1, 2)).all(-1)
-        differences, members = worths[..., 0] - worths[..., 1], coalitions.members[..., ::2, :]
-        first, prior = n_pairs - later_pairs(n_pairs, n_players), self.prior(evidence)
-        if first == n_pairs:
-            first, values = 0, self.complete(prior, evidence).attributions.unsqueeze(-1)
-            inside = (2 * members.to(values) - 1) * evidence.players.unsqueeze(-2)
-            expected = (inside @ values).squeeze(-1)
-        else:
-            mean = super().complete(prior, evidence).attributions
-            earlier = replace(evidence, coalitions=coalitions.first(2 * first))
-            expected = posterior_of(prior, mean, earlier).differences(members[..., first:, :]).to(worths)
-            expected = expected * prior.scale.unsqueeze(-1)
-        missed = torch.where(known, differences, 0.0)[..., first:] - torch.where(known[..., first:], expected, 0.0)
-        return missed.double().square().sum(-1) / known[..., first:].sum(-1).clamp(min=1)
+        prior = self.prior(evidence)
+        posterior = posterior_of(prior, super().complete(prior, evidence).attributions, evidence)
+        inside, known = judging_pairs(coalitions, evidence.players), coalitions.measured.unflatten(-1, (-1, 2)).all(-1)
+        judged = torch.where(inside.any(-1, keepdim=True), inside, known)
+        missed = torch.where(judged, posterior.left_out(), 0.0).double() * prior.scale.unsqueeze(-1)
+        return missed.square().sum(-1) / judged.sum(-1).clamp(min=1)
 
     def error_numbers(
         self,

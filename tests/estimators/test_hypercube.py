@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -218,6 +219,8 @@ def test_fewer_waves_than_pairs_are_taken_by_woodbury() -> None:
             assert torch.allclose(x.surprise, y.surprise) and torch.allclose(x.log_volume(), y.log_volume())
             assert torch.allclose(x.correction(), y.correction()) and torch.allclose(x.known(), y.known())
             assert torch.allclose(x.coefficients(), y.coefficients(), atol=1e-9)
+            left_out = [given.left_out(given.whitened(torch.eye(len(given.residual)).double())) for given in (x, y)]
+            assert torch.allclose(*left_out, atol=1e-9)
         moved = [given.correction(given.whitened(other)) for given in (one, two)]
         assert torch.allclose(*moved)
 
@@ -245,3 +248,24 @@ def test_late_surprises_are_errors_of_pairs_predicted_from_those_before() -> Non
     assert torch.allclose(posterior(worths, codes, NOWHERE[0]).late_surprises(), wanted, rtol=1e-5)
     nothing = posterior(torch.zeros(32).double(), codes, NOWHERE[0]).late_surprises()
     assert torch.equal(nothing, torch.ones(2).double())
+
+
+@pytest.mark.parametrize("directions", [NOWHERE, SOMEWHERE])
+def test_each_pair_is_predicted_from_all_others(directions: torch.Tensor) -> None:
+    worths, codes, prior = game(4), [1, 2, 6, 9, 21], torch.tensor([0.1, -0.2, 0.3, 0.0, 0.5]).double()
+    seen = [31, *codes]
+    differences = worths - worths.flip(0)
+    additive = (all_coalitions(N_PLAYERS).double() * 2 - 1) @ prior
+    values, odds = (differences - additive)[seen] / 2, [odd[seen][:, seen] for odd in odd_covariances(directions)]
+    weights, missed = tempered_weights(odds, values), []
+    for number in range(1, len(seen)):
+        others = [place for place in range(len(seen)) if place != number]
+        expected = [odd[number, others] @ torch.linalg.solve(odd[others][:, others], values[others]) for odd in odds]
+        missed.append(2 * (values[number] - weights @ torch.stack(expected)))
+    assert torch.allclose(posterior(worths, codes, prior, directions).left_out(), torch.stack(missed), atol=1e-6)
+    padded = pairs(worths, codes)
+    padded = replace(padded, measured=torch.tensor([True, True, False, True, True]))
+    hypercube = HypercubePrior(prior, torch.tensor(TAU).double(), torch.tensor(RHO).double(), directions)
+    fewer = posterior(worths, [1, 2, 9, 21], prior, directions).left_out()
+    assert torch.allclose(HypercubePosterior(padded, hypercube).left_out()[[0, 1, 3, 4]], fewer, atol=1e-6)
+    assert HypercubePosterior(padded, hypercube).left_out()[2] == 0
