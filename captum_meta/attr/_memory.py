@@ -39,6 +39,8 @@ _WITHOUT_GRADIENT = 0.25
 error. At the border even this did, in two of nine."""
 _MARGIN = 0.3
 """How much larger, a logarithm, the gain of the whole of a network must be: rows' own coalitions praise it too much."""
+_SMALL = 1e-3
+"""Errors of rows count as equal from this share of their mean downward, where logarithms are compared."""
 _AGAINST = 2.0
 """A row goes without the networks where they make its own coalitions so much harder to predict, a logarithm."""
 _CAREFUL, _CAREFUL_AT_BORDER = 1.5, 4.0
@@ -173,8 +175,9 @@ class _Known:
         left = options.unexplained
         telling = left.isfinite().all(1) & self._familiar(evidence)
         left = torch.where(telling.unsqueeze(1), left, 0.0) + TINY
-        gains = (left / left[:, :1]).log()
-        common = self._common(evidence, torch.stack([left.sqrt().sum(0), gains.sum(0), telling.sum().expand_as(gains[0])]))
+        gains, from_here = (left / left[:, :1]).log(), left + _SMALL * left[:, 0].mean()
+        changes = (from_here / from_here[:, :1]).log().sum(0)
+        common = self._common(evidence, torch.stack([left.sqrt().sum(0), changes, telling.sum().expand_as(changes)]))
         shares = torch.tensor(SHARES).to(common)
         best = torch.where(shares <= self._allowed(evidence), common + _MARGIN * shares, torch.inf).argmin()
         self.share = SHARES[int(best)]

@@ -68,7 +68,7 @@ class InUnits:
         return explainer.numbered(explainer.prior(evidence), evidence)[2]
 
     def left_out_error(self, evidence: Evidence, like: Evidence, unit: Tensor) -> Tensor:
-        """Squared error of coalitions predicted from all others, of rows ``(N, M)``, ``(N,)``, in squares of the unit ``()``.
+        """Squared error of pairs predicted from all others, of rows ``(N, M)``, ``(N,)``, in squares of the unit ``()``.
 
         The explainer reads numbers in units of the rows ``like``.
         """
