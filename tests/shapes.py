@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from inspect import isfunction
 from re import sub
 from types import CodeType
@@ -36,8 +36,7 @@ def _jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
         return _whole(function, typechecker=typechecker)  # which comes back here with the functions within
     for name, hint in function.__annotations__.items():  # beartype knows Self only in classes that it decorates
         function.__annotations__[name] = sub(r"\bSelf\b", "object", hint) if isinstance(hint, str) else hint
-    nested = "<locals>" in function.__qualname__  # made again and again
-    every = None if nested else _whole(function, typechecker=typechecker)
+    checking = cache(lambda: _whole(function, typechecker=typechecker))  # made when it is needed: most functions are not
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -47,7 +46,7 @@ def _jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
         count = _calls[function.__code__]
         if count & (count - 1):
             return function(*args, **kwargs)
-        return (every or _whole(function, typechecker=typechecker))(*args, **kwargs)
+        return checking()(*args, **kwargs)
 
     return call
 
