@@ -140,20 +140,26 @@ def test_evaluations_are_those_asked_for(front_end: Any, n_samples: int) -> None
     assert model.evaluations == 36 + 9 + probe(1)
 
 
-def test_coalitions_are_those_that_tell_of_a_rows_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that tell of Shapley values leave larger errors, in the mean of nets in which few players act together."""
-    ratios = []
-    for _ in range(6):
-        hidden, last = torch.nn.Linear(9, 6), torch.nn.Linear(6, 1)
-        hidden.weight.data *= 4 * (torch.rand(6, 9) < 0.4)
-        model = torch.nn.Sequential(hidden, torch.nn.Tanh(), last, torch.nn.Flatten(0)).eval()
-        x, baseline, errors = torch.randn(4, 9), torch.zeros(1, 9), []
-        truth = exact(model, x, baseline, "k-SII")
-        for most in (16, 0):
-            monkeypatch.setattr("captum_meta.attr._interaction_rounds.MOST_PLAYERS", most)
-            errors.append((make(model).interactions(x, baseline, n_samples=72) - truth).square().sum((1, 2)))
-        ratios.append((errors[0] / errors[1]).log().mean())
-    assert torch.stack(ratios).mean().exp() < 0.85
+def test_coalitions_that_tell_of_a_rows_own_pairs_are_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside those of one player and of all but one, in two rounds: as many pairs as there are so far, then the rest."""
+    chosen: list[Tensor] = []
+
+    def last_ones(rates: Tensor, amounts: Tensor, signs: Tensor, n_seen: int, count: int) -> Tensor:
+        assert n_seen == 10 + sum(len(part) for part in chosen)
+        chosen.append(signs[0, -count:] > 0)
+        return torch.arange(signs.shape[1] - count, signs.shape[1]).unsqueeze(0)
+
+    def model(x: Tensor) -> Tensor:
+        seen.update(map(tuple, (x != 0).tolist()))
+        return x.sum(1).sin()
+
+    seen: set[tuple[bool, ...]] = set()
+    monkeypatch.setattr("captum_meta.attr._interaction_rounds.telling_sums", last_ones)
+    make(model).interactions(torch.rand(1, 9) + 1, n_samples=54)
+    assert [len(part) for part in chosen] == [9, 9]
+    border = torch.cat([torch.eye(9).bool(), torch.ones(1, 9).bool()])
+    expected = torch.cat([border, *chosen])
+    assert seen == set(map(tuple, torch.cat([expected, ~expected]).tolist()))
 
 
 def test_more_than_the_process_reads_fills_a_table(monkeypatch: pytest.MonkeyPatch, net: torch.nn.Module) -> None:
