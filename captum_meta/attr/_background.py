@@ -46,8 +46,7 @@ def explain_mean_game(
     Args:
         game: the explained model, the rows, and the background rows.
         budgets: the most pairs of each row, ``(N,)``.
-        tolerance: pairs are evaluated in rounds, each doubling their number, until a row's bounds are at most this; each
-            output has the answer of the first round in which its own bound is.
+        tolerance: pairs are evaluated in rounds that double their number; an output has the answer of the first within it.
         with_bounds: whether bounds are asked for; NaN otherwise.
         link: a function of the mean over the background rows, whose values are explained; not with a tolerance.
         support: what is known of the model from other rows.
