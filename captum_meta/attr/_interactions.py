@@ -20,15 +20,15 @@ from captum_meta.nn.refinement import MAX_POSTERIOR
 from captum_meta.types import Evidence
 
 SHAPLEY_INDICES = ("SII", "k-SII")
-"""Those whose main effects are made of Shapley values."""
+"""Indices whose main effects are computed from Shapley values."""
 _COALITIONS = 16
-"""For each player, where no number is given."""
+"""Default number of coalitions per player."""
 _MAX_PLAYERS = 256
 _MAX_TABLE = 16
 """Up to so many players there is a table of all coalitions: of those beyond the 2,048 that a posterior reads, and of what is
 expected of a probability."""
 _TABLES = 2**18
-"""Numbers in the tables of the rows that are worked on at once."""
+"""Numbers in the tables of the rows computed at once."""
 
 
 def check_interactions(game: Any, index: str, n_samples: int | None) -> None:
@@ -44,7 +44,7 @@ def check_interactions(game: Any, index: str, n_samples: int | None) -> None:
 
 
 def coalitions_for_interactions(game: Game, n_samples: int | None, per_player: bool) -> int:
-    """How many coalitions a row is given; with a warning where they are too few, or more than are read."""
+    """Number of coalitions per row; warns where they are too few, or more than are read."""
     n_players = game.players.count
     count = min(_COALITIONS * n_players, MAX_POSTERIOR) if n_samples is None else n_samples
     count = count * n_players if n_samples is not None and per_player else count
@@ -77,7 +77,7 @@ def expected_interactions(evidence: Evidence, start: Tensor, shapley: Tensor | N
 
 
 def with_shapley_values(found: Tensor, shapley: Tensor, index: str) -> Tensor:
-    """Interactions ``(R, M, M)`` whose main effects are made of these Shapley values ``(R, M)``."""
+    """Interactions ``(R, M, M)`` with main effects from these Shapley values ``(R, M)``."""
     apart = found - torch.diag_embed(found.diagonal(dim1=-2, dim2=-1))
     return InteractionRule.of(index, found.shape[-1]).joined(shapley.to(found), apart)
 

@@ -1,4 +1,4 @@
-"""Later rows learn from those explained before: networks learn the explained model from all that was evaluated of it."""
+"""Memory: networks fitted to all evaluations of earlier rows help to explain later ones."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from captum_meta.records import Record
 from captum_meta.types import LEAVE_ONE_OUT, Evidence
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the network's game that are tried."""
+"""Shares of the network's game that are tried."""
 FEWEST = 32
-"""Rows from which a network learns anything."""
+"""Fewest rows to which networks are fitted."""
 _MORE = 4
-"""Networks are fitted again when a quarter more is known."""
+"""Networks are fitted again when one in this many evaluations is new."""
 _NOTHING, _EVERYTHING = 0.62, 0.82
 """What networks must predict of unseen rows' differences to be trusted, and to be trusted as a whole, where rows are judged
 by coalitions that their explanations have read: these praise every network."""
@@ -42,7 +42,7 @@ _MARGIN = 0.3
 _SMALL = 1e-3
 """Errors of rows count as equal from this share of their mean downward, where logarithms are compared."""
 _AGAINST = 2.0
-"""A row goes without the networks where they make its own coalitions so much harder to predict, a logarithm."""
+"""A row does without the networks where they raise the log error of predicting its own coalitions by this much."""
 _CAREFUL, _CAREFUL_AT_BORDER = 1.5, 4.0
 """How much larger bounds are than those of games that are rough in no other way than models are."""
 _LAYOUTS = 4
@@ -54,7 +54,7 @@ _UNREAD = (
 
 
 class Memory:
-    r"""What is known of a model from rows explained so far; it explains a row as
+    r"""What rows explained so far tell about a model; a row is explained as
 
     .. math:: \phi = w \phi(h) + \phi^0(e - w\, e_h)
 
@@ -106,19 +106,19 @@ class Memory:
 
     @property
     def share(self) -> float | None:
-        """Of the networks in the rows that were explained last; None before they have learned."""
+        """The networks' share in the rows explained last; None before they are fitted."""
         learned = [known.share for known in self._layouts.values() if known.learned]
         return learned[-1] if learned else None
 
     def pass_over(self) -> None:
-        """Say once that rows are explained without memory."""
+        """Warn once that rows are explained without memory."""
         if not self._warned:
             self._warned = True
             warn(_UNREAD)
 
 
 class _Known:
-    """What is known from rows of one layout."""
+    """The memory of rows of one layout."""
 
     def __init__(self, rows: int) -> None:
         self.rows, self.networks = Rows(rows), CrossFitted()
@@ -127,7 +127,7 @@ class _Known:
         self.sums: dict[int, Tensor] = {}
 
     def learn(self, evidence: Evidence, start: Tensor, keys: Tensor, label: str | None) -> None:
-        """Keep what was measured; fit the networks where they know less of it than they should."""
+        """Keep evaluations; fit the networks again where enough of them are new."""
         self.fresh += self.rows.add(known_rows(evidence, start, keys), keys)
         known = self.rows.known
         if known is not None and self.rows.examples >= FEWEST and _MORE * self.fresh > self.learned:
@@ -154,7 +154,7 @@ class _Known:
         return options.chosen(self._judged(options, evidence))
 
     def _game(self, evidence: Evidence, start: Tensor, keys: Tensor) -> SurrogateGame:
-        """Players without any effect have none in the network's game either."""
+        """The network's game, in which players without any effect have none either."""
         known = known_rows(evidence, start, keys)
         acts = (effect_sizes(evidence) > 0).unsqueeze(-1)
         return self.networks.game(
@@ -171,7 +171,7 @@ class _Known:
         return (self.understood - _NOTHING) / (_EVERYTHING - _NOTHING)
 
     def _judged(self, options: _Options, evidence: Evidence) -> Tensor:
-        """The number of the share that is best for each row, ``(N,)``; 0 where nothing tells."""
+        """Index of the best share for each row, ``(N,)``; 0 where it cannot be judged."""
         left = options.unexplained
         telling = left.isfinite().all(1) & self._familiar(evidence)
         left = torch.where(telling.unsqueeze(1), left, 0.0) + TINY
@@ -220,12 +220,12 @@ class _Options(Record):
 
 
 def _coalitions_of(evidence: Evidence) -> int:
-    """Of each row; 0 for the border alone."""
+    """Coalitions of each row; 0 for the border alone."""
     return 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
 
 
 def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, unit: Tensor, with_bounds: bool) -> _Options:
-    """Those with a share of the network."""
+    """Explanations with each share of the network."""
     explainer = InUnits(ZeroShot(learner.learner.explainer))
     acts = effect_sizes(evidence) > 0
     values, taken = _of_acting(values_of_surrogate(game), acts), _taken(game, evidence)
@@ -244,7 +244,7 @@ def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, unit: Te
 
 
 def _of_acting(values: Tensor, acts: Tensor) -> Tensor:
-    """Values ``(N, M)`` of the players that act, with the same sum: from few coalitions others seem to do a little."""
+    """Values ``(N, M)`` of the acting players alone, with the same sum: few coalitions give others a little by mistake."""
     idle = torch.where(acts, 0.0, values).sum(1, keepdim=True)
     return torch.where(acts, values + idle / acts.sum(1, keepdim=True).clamp(min=1), 0.0)
 
