@@ -110,6 +110,11 @@ class Memory:
         learned = [known.share for known in self._layouts.values() if known.learned]
         return learned[-1] if learned else None
 
+    @property
+    def has_gradient(self) -> bool:
+        """Whether f has one at any row explained last."""
+        return all(known.has_gradient for known in self._layouts.values())
+
     def pass_over(self) -> None:
         """Warn once that rows are explained without memory."""
         if not self._warned:
@@ -123,7 +128,7 @@ class _Known:
     def __init__(self, rows: int) -> None:
         self.rows, self.networks = Rows(rows), CrossFitted()
         self.learned = self.fresh = 0
-        self.understood, self.share = nan, 0.0
+        self.understood, self.share, self.has_gradient = nan, 0.0, True
         self.sums: dict[int, Tensor] = {}
 
     def learn(self, evidence: Evidence, start: Tensor, keys: Tensor, label: str | None) -> None:
@@ -163,10 +168,10 @@ class _Known:
 
     def _allowed(self, evidence: Evidence) -> float:
         """The largest share of the networks' game."""
-        smooth = bool(evidence.measured[..., :LEAVE_ONE_OUT].any())
+        self.has_gradient = bool(evidence.measured[..., :LEAVE_ONE_OUT].any())
         if evidence.coalitions is not None and judging_pairs(evidence.coalitions, evidence.players).any(-1).all():
-            return float(self.understood > 0) * (1.0 if smooth else _WITHOUT_GRADIENT)
-        if not smooth:
+            return float(self.understood > 0) * (1.0 if self.has_gradient else _WITHOUT_GRADIENT)
+        if not self.has_gradient:
             return 0.0
         return (self.understood - _NOTHING) / (_EVERYTHING - _NOTHING)
 

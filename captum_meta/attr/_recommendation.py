@@ -39,13 +39,19 @@ class Recommendation:
 
 
 def recommend(
-    rows: int, n_players: int, n_samples: int, share: float | None = None, pays_after: float | None = None
+    rows: int,
+    n_players: int,
+    n_samples: int,
+    share: float | None = None,
+    pays_after: float | None = None,
+    has_gradient: bool = True,
 ) -> Recommendation:
     """For so many rows of so many players, with ``n_samples`` coalitions each.
 
     Args:
         share: of memory's networks in the rows explained last; None before they have learned.
         pays_after: from how many rows on the present support set pays; None if there is none.
+        has_gradient: whether the model has one. Without, rows have nothing but their coalitions, and should keep them all.
     """
     evaluations = rows * (_GRADIENTS + n_samples)
     asked = f"attribute(rows, ..., n_samples={n_samples})"
@@ -73,7 +79,7 @@ def recommend(
         if pays_after is not None and pays_after <= rows:
             reason = f"{nothing}, and left-out support rows show that these pay after {pays_after:,.0f} rows."
             return Recommendation("adapt", f"attr.{asked}", evaluations, reason)
-        if pays_after is None and read and support <= _TRIED * (evaluations + support):
+        if has_gradient and pays_after is None and read and support <= _TRIED * (evaluations + support):
             reason = f"{nothing}, and support rows cost little: ask again after them, whether they pay."
             return Recommendation("adapt", f"attr.{adapt}.{asked}", evaluations + support, reason)
     return Recommendation("zero-shot", f"MetaKernelShap(model).{asked}", evaluations, f"{nothing}.")

@@ -80,10 +80,10 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         """
         if rows < 1 or n_players < 1:
             raise ValueError(f"rows={rows} and n_players={n_players} must both be at least 1.")
-        share = None if self._memory is None else self._memory.share
+        share, has_gradient = (None, True) if self._memory is None else (self._memory.share, self._memory.has_gradient)
         pays_after = None if self._support.empty else self.adaptation.pays_after
         default = 2 * n_players if n_players <= BORDER_PLAYERS else 0
-        return recommend(rows, n_players, default if n_samples is None else n_samples, share, pays_after)
+        return recommend(rows, n_players, default if n_samples is None else n_samples, share, pays_after, has_gradient)
 
     @log_usage(part_of_slo=True)
     @checked

@@ -82,11 +82,20 @@ def test_what_is_known_of_the_model_counts(
     assert told.evaluations == rows * (9 + n_samples) + support
 
 
+def test_rows_of_steps_keep_their_coalitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_fitted, "_MOST", 2)
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    attr = MetaKernelShap(lambda rows: (rows > 0.3).float().prod(1) + (rows[:, 0] > 0).float(), memory=100)
+    attr.attribute(x)
+    assert attr.recommend(10_000, 6).way == "zero-shot"
+    assert attr.recommend(10_000, 6, 24).way in ("zero-shot", "memory")
+
+
 def test_a_front_end_says_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_fitted, "_MOST", 2)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(40, 6, generator=generator)
-    attr = MetaKernelShap(lambda rows: (1e4 * rows.sum(1)).sin(), memory=100)
+    attr = MetaKernelShap(lambda rows: (20 * rows.sum(1)).sin(), memory=100)
     assert attr.recommend(10_000, 6).way == "memory"
     attr.attribute(x)
     assert attr.recommend(10_000, 6).way == "adapt"
