@@ -29,6 +29,14 @@ def test_bars_stand_in_the_order_of_size_with_their_errors() -> None:
     ]
 
 
+def test_long_names_of_methods_stay_in_the_picture() -> None:
+    names = ["long reference", "MetaKernelShap, 130 evaluations", "Captum KernelShap, 121 evaluations"]
+    figure = visualization.bars(dict.fromkeys(names, VALUES), ["mean fractal dimension"] * len(VALUES))
+    figure.draw_without_rendering()
+    legend = figure.axes[0].get_legend().get_window_extent()
+    assert figure.bbox.contains(*legend.min) and figure.bbox.contains(*legend.max)
+
+
 def test_methods_stand_side_by_side_in_their_colours() -> None:
     figure = visualization.bars({"long reference": VALUES, "MetaKernelShap": 2 * VALUES}, NAMES)
     assert lengths(figure) == pytest.approx([0.0, 0.2, 0.4, -0.7, 0.0, 0.4, 0.8, -1.4])

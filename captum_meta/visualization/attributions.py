@@ -68,7 +68,7 @@ def bars(
     axes.set_xlabel("attribution")
     axes.spines[["top", "right", "left"]].set_visible(False)
     if len(methods) > 1:
-        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(methods))
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure_of(axes)
 
 
