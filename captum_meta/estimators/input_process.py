@@ -206,6 +206,7 @@ def _fitted(
         distances, seats, residual, known = (part.clone() for part in (distances, seats, residual, known))
 
         def slope(logs: Tensor) -> Tensor:
+            logs = logs.detach().requires_grad_()
             kernel, noise = _read(logs)
             alike = sum_at_seats(kernel.factors(distances).log(), seats, seats).exp()
             slopes = _slopes(alike.detach(), noise.detach(), residual, known)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from captum_meta.estimators.likelihood import likelihood_slopes
+from captum_meta.estimators.likelihood import descended, likelihood_slopes
 
 CONSTANT = 10.0
 """c of the covariance, for worths of unit variance."""
@@ -27,7 +27,7 @@ _SPREAD_RATES, _SPREAD_MEAN, _SPREAD_AMOUNTS = 1.5, 1.0, 2.0
 """Standard deviations of logits of rates about their mean, of this mean, and of the logarithms of a, b and d."""
 _STEPS, _STEP = 30, 0.15
 _MOST_RATE = 0.98
-_RIDGE, _SMALL = 1e-6, 1e-8
+_RIDGE = 1e-6
 _MAX_NUMBERS = 2**18
 """Covariances of rows that are worked on at once: so many stay in the cache."""
 Parameters = tuple[Float[Tensor, "R M"], Float[Tensor, "R 3"]]
@@ -54,13 +54,8 @@ class SeenGame:
 
     def most_likely(self) -> Parameters:
         """By steps of Adam."""
-        moved = self.residual.new_zeros(len(self.acting), self.acting.shape[1] + 3)
-        mean, square = torch.zeros_like(moved), torch.zeros_like(moved)
-        for step in range(1, _STEPS + 1):
-            slope = self.slopes(moved)
-            mean, square = mean.lerp(slope, 0.1), square.lerp(slope.square(), 0.001)
-            moved = moved - _STEP * mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + _SMALL)
-        return self.parameters(moved)
+        start = self.residual.new_zeros(len(self.acting), self.acting.shape[1] + 3)
+        return self.parameters(descended(start, self.slopes, _STEPS, _STEP))
 
     def slopes(self, moved: Float[Tensor, "R A"]) -> Float[Tensor, "R A"]:
         """Of minus the log density of what was seen and of the parameters."""

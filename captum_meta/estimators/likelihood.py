@@ -58,12 +58,12 @@ def descended(start: Tensor, slope: Callable[[Tensor], Tensor], steps: int, rate
     >>> round(float(descended(torch.zeros(()).double(), lambda x: 2 * (x - 1), 200, 0.1)), 4)
     1.0
     """
-    found = start.clone().requires_grad_()
+    found = start.clone()
     mean, square = torch.zeros_like(start), torch.zeros_like(start)
     for step in range(1, steps + 1):
         gradient = slope(found)
         mean.lerp_(gradient, 1 - _MOMENTA[0])
         square.mul_(_MOMENTA[1]).addcmul_(gradient, gradient, value=1 - _MOMENTA[1])
         size = (square.sqrt() / (1 - _MOMENTA[1] ** step) ** 0.5).add_(_EPSILON)
-        found.data.addcdiv_(mean, size, value=-rate / (1 - _MOMENTA[0] ** step))
-    return found.detach()
+        found.addcdiv_(mean, size, value=-rate / (1 - _MOMENTA[0] ** step))
+    return found

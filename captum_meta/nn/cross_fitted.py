@@ -15,14 +15,13 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from captum_meta.games import SurrogateGame
-from captum_meta.nn.distillation import one_cycle
+from captum_meta.nn.distillation import adamw_step, one_cycle
 from captum_meta.records import Record, part
 from captum_meta.types import SHAPLEY_POINTS
 
 FOLDS = 5
 _WIDTH, _BLOCKS = 96, 3
 _RATE, _AGAIN, _DECAY, _RISING = 3e-3, 1e-3, 0.1, 0.15
-_SQUARES, _EPSILON = 0.999, 1e-8
 _POINTS, _GRADIENTS = 256, 32
 """Of one step."""
 _CROSS_ENTROPY = 0.1
@@ -95,8 +94,9 @@ class CrossFitted:
             loss, cycle = Loss(self, known, generator), one_cycle(_AGAIN if begun else _RATE, steps, _RISING)
             for step in shown(range(steps)):
                 slopes = torch.autograd.grad(loss(weights), weights)
-                for parts in zip(weights, slopes, first, second, strict=True):
-                    _adamw(*parts, step + 1, *cycle[step])
+                with torch.no_grad():
+                    for parts in zip(weights, slopes, first, second, strict=True):
+                        adamw_step(*parts, step + 1, *cycle[step], _DECAY)
         self.weights = [weight.detach() for weight in weights]
 
     def understood(self, known: KnownRows) -> float:
@@ -245,15 +245,6 @@ class Loss:
         right, known = (of_rows[rows].gather(2, index).squeeze(2) for of_rows in (self.effects, self.known.differentiable))
         missed = (known * (effects - right)).square().sum(-1)
         return (self.seen[:, rows] * missed).sum() / self.steepness / len(some)
-
-
-@torch.no_grad()
-def _adamw(weight: Tensor, slope: Tensor, first: Tensor, second: Tensor, step: int, rate: float, momentum: float) -> None:
-    """A step of AdamW in place, as torch's own, which imports its compiler."""
-    first.lerp_(slope, 1 - momentum)
-    second.mul_(_SQUARES).addcmul_(slope, slope, value=1 - _SQUARES)
-    size = (second.sqrt() / (1 - _SQUARES**step) ** 0.5).add_(_EPSILON)
-    weight.mul_(1 - rate * _DECAY).addcdiv_(first, size, value=-rate / (1 - momentum**step))
 
 
 def network(weights: list[Tensor], points: Tensor) -> Tensor:

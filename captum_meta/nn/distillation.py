@@ -46,11 +46,18 @@ def learn(lesson: Lesson, n_heads: int) -> Networks:
         for step, (rate, momentum) in enumerate(one_cycle(_RATE, _STEPS, _RISING), start=1):
             some = torch.randint(n_points, (-(-BATCH // n_rows),), generator=generator).to(lesson.worths.device)
             for name, gradient in vars(gradients(networks, lesson, some, weight)).items():
-                first[name].lerp_(gradient, 1 - momentum)
-                second[name].mul_(_SQUARES).addcmul_(gradient, gradient, value=1 - _SQUARES)
-                size = (second[name] / (1 - _SQUARES**step)).sqrt_().add_(_EPSILON)
-                weights[name].mul_(1 - rate * DECAY).addcdiv_(first[name], size, value=-rate / (1 - momentum**step))
+                adamw_step(weights[name], gradient, first[name], second[name], step, rate, momentum, DECAY)
     return networks
+
+
+def adamw_step(
+    weight: Tensor, slope: Tensor, first: Tensor, second: Tensor, step: int, rate: float, momentum: float, decay: float
+) -> None:
+    """Step number ``step``, from 1, of AdamW in place, with the moments ``first`` and ``second``, as torch's own."""
+    first.lerp_(slope, 1 - momentum)
+    second.mul_(_SQUARES).addcmul_(slope, slope, value=1 - _SQUARES)
+    size = (second.sqrt() / (1 - _SQUARES**step) ** 0.5).add_(_EPSILON)
+    weight.mul_(1 - rate * decay).addcdiv_(first, size, value=-rate / (1 - momentum**step))
 
 
 def one_cycle(highest: float, steps: int, rising: float) -> list[tuple[float, float]]:
