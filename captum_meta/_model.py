@@ -111,6 +111,21 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def coarsest(output: Tensor) -> float:
+    """The precision, as ``torch.finfo(dtype).eps``, of the coarsest numbers in the graph of the output.
+
+    A model in half precision, or a part of it, may answer in single precision, and is rounded all the same.
+    """
+    left, seen, dtypes = [output.grad_fn], set(), {output.dtype}
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen and node.next_functions:  # weights and inputs, which have none, are exact
+            seen.add(node)
+            left += [further for further, _ in node.next_functions]
+            dtypes |= {numbers.dtype for numbers in node._input_metadata}
+    return max((torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point), default=0.0)
+
+
 def as_tensor(output: Any, device: torch.device) -> Tensor:
     """What ``forward_func`` gave, as a tensor.
 

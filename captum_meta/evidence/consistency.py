@@ -22,8 +22,8 @@ from captum_meta.games import Game
 
 _CUTS, _PARTS = 4, 8
 """How often an interval in which f may jump is cut, and into how many parts."""
-_ROUNDING = 32
-"""Units in the last place by which f may be rounded."""
+_ROUNDING, _CHANGED = 32, 16
+"""Units in the last place by which f may be rounded, and by which it changes where this hardly matters."""
 
 
 @np.errstate(invalid="ignore", over="ignore")
@@ -32,7 +32,7 @@ def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, t
 
     They are not those of f on more than half of the path (:func:`~captum_meta.estimators.inconsistent_gradients`), or by a
     little all along a smooth one (:func:`~captum_meta.estimators.smoothly_inconsistent`), or f jumps
-    (:func:`stepping_rows`). In half precision none of this can be told: f is rounded as roughly as such gradients are wrong.
+    (:func:`stepping_rows`). In half precision only the first of these can be told, where f changes by much of its size.
 
     Args:
         game: the explained model and the rows.
@@ -41,10 +41,11 @@ def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, t
         total: ``(N,)``, f at the input minus f at the baseline.
         output: which of the game's outputs f is.
     """
-    if not _exact(game):
-        return torch.zeros_like(total, dtype=torch.bool)
     given = tuple(map(_numbers, (points, sums, curve, total)))
-    found = torch.from_numpy(inconsistent_gradients(*given) | smoothly_inconsistent(*given)).to(total.device)
+    found = torch.from_numpy(inconsistent_gradients(*given)).to(total.device)
+    if not _exact(game):
+        return found & _beyond_rounding(game, found, curve, output)
+    found |= torch.from_numpy(smoothly_inconsistent(*given)).to(total.device)
     zero = np.zeros((len(total), 1))
     at = np.concatenate([zero, given[0], zero + 1], axis=1)
     values = np.concatenate([zero, given[2], given[3][:, None]], axis=1)
@@ -91,6 +92,15 @@ def stepping_rows(game: Game, between: NDArray[np.float64], least: NDArray[np.fl
         change, place = values.diff(dim=1).abs().max(1, keepdim=True)
     steps[rows] = (change[:, 0] > small) & (change > before / 2)[:, 0]
     return steps
+
+
+def _beyond_rounding(game: Game, some: Tensor, curve: Tensor, output: int) -> Tensor:
+    """Which ``some (N,)`` of the rows have an f that changes by many units of its precision, ``(N,)``."""
+    beyond, rows = torch.zeros_like(some), some.nonzero().flatten()
+    if len(rows):
+        start = _values_at(game, rows, curve.new_zeros(len(rows), 1))[:, 0, output].abs()
+        beyond[rows] = curve[rows].abs().amax(1) > _CHANGED * game.precision * start
+    return beyond
 
 
 def _cut(sides: Tensor) -> Tensor:

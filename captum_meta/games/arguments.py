@@ -182,10 +182,12 @@ def _remedy(output: Tensor, target: Any) -> str:
 
 
 def is_of_rows(value: Any, n_examples: int) -> bool:
-    """Whether an additional argument has one entry for each example."""
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == n_examples
+    """Whether an additional argument has one entry for each example, as far as these can be taken apart."""
+    if not isinstance(value, Tensor) or value.is_nested or value.layout not in (torch.strided, torch.sparse_coo):
+        return False
+    return value.dim() > 0 and len(value) == n_examples
 
 
 def take_rows(value: Any, rows: Tensor, n_examples: int) -> Any:
     """The rows of an additional argument that has one entry for each example; others as they are."""
-    return value[rows.to(value.device)] if is_of_rows(value, n_examples) else value
+    return value.index_select(0, rows.to(value.device)) if is_of_rows(value, n_examples) else value

@@ -17,19 +17,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from captum_meta._model import says_no_gradient, untouched, wide
+from captum_meta._model import coarsest, says_no_gradient, untouched, wide
 from captum_meta.games.arguments import TargetError
 from captum_meta.games.attempts import Attempts, Place, Run, Tensors, shown, warn_of_coupling, warn_of_gradients
 from captum_meta.games.batch import Batch
 from captum_meta.games.company import ALIKE, alike, sizes_of_companies
 
-_MAX_ROWS = 4096
-_MAX_ELEMENTS = 2**25
+_MAX_ROWS, _MAX_ELEMENTS = 4096, 2**25
 _MAX_GRADIENT_ELEMENTS = 2**19
 _PROBED_ROWS = 8
 Reduce = Callable[[Tensors, Tensor], Tensor]
 """From the gradients of the rows ``(R,)`` to what is kept of them, one row each."""
-
 
 _FINAL = (torch.OutOfMemoryError, TargetError)
 """Errors that no other way of calling the model would avoid."""
@@ -48,7 +46,8 @@ class Evaluation:
         coupled: whether a row's value depends on the other rows, as far as gradients have shown.
         has_gradient: False where the model cannot be differentiated, as far as is known.
         attempts: the ways in which the model has been called.
-        output_shape, precision: of a row's selected outputs, once there was one; the latter as ``torch.finfo(dtype).eps``.
+        output_shape, precision: of a row's selected outputs, once there was one; the latter as ``torch.finfo(dtype).eps``,
+            of the coarsest numbers from which these are known to be computed.
     """
 
     def __init__(self, batch: Batch, max_rows: int | None = None) -> None:
@@ -62,7 +61,7 @@ class Evaluation:
         self.aggregated = self.coupled = False
         self.attempts = Attempts(max(self.max_rows, self.max_gradient_rows))
         self.output_shape: torch.Size | None = None
-        self.precision = 0.0
+        self.precision = self._inside = 0.0  # the latter of what the graph of f holds, once there was one
 
     def of(self, batch: Batch) -> Evaluation:
         """The same for another batch of the same model: where rows may be evaluated in any arrangement, this is known."""
@@ -210,7 +209,8 @@ class Evaluation:
             )
             self.aggregated = self.together = True
             output = output.unsqueeze(0)
-        self.precision = torch.finfo(output.dtype).eps if output.is_floating_point() else 0.0
+        self._inside = self._inside or (coarsest(output) if output.requires_grad else 0.0)
+        self.precision = self._inside or coarsest(output)
         self.output_shape = output.shape[1:]
         return wide(output).reshape(len(output), -1)
 

@@ -114,7 +114,7 @@ class Game:
 
     @property
     def precision(self) -> float:
-        """Of the outputs, as ``torch.finfo(dtype).eps``; 0 of whole numbers, and before there was one."""
+        """Of the outputs, or of coarser numbers inside the model; 0 of whole numbers, and before there was an output."""
         return self.evaluation.precision
 
     @property

@@ -199,6 +199,14 @@ def test_low_precision_alone_is_no_reason_to_evaluate_rows_together() -> None:
         assert not game.together
 
 
+@pytest.mark.filterwarnings("ignore:forward_func does not answer", "ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("sparse", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr])
+def test_a_sparse_argument_of_all_rows(sparse: Callable[[Tensor], Tensor]) -> None:
+    game = Game(lambda x, mix: torch.tanh(mix @ torch.tanh(x @ W)).sum(1), X, additional_forward_args=sparse(MIX))
+    expected = torch.stack([graph(torch.where(m, X, 0.0)) for m in MEMBERS[0]], dim=1)
+    assert torch.allclose(game.values(MEMBERS[:1].expand(6, 7, 5))[..., 0], expected)
+
+
 def test_a_single_value_keeps_its_precision() -> None:
     x = torch.ones(2, 3, dtype=torch.float64) / 3
     assert torch.equal(Game(lambda x: x.sum(1), x).at(torch.ones(1)).flatten(), x.sum(1))
