@@ -11,6 +11,8 @@ integral differ by then is itself a smooth curve, and not a step or noise.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.polynomial.legendre import legint, legvander
 from numpy.typing import NDArray
@@ -86,21 +88,36 @@ def smoothly_inconsistent(points: Floats, sums: Floats, curve: Floats, total: Fl
         return found
     zero = np.zeros((len(total), 1))
     values = np.concatenate([zero, curve, total[:, None]], axis=1)[known]
-    at = 2 * points[known] - 1
-    at = at[:1] if (at == at[:1]).all() else at  # one set of polynomials for all rows
-    everywhere = np.pad(at, ((0, 0), (1, 1)), constant_values=((0, 0), (-1, 1)))
+    edges = 2 * np.concatenate([zero, points, zero + 1], axis=1)[known] - 1
+    edges = edges[:1] if (edges == edges[:1]).all() else edges  # one set of polynomials for all rows
     degree = min(count - 1, _DEGREE)
-    basis, given = legvander(at, degree), sums[known, :, None]
-    coefficients = np.linalg.pinv(basis) @ given
+    polynomials, given = legvander(edges, degree + 1), sums[known, :, None]
+    basis = polynomials[:, 1:-1, : degree + 1]
+    coefficients = _fitted(basis, given)
     unsure = np.linalg.norm(coefficients[:, -2:, 0], axis=1) + np.abs(basis @ coefficients - given).max((1, 2))
-    integrals = legint(np.eye(degree + 1), lbnd=-1).T / 2
-    apart = values - (legvander(everywhere, degree + 1) @ (integrals.T @ coefficients))[..., 0]
-    smooth = legvander(everywhere, min(_DEGREE_APART, count - 3))
-    rest = apart - (smooth @ (np.linalg.pinv(smooth) @ apart[..., None]))[..., 0]
+    apart = values - (polynomials @ (_integrals(degree) @ coefficients))[..., 0]
     size, by = np.abs(np.diff(values)).sum(1), np.ptp(apart, axis=1)
-    is_smooth = np.linalg.norm(rest, axis=1) < _REST * np.linalg.norm(apart, axis=1)
-    found[known] = (by > _TIMES * unsure) & (by > _SMALL * size) & is_smooth
+    large = (by > _TIMES * unsure) & (by > _SMALL * size)
+    if large.any():
+        smooth = polynomials[..., : min(_DEGREE_APART, count - 3) + 1]
+        rest = apart - (smooth @ _fitted(smooth, apart[..., None]))[..., 0]
+        large &= np.linalg.norm(rest, axis=1) < _REST * np.linalg.norm(apart, axis=1)
+    found[known] = large
     return found
+
+
+def _fitted(basis: Floats, values: Floats) -> Floats:
+    """Coefficients ``(N, D, 1)`` of ``values (N, G, 1)`` in a ``basis (N or 1, G, D)``, by least squares."""
+    q, r = np.linalg.qr(basis)
+    coefficients: Floats = np.linalg.solve(r, q.swapaxes(-1, -2) @ values)
+    return coefficients
+
+
+@lru_cache
+def _integrals(degree: int) -> Floats:
+    """Legendre coefficients of the integrals of the polynomials up to ``degree``, from 0 on the path, a column each."""
+    integrals: Floats = legint(np.eye(degree + 1), lbnd=-1) / 2
+    return integrals
 
 
 @np.errstate(invalid="ignore", over="ignore")
