@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from numpy.polynomial.legendre import legder, legvander
 from torch import Tensor
+from torch.nn import functional
 
 MAX_INTERPOLATED = 32
 """Nodes beyond which polynomials lose digits; steps are integrated instead."""
@@ -60,7 +61,8 @@ def interval_weights(points: Float[Tensor, "*batch G"]) -> Float[Tensor, "*batch
     if count > MAX_INTERPOLATED:
         smooth = _steps(points, gauss_legendre(count)[1].to(points.device))
     else:
-        smooth = (_products(count).to(points.device) @ with_ends(points)[..., None, :, None]).squeeze(-1)
+        slopes, constant = (part.to(points.device) for part in _products(count))
+        smooth = functional.linear(points, slopes, constant).unflatten(-1, (count + 1, count))
     even = _evenly_spaced(points)
     if not bool(even.any()):
         return smooth
@@ -70,8 +72,11 @@ def interval_weights(points: Float[Tensor, "*batch G"]) -> Float[Tensor, "*batch
 
 @lru_cache(maxsize=MAX_INTERPOLATED)
 @torch.inference_mode(False)
-def _products(count: int) -> Float[Tensor, "intervals G edges"]:
-    """Integrals of :math:`\\ell_g(s) L_k'(s)` over the intervals, ``(G + 1, G, G + 2)``; L_k belong to nodes and ends."""
+def _products(count: int) -> tuple[Float[Tensor, "shares G"], Float[Tensor, " shares"]]:
+    """Integrals of :math:`\\ell_g(s) L_k'(s)` over the intervals, ``((G + 1) G, G)``; L_k belong to nodes and ends.
+
+    Those of the end at 1 are apart, ``((G + 1) G,)``, those of the end at 0 left out.
+    """
     nodes = 2 * gauss_legendre(count)[0].numpy() - 1
     edges = np.concatenate([[-1.0], nodes, [1.0]])
     within, weights = (part.numpy() for part in gauss_legendre(count + 1))
@@ -79,7 +84,8 @@ def _products(count: int) -> Float[Tensor, "intervals G edges"]:
     points = edges[:-1, None] + widths[:, None] * within
     values = legvander(points, count - 1) @ lagrange(nodes)
     slopes = legvander(points, count) @ legder(lagrange(edges))
-    return torch.from_numpy(np.einsum("j,q,jqg,jqk->jgk", widths, weights, values, slopes))
+    products = torch.from_numpy(np.einsum("j,q,jqg,jqk->jgk", widths, weights, values, slopes)).flatten(0, 1)
+    return products[:, 1:-1].contiguous(), products[:, -1].contiguous()
 
 
 def lagrange(points: np.ndarray) -> np.ndarray:
