@@ -6,13 +6,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from threading import RLock
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from captum_meta.attr._units import InUnits, UnitState
+from captum_meta.nn import Prediction
 from captum_meta.nn.explainer import ELEMENTS_AT_ONCE
 from captum_meta.types import Evidence
 
+_Made = TypeVar("_Made", Tensor, Prediction)
 _MAX_PAIRS, _MAX_MEMBERS = 2**22, 2**23
 _LOCK = RLock()
 if hasattr(os, "register_at_fork"):  # a child starts with the lock free, and no module has another task's weights
@@ -27,6 +31,34 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
     known = torch.amp.is_autocast_available(device.type)
     with _LOCK, torch.no_grad(), torch.autocast(device.type, enabled=False) if known else nullcontext():
         yield
+
+
+@contextmanager
+def explaining(device: torch.device) -> Iterator[None]:
+    """:func:`plain_arithmetic` in inference mode, which saves a part of every small operation.
+
+    What is made within is handed on as :func:`ordinary` tensors.
+    """
+    with torch.inference_mode(), plain_arithmetic(device):
+        yield
+
+
+@torch.inference_mode(False)
+def ordinary(made: _Made) -> _Made:
+    """A copy of tensors made in inference mode that users may differentiate by, and change in place."""
+    return made.clone() if isinstance(made, Tensor) else made.map(torch.clone)
+
+
+def explain_alone(learner: InUnits, state: UnitState | None, evidence: Evidence, with_bounds: bool) -> tuple[Tensor, Tensor]:
+    """Attributions and bounds without a network."""
+    with explaining(evidence.total.device):
+        if with_bounds:
+            pairs = [learner.explain_with_error(state, part) for part in chunks(evidence)]
+            values, bounds = torch.cat([found.attributions for found, _ in pairs]), torch.cat([bound for _, bound in pairs])
+        else:
+            values = torch.cat([learner.explain(state, part).attributions for part in chunks(evidence)])
+            bounds = torch.full_like(values[:, 0], torch.nan)
+    return ordinary(values), ordinary(bounds)
 
 
 def chunks(evidence: Evidence, elements_at_once: int = ELEMENTS_AT_ONCE) -> list[Evidence]:

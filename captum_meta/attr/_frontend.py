@@ -15,7 +15,7 @@ from captum_meta import _captum
 from captum_meta._model import Counted, wide
 from captum_meta.attr._adaptation import Adaptation
 from captum_meta.attr._arguments import check_model, checked
-from captum_meta.attr._arithmetic import chunks, plain_arithmetic, working_dtype
+from captum_meta.attr._arithmetic import chunks, explaining, ordinary, plain_arithmetic, working_dtype
 from captum_meta.attr._learner import Learner, LearnerInUse
 from captum_meta.attr._paired import paired
 from captum_meta.attr._selection import check_background_alone
@@ -264,9 +264,10 @@ class Frontend:
     def _explain(self, evidence: Evidence, plan: EvidencePlan) -> Prediction:
         """Predictions ``(N, M)`` for rows measured as planned, with the state that belongs to the plan."""
         learner, state = self._learner.for_numbers(evidence.total), self._state(evidence, plan)
-        with plain_arithmetic(evidence.total.device):
+        with explaining(evidence.total.device):
             parts = chunks(evidence, learner.learner.explainer.elements_at_once(evidence))
-            return Prediction.concatenate([learner.explain(state, part) for part in parts])
+            found = Prediction.concatenate([learner.explain(state, part) for part in parts])
+        return ordinary(found)
 
     def _state(self, evidence: Evidence, plan: EvidencePlan) -> UnitState | None:
         """The learner's state for evidence of this plan, in the evidence's precision and on its device."""

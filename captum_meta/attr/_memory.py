@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_meta import _captum
 from captum_meta._numbers import TINY
 from captum_meta._warnings import warn
-from captum_meta.attr._arithmetic import chunks, chunks_for_matrices, plain_arithmetic
+from captum_meta.attr._arithmetic import chunks_for_matrices, explain_alone, plain_arithmetic
 from captum_meta.attr._known_rows import Rows, keys_of, known_rows, layout
 from captum_meta.attr._surrogate_values import values_of_surrogate
 from captum_meta.attr._units import InUnits, UnitState
@@ -252,16 +252,6 @@ def _of_acting(values: Tensor, acts: Tensor) -> Tensor:
     """Values ``(N, M)`` of the acting players alone, with the same sum: few coalitions give others a little by mistake."""
     idle = torch.where(acts, 0.0, values).sum(1, keepdim=True)
     return torch.where(acts, values + idle / acts.sum(1, keepdim=True).clamp(min=1), 0.0)
-
-
-def explain_alone(learner: InUnits, state: UnitState | None, evidence: Evidence, with_bounds: bool) -> tuple[Tensor, Tensor]:
-    """Attributions and bounds without a network."""
-    with plain_arithmetic(evidence.total.device):
-        if with_bounds:
-            pairs = [learner.explain_with_error(state, part) for part in chunks(evidence)]
-            return torch.cat([p.attributions for p, _ in pairs]), torch.cat([bound for _, bound in pairs])
-        values = torch.cat([learner.explain(state, part).attributions for part in chunks(evidence)])
-    return values, torch.full_like(values[:, 0], torch.nan)
 
 
 def _can_be_read(game: Game, evidence: Evidence) -> bool:

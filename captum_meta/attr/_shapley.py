@@ -18,7 +18,7 @@ from captum_meta._numbers import TINY
 from captum_meta._random import uniform
 from captum_meta.attr._adaptation import Adaptation
 from captum_meta.attr._arguments import checked
-from captum_meta.attr._arithmetic import chunks, plain_arithmetic
+from captum_meta.attr._arithmetic import chunks, explain_alone, plain_arithmetic
 from captum_meta.attr._background import default_pairs, explain_mean_game
 from captum_meta.attr._frontend import Frontend, count_examples, of_inputs
 from captum_meta.attr._interaction_rounds import SEVERAL_OUTPUTS, measure_for_interactions
@@ -29,7 +29,7 @@ from captum_meta.attr._interactions import (
     expected_interactions,
     interactions_of_mean_game,
 )
-from captum_meta.attr._memory import Memory, explain_alone
+from captum_meta.attr._memory import Memory
 from captum_meta.attr._pair_support import PairSupport
 from captum_meta.attr._selection import check_background_alone
 from captum_meta.attr._units import InUnits

@@ -54,6 +54,7 @@ def _count(n_players: int, size: int) -> int:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _listed(n_players: int, size: int, device: torch.device) -> Bool[Tensor, "P M"]:
     """One coalition of each pair, ``(pairs, M)``."""
     subsets = torch.tensor(list(combinations(range(n_players), size))[: _count(n_players, size)], device=device)

@@ -81,6 +81,7 @@ class ErrorHead(nn.Module):
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def shipped_error_head(device: torch.device, dtype: torch.dtype) -> ErrorHead:
     """The head that ships with the package, frozen."""
     with torch.device("meta"):  # initial weights would be drawn from the global random stream
