@@ -46,7 +46,6 @@ class ShapleyMeasurement:
     def __init__(self, game: Game, budgets: int | Tensor | None = None, seed: int = 0, border: bool = True) -> None:
         self.game = game
         self._measure_gradients(torch.tensor(SHAPLEY_POINTS))
-        self.mask, self.changed = game.mask, game.changed & game.mask
         self.flat = self.changed.unsqueeze(-1) & ~self.known[:, :, :LEAVE_ONE_OUT].any(2)
         self.members, self.planned = self._chosen(self._budgets(budgets), seed, border)
         self.asked = torch.zeros_like(self.planned)
@@ -67,6 +66,7 @@ class ShapleyMeasurement:
     def _measure_gradients(self, points: Float[Tensor, " G"]) -> None:
         gradients = self.game.effects(points)
         values = self.game.at(points[[0, 2]]) if gradients is None else gradients[1]
+        self.mask, self.changed = self.game.mask, self.game.changed & self.game.mask
         self.ends = values[:, [-1, 0]]
         self.start, self.total = values[:, -1], values[:, 0] - values[:, -1]
         n_rows, n_outputs = self.total.shape
@@ -85,7 +85,7 @@ class ShapleyMeasurement:
         finite[:, :, 1] &= middle.isfinite().unsqueeze(1)
         self.channels[:, :, :LEAVE_ONE_OUT] = torch.where(finite, effects, 0.0)
         telling = (self.channels != 0).any(2, keepdim=True)
-        still = ~(self.game.changed & self.game.mask)[..., None, None] & telling.any(1, keepdim=True)
+        still = ~self.changed[..., None, None] & telling.any(1, keepdim=True)
         self.known[:, :, :LEAVE_ONE_OUT] = (finite & telling) | still
         self.curve[:, 1] = torch.where(self.known[:, :, 1].any(1), middle, 0.0)
 
@@ -160,19 +160,21 @@ class ShapleyMeasurement:
             rows = torch.arange(len(self.total), device=self.total.device)
         length = int(self.asked[rows].any(0).sum())
         length += length % 2
-        members, asked, worths = (_even(part[rows])[:, :length] for part in (self.members, self.asked, self.worths))
-        measured = asked.unsqueeze(-1) & worths.isfinite()
-        worths = torch.where(measured, worths, 0.0)
         channels, known, total, mask = self.channels[rows], self.known[rows], self.total[rows], self.mask[rows]
         if length:
+            members, asked, worths = (_even(part[rows])[:, :length] for part in (self.members, self.asked, self.worths))
+            measured = asked.unsqueeze(-1) & worths.isfinite()
+            worths = torch.where(measured, worths, 0.0)
             read_border(channels, known, members, worths, measured, mask, total)
         idle = (mask & ~self.changed[rows])[..., None, None] & ~known.any(2, keepdim=True)
         known[:, :, LEAVE_ONE_OUT:] |= idle
-        coalitions = per_output(members, worths, measured)
-        everyone = outputs_first(mask.unsqueeze(-1).expand(*mask.shape, total.shape[-1]))
-        further = length > 0 and bool(coalitions.beyond_border(everyone).any())
-        self._settle_dummies(rows, channels, known, members, worths, measured, further)
-        drop_spots(channels, known, mask, total, self.curve[rows])
+        everyone, coalitions = outputs_first(mask.unsqueeze(-1).expand(*mask.shape, total.shape[-1])), None
+        if length:
+            evaluated = per_output(members, worths, measured)
+            further = bool(evaluated.beyond_border(everyone).any())
+            self._settle_dummies(rows, channels, known, members, worths, measured, further)
+            drop_spots(channels, known, mask, total, self.curve[rows])
+            coalitions = evaluated if further else None
         n_rows, _, _, n_outputs = channels.shape
         return Evidence(
             effects=outputs_first(channels),
@@ -181,7 +183,7 @@ class ShapleyMeasurement:
             total=total.flatten(),
             curve=outputs_first(self.curve[rows]),
             points=self.points.expand(n_rows * n_outputs, -1),
-            coalitions=coalitions if further else None,
+            coalitions=coalitions,
             inputs=None if self.inputs is None else self.inputs[rows].repeat_interleave(n_outputs, 0),
             targets=self._targets(rows),
         )
