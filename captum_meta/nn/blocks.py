@@ -50,7 +50,7 @@ class PoolingBlock(nn.Module):
     players are handed back to each player. What a mean is projected to is the mean of what the players would be, so that
     the values are made of the few means.
 
-    Shapes: ``hidden (*batch, M, width)``, ``mask (*batch, M)`` bool -> ``(*batch, M, width)``.
+    Shapes: ``hidden (*batch, M, width)``, ``mask (*batch, M)`` bool, or None where all take part -> ``(*batch, M, width)``.
     """
 
     batched_by_hand = True
@@ -63,10 +63,14 @@ class PoolingBlock(nn.Module):
         self.mix = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.heads = heads
 
-    def forward(self, hidden: Float[Tensor, "*batch M W"], mask: Bool[Tensor, "*#batch M"]) -> Float[Tensor, "*batch M W"]:
+    def forward(
+        self, hidden: Float[Tensor, "*batch M W"], mask: Bool[Tensor, "*#batch M"] | None = None
+    ) -> Float[Tensor, "*batch M W"]:
         first, _, last = self.mix
         normed = functional.layer_norm(hidden, self.norm.normalized_shape, self.norm.weight, self.norm.bias, self.norm.eps)
-        scores = _linear(self.scores, normed).masked_fill(~mask.unsqueeze(-1), -1e9)
+        scores = _linear(self.scores, normed)
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(-1), -1e9)
         values = _linear(self.values, scores.softmax(-2).mT @ normed).unflatten(-1, (self.heads, -1))
         pooled = values.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)  # each mean's own part
         return hidden + _linear(last, functional.gelu(linear_of_parts(first, normed, pooled)))

@@ -27,7 +27,7 @@ class PathPolynomials:
     def at(cls, points: Tensor, weights: Tensor) -> PathPolynomials:
         """At nodes ``points (*batch, G)`` with weights ``(*batch, G)``."""
         root, count = weights.clamp(min=0).sqrt(), min(SHAPES, points.shape[-1])
-        powers = root.unsqueeze(-1) * torch.stack([(2 * points - 1) ** degree for degree in range(count)], dim=-1)
+        powers = root.unsqueeze(-1) * torch.linalg.vander(2 * points - 1, N=SHAPES)[..., :count]
         basis = torch.linalg.qr(powers)[0]
         return cls(root, basis * (basis * powers).sum(-2, keepdim=True).sign())
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from captum_meta.nn.blocks import PoolingBlock
 from captum_meta.nn.explainer import Explainer, Prior, gap_shares
-from captum_meta.nn.path_statistics import INTERVAL_NUMBERS, ROW_NUMBERS, SHARES, PathStatistics, over
+from captum_meta.nn.path_statistics import INTERVAL_NUMBERS, ROW_NUMBERS, SHARES, PathStatistics
 from captum_meta.types import Evidence
 
 _MIXED = 4
@@ -55,9 +55,8 @@ class RowPathExplainer(Explainer):
 
     def _hidden(self, path: PathStatistics) -> Tensor:
         hidden = self.encode(path.numbers())
-        everywhere = torch.ones_like(hidden[..., 0], dtype=torch.bool)
         for block in self.along:
-            hidden = block(hidden, everywhere)
+            hidden = block(hidden)
         normed: Tensor = self.norm(hidden)
         return normed
 
@@ -92,8 +91,7 @@ class RowPathExplainer(Explainer):
         explained = (shares * path.share_sums).sum(-1, keepdim=True) + regressed * path.regression_sum
         varies = path.size.sum(-1, keepdim=True)
         rest = gap * (1 - explained) * varied.sigmoid() * (varies > path.floor)
-        both = torch.cat([path.size, varies], dim=-1)
-        unit, whole_unit = over(torch.ones_like(both), both, path.floor).split([path.size.shape[-1], 1], dim=-1)
+        unit, whole_unit = path.size_unit, path.whole_unit
         jumps = gate * apart[0] * unit + (1 - gate) * gap * regressed * path.regression
         sizes = gate * apart[1] * unit + (gate * apart[2] + (1 - gate) * rest) * whole_unit
         of_shares = (1 - gate) * gap * shares * path.share_units
@@ -109,10 +107,9 @@ class RowPathExplainer(Explainer):
         together, errors = _around(path.together), path.errors.unsqueeze(-1)
         given = errors * 2 * torch.tanh(steer) * _answering(together)
         left = errors - (given * together).sum(-1, keepdim=True)
-        bends = _around((path.size > path.floor).to(errors)) > 0
-        open_ = torch.cat([bends, torch.ones_like(bends[..., :1])], dim=-1)
+        smooth = nn.functional.pad(_around((path.size > path.floor).to(errors)) == 0, (0, 1))
         start = mixture.new_tensor([0.0, 1.0, 0.0, 1.0])
-        mixed = left * (mixture + start).masked_fill(~open_, _NEVER).softmax(-1)
+        mixed = left * (mixture + start).masked_fill(smooth, _NEVER).softmax(-1)
         return _gathered(given), _gathered(mixed[..., :3]), mixed[..., 3].sum(-1, keepdim=True)
 
 
@@ -129,11 +126,10 @@ def _answering(together: Tensor) -> Tensor:
 
 def _around(values: Tensor) -> Tensor:
     """Values ``(*batch, J)`` of the intervals before, at and behind each, ``(*batch, J, 3)``; 0 beyond the path."""
-    padded = nn.functional.pad(values, (1, 1))
-    return torch.stack([padded[..., :-2], values, padded[..., 2:]], dim=-1)
+    return nn.functional.pad(values, (1, 1)).unfold(-1, 3, 1)
 
 
 def _gathered(values: Tensor) -> Tensor:
     """What is given to the intervals before, at and behind each, ``(*batch, J, 3)``, as what each gets, ``(*batch, J)``."""
-    before, own, behind = (nn.functional.pad(part, (1, 1)) for part in values.unbind(-1))
+    before, own, behind = nn.functional.pad(values, (0, 0, 1, 1)).unbind(-1)
     return before[..., 2:] + own[..., 1:-1] + behind[..., :-2]

@@ -7,6 +7,8 @@ that is as small as its rounding (:func:`over`).
 
 from __future__ import annotations
 
+from math import log
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -69,7 +71,9 @@ class PathStatistics:
         unit = self.unit.unsqueeze(-1)
         self.gram = functional.pad(jumps @ jumps.mT * unit * unit, (1, 1, 1, 1))
         self._regress()
-        self.together = over(self.jump_sums, self.size, self.floor)
+        sizes = torch.cat([self.size, self.size.sum(-1, keepdim=True)], dim=-1)
+        self.size_unit, self.whole_unit = inverse(sizes, self.floor).split([self.size.shape[-1], 1], dim=-1)
+        self.together = self.jump_sums * self.size_unit
         self._share(points, intervals.sum(-2))
 
     def _regress(self) -> None:
@@ -77,7 +81,7 @@ class PathStatistics:
         squares = self.gram.diagonal(dim1=-2, dim2=-1)
         own = (energy * (sums.square() + _RIDGE * squares)).sum(-1, keepdim=True)
         rounding = self.floor.square() * energy.amax(-1, keepdim=True)
-        self.regression = energy * sums * over(torch.ones_like(own), own, rounding)
+        self.regression = energy * sums * inverse(own, rounding)
         self.regression_sum = (self.regression * sums).sum(-1, keepdim=True)
 
     def _share(self, points: Tensor, weights: Tensor) -> None:
@@ -89,7 +93,7 @@ class PathStatistics:
         floors = torch.cat(
             [(self.floor**2).expand_as(size[..., :DEGREES]), self.floor.expand_as(size[..., DEGREES:])], dim=-1
         )
-        self.share_units = over(torch.ones_like(size), size, floors)
+        self.share_units = inverse(size, floors)
         self.share_sums = (self.share_rows @ self.sums.unsqueeze(-1)).squeeze(-1) * self.share_units
 
     def numbers(self) -> Tensor:
@@ -100,14 +104,10 @@ class PathStatistics:
         lengths = self.gram.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
         next_one = functional.pad(lengths[..., 1:], (0, 1))
         products = functional.pad(self.gram.diagonal(offset=1, dim1=-2, dim2=-1), (0, 1))
-        relative, alike, real, share, length, missed = over_each(
-            (errors, trouble, self.rounding),
-            (products, lengths * next_one, floor * (lengths + next_one + floor)),
-            (size, size, floor),
-            (size, varies, floor),
-            (lengths, size, floor),
-            (errors, size * self.widths, floor * self.widths),
-        )
+        relative = errors * inverse(trouble, self.rounding)
+        alike = products * inverse(lengths * next_one, floor * (lengths + next_one + floor))
+        real, share, length = size * self.size_unit, size * self.whole_unit, lengths * self.size_unit
+        missed = errors * inverse(size * self.widths, floor * self.widths)
         left, right = torch.cat([self.sums[..., :1], self.sums], -1), torch.cat([self.sums, self.sums[..., -1:]], -1)
         own = torch.stack(
             [
@@ -129,22 +129,15 @@ class PathStatistics:
         )
         around = functional.pad(own, (0, 0, 1, 1))
         gap = relative.sum(-1, keepdim=True)
-        count = torch.full_like(gap, float(self.widths.shape[-1])).log() / 3
+        count = torch.full_like(gap, log(self.widths.shape[-1]) / 3)
         sizes = [(gap.abs() + _LEAST_GAP).log() / 5, (trouble + tiny).log() / 5, (varies + _LEAST_CHANGE).log() / 5, count]
         row = torch.cat([self.share_sums, *sizes], dim=-1)
         everywhere = row.unsqueeze(-2).expand(*own.shape[:-1], -1)
         return torch.cat([own, around[..., :-2, :], around[..., 2:, :], everywhere], dim=-1)
 
 
-def over(values: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
-    r"""Ratios :math:`v s / (s^2 + r^2)`, near 0 where the size s is below its rounding r; of any magnitude."""
+def inverse(size: Tensor, rounding: Tensor) -> Tensor:
+    r"""One over the size s, as :math:`s / (s^2 + r^2)`: near 0 where it is below its rounding r; of any magnitude."""
     unit = torch.maximum(size.abs(), rounding).clamp(min=_LEAST)
     size, rounding = size / unit, rounding / unit
-    return values / unit * size / (size.square() + rounding.square()).clamp(min=_LEAST_SQUARE)
-
-
-def over_each(*ratios: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """:func:`over` of several values ``(*batch, J)``, whose sizes and roundings are as many or one for all."""
-    like = ratios[0][0]
-    parts = (torch.stack([part.expand_as(like) for part in side]) for side in zip(*ratios, strict=True))
-    return over(*parts).unbind(0)
+    return size / (size.square() + rounding.square()).clamp(min=_LEAST_SQUARE) / unit
