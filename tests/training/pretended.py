@@ -7,8 +7,9 @@ knows) and, as CUDA's do, refuse to meet the CPU's, to be drawn by the CPU's gen
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -65,12 +66,17 @@ class _Constructors(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _recorded(mode: bool = True) -> AbstractContextManager[None]:
+    """In place of inference mode, in which operations reach their kernels past those who look on."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and not mode)
+
+
 @contextmanager
 def elsewhere() -> Iterator[torch.device]:
     """Inside, tensors and modules can be moved to the device that is given."""
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
-        with _Operations(), _Constructors():
+        with _Operations(), _Constructors(), patch.object(torch, "inference_mode", _recorded):
             yield ELSEWHERE
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(False)
