@@ -41,29 +41,26 @@ def measure_for_interactions(plan: ShapleyPlan, game: Game) -> tuple[Evidence, T
         measurement.evaluate(seen)
         after = 2 * seen if count - 2 * seen >= n_players else count
         with plain_arithmetic(game.device):
-            measurement.prefer(_order(measurement, seen // 2, (after + 1) // 2))
+            _choose(measurement, seen // 2, (after + 1) // 2)
         seen = after
     measurement.evaluate(count)
     return plan.read_beside(measurement.evidence(), game), measurement.start
 
 
-def _order(measurement: ShapleyMeasurement, n_seen: int, n_after: int) -> Tensor:
-    """All pairs of each row ``(N, P)``: those seen, those that are so up to ``n_after``, and the rest."""
+def _choose(measurement: ShapleyMeasurement, n_seen: int, n_after: int) -> None:
+    """Which pairs come next, up to ``n_after``, after so many ``n_seen``."""
     evidence, members = measurement.evidence(), measurement.members[:, ::2]
     step = max(1, _MOST_NUMBERS // members.shape[1] ** 2)
-    rows = torch.arange(len(members), device=members.device).split(step)
-    return torch.cat([_of_rows(evidence[some], members[some], n_seen, n_after) for some in rows])
+    for rows in torch.arange(len(members), device=members.device).split(step):
+        measurement.prefer(rows, _telling(evidence[rows], members[rows], n_seen, n_after - n_seen), n_seen)
 
 
-def _of_rows(evidence: Evidence, members: Tensor, n_seen: int, n_after: int) -> Tensor:
+def _telling(evidence: Evidence, members: Tensor, n_seen: int, count: int) -> Tensor:
     acting, everyone = evidence.acting, evidence.players.unsqueeze(1)
     kernel = InteractionProcess(*seen_game(evidence), acting, gradients_of(evidence)).kernel
     signs = torch.cat([everyone, members], dim=1).double() * 2 - 1
     signs = torch.where(acting.unsqueeze(1), signs, 0.0)
-    chosen = telling_sums(kernel.rates, kernel.amounts, signs, n_seen + 1, n_after - n_seen) - 1
-    place = torch.full_like(members[..., 0], 2, dtype=torch.long)
-    place[:, :n_seen] = 0
-    return place.scatter(1, chosen, 1).argsort(dim=1, stable=True)
+    return telling_sums(kernel.rates, kernel.amounts, signs, n_seen + 1, count) - 1
 
 
 def seen_game(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:

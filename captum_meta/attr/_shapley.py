@@ -31,6 +31,7 @@ from captum_meta.attr._interactions import (
 )
 from captum_meta.attr._memory import Memory
 from captum_meta.attr._pair_support import PairSupport
+from captum_meta.attr._rounds import measure_in_rounds
 from captum_meta.attr._selection import check_background_alone
 from captum_meta.attr._units import InUnits
 from captum_meta.estimators import Index, remembered_rates
@@ -155,8 +156,9 @@ class ShapleyFrontend(Frontend):
 
     def _predict(self, game: Game, plan: ShapleyPlan, with_bounds: bool) -> tuple[Tensor, Tensor]:
         """Attributions ``(N * K, M)`` and, if they are asked for, bounds on their errors ``(N * K,)``."""
-        evidence, start = plan.measure_with_start(game)
-        return self._explained(game, evidence, start, plan, with_bounds)
+        with remembered_rates():
+            evidence, start = measure_in_rounds(plan, game, self._learner)
+            return self._explained(game, evidence, start, plan, with_bounds)
 
     def _predict_within(self, game: Game, plan: ShapleyPlan, tolerance: float) -> tuple[Tensor, Tensor]:
         """The same in rounds: a row is finished when its bounds are within the tolerance."""
@@ -180,7 +182,7 @@ class ShapleyFrontend(Frontend):
         """
         measurement = plan.begin(game)
         n_outputs, n_players = measurement.total.shape[-1], game.players.count
-        limits = measurement.planned.sum(1)
+        limits = measurement.limits
         attributions = measurement.total.new_zeros(game.n_rows, n_outputs, n_players)
         bounds = torch.full_like(attributions[..., 0], torch.nan)
         accepted = torch.zeros_like(bounds, dtype=torch.bool)

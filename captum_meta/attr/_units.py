@@ -67,6 +67,14 @@ class InUnits:
             return evidence.total.new_zeros(len(evidence.total), ROW_NUMBERS)
         return explainer.numbered(explainer.prior(evidence), evidence)[2]
 
+    def telling_pairs(self, evidence: Evidence, members: Tensor, free: Tensor, count: int, n_outputs: int) -> Tensor:
+        """Of coalitions ``(R, P, M)`` those to evaluate next, ``(R, count)``, for rows ``(R, M)``; the first free ones
+        for explainers without a posterior."""
+        explainer = self.learner.explainer
+        if not isinstance(explainer, ShapleyExplainer):
+            return free.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+        return explainer.telling_pairs(evidence.times(1 / _of_rows(evidence)), members, free, count, n_outputs)
+
     def left_out_error(self, evidence: Evidence, like: Evidence, unit: Tensor) -> Tensor:
         """Squared error of pairs predicted from all others, of rows ``(N, M)``, ``(N,)``, in squares of the unit ``()``.
 

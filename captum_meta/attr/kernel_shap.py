@@ -110,7 +110,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         Args:
             inputs, baselines, target, additional_forward_args, feature_mask, return_input_shape: as in Captum.
             n_samples: coalitions evaluated per row. None: the 2M of one player and of all but one, where M <= 256, else
-                none, with a warning; 0: gradients only, and two coalitions for each player whose gradient vanishes.
+                none, with a warning; 0: gradients only, and two coalitions for each player whose gradient vanishes. Rows of
+                up to 16 players choose those beyond 4M by what they told so far, which takes longer.
             perturbations_per_eval: the most coalitions of all rows that are evaluated at once; None chooses.
             show_progress: show how many of the batches of coalitions have been evaluated.
             background: for each input rows ``(K, *features)``, in place of ``baselines``: Shapley values of the mean of the

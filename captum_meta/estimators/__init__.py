@@ -12,6 +12,7 @@ from captum_meta.estimators.conformal import (
     rows_needed,
     stopping_levels,
 )
+from captum_meta.estimators.difference_design import telling_differences
 from captum_meta.estimators.exact import all_coalitions, shapley_values
 from captum_meta.estimators.hypercube import HypercubePosterior
 from captum_meta.estimators.input_process import InputProcess, value_distances
@@ -74,6 +75,7 @@ __all__ = [
     "smoothly_inconsistent",
     "stopping_levels",
     "suspected_steps",
+    "telling_differences",
     "telling_sums",
     "value_distances",
 ]

@@ -72,9 +72,9 @@ class ShapleyPlan(EvidencePlan):
     support: bool = False
     border: bool = True
 
-    def begin(self, game: Game) -> ShapleyMeasurement:
-        """The gradients, and coalitions that are evaluated when they are asked for."""
-        return ShapleyMeasurement(game, self.budgets(game), self.seed, self.border)
+    def begin(self, game: Game, spare: int = 0) -> ShapleyMeasurement:
+        """The gradients, and coalitions that are evaluated when they are asked for, with ``spare`` ones to choose from."""
+        return ShapleyMeasurement(game, self.budgets(game), self.seed, self.border, spare)
 
     def budgets(self, game: Game) -> int | Tensor | None:
         """Coalitions of each row, a number or ``(N,)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +19,8 @@ _CHOSEN_PLAYERS = (16, 128)
 """Numbers of players of rows whose border need not come first; of fewer, the best pairs are nearly the border."""
 _FEW_DIRECTIONS = 0.4
 """Largest ratio of the second singular value to the first one of the gradients at the three points."""
+FIRST_ROUND = 4
+"""Coalitions for each player before others are chosen by what was seen."""
 BORDER_PLAYERS = 256
 """Up to this many players the border is measured when no budget is given, and that of players whose gradient is flat."""
 
@@ -38,16 +40,23 @@ class ShapleyMeasurement:
         border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients are all known and lie
             along few directions have the most informative of all coalitions up to 4M, and of more 2M of these and then the
             border: in such rows, those of saturated nets, the border is the least informative.
+        spare: so many coalitions more are planned of rows with budgets above 4M, for :meth:`prefer` to choose from.
 
     Attributes:
         length: coalitions of the longest plan.
+        limits: ``(N,)``, coalitions of each row that may be evaluated.
     """
 
-    def __init__(self, game: Game, budgets: int | Tensor | None = None, seed: int = 0, border: bool = True) -> None:
+    def __init__(
+        self, game: Game, budgets: int | Tensor | None = None, seed: int = 0, border: bool = True, spare: int = 0
+    ) -> None:
         self.game = game
         self._measure_gradients(torch.tensor(SHAPLEY_POINTS))
         self.flat = self.changed.unsqueeze(-1) & ~self.known[:, :, :LEAVE_ONE_OUT].any(2)
-        self.members, self.planned = self._chosen(self._budgets(budgets), seed, border)
+        counts = self._budgets(budgets)
+        above = (counts > FIRST_ROUND * self.mask.sum(1)) & (not game.together)
+        self.members, self.planned = self._chosen(torch.where(above, counts - counts % 2 + spare, counts), seed, border)
+        self.limits = torch.minimum(counts - counts % 2 * above, self.planned.sum(1))
         self.asked = torch.zeros_like(self.planned)
         self.worths = self.total.new_zeros(*self.planned.shape, self.total.shape[-1])
         self.inputs = player_inputs(game)
@@ -135,11 +144,10 @@ class ShapleyMeasurement:
         return few.all().expand_as(few) if self.game.together else few
 
     def evaluate(self, counts: int | Tensor | None = None, rows: Tensor | None = None) -> None:
-        """Evaluate the first ``counts`` coalitions, a number or ``(N,)``, by default all, of the ``rows (N,)`` bool."""
+        """Evaluate the first ``counts`` coalitions, a number or ``(N,)``, by default the limits, of ``rows (N,)`` bool."""
         wanted = self.planned & ~self.asked
-        if counts is not None:
-            limits = torch.as_tensor(counts, device=wanted.device).expand(len(wanted))
-            wanted &= torch.arange(self.length, device=wanted.device) < limits.unsqueeze(1)
+        counts = self.limits if counts is None else torch.as_tensor(counts, device=wanted.device).expand(len(wanted))
+        wanted &= torch.arange(self.length, device=wanted.device) < counts.unsqueeze(1)
         if rows is not None:
             wanted &= rows.unsqueeze(1)
         if not bool(wanted.any()):
@@ -148,11 +156,15 @@ class ShapleyMeasurement:
         self.worths = torch.where(wanted.unsqueeze(-1), values, self.worths)
         self.asked |= wanted
 
-    def prefer(self, order: Tensor) -> None:
-        """Evaluate pairs of a coalition and its complement in this ``order (N, P)``, which begins with those that were."""
+    def prefer(self, rows: Tensor, chosen: Int64[Tensor, "R C"], first: int) -> None:
+        """After the ``first`` pairs, which were evaluated, those of indices ``chosen (R, C)`` come next in ``rows (R,)``."""
+        place = torch.full((len(rows), self.length // 2), 2, device=rows.device)
+        place[:, :first] = 0
+        order = place.scatter(1, chosen, 1).argsort(dim=1, stable=True)
         places = torch.stack([2 * order, 2 * order + 1], dim=2).flatten(1)
-        self.members = self.members.gather(1, places.unsqueeze(2).expand_as(self.members))
-        self.planned, self.asked = self.planned.gather(1, places), self.asked.gather(1, places)
+        members = self.members[rows]
+        self.members[rows] = members.gather(1, places.unsqueeze(2).expand_as(members))
+        self.planned[rows] = self.planned[rows].gather(1, places)
 
     def evidence(self, rows: Tensor | None = None) -> Evidence:
         """All that was measured so far of the ``rows`` ``(R,)``, by default of all."""

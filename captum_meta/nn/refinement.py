@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from captum_meta.estimators import (
@@ -16,6 +16,7 @@ from captum_meta.estimators import (
     kernel_shapley_values,
     likely_rates,
     shapley_values,
+    telling_differences,
 )
 from captum_meta.nn.explainer import Prediction, Prior
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, Coalitions, Evidence, Record
@@ -83,6 +84,26 @@ def is_complete(coalitions: Coalitions, evidence: Evidence) -> bool:
 def posterior_of(prior: Prior, mean: Float[Tensor, "*batch M"], evidence: Evidence) -> HypercubePosterior:
     """The posterior in units of the row's scale, from the first pairs of coalitions; its variance needs double precision."""
     return HypercubePosterior(*_seen_and_expected(prior, mean, evidence), torch.float64)
+
+
+def telling_pairs(
+    prior: Prior,
+    mean: Float[Tensor, "R M"],
+    evidence: Evidence,
+    members: Bool[Tensor, "R P M"],
+    free: Bool[Tensor, "R P"],
+    count: int,
+    n_outputs: int,
+) -> Int64[Tensor, "R count"]:
+    """Of the coalitions ``members``, where ``free``, those that tell most about the Shapley values, with their complements.
+
+    The outputs of a row, side by side, have the same ones.
+    """
+    pairs, expected = _seen_and_expected(prior, mean, evidence)
+    likely = expected.to(dtype=torch.float64).among(evidence.players)
+    seen = pairs.to(dtype=torch.float64).with_everyone().signs()
+    candidates = torch.where(evidence.players.unsqueeze(1), members.double() * 2 - 1, 0.0)
+    return telling_differences(likely, seen, candidates, free, count, n_outputs)
 
 
 def refined(prior: Prior, before: Prediction, evidence: Evidence, dtype: torch.dtype) -> Float[Tensor, "*batch M"]:

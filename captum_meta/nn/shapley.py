@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from captum_meta.nn.blocks import PoolingBlock, linear_of_parts, masked_mean, player_sizes
@@ -24,6 +24,7 @@ from captum_meta.nn.refinement import (
     posterior_of,
     precision,
     refined,
+    telling_pairs,
 )
 from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
 
@@ -179,6 +180,15 @@ class ShapleyExplainer(Explainer):
         judged = torch.where(inside.any(-1, keepdim=True), inside, known)
         missed = torch.where(judged, posterior.left_out(), 0.0).double() * prior.scale.unsqueeze(-1)
         return missed.square().sum(-1) / judged.sum(-1).clamp(min=1)
+
+    def telling_pairs(
+        self, evidence: Evidence, members: Bool[Tensor, "R P M"], free: Bool[Tensor, "R P"], count: int, n_outputs: int
+    ) -> Int64[Tensor, "R count"]:
+        """:func:`captum_meta.nn.refinement.telling_pairs` for rows ``(R, M)``."""
+        prior = self.prior(evidence)
+        return telling_pairs(
+            prior, super().complete(prior, evidence).attributions, evidence, members, free, count, n_outputs
+        )
 
     def error_numbers(
         self,
