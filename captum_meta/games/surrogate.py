@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,7 +43,7 @@ class SurrogateGame:
         """f minus f(baseline) of coalitions ``(*batch, N, S, M)``, ``(*batch, N, S)``."""
         some = max(1, _POINTS // max(1, self.like[..., 0].numel()))
         parts = [self.function(part.to(self.like)) for part in members.split(some, dim=-2)]
-        return torch.cat(parts, dim=-1) - self.function(torch.zeros_like(self.like).unsqueeze(-2))
+        return torch.cat(parts, dim=-1) - self._start
 
     def shapley_values(self) -> Float[Tensor, "*batch N M"]:
         """``(*batch, N, M)``, exact up to 8 players, else by :func:`~captum_meta.estimators.shapley_matrix`.
@@ -51,7 +51,7 @@ class SurrogateGame:
         8 coalitions per player, and at least 256, are as exact as 32 per player drawn for KernelSHAP.
         """
         members, solution = (tensor.to(self.like.device) for tensor in _plan(self.like.shape[-1]))
-        total = self._total().unsqueeze(-1)
+        total = self._total.unsqueeze(-1)
         share = total / members.shape[-1]
         worths = self.worths(members.expand(*self.like.shape[:-1], *members.shape))
         members, other = members[::2], members[1::2]
@@ -64,7 +64,7 @@ class SurrogateGame:
         n_players = self.like.shape[-1]
         single = torch.eye(n_players, dtype=torch.bool, device=self.like.device)
         single = single.expand(*self.like.shape[:-1], n_players, n_players)
-        total = self._total()
+        total = self._total
         border = torch.stack([total.unsqueeze(-1) - self.worths(~single), self.worths(single)], dim=-1)
         effects = torch.where(evidence.measured, torch.cat([effects, border], dim=-1), 0.0)
         curve = torch.where(evidence.measured[..., :1, 1], curve, 0.0)
@@ -76,6 +76,12 @@ class SurrogateGame:
             coalitions=None,
         )
 
+    @cached_property
+    def _start(self) -> Float[Tensor, "*batch N 1"]:
+        """f(baseline)."""
+        return self.function(torch.zeros_like(self.like).unsqueeze(-2))
+
+    @cached_property
     def _total(self) -> Float[Tensor, "*batch N"]:
         return self.worths(torch.ones_like(self.like, dtype=torch.bool).unsqueeze(-2)).squeeze(-1)
 

@@ -72,8 +72,8 @@ class Committee:
             # SHARPNESS times the sums into each layer: the activation is then SiLU, one kernel, over SHARPNESS.
             answers = []
             for begin, by_player, inner, bias, outward in members:
-                first = functional.silu(memberships @ by_player + begin.unsqueeze(-2)).flatten(-3, -2)
-                second = functional.silu(first @ inner + bias).unflatten(-2, memberships.shape[-3:-1])
+                first = functional.silu((memberships @ by_player).add_(begin.unsqueeze(-2))).flatten(-3, -2)
+                second = functional.silu((first @ inner).add_(bias)).unflatten(-2, memberships.shape[-3:-1])
                 answers.append((second @ outward).squeeze(-1))
             return torch.stack(answers).sum(0)
 
