@@ -32,6 +32,8 @@ _FEWEST = 2
 """Fewest gradients per background row with which each has a quadrature."""
 _FEW = 5.0
 """Draws at which their spread shows half of the error."""
+_DOUBTFUL = 0.25
+"""Part of f's change that a path's gradients may miss before they are checked: each output's are by themselves."""
 _NOTICEABLE = 0.01
 """Smallest miss, as a part of a row's effects, by which gradients count as not those of f: less is rounding."""
 _FIRST, _NEXT = 16, 1009
@@ -190,7 +192,7 @@ class _Paths:
             values, effects = average, average * one.difference
             points, sums, total = evidence.points, evidence.effects.sum(1), evidence.total
             strange = inconsistent_rows(one, points, sums, evidence.curve, total, output)
-            strange |= wrong_slopes(one, points, sums, total, output=output)
+            strange |= wrong_slopes(one, points, sums, evidence.curve, total, output, _DOUBTFUL)
             if self.multiply:
                 plain = strange | ~evidence.total.isfinite()
                 values = torch.where(plain.unsqueeze(1), effects, self.explain(evidence))

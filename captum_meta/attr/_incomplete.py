@@ -75,7 +75,7 @@ def unexplained_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, to
     """
     if torch.finfo(total.dtype).eps >= FINE:
         return torch.zeros_like(total, dtype=torch.bool)
-    inconsistent = inconsistent_rows(game, points, sums, curve, total) | wrong_slopes(game, points, sums, total)
+    inconsistent = inconsistent_rows(game, points, sums, curve, total) | wrong_slopes(game, points, sums, curve, total)
     return inconsistent | is_flat(effects, total)
 
 

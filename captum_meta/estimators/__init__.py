@@ -29,12 +29,15 @@ from captum_meta.estimators.permutations import permutation_variance
 from captum_meta.estimators.probability_process import ProbabilityProcess
 from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
 from captum_meta.estimators.rate_likelihood import likely_rates, remembered_rates
-from captum_meta.estimators.slope_check import FINE, OFFSETS, change_along, is_no_derivative, leaves_doubt
+from captum_meta.estimators.slope_check import DOUBTFUL, FAR, FINE, NEAR, PLACES, change_along, is_no_derivative, missed_part
 
 __all__ = [
+    "DOUBTFUL",
+    "FAR",
     "FINE",
     "INDICES",
-    "OFFSETS",
+    "NEAR",
+    "PLACES",
     "CoalitionPairs",
     "HypercubePosterior",
     "HypercubePrior",
@@ -60,9 +63,9 @@ __all__ = [
     "is_no_derivative",
     "kernel_matrix",
     "kernel_shapley_values",
-    "leaves_doubt",
     "likely_limit",
     "likely_rates",
+    "missed_part",
     "passing_ratios",
     "path_nodes",
     "permutation_variance",

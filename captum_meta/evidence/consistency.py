@@ -8,13 +8,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_meta.estimators import (
+    DOUBTFUL,
+    FAR,
     FINE,
-    OFFSETS,
+    NEAR,
+    PLACES,
     change_along,
     inconsistent_gradients,
     interval_weights,
     is_no_derivative,
-    leaves_doubt,
+    missed_part,
     smoothly_inconsistent,
     suspected_steps,
 )
@@ -136,35 +139,49 @@ def _values_at(game: Game, rows: Tensor, points: Tensor) -> Tensor:
     return game.take(rows).at(points)
 
 
-def wrong_slopes(game: Game, points: Tensor, sums: Tensor, total: Tensor, output: int = 0) -> Tensor:
+def wrong_slopes(
+    game: Game,
+    points: Tensor,
+    sums: Tensor,
+    curve: Tensor,
+    total: Tensor,
+    output: int = 0,
+    doubtful: float = DOUBTFUL,
+) -> Tensor:
     """Rows whose gradients are not the derivatives of f (:func:`~captum_meta.estimators.is_no_derivative`), ``(N,)``.
 
-    A row is looked at where its gradients miss much of the change of f: five evaluations, around the point that is nearest
-    to the middle of its path.
+    A row is looked at where its gradients miss some of the change of f: seven evaluations, of f at the baseline and on both
+    sides of three gradients. Further away f is asked for only where these say that a gradient is wrong.
 
     Args:
-        game: the explained model and the rows.
-        points: ``(N, G)``, of the path.
-        sums: ``(N, G)``, gradients times (input - baseline) there, summed over the players.
-        total: ``(N,)``, f at the input minus f at the baseline.
-        output: which of the game's outputs f is.
+        game, points, sums, curve, total, output: as of :func:`inconsistent_rows`.
+        doubtful: part of what f changes by that gradients may miss before they are checked.
     """
     wrong = torch.zeros_like(total, dtype=torch.bool)
     if not _exact(game):
         return wrong
     weights = _numbers(interval_weights(points).sum(-2))
-    given, change = _numbers(sums), _numbers(total)
-    some = leaves_doubt(given, weights, change)
-    rows = torch.from_numpy(some).nonzero().flatten()
+    at, slopes, heights, change = map(_numbers, (points, sums, curve, total))
+    rows = np.flatnonzero(missed_part(slopes, weights, change) > doubtful)
     if len(rows) == 0:
         return wrong
-    place = (points - 0.5).abs().argmin(-1, keepdim=True)
-    chosen = rows.to(points.device)
-    values = _values_at(game, chosen, (points.gather(1, place) + points.new_tensor(OFFSETS))[chosen])
-    slope = sums.gather(1, place)[chosen, 0]
-    size = change_along(given, weights, change)[some]
-    found = is_no_derivative(_numbers(slope), _numbers(values[..., output]), size, torch.finfo(values.dtype).eps)
-    wrong[chosen] = torch.from_numpy(found).to(wrong.device)
+
+    def around(rows: NDArray[np.int64], *places: NDArray[np.float64]) -> NDArray[np.float64]:
+        which, where = (torch.from_numpy(part).to(points.device) for part in (rows, np.concatenate(places, axis=1)))
+        return _numbers(_values_at(game, which, where)[..., output])
+
+    count = min(PLACES, points.shape[1])
+    nearest = [np.abs(at[rows] - place / (count + 1)).argmin(1) for place in range(1, count + 1)]
+    centre, slope, height = (np.take_along_axis(part[rows], np.stack(nearest, 1), 1) for part in (at, slopes, heights))
+    values = around(rows, np.zeros((len(rows), 1)), centre - NEAR, centre + NEAR)
+    close = (values[:, 1 : count + 1], values[:, :1] + height, values[:, count + 1 :])
+    size, precision = change_along(slopes, weights, change)[rows, None], float(np.finfo(np.float32).eps)
+    some = is_no_derivative(slope, np.stack(close, -1), size, precision).any(1)
+    if some.any():
+        before, after = np.split(around(rows[some], centre[some] - FAR, centre[some] + FAR), 2, 1)
+        whole = np.stack([before, *(part[some] for part in close), after], -1)
+        found = is_no_derivative(slope[some], whole, size[some], precision).any(1)
+        wrong[torch.from_numpy(rows[some][found]).to(wrong.device)] = True
     return wrong
 
 

@@ -24,6 +24,7 @@ from captum_meta.estimators import (
 from captum_meta.estimators.path_sample import ROUNDING, Floats, Indices
 from captum_meta.evidence.consistency import inconsistent_rows, stepping_rows, wrong_slopes
 from captum_meta.evidence.path import own_gradients, path_gradients
+from captum_meta.evidence.path_onset import COUNT, begins_early, of_onset, with_onset
 from captum_meta.games import Game
 from captum_meta.types import Evidence
 
@@ -112,6 +113,7 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
     broken = (~finite.to(inconsistent.device) | inconsistent).cpu().numpy() | hidden
     estimates, counts = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
     between, least = np.zeros((len(rows), 2)), np.zeros(len(rows))
+    early = begins_early(intervals) & ~broken & (limit >= FIRST + COUNT)
     for turn, most in enumerate((min(_SECOND, limit), limit, limit, None)):
         sure = _LESS_SURE if turn == 0 else _SURE
         target = allowed = (_ENOUGH if tolerance is None else tolerance / sure) * size[rows]
@@ -129,9 +131,14 @@ def _integrate(game: Game, difference: Tensor, ends: Tensor, limit: int, toleran
         if most is None or stops.all():
             break
         at, points = further_points(intervals, _AIMS[min(turn, 2)] * target, most)
+        if turn == 0:
+            at, points = with_onset(at, points, np.flatnonzero(early & ~stops))
         sample, rows = path.extended(sample, at, points, rows, ~stops)
         intervals = PathIntervals(sample)
         weights, error = intervals.weights, intervals.error
+        if early[rows].any():
+            of_early, missed, known = of_onset(intervals, early[rows])
+            weights, error = np.where(known[sample.rows], of_early, weights), np.where(known, missed, error)
     least = np.where(broken, 0.0, least) * path.unit.double().cpu().numpy()
     inconsistent = inconsistent | stepping_rows(game, between, least)
     found = attributions * path.unit.unsqueeze(1)
@@ -186,7 +193,7 @@ def _inconsistent(path: _Paths, sample: PathSample) -> Tensor:
     sums, curve = sums * unit.unsqueeze(1), (values - torch.from_numpy(starts).to(game.device)) * unit.unsqueeze(1)
     total = torch.from_numpy(sample.ends[:, 1] - starts[:, 0]).to(game.device) * unit
     found = inconsistent_rows(game, points, sums, curve, total)
-    return found | wrong_slopes(game, points, sums, total)
+    return found | wrong_slopes(game, points, sums, curve, total)
 
 
 def _steps(intervals: PathIntervals) -> tuple[Floats, Floats]:

@@ -38,8 +38,11 @@ def test_permutations_cost_as_many_coalitions_as_players() -> None:
 def test_integrated_gradients_cost_their_steps_and_three_evaluations(n_steps: int, method: str, others: int) -> None:
     model = CountingModel()
     attr = MetaIntegratedGradients(model, learner=untrained("path"))
-    attr.attribute(torch.randn(5, 6), target=1, n_steps=n_steps, method=method)
+    attr.attribute(torch.randn(5, 6) / 10, target=1, n_steps=n_steps, method=method)
     assert model.rows == 5 * (n_steps + others) + probe(5)
+    model.rows = 0
+    attr.attribute(torch.randn(5, 6), target=1, n_steps=n_steps, method=method)
+    assert model.rows <= 5 * (n_steps + others + 7) + probe(5)  # seven where they miss some of the change of f
 
 
 def test_gradient_shap_costs_its_draws() -> None:

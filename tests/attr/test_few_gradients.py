@@ -97,13 +97,13 @@ def believed_where_there_are_any(method, *args, **kwargs):
     assert not values[rows].any()
 
 
-def test_a_row_in_doubt_costs_five_evaluations_and_nine_where_a_jump_is_looked_for_in_vain():
+def test_a_row_in_doubt_costs_five_evaluations_four_where_these_are_not_enough_and_nine_for_a_jump_in_vain():
     model = CountingModel()
     x = torch.ones(4, 6)
     attr = MetaIntegratedGradients(lambda x: model(x[:, :6])[:, 0] * 0 + x.detach().sum(1))
     with pytest.warns(UserWarning, match=WARNED):
         attr.attribute(x, n_steps=2)
-    looked_at = 4 * (5 + 9)
+    looked_at = 4 * (5 + 4 + 9)
     assert model.rows == 4 * (2 + 3) + 5 + looked_at + 4 * 2
 
 
