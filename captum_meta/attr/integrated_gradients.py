@@ -39,7 +39,7 @@ class MetaIntegratedGradients(PathFrontend, IntegratedGradients):
 
     With ``n_steps`` given, a row costs so many gradients and three evaluations, f at the ends and halfway, which tells where
     along this row's path gradients are worth most; the meta-learned explainer shares out what their quadrature misses.
-    Where it misses 3 % of what f changes by, seven more evaluations check whether the gradients are those of f.
+    Where it misses 5 % of what f changes by, seven more evaluations check whether the gradients are those of f.
 
     Args:
         forward_func: the model, as in Captum.

@@ -19,7 +19,7 @@ NEAR, FAR = 0.003, 0.03
 """How far from a point f is evaluated, on both sides, in lengths of the path."""
 PLACES = 3
 """Gradients of a path that are checked, evenly spread."""
-DOUBTFUL = 0.03
+DOUBTFUL = 0.05
 """Part of what f changes by along the path that gradients may miss before they are checked."""
 FINE = 1e-5
 """Precision of f needed to tell its slope from rounding: single or better."""
