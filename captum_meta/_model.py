@@ -111,10 +111,39 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def coarsest(output: Tensor) -> float:
-    """The precision, as ``torch.finfo(dtype).eps``, of the coarsest numbers in the graph of the output.
+_MOVES = [
+    "Alias",
+    "AsStrided",
+    "Cat",
+    "Clone",
+    "Expand",
+    "Flip",
+    "Gather",
+    "Index",
+    "IndexSelect",
+    "Permute",
+    "Repeat",
+    "ReshapeAlias",
+    "Select",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Stack",
+    "T",
+    "Transpose",
+    "Unbind",
+    "UnsafeView",
+    "Unsqueeze",
+    "View",
+]
+"""Operations that leave numbers as they are, by the names of their nodes in a graph."""
 
-    A model in half precision, or a part of it, may answer in single precision, and is rounded all the same.
+
+def coarsest(output: Tensor) -> float:
+    """The precision, as ``torch.finfo(dtype).eps``, of the coarsest numbers that are computed in the graph of the output.
+
+    A model in half precision, or a part of it, may answer in single precision, and is rounded all the same. One that reads
+    inputs in half precision and computes in a finer one is not.
     """
     left, seen, dtypes = [output.grad_fn], set(), {output.dtype}
     while left:
@@ -122,7 +151,8 @@ def coarsest(output: Tensor) -> float:
         if node is not None and node not in seen and node.next_functions:  # weights and inputs, which have none, are exact
             seen.add(node)
             left += [further for further, _ in node.next_functions]
-            dtypes |= {numbers.dtype for numbers in node._input_metadata}
+            if node.name().partition("Backward")[0] not in _MOVES:
+                dtypes |= {numbers.dtype for numbers in node._input_metadata}
     return max((torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point), default=0.0)
 
 

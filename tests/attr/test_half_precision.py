@@ -72,3 +72,12 @@ def test_a_large_detached_part_is_found(dtype):
 
     with pytest.warns(UserWarning, match="do not explain how forward_func changes"):
         MetaIntegratedGradients(model).attribute(X)
+
+
+@pytest.mark.parametrize("read", [lambda x: x.reshape(len(x), 2, 3).transpose(1, 2).flatten(1), lambda x: x[:, :].clone()])
+def test_inputs_in_half_precision_that_are_moved_and_made_double_are_not_rounded(read):
+    net = perceptron(1).double()
+    x = X.bfloat16()
+    values = MetaIntegratedGradients(lambda x: net(read(x).double())[:, 0].relu()).attribute(x, n_steps=12)
+    total = net(read(x).double()).relu() - net(torch.zeros(6, 6).double()).relu()
+    torch.testing.assert_close(values.double().sum(1), total[:, 0], rtol=0, atol=1e-5)
