@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -111,31 +112,10 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-_MOVES = [
-    "Alias",
-    "AsStrided",
-    "Cat",
-    "Clone",
-    "Expand",
-    "Flip",
-    "Gather",
-    "Index",
-    "IndexSelect",
-    "Permute",
-    "Repeat",
-    "ReshapeAlias",
-    "Select",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Stack",
-    "T",
-    "Transpose",
-    "Unbind",
-    "UnsafeView",
-    "Unsqueeze",
-    "View",
-]
+_MOVES = re.compile(
+    "(Alias|AsStrided|Cat|Clone|Expand|Flip|Gather|Index|IndexSelect|Permute|Repeat|ReshapeAlias|Select|Slice|Split|Squeeze|"
+    "Stack|T|Transpose|Unbind|UnsafeView|Unsqueeze|View)Backward"
+)
 """Operations that leave numbers as they are, by the names of their nodes in a graph."""
 
 
@@ -151,7 +131,7 @@ def coarsest(output: Tensor) -> float:
         if node is not None and node not in seen and node.next_functions:  # weights and inputs, which have none, are exact
             seen.add(node)
             left += [further for further, _ in node.next_functions]
-            if node.name().partition("Backward")[0] not in _MOVES:
+            if not _MOVES.match(node.name()):
                 dtypes |= {numbers.dtype for numbers in node._input_metadata}
     return max((torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point), default=0.0)
 
