@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, fields, replace
 from math import nan
 
 import torch
@@ -12,28 +11,22 @@ from torch import Tensor
 from captum_meta import _captum
 from captum_meta._numbers import TINY
 from captum_meta._warnings import warn
-from captum_meta.attr._arithmetic import chunks_for_matrices, explain_alone, plain_arithmetic
+from captum_meta.attr._arithmetic import chunks_for_matrices, explain_alone, plain_arithmetic, working_dtype
 from captum_meta.attr._known_rows import Rows, keys_of, known_rows, layout
-from captum_meta.attr._surrogate_values import values_of_surrogate
+from captum_meta.attr._network_shares import SHARES, Options, errors_at, options_of
 from captum_meta.attr._units import InUnits, UnitState
+from captum_meta.attr._unread_pairs import UnreadPairs, UnreadTest, judges_itself, unread_pairs
 from captum_meta.evidence import Game, with_elements
 from captum_meta.games import SurrogateGame
-from captum_meta.learners import ZeroShot
 from captum_meta.nn.cross_fitted import CrossFitted
 from captum_meta.nn.encoders import effect_sizes
-from captum_meta.nn.refinement import border_coalitions, judging_pairs
-from captum_meta.records import Record
+from captum_meta.nn.refinement import border_coalitions
 from captum_meta.types import LEAVE_ONE_OUT, Evidence
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the network's game that are tried."""
 FEWEST = 32
 """Fewest rows to which networks are fitted."""
 _MORE = 4
 """Networks are fitted again when one in this many evaluations is new."""
-_NOTHING, _EVERYTHING = 0.62, 0.82
-"""What networks must predict of unseen rows' differences to be trusted, and to be trusted as a whole, where rows are judged
-by coalitions that their explanations have read: these praise every network."""
 _WITHOUT_GRADIENT = 0.25
 """The largest share where f has no gradient, for smooth networks stand for steps: of nine forests at 4M more raises the
 error. At the border even this did, in two of nine."""
@@ -43,8 +36,6 @@ _SMALL = 1e-3
 """Errors of rows count as equal from this share of their mean downward, where logarithms are compared."""
 _AGAINST = 2.0
 """A row does without the networks where they raise the log error of predicting its own coalitions by this much."""
-_CAREFUL, _CAREFUL_AT_BORDER = 1.5, 4.0
-"""How much larger bounds are than those of games that are rough in no other way than models are."""
 _LAYOUTS = 4
 _MOST_NUMBERS = 4096
 _UNREAD = (
@@ -62,10 +53,10 @@ class Memory:
     (:class:`~captum_meta.nn.cross_fitted.CrossFitted`), :math:`\phi(h)` its Shapley values, which cost no evaluation, and
     :math:`\phi^0` the explainer, given the row's evidence e less that of h. The share w, from 0 to 1, is that with which
     the rows' own coalitions are predicted best, which h has not seen: each pair beyond the border from all others, by the
-    sum of all rows' errors and by the mean of their logarithms, with a margin. With the border alone the share is as small
-    as the networks predict little of the differences between unseen rows
-    (:meth:`~captum_meta.nn.cross_fitted.CrossFitted.understood`), and 0 below two thirds of them or so. Where f has no
-    gradient it is a quarter at most, and 0 at the border. It is 0 in rows whose own coalitions contradict it.
+    sum of all rows' errors and by the mean of their logarithms, with a margin. The border alone praises every network, for
+    the explanation has read it; the share is then that with which a few further pairs of some rows are predicted best
+    (:class:`~captum_meta.attr._unread_pairs.UnreadTest`), which are evaluated once for each fit of the networks. Where f has
+    no gradient it is a quarter at most, and 0 at the border. It is 0 in rows whose own coalitions contradict it.
 
     Args:
         rows: the most that are kept.
@@ -96,6 +87,10 @@ class Memory:
             known = self._known(game)
             keys = keys_of(game, len(evidence.total))
             known.learn(evidence, start, keys, game.label)
+        unread = known.unread(game, evidence)
+        with torch.inference_mode(False), plain_arithmetic(evidence.total.device):
+            if unread is not None:
+                known.test(unread, evidence, start, keys, learner)
             return known.explain(evidence, start, keys, learner, state, with_bounds)
 
     def _known(self, game: Game) -> _Known:
@@ -130,6 +125,7 @@ class _Known:
         self.learned = self.fresh = 0
         self.understood, self.share, self.has_gradient = nan, 0.0, True
         self.sums: dict[int, Tensor] = {}
+        self.tests: dict[int, UnreadTest] = {}
 
     def learn(self, evidence: Evidence, start: Tensor, keys: Tensor, label: str | None) -> None:
         """Keep evaluations; fit the networks again where enough of them are new."""
@@ -139,6 +135,19 @@ class _Known:
             self.networks.fit(known, _shown(label))
             self.understood = self.networks.understood(known)
             self.learned, self.fresh = int(known.measured.sum()), 0
+
+    def unread(self, game: Game, evidence: Evidence) -> UnreadPairs | None:
+        """What the networks are to be tested by, once for each fit; None where that is not needed, or too costly."""
+        if judges_itself(evidence) or not self._allowed(evidence) or self._test_of(evidence).fits == self.networks.fits:
+            return None
+        return unread_pairs(game, evidence, self._familiar(evidence))
+
+    def test(self, unread: UnreadPairs, evidence: Evidence, start: Tensor, keys: Tensor, learner: InUnits) -> None:
+        """Learn how well each share of the networks predicts these pairs."""
+        rows = unread.rows
+        some = evidence[rows].to(dtype=working_dtype(evidence.total))
+        errors = errors_at(some, self._game(some, start[rows], keys[rows]), learner, unread.members, unread.differences)
+        self._test_of(evidence).add(self.networks.fits, errors)
 
     def explain(
         self, evidence: Evidence, start: Tensor, keys: Tensor, learner: InUnits, state: UnitState | None, with_bounds: bool
@@ -150,12 +159,12 @@ class _Known:
         parts, left, first = [], [], 0
         for part in chunks_for_matrices(evidence):
             rows = slice(first, first + len(part.total))
-            game = self._game(part, start[rows], keys[rows])
-            parts.append(_options(part, game, learner, self.networks.unit, with_bounds))
+            network = self._game(part, start[rows], keys[rows])
+            parts.append(options_of(part, network, learner, self.networks.unit, with_bounds))
             left.append(learner.left_out_error(part, part, self.networks.unit))
             first = rows.stop
-        without = _Options(*alone, torch.cat(left)).map(lambda value: value.unsqueeze(1))
-        options = _Options.concatenate([without, _Options.concatenate(parts)], dim=1)
+        without = Options(*alone, torch.cat(left)).map(lambda value: value.unsqueeze(1))
+        options = Options.concatenate([without, Options.concatenate(parts)], dim=1)
         return options.chosen(self._judged(options, evidence))
 
     def _game(self, evidence: Evidence, start: Tensor, keys: Tensor) -> SurrogateGame:
@@ -169,89 +178,49 @@ class _Known:
     def _allowed(self, evidence: Evidence) -> float:
         """The largest share of the networks' game."""
         self.has_gradient = bool(evidence.measured[..., :LEAVE_ONE_OUT].any())
-        if evidence.coalitions is not None and judging_pairs(evidence.coalitions, evidence.players).any(-1).all():
-            return float(self.understood > 0) * (1.0 if self.has_gradient else _WITHOUT_GRADIENT)
-        if not self.has_gradient:
-            return 0.0
-        return (self.understood - _NOTHING) / (_EVERYTHING - _NOTHING)
+        without = _WITHOUT_GRADIENT if judges_itself(evidence) else 0.0
+        return float(self.understood > 0) * (1.0 if self.has_gradient else without)
 
-    def _judged(self, options: _Options, evidence: Evidence) -> Tensor:
+    def _judged(self, options: Options, evidence: Evidence) -> Tensor:
         """Index of the best share for each row, ``(N,)``; 0 where it cannot be judged."""
-        left = options.unexplained
-        telling = left.isfinite().all(1) & self._familiar(evidence)
-        left = torch.where(telling.unsqueeze(1), left, 0.0) + TINY
-        gains, from_here = (left / left[:, :1]).log(), left + _SMALL * left[:, 0].mean()
-        changes = (from_here / from_here[:, :1]).log().sum(0)
-        common = self._common(evidence, torch.stack([left.sqrt().sum(0), changes, telling.sum().expand_as(changes)]))
-        shares = torch.tensor(SHARES).to(common)
-        best = torch.where(shares <= self._allowed(evidence), common + _MARGIN * shares, torch.inf).argmin()
+        telling = options.unexplained.isfinite().all(1) & self._familiar(evidence)
+        left = torch.where(telling.unsqueeze(1), options.unexplained, 0.0) + TINY
+        shares = torch.tensor(SHARES, device=left.device)
+        if judges_itself(evidence):
+            losses = self._common(evidence, left, telling) + _MARGIN * shares
+        else:
+            losses = self._test_of(evidence).losses().to(left)
+        best = torch.where(shares <= self._allowed(evidence), losses, torch.inf).argmin()
         self.share = SHARES[int(best)]
-        willing = telling & ~_complete(evidence) & (gains[:, best] < _AGAINST)
+        willing = telling & ~_complete(evidence) & ((left[:, best] / left[:, 0]).log() < _AGAINST)
         return torch.where(willing, best, 0)
 
-    def _common(self, evidence: Evidence, sums: Tensor) -> Tensor:
+    def _common(self, evidence: Evidence, left: Tensor, telling: Tensor) -> Tensor:
         """Of all rows so far that had as many coalitions, ``(W,)``: the logarithm of their errors, or that mean if larger.
 
         Args:
-            sums: ``(3, W)``, over these rows: root errors, logarithms of how much they change, and how many rows there are.
+            left: ``(N, W)``, squared errors of these rows.
+            telling: ``(N,)`` bool, which of them count.
         """
+        from_here = left + _SMALL * left[:, 0].mean()
+        changes = (from_here / from_here[:, :1]).log().sum(0)
+        sums = torch.stack([left.sqrt().sum(0), changes, telling.sum().expand_as(changes)])
         budget = _coalitions_of(evidence)
         self.sums[budget] = sums = self.sums.get(budget, torch.zeros_like(sums)).to(sums) + sums
         roots, gains, rows = sums
         return torch.maximum(2 * (roots / roots[0]).log(), gains / rows.clamp(min=1))
+
+    def _test_of(self, evidence: Evidence) -> UnreadTest:
+        return self.tests.setdefault(_coalitions_of(evidence), UnreadTest())
 
     def _familiar(self, evidence: Evidence) -> Tensor:
         outputs = torch.zeros_like(evidence.total, dtype=torch.long) if evidence.targets is None else evidence.targets
         return self.networks.knows(outputs)
 
 
-@dataclass(frozen=True)
-class _Options(Record):
-    """Explanations of rows by W shares of the network.
-
-    Attributes:
-        attributions, bounds: ``(N, W, M)`` and ``(N, W)``.
-        unexplained: ``(N, W)``, squared errors of the row's coalitions, each predicted from all others.
-    """
-
-    attributions: Tensor
-    bounds: Tensor
-    unexplained: Tensor
-
-    def chosen(self, shares: Tensor) -> tuple[Tensor, Tensor]:
-        """The attributions and bounds of one share for each row."""
-        rows = torch.arange(len(shares), device=shares.device)
-        return self.attributions[rows, shares], self.bounds[rows, shares]
-
-
 def _coalitions_of(evidence: Evidence) -> int:
     """Coalitions of each row; 0 for the border alone."""
     return 0 if evidence.coalitions is None else evidence.coalitions.members.shape[-2]
-
-
-def _options(evidence: Evidence, game: SurrogateGame, learner: InUnits, unit: Tensor, with_bounds: bool) -> _Options:
-    """Explanations with each share of the network."""
-    explainer = InUnits(ZeroShot(learner.learner.explainer))
-    acts = effect_sizes(evidence) > 0
-    values, taken = _of_acting(values_of_surrogate(game), acts), _taken(game, evidence)
-    taken = replace(taken, effects=torch.where(acts.unsqueeze(-1), taken.effects, 0.0))
-    few = evidence.coalitions is None or evidence.coalitions.members.shape[-2] <= 2 * evidence.players.shape[-1]
-    careful = _CAREFUL_AT_BORDER if few else _CAREFUL
-    found = []
-    for share in SHARES[1:]:
-        left = _mixed(evidence, taken, share)
-        rest, bound = explain_alone(explainer, None, left, with_bounds)
-        answer = share * values + rest
-        size = answer.square().sum(-1)
-        bound = careful * bound * rest.square().sum(-1) / torch.where(size > 0, size, 1.0)
-        found.append(_Options(answer, bound, learner.left_out_error(left, evidence, unit)))
-    return _Options(*(torch.stack([getattr(part, f.name) for part in found], dim=1) for f in fields(_Options)))
-
-
-def _of_acting(values: Tensor, acts: Tensor) -> Tensor:
-    """Values ``(N, M)`` of the acting players alone, with the same sum: few coalitions give others a little by mistake."""
-    idle = torch.where(acts, 0.0, values).sum(1, keepdim=True)
-    return torch.where(acts, values + idle / acts.sum(1, keepdim=True).clamp(min=1), 0.0)
 
 
 def _can_be_read(game: Game, evidence: Evidence) -> bool:
@@ -261,29 +230,6 @@ def _can_be_read(game: Game, evidence: Evidence) -> bool:
 
 def _shown(label: str | None) -> Callable[[range], Iterable[int]]:
     return iter if label is None else lambda steps: _captum.progress(steps, desc=f"{label}: memory")
-
-
-def _taken(game: SurrogateGame, evidence: Evidence) -> Evidence:
-    """The row's evidence less that of the network, coalitions inside the border included."""
-    rest, coalitions = game.taken_from(replace(evidence, coalitions=None)), evidence.coalitions
-    if coalitions is None:
-        return rest
-    worths = torch.where(coalitions.measured, coalitions.worths - game.worths(coalitions.members), 0.0)
-    return replace(rest, coalitions=replace(coalitions, worths=worths))
-
-
-def _mixed(before: Evidence, after: Evidence, share: float) -> Evidence:
-    """Evidence a share of the way."""
-    one, other = before.coalitions, after.coalitions
-    if one is not None and other is not None:
-        one = replace(one, worths=torch.lerp(one.worths, other.worths, share))
-    return replace(
-        before,
-        effects=torch.lerp(before.effects, after.effects, share),
-        total=torch.lerp(before.total, after.total, share),
-        curve=torch.lerp(before.curve, after.curve, share),
-        coalitions=one,
-    )
 
 
 def _complete(evidence: Evidence) -> Tensor:

@@ -84,6 +84,16 @@ class InUnits:
         assert isinstance(explainer, ShapleyExplainer)
         return explainer.left_out_error(evidence.times(1 / of_rows)) * (of_rows / unit.to(of_rows)).double().square()
 
+    def prediction_error(self, evidence: Evidence, like: Evidence, members: Tensor, differences: Tensor) -> Tensor:
+        """Squared error of what rows ``(R, M)`` let expect of pairs ``(R, P, M)``, ``(R,)``, in squared units of f.
+
+        The explainer reads numbers in units of the rows ``like``.
+        """
+        explainer, of_rows = self.learner.explainer, _of_rows(like)
+        assert isinstance(explainer, ShapleyExplainer)
+        found = explainer.prediction_error(evidence.times(1 / of_rows), members, differences / of_rows.unsqueeze(1))
+        return found * of_rows.double().square()
+
     def support_weights(self, support: Explanations, evidence: Evidence) -> Tensor:
         """Weights of the support rows ``(K, M)`` in the explanations, ``(N, K)``."""
         unit = _of_support(support)

@@ -36,10 +36,10 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
         learner: a :class:`~captum_meta.learners.MetaLearner`, the name of a shipped one, a path, or None for the default.
         memory: the most explained rows that are kept to learn the model from; 0: each row is explained by itself. From 32
             rows on, networks are fitted to all that was evaluated of them, and a row is explained with the help of the one
-            that has not seen it, as far as the rows' own coalitions confirm it; with 2M of them or fewer, only if the
-            networks predict most of the differences between rows. It costs no evaluations of the model, but takes time. It
-            pays where many rows of one model are explained: pass them in one call, or in few large ones. ``background`` has
-            none. :meth:`reset` clears it.
+            that has not seen it, as far as coalitions confirm it: the rows' own or, where these are the 2M of one player
+            and of all but one, eight further ones of a few rows, up to 2 % of a call's evaluations, whenever networks were
+            fitted. Beyond that it costs no evaluations of the model, but takes time. It pays where many rows of one model
+            are explained: pass them in one call, or in few large ones. ``background`` has none. :meth:`reset` clears it.
 
     Reference: Lundberg and Lee, *A Unified Approach to Interpreting Model Predictions*, NeurIPS 2017.
 
@@ -66,7 +66,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
 
         Ways are zero-shot, a support set (:meth:`adapt`), and memory. The rule is one of costs, from models of the training
         family: at 100 and 1,000 rows a support set costs more coalitions than it is worth, while rows that learn from
-        others cost none (``captum-meta benchmark ways`` compares them on models held out). What is known of this model is
+        others cost few (``captum-meta benchmark ways`` compares them on models held out). What is known of this model is
         used: once rows were explained with ``memory``, whether they learned anything from others; and once there are support
         rows, whether those left out were explained so much better that the support set pays (:attr:`adaptation`).
 

@@ -181,6 +181,15 @@ class ShapleyExplainer(Explainer):
         missed = torch.where(judged, posterior.left_out(), 0.0).double() * prior.scale.unsqueeze(-1)
         return missed.square().sum(-1) / judged.sum(-1).clamp(min=1)
 
+    def prediction_error(
+        self, evidence: Evidence, members: Bool[Tensor, "R P M"], differences: Float[Tensor, "R P"]
+    ) -> Float[Tensor, " R"]:
+        """Mean squared error of pairs' differences that rows ``(R, M)`` let expect, ``(R,)``, in squared units of f."""
+        prior = self.prior(evidence)
+        posterior = posterior_of(prior, super().complete(prior, evidence).attributions, evidence)
+        expected = posterior.differences(members) * prior.scale.unsqueeze(-1)
+        return (expected - differences).double().square().mean(-1)
+
     def telling_pairs(
         self, evidence: Evidence, members: Bool[Tensor, "R P M"], free: Bool[Tensor, "R P"], count: int, n_outputs: int
     ) -> Int64[Tensor, "R count"]:
