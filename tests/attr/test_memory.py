@@ -5,31 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_meta.attr import MetaKernelShap, _memory, _unread_pairs
 from captum_meta.estimators import all_coalitions, shapley_values
 from captum_meta.evidence import Game, measure_shapley
 from captum_meta.nn import cross_fitted
-
-PLAYERS = 6
-
-
-class Wavy(nn.Module):
-    """Two outputs that interact in three; the last player does nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.rows += len(x)
-        inner = torch.tanh(2 * x[:, 0] * x[:, 1] * x[:, 2]) + torch.sin(2 * x[:, 3] + x[:, 0]) * x[:, 4]
-        return torch.stack([inner, -2 * inner], dim=1)
-
-
-def rows(count: int, seed: int = 0) -> Tensor:
-    return (8 * torch.randn(count, PLAYERS, generator=torch.Generator().manual_seed(seed))).round() / 8
+from tests.attr.wavy import PLAYERS, Wavy, rows
 
 
 def exact(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

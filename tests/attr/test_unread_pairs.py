@@ -13,7 +13,7 @@ from captum_meta.evidence import Game, measure_shapley
 from captum_meta.games import SurrogateGame
 from captum_meta.nn import cross_fitted
 from captum_meta.types import Evidence
-from tests.attr.test_memory import PLAYERS, Wavy, rows
+from tests.attr.wavy import PLAYERS, Wavy, rows
 
 
 @pytest.mark.parametrize("target", [0, None])
