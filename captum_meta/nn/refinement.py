@@ -213,3 +213,13 @@ def exact(coalitions: Coalitions, total: Float[Tensor, "*batch"]) -> Float[Tenso
     worths = worths.scatter(-1, codes, coalitions.worths.double())
     worths[..., -1] = total
     return shapley_values(worths).to(total.dtype)
+
+
+def tells_the_border(coalitions: Coalitions, evidence: Evidence) -> Bool[Tensor, "*batch"]:
+    """Whether as many pairs as the border's were evaluated of a row, ``(*batch,)`` bool."""
+    return coalitions.pairs() >= torch.minimum(evidence.n_players, all_pairs(evidence))
+
+
+def all_pairs(evidence: Evidence) -> Float[Tensor, "*batch"]:
+    """Number of pairs of each row."""
+    return 2.0 ** (evidence.n_players - 1) - 1

@@ -16,6 +16,7 @@ from captum_meta.nn.pair_games import from_pairs
 from captum_meta.nn.refinement import (
     MAX_POSTERIOR,
     Doubts,
+    all_pairs,
     border_coalitions,
     doubts_of,
     exact,
@@ -25,8 +26,9 @@ from captum_meta.nn.refinement import (
     precision,
     refined,
     telling_pairs,
+    tells_the_border,
 )
-from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Coalitions, Evidence
+from captum_meta.types import ADD_ONE_IN, LEAVE_ONE_OUT, SHAPLEY_CHANNELS, Evidence
 
 
 class _Read(NamedTuple):
@@ -278,7 +280,7 @@ def _known_error(evidence: Evidence) -> float | None:
     coalitions = evidence.coalitions or border_coalitions(evidence)
     if is_complete(coalitions, evidence):
         return 0.0
-    return None if bool(_tells(coalitions, evidence).any()) else torch.nan
+    return None if bool(tells_the_border(coalitions, evidence).any()) else torch.nan
 
 
 def _estimate(
@@ -292,15 +294,5 @@ def _estimate(
     estimate = head.log_bound(players, rows, evidence.players).exp()
     estimate = torch.where(attributions.any(-1), estimate, torch.inf)
     coalitions = evidence.coalitions or border_coalitions(evidence)
-    estimate = torch.where(_tells(coalitions, evidence), estimate, torch.nan)
-    return torch.where(coalitions.pairs() >= _all_pairs(evidence), 0.0, estimate)
-
-
-def _tells(coalitions: Coalitions, evidence: Evidence) -> Bool[Tensor, "*batch"]:
-    """Whether as many pairs as the border's were evaluated of a row, ``(*batch,)`` bool."""
-    return coalitions.pairs() >= torch.minimum(evidence.n_players, _all_pairs(evidence))
-
-
-def _all_pairs(evidence: Evidence) -> Float[Tensor, "*batch"]:
-    """Number of pairs of each row."""
-    return 2.0 ** (evidence.n_players - 1) - 1
+    estimate = torch.where(tells_the_border(coalitions, evidence), estimate, torch.nan)
+    return torch.where(coalitions.pairs() >= all_pairs(evidence), 0.0, estimate)
