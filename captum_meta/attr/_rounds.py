@@ -23,7 +23,7 @@ _MOST_NUMBERS = 2**25
 def measure_in_rounds(plan: ShapleyPlan, game: Game, learner: LearnerInUse) -> tuple[Evidence, Tensor]:
     """Evidence of every row with as many coalitions as planned, and f of the baselines ``(N, K)``.
 
-    After four for each player, rows of up to 16 players are asked for those that tell most of their Shapley values by what
+    After eight for each player, rows of up to 16 players are asked for those that tell most of their Shapley values by what
     the ``learner`` expects, up to 512 in all; rates are fitted anew after each round. Not rows that are evaluated together,
     which have the same ones. The coalitions of a smaller budget are not always among those of a larger one.
     """

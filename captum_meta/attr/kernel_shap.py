@@ -111,7 +111,7 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             inputs, baselines, target, additional_forward_args, feature_mask, return_input_shape: as in Captum.
             n_samples: coalitions evaluated per row. None: the 2M of one player and of all but one, where M <= 256, else
                 none, with a warning; 0: gradients only, and two coalitions for each player whose gradient vanishes. Rows of
-                up to 16 players choose those beyond 4M by what they told so far, which takes longer.
+                up to 16 players choose those beyond 8M by what they told so far, which takes longer.
             perturbations_per_eval: the most coalitions of all rows that are evaluated at once; None chooses.
             show_progress: show how many of the batches of coalitions have been evaluated.
             background: for each input rows ``(K, *features)``, in place of ``baselines``: Shapley values of the mean of the
@@ -120,7 +120,8 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
                 with a warning; 0: gradients at 8 background rows), beside one evaluation of each row and of each background
                 row. After ``adapt`` with the same background fewer are needed.
             outputs: "all", or a list of indices, in place of ``target``: several outputs from the same evaluations, of which
-                gradients alone are taken for each.
+                gradients alone are taken for each. Beyond 8M coalitions they choose together, and answers differ a little
+                from those of one target.
             tolerance: stop spending on a row as soon as its error estimate is at most this; ``n_samples`` (by default 2,048,
                 or all there are) is then the most that a row may cost.
             return_error_estimate: also return, for each row, the relative squared error that nine in ten rows stay below;

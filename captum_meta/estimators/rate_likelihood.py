@@ -81,7 +81,8 @@ def _remembered_changes(pairs: CoalitionPairs, prior: HypercubePrior) -> Float[T
     keys = row_keys((*seen, prior.mean, prior.additive, prior.rates, prior.directions)).tolist()
     new = [row for row, key in enumerate(keys) if key not in found]
     if new:
-        changes = _changes_of_rows(pairs[new], prior[new])
+        rows = torch.tensor(new, device=prior.rates.device)
+        changes = _changes_of_rows(pairs[rows], prior[rows])
         found.update(zip([keys[row] for row in new], changes.unbind(1), strict=True))
     return torch.stack([found[key] for key in keys], dim=1)
 

@@ -19,7 +19,7 @@ _CHOSEN_PLAYERS = (16, 128)
 """Numbers of players of rows whose border need not come first; of fewer, the best pairs are nearly the border."""
 _FEW_DIRECTIONS = 0.4
 """Largest ratio of the second singular value to the first one of the gradients at the three points."""
-FIRST_ROUND = 4
+FIRST_ROUND = 8
 """Coalitions for each player before others are chosen by what was seen."""
 BORDER_PLAYERS = 256
 """Up to this many players the border is measured when no budget is given, and that of players whose gradient is flat."""
@@ -40,7 +40,7 @@ class ShapleyMeasurement:
         border: whether it comes first in any case. Otherwise rows of 16 to 128 players whose gradients are all known and lie
             along few directions have the most informative of all coalitions up to 4M, and of more 2M of these and then the
             border: in such rows, those of saturated nets, the border is the least informative.
-        spare: so many coalitions more are planned of rows with budgets above 4M, for :meth:`prefer` to choose from.
+        spare: so many coalitions more are planned of rows with budgets above 8M, for :meth:`prefer` to choose from.
 
     Attributes:
         length: coalitions of the longest plan.

@@ -51,6 +51,9 @@ EXPLAINED: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "border": lambda model, x: MetaKernelShap(model).attribute(x, target=1),
     "gradients": lambda model, x: MetaKernelShap(model).attribute(x, target=1, n_samples=0),
     "inside": lambda model, x: MetaKernelShap(model).attribute(x, target=1, n_samples=24),
+    "chosen": lambda model, x: MetaKernelShap(lambda z: model(z[:, :5] * z[:, 5:].sum(1, keepdim=True).exp())).attribute(
+        torch.cat([x, x[:, :3]], dim=1), target=1, n_samples=100
+    ),
     "adapted": lambda model, x: MetaKernelShap(model).adapt(x, target=1).attribute(x, target=1),
     "path": lambda model, x: MetaIntegratedGradients(model).attribute(x, target=1, n_steps=3),
 }
