@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from captum_meta.attr._memory import FEWEST
+from captum_meta.evidence.shapley import CHOSEN_PLAYERS
 
 Way = Literal["zero-shot", "adapt", "memory"]
 _GRADIENTS = 9
@@ -49,6 +50,8 @@ def recommend(
     """For so many rows of so many players, with ``n_samples`` coalitions each.
 
     Args:
+        n_players: rows with as many as have their coalitions chosen without the border are given it once there are support
+            rows, and left-out rows do not show what that costs: so these are not tried.
         share: of memory's networks in the rows explained last; None before they have learned.
         pays_after: from how many rows on the present support set pays; None if there is none.
         has_gradient: whether the model has one. Without, rows have nothing but their coalitions, and should keep them all.
@@ -73,7 +76,7 @@ def recommend(
         reason = "Rows learn from others at 2 % more evaluations; a support set would cost more coalitions than it is worth."
         return Recommendation("memory", f"MetaKernelShap(model, memory={rows}).{asked}", evaluations, reason)
     nothing = "Rows of this model learn nothing from others"
-    if n_samples == 2 * n_players:  # left-out rows show nothing of more
+    if n_samples == 2 * n_players and n_players < CHOSEN_PLAYERS[0]:  # left-out rows show nothing of more
         if pays_after is not None and pays_after <= rows:
             reason = f"{nothing}, and left-out support rows show that these pay after {pays_after:,.0f} rows."
             return Recommendation("adapt", f"attr.{asked}", evaluations, reason)

@@ -15,7 +15,7 @@ from captum_meta.evidence.rows import outputs_first, per_output, player_inputs, 
 from captum_meta.games import Game
 from captum_meta.types import LEAVE_ONE_OUT, SHAPLEY_POINTS, Evidence
 
-_CHOSEN_PLAYERS = (16, 128)
+CHOSEN_PLAYERS = (16, 128)
 """Numbers of players of rows whose border need not come first; of fewer, the best pairs are nearly the border."""
 _FEW_DIRECTIONS = 0.4
 """Largest ratio of the second singular value to the first one of the gradients at the three points."""
@@ -132,7 +132,7 @@ class ShapleyMeasurement:
     def _along_few(self, counts: Tensor) -> Tensor:
         """Rows ``(N,)`` whose coalitions are chosen freely: those of the class's ``border``."""
         sizes = self.mask.sum(1)
-        least, most = _CHOSEN_PLAYERS
+        least, most = CHOSEN_PLAYERS
         few = (sizes >= least) & (sizes <= most) & (2 * sizes <= counts)
         few &= ~self.flat.any(-1).any(1)
         if not bool(few.any()):

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
+from captum_meta.evidence.shapley import CHOSEN_PLAYERS
 from captum_meta.tasks.batched_games import chosen_without_border, shapley_explanations
 from captum_meta.tasks.synthetic import SyntheticTaskFamily
 from captum_meta.types import Explanations
 
 _MOST_PLAYERS = 60
 """Models with more players are explained once, as their labels cost the most."""
-_CHOSEN_PLAYERS = (16, 128)
 _COALITIONS, _MOST_COALITIONS = 6, 128
 
 
@@ -48,7 +48,7 @@ class RepeatedTaskFamily(SyntheticTaskFamily):
         model, n_outputs = self._trained(x, architecture, generator)
         found = []
         n_players = x.shape[2]
-        least, most = _CHOSEN_PLAYERS
+        least, most = CHOSEN_PLAYERS
         for _ in range(self.times if n_players <= _MOST_PLAYERS else 1):
             x = x[:, torch.randperm(x.shape[1], generator=generator)]
             games = self._explained(x, model, n_outputs, generator)

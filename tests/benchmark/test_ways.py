@@ -82,6 +82,12 @@ def test_what_is_known_of_the_model_counts(
     assert told.evaluations == rows * (9 + n_samples) + support
 
 
+@pytest.mark.parametrize(("n_players", "way"), [(15, "adapt"), (16, "zero-shot")])
+def test_rows_whose_coalitions_are_chosen_without_the_border_get_no_support_rows_on_trial(n_players: int, way: str) -> None:
+    for pays_after in (None, 10.0):
+        assert recommend(100_000, n_players, 2 * n_players, 0.0, pays_after).way == way
+
+
 def test_rows_of_steps_keep_their_coalitions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_fitted, "_MOST", 2)
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
