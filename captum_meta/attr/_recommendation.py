@@ -73,7 +73,7 @@ def recommend(
         )
         return Recommendation("zero-shot", f"MetaKernelShap(model).{asked}", evaluations, reason)
     if share is None or share > 0:
-        reason = "Rows learn from others at 2 % more evaluations; a support set would cost more coalitions than it is worth."
+        reason = "Rows learn from others for 2 % more evaluations at most; a support set would cost more than it is worth."
         return Recommendation("memory", f"MetaKernelShap(model, memory={rows}).{asked}", evaluations, reason)
     nothing = "Rows of this model learn nothing from others"
     if n_samples == 2 * n_players and n_players < CHOSEN_PLAYERS[0]:  # left-out rows show nothing of more

@@ -15,8 +15,6 @@ _SPARE = 256
 """Coalitions planned beyond a budget, to choose from."""
 _MOST_PLAYERS, _MOST_CHOSEN = 16, 512
 """Players of a row, and coalitions, up to which these are chosen: the time of a choice is cubic in them."""
-_GROWTH = 2.0
-"""Coalitions after a round over those before it."""
 _MOST_NUMBERS = 2**25
 
 
@@ -24,8 +22,9 @@ def measure_in_rounds(plan: ShapleyPlan, game: Game, learner: LearnerInUse) -> t
     """Evidence of every row with as many coalitions as planned, and f of the baselines ``(N, K)``.
 
     After eight for each player, rows of up to 16 players are asked for those that tell most of their Shapley values by what
-    the ``learner`` expects, up to 512 in all; rates are fitted anew after each round. Not rows that are evaluated together,
-    which have the same ones. The coalitions of a smaller budget are not always among those of a larger one.
+    the ``learner`` expects, up to 512 in all. Each round has as many as all before, and rates are fitted anew after it.
+    Rows that are evaluated together have the same ones, and choose none. The coalitions of a smaller budget are not always
+    among those of a larger one.
     """
     measurement = plan.begin(game, _SPARE)
     limits, sizes = measurement.limits, measurement.mask.sum(1)
@@ -33,7 +32,7 @@ def measure_in_rounds(plan: ShapleyPlan, game: Game, learner: LearnerInUse) -> t
     counts = torch.where(choosing, torch.minimum(FIRST_ROUND * sizes, limits), limits)
     measurement.evaluate(counts)
     while bool((counts < limits).any()):
-        after = torch.minimum((_GROWTH * counts / 2).long() * 2, limits.clamp(max=_MOST_CHOSEN))
+        after = torch.minimum(2 * counts, limits.clamp(max=_MOST_CHOSEN))
         after = torch.where(counts < _MOST_CHOSEN, after, limits)
         _choose(measurement, counts, after, learner)
         measurement.evaluate(counts := after)

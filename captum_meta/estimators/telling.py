@@ -57,7 +57,7 @@ class _Part:
     """The candidates from ``first`` on, given the first ``count`` that were chosen."""
 
     first: int
-    factor: Float[Tensor, "R S P"]  # their covariance with the chosen, by the inverse of these's Cholesky factor
+    factor: Float[Tensor, "R S P"]  # their covariance with the chosen, times the inverse of the Cholesky factor of these
     values: Float[Tensor, "R Q P"]  # what is left of their covariance with the quantities
     variance: Float[Tensor, "R P"]  # what is left
     favour: Float[Tensor, " P"]
