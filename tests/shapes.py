@@ -34,8 +34,9 @@ def _jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
         return partial(_jaxtyped, typechecker=typechecker)
     if not isfunction(function):
         return _whole(function, typechecker=typechecker)  # which comes back here with the functions within
-    for name, hint in function.__annotations__.items():  # beartype knows Self only in classes that it decorates
-        function.__annotations__[name] = sub(r"\bSelf\b", "object", hint) if isinstance(hint, str) else hint
+    # beartype knows Self only in classes that it decorates, and fails on a variable whose default is Any (Python 3.13).
+    for name, hint in function.__annotations__.items():
+        function.__annotations__[name] = sub(r"\b(Self|StateT)\b", "object", hint) if isinstance(hint, str) else hint
     checking = cache(lambda: _whole(function, typechecker=typechecker))  # made when it is needed: most functions are not
 
     @wraps(function)

@@ -14,6 +14,7 @@ from captum_meta.learners._coordinates import SupportCoordinates
 from captum_meta.learners._correction import Trust, judge
 from captum_meta.learners._multitask import solve
 from captum_meta.nn import Prior
+from captum_meta.nn.blocks import draw_normal
 from captum_meta.nn.encoders import EvidenceEncoder, Statistics, effect_sizes, fit_players
 from captum_meta.types import Evidence, Explanations, Record
 
@@ -59,7 +60,7 @@ class ClosedFormHead(nn.Module):
         self.floor = nn.Parameter(torch.tensor(-5.0))
         self.sharpness, self.reluctance = nn.Parameter(torch.tensor(0.0)), nn.Parameter(torch.tensor(0.5))
         for features in (self.shared_features, self.own_features):
-            nn.init.normal_(features.weight, std=0.3 / width**0.5)
+            draw_normal(features.weight, 0.3 / width**0.5)
         nn.init.zeros_(self.log_noise.weight)
         nn.init.constant_(self.log_noise.bias, -2.0)
 

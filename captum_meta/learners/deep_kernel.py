@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import log
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from captum_meta.learners._coordinates import COORDINATES
 from captum_meta.learners._kernel import LENGTH, LINEAR, SHARED, Features, KernelRegression
 from captum_meta.learners._relative import loss_against_zero_shot
 from captum_meta.nn import EvidenceEncoder, Explainer, Prior
+from captum_meta.nn.blocks import draw_normal
 from captum_meta.nn.encoders import Statistics
 from captum_meta.types import Evidence, ExplanationTask
 
@@ -60,12 +62,12 @@ class DeepKernelTransfer(KernelRegression):
         self.shared, self.own = shared, own
         width = self.encoder.width
         self.log_scales = nn.Parameter(torch.zeros(COORDINATES))
-        self.log_linear = nn.Parameter(torch.tensor(LINEAR).log())
-        self.share = nn.Parameter(torch.tensor(SHARED).logit())
+        self.log_linear = nn.Parameter(torch.tensor(log(LINEAR)))
+        self.share = nn.Parameter(torch.tensor(log(SHARED / (1 - SHARED))))
         self.wave_map = nn.Linear(width, _WAVES, bias=False)
         self.shared_map, self.own_map = nn.Linear(width, shared, bias=False), nn.Linear(width, own, bias=False)
         for layer in (self.wave_map, self.shared_map, self.own_map):
-            nn.init.normal_(layer.weight, std=0.1 / width**0.5)
+            draw_normal(layer.weight, 0.1 / width**0.5)
         self.amplitude, self.log_noise = nn.Linear(width, 1), nn.Linear(width, 1)
         for layer in (self.amplitude, self.log_noise):
             nn.init.zeros_(layer.weight)

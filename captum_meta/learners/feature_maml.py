@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import log
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class FeatureMAML(DeepKernelTransfer):
         common = features + len(self.log_scales) + 1
         shapes = {"shared": torch.Size([common + shared]), "own": torch.Size([common + own])}
         self.rule = Preconditioned(MomentumSGD(list(shapes), steps, rate, momentum), shapes)
-        self.log_level = nn.Parameter(torch.tensor(0.3).log())
+        self.log_level = nn.Parameter(torch.tensor(log(0.3)))
 
     def arguments(self) -> dict[str, object]:
         return {"steps": self.steps, **super().arguments()}

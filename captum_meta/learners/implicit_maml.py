@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import log
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class ImplicitMAML(GradientLearner):
         **options: Any,
     ) -> None:
         super().__init__(explainer, fast, steps, rate, clip=clip, **options)
-        self.log_strength = nn.Parameter(torch.tensor(positive("strength", strength)).log())
+        self.log_strength = nn.Parameter(torch.tensor(log(positive("strength", strength))))
 
     def make_rule(self, parameters: Tensors, rate: float) -> UpdateRule:
         return SGD(list(parameters), 1, rate)

@@ -18,6 +18,12 @@ class Described:
         return {name: getattr(self, name) for name in signature(type(self)).parameters if hasattr(self, name)}
 
 
+def draw_normal(weight: Tensor, std: float) -> None:
+    """Draw the weight anew, normal with mean 0, from the CPU's stream, so that a meta tensor needs no compiler for it."""
+    drawn = torch.empty(weight.shape, dtype=weight.dtype, device="cpu").normal_(std=std)
+    weight.detach().copy_(drawn)
+
+
 def masked_mean(values: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Mean of ``values`` where ``mask``, 0 where nothing is; NaN outside the mask does not enter."""
     kept = torch.where(mask, values, 0.0)

@@ -40,12 +40,12 @@ class LearnedDescent(Described, nn.Module):
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.steps = at_least("steps", steps, 1)
-        self.log_rates = nn.Parameter(torch.full((len(_NAMES),), _RATE).log())
+        self.log_rates = nn.Parameter(torch.full((len(_NAMES),), log(_RATE)))
         self.log_sizes = nn.Parameter(torch.zeros(len(_SCALED)))
-        self.warm = nn.Parameter(torch.tensor(_WARM).logit())
+        self.warm = nn.Parameter(torch.tensor(log(_WARM / (1 - _WARM))))
         self.log_power = nn.Parameter(torch.tensor(0.0))
         self.log_decay = nn.Parameter(torch.tensor(log(DECAY)))
-        self.momenta = nn.Parameter(torch.tensor(_MOMENTA, dtype=torch.float64).logit().float())
+        self.momenta = nn.Parameter(torch.tensor([log(share / (1 - share)) for share in _MOMENTA], dtype=torch.float32))
         self.log_slopes = nn.Parameter(torch.tensor(log(GRADIENT_WEIGHT)))
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ temperature, by which its scores are divided.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from math import log
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class Similarity(Described, nn.Module, ABC):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        self.log_temperature = nn.Parameter(torch.tensor(float(positive("temperature", temperature))).log())
+        self.log_temperature = nn.Parameter(torch.tensor(log(positive("temperature", temperature))))
 
     @abstractmethod
     def compare(self, queries: Tensor, keys: Tensor) -> Tensor:

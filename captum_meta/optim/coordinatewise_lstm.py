@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, log
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class CoordinatewiseLSTM(UpdateRule):
     def __init__(self, names: list[str], width: int = 20, layers: int = 2, rate: float = 0.01) -> None:
         super().__init__()
         self.names, self.width = names, width
-        self.log_rates = nn.Parameter(torch.full((len(names),), positive("rate", rate)).log() / 10)
+        self.log_rates = nn.Parameter(torch.full((len(names),), log(positive("rate", rate)) / 10))
         inputs = [2, *[width] * (layers - 1)]
         generator = torch.Generator().manual_seed(0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +40,7 @@ class CoordinatewiseMLP(UpdateRule):
     def __init__(self, names: list[str], width: int = 16, rate: float = 0.01) -> None:
         super().__init__()
         self.names = names
-        self.log_rates = nn.Parameter(torch.full((len(names),), positive("rate", rate)).log() / 10)
+        self.log_rates = nn.Parameter(torch.full((len(names),), log(positive("rate", rate)) / 10))
         n_features = 5 + 2 * len(DECAYS)
         generator = torch.Generator().manual_seed(0)
         self.inner = nn.Parameter(torch.randn(width, n_features, generator=generator, device="cpu") / n_features**0.5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from math import inf
+from math import inf, log
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class SGD(UpdateRule):
     def __init__(self, names: list[str], steps: int, rate: float) -> None:
         super().__init__()
         self.names = names
-        self.log_rates = nn.Parameter(torch.full((max(1, steps), len(names)), positive("rate", rate)).log() / 10)
+        self.log_rates = nn.Parameter(torch.full((max(1, steps), len(names)), log(positive("rate", rate)) / 10))
 
     def rates(self, step: int) -> dict[str, Tensor]:
         """Each tensor's rate."""
@@ -77,8 +77,8 @@ class MomentumSGD(UpdateRule):
         super().__init__()
         self.names = names
         shape = (max(1, steps), len(names))
-        self.log_rates = nn.Parameter(torch.full(shape, positive("rate", rate)).log() / 10)
-        self.logits = nn.Parameter(torch.full(shape, share("momentum", momentum)).logit())
+        self.log_rates = nn.Parameter(torch.full(shape, log(positive("rate", rate)) / 10))
+        self.logits = nn.Parameter(torch.full(shape, log(share("momentum", momentum) / (1 - momentum))))
 
     def rates(self, step: int) -> Tensor:
         """Each tensor's rate, in the order of ``names``."""

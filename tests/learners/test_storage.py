@@ -3,6 +3,9 @@
 import json
 import os
 import resource
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import captum_meta
 from captum_meta.learners import MAML, MatchingNetwork, Ridge, TransferGaussianProcess, ZeroShot, list_learners, load_learner
 from captum_meta.nn import PathExplainer, ShapleyExplainer
 from captum_meta.tasks import SyntheticTaskFamily
+from tests.learners.contract import LEARNERS
 
 
 def small() -> ZeroShot:
@@ -242,3 +246,19 @@ def test_loading_does_not_depend_on_the_default_device(name: str) -> None:
     with torch.device("meta"):
         loaded = load_learner(name)
     assert same_weights(loaded, load_learner(name))
+
+
+def test_loading_saved_learners_imports_no_compiler(tmp_path: Path) -> None:
+    files = {}
+    for name, make in LEARNERS.items():
+        learner, file = make(), str(tmp_path / name.replace(" ", "-"))
+        learner.save(file)
+        files[file] = learner.kind
+    code = """
+        import json, sys
+        from captum_meta.learners import load_learner
+        for file, kind in json.loads(sys.argv[1]).items():
+            load_learner(file, kind)
+            assert "torch._dynamo" not in sys.modules, file
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), json.dumps(files)], check=True)
