@@ -8,7 +8,8 @@ r, and a = K^-1 r, the objective is
 
 .. math:: \tfrac P2 \log r^T K^{-1} r + \tfrac12 \log|K| + \sum_i \tfrac1{2 \sigma^2} (\Delta_i^2 + \Delta_i'^2)
 
-minimised by a few steps of Adam; its gradient by K is :math:`\tfrac12 (K^{-1} - P a a^T / r^T a)`.
+minimised by two steps of bounded length; its gradient by K is :math:`\tfrac12 (K^{-1} - P a a^T / r^T a)`. The waves along
+few directions are left out of K: with them, errors are larger.
 """
 
 from __future__ import annotations
@@ -24,21 +25,17 @@ from torch import Tensor
 
 from captum_meta._numbers import TINY
 from captum_meta._random import row_keys
-from captum_meta.estimators.multi_index import MultiIndexWaves
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 
-_STEPS, _STEP = 5, 0.55
-_PRECISION = 2.0
+_STEPS, _STEEP = (2.0, 1.5), 1.5
+"""Longest steps, and the slope along which a step is half as long."""
+_PRECISION = 1.0
 """Inverse variance of the changes: a larger one harms fewer rows, a smaller one helps more."""
 _MOST_PAIRS = 80
 """Most pairs that rates are fitted to; the cost is cubic in them."""
 _MAX_NUMBERS = 2**16
 """Numbers in the covariances of the rows computed at once, so that they stay in the cache."""
-_LARGEST_CHANGE = 5.0
-_SHARE = 1.0
 _MOST = 0.98
-_SMALL = 0.02
-"""Adam's epsilon: without it, rounding would decide the sign of steps along tiny slopes."""
 _JITTER, _FLOOR = 2e-6, 1e-14
 _FOUND: ContextVar[dict[int, Tensor] | None] = ContextVar("_FOUND", default=None)
 
@@ -78,7 +75,7 @@ def _remembered_changes(pairs: CoalitionPairs, prior: HypercubePrior) -> Float[T
     if found is None:
         return _changes_of_rows(pairs, prior)
     seen = (pairs.members, pairs.differences, pairs.measured, pairs.players, pairs.total)
-    keys = row_keys((*seen, prior.mean, prior.additive, prior.rates, prior.directions)).tolist()
+    keys = row_keys((*seen, prior.mean, prior.additive, prior.rates)).tolist()
     new = [row for row, key in enumerate(keys) if key not in found]
     if new:
         rows = torch.tensor(new, device=prior.rates.device)
@@ -105,16 +102,12 @@ class _Seen:
     signs: Float[Tensor, "*batch P M"]  # (*batch, P, M) of -1 and 1, 0 where not known
     residual: Float[Tensor, "*batch P"]  # (*batch, P), beyond the prior mean
     known: Bool[Tensor, "*batch P"]  # (*batch, P) bool
-    waves: Float[
-        Tensor, "*batch P P"
-    ]  # (*batch, P, P), covariance of the few directions, in units of the first pair's variance
 
     @staticmethod
     def read(pairs: CoalitionPairs, prior: HypercubePrior) -> _Seen:
         pairs = pairs.to(dtype=torch.float64).with_everyone()
         signs = pairs.signs()
-        waves = MultiIndexWaves(prior.directions).at(signs)
-        return _Seen(signs, pairs.residual(signs, prior.mean), pairs.measured, waves @ waves.mT)
+        return _Seen(signs, pairs.residual(signs, prior.mean), pairs.measured)
 
 
 def _changed(
@@ -129,12 +122,9 @@ def _changes(
     seen: _Seen, additive: Float[Tensor, "*batch M"], rates: Float[Tensor, "*batch M"]
 ) -> Float[Tensor, "2 *batch M"]:
     changes = torch.zeros(2, *rates.shape, dtype=rates.dtype, device=rates.device)
-    mean, square = torch.zeros_like(changes), torch.zeros_like(changes)
-    for step in range(1, _STEPS + 1):
+    for longest in _STEPS:
         slope = _slopes(seen, *_changed(additive, rates, changes)) + _PRECISION * changes
-        mean, square = 0.9 * mean + 0.1 * slope, 0.99 * square + 0.01 * slope.square()
-        direction = mean / (1 - 0.9**step) / ((square / (1 - 0.99**step)).sqrt() + _SMALL)
-        changes = (changes - _STEP * direction).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
+        changes = changes - longest * slope / (_STEEP + slope.abs())
     return changes
 
 
@@ -149,7 +139,6 @@ def _slopes(
     down = torch.exp(2 * level) / up
     odd, both = up - down, up.add_(down)
     covariance = ((signs * (additive - shrink * rates).unsqueeze(-2)) @ signs.mT).add_(odd)
-    covariance = covariance.addcmul_(_SHARE * covariance[..., :1, :1].clone(), seen.waves)
     slope = _along_covariance(covariance, seen.residual, seen.known)
     finite = slope.sum((-2, -1)).isfinite().unsqueeze(-1)
     forms = ((signs.mT @ slope) * signs.mT).sum(-1)
