@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -96,18 +97,37 @@ class LayerModel(nn.Module):
 
     @contextmanager
     def _hooked(self, use: Callable[[int, Any], Any]) -> Iterator[None]:
-        """Call ``use`` with the index of a layer and what passes there; what it returns, if anything, takes its place."""
-        handles = []
+        """Call ``use`` with the index of a layer and what passes there; what it returns, if anything, takes its place.
+
+        What passes in other threads, which may run the same model, is left alone.
+        """
+        handles, thread = [], get_ident()
+
+        def passing(index: int, values: Any) -> Any:
+            if get_ident() != thread:
+                return None
+            _check_tensors(self.layers[index], values, "is given" if self.of_inputs else "gives")
+            return use(index, values)
+
         try:
             for index, layer in enumerate(self.layers):
                 if self.of_inputs:
-                    handles.append(layer.register_forward_pre_hook(lambda _, given, i=index: use(i, given)))
+                    handles.append(layer.register_forward_pre_hook(lambda _, given, i=index: passing(i, given)))
                 else:
-                    handles.append(layer.register_forward_hook(lambda _, given, gives, i=index: use(i, gives)))
+                    handles.append(layer.register_forward_hook(lambda _, given, gives, i=index: passing(i, gives)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _check_tensors(layer: nn.Module, values: Any, passes: str) -> None:
+    parts = values if isinstance(values, (tuple, list)) else [values]
+    wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
+    assert not wrong, (
+        f"{type(layer).__name__} {passes} a {wrong[0]}, of which there are no activations: name a layer that {passes} a "
+        "tensor, or a tuple or list of tensors, such as a torch.nn.Identity() on the part of it that is to be explained."
+    )
 
 
 def as_tuple(given: Any) -> Tensors:
@@ -133,8 +153,11 @@ def _output(game: Game, layer: str) -> Tensor:
             "learner with another encoder."
         )
     outputs: list[Tensor] = []
+    thread = get_ident()
 
     def keep(module: torch.nn.Module, arguments: Any, output: Any) -> None:
+        if get_ident() != thread:
+            return
         value = output[0] if isinstance(output, tuple) else output
         outputs.append(value.detach().flatten(1) if value.dim() > 1 else value.detach().unsqueeze(-1))
 

@@ -29,7 +29,7 @@ from captum_meta.attr import (
 )
 from tests.attr.comparing import module, structure
 from tests.attr.explained_layers import KINDS, Explained, explained
-from tests.attr.front_ends import PEERS
+from tests.attr.front_ends import PEERS, asked
 
 OURS: dict[type[Attribution], Any] = {
     method: ours
@@ -239,3 +239,29 @@ def test_what_a_layer_is_given_counts_as_far_as_it_passes_through_the_layer(mode
     through = model.layer(x).sum(1) if isinstance(model, Past) else model(x)
     factor = x if front_end is MetaInternalInfluence else 1
     assert torch.allclose(sum(part * factor for part in parts).sum(1), through, atol=1e-2)
+
+
+class Parted(nn.Module):
+    """A layer whose answer has a part that is no tensor."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = self.layer(x.unsqueeze(1))
+        return (given["all"] if isinstance(given, dict) else given[0])[:, -1, 0]
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"all": x}
+
+
+@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize("layer", [Named(), nn.LSTM(4, 4, batch_first=True)], ids=["dict", "tuple in a tuple"])
+def test_layers_that_give_something_else_than_tensors_are_named(method: type[Attribution], layer: nn.Module) -> None:
+    model = Parted(layer).eval()
+    arguments = asked(method, torch.ones(2, 4)) | ({"target": None} if method is NeuronConductance else {})
+    with pytest.raises(AssertionError, match=rf"{type(layer).__name__} gives a (dict|tuple).*: name a layer that gives"):
+        OURS[method](model, layer).attribute(**arguments)
