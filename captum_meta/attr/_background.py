@@ -85,7 +85,8 @@ def _explained(
 ) -> tuple[Tensor, Tensor]:
     """Attributions ``(R, O, M)`` of the rows ``(R,)``, and bounds on their errors ``(R, O)``; NaN if not asked for.
 
-    A bound is the relative squared error that nine in ten rows stay below, 0 where all pairs are known.
+    A bound is the relative squared error that nine in ten rows stay below, 0 where all pairs are known, and infinite where
+    no other pair says that anything acts.
     """
     complete = measurement.complete[rows]
     total = measurement.total[rows]
@@ -232,6 +233,8 @@ def _of_output(
         few = 1 + (_FEW_PAIRS / each).square()
         size = values.square().sum(1).clamp(min=torch.finfo(values.dtype).tiny)
         bounds = _NINE_IN_TEN * few * apart / size
+        nothing = values.abs().amax(1) <= measurement.rounding()[rows, output]
+        bounds = bounds.masked_fill(nothing & measurement.changed[rows].any(1), torch.inf)
     return values, bounds
 
 

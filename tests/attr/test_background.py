@@ -145,6 +145,27 @@ def test_players_who_act_in_larger_coalitions_are_no_dummies() -> None:
     assert error(values, right) < 0.05
 
 
+@pytest.mark.parametrize("tolerance", [None, 0.1])
+def test_a_bound_is_infinite_where_nothing_was_seen_to_act(tolerance: float | None) -> None:
+    """Both halves of the pairs agree that nothing acts; one of 5,080 says otherwise."""
+
+    def one(x: Tensor) -> Tensor:
+        return (
+            ((x > 0) == torch.tensor([False, True, True, False, False, True, True, False])).all(1) & (x[:, 0] == -17)
+        ).double()
+
+    x, background = torch.ones(1, 8), -torch.arange(1.0, 21.0).unsqueeze(1).expand(20, 8)
+    budget = {"n_samples": 100} if tolerance is None else {"tolerance": tolerance, "n_samples": 128}
+    values, bounds = MetaKernelShap(one, learner="zero-shot").attribute(
+        x, background=background, return_error_estimate=True, **budget
+    )
+    assert not values.any() and bounds.isinf().all()
+    _, bounds = MetaKernelShap(one, learner="zero-shot").attribute(
+        x, background=x.expand(20, 8), return_error_estimate=True, **budget
+    )
+    assert not bounds.any()
+
+
 def test_gradients_alone(problem) -> None:
     net, x, background = problem
     values = MetaKernelShap(net).attribute(x, target=1, background=background, n_samples=0)
