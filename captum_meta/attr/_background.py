@@ -8,18 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captum_meta._warnings import warn
 from captum_meta.attr._arithmetic import plain_arithmetic
 from captum_meta.attr._incomplete import UNEXPLAINED, warn_of_rows
 from captum_meta.attr._pair_support import MAX_POINTS, PairSupport, SupportedPairs
 from captum_meta.estimators import InputProcess, kernel_shapley_values, plan_coalitions, shapley_values, value_distances
-from captum_meta.evidence.shapley import BORDER_PLAYERS
 from captum_meta.games import MeanGame
 
 _FIRST_PAIRS = 8
 """Pairs per player in the first round."""
-_PAIRS, _MAX_PAIRS = 64, 2048
-"""Default number of pairs: per player, and at most in all."""
 _MAX_ROWS = 1024
 _MAX_NUMBERS = 2**23
 _LINKED = 1022
@@ -167,24 +163,6 @@ def by_output(measurement: SupportedPairs, rows: Tensor, of_output: Callable[...
         ]
         parts.append(tuple(torch.stack(found, dim=1) for found in zip(*outputs, strict=True)))
     return tuple(torch.cat(found) for found in zip(*parts, strict=True))
-
-
-def default_pairs(game: MeanGame) -> Tensor:
-    """Default number of pairs of each row, ``(N,)``."""
-    most = max(_MAX_PAIRS, 2 * game.players.count)
-    return (_PAIRS * game.mask.sum(1)).clamp(max=most)
-
-
-def affordable_pairs(game: MeanGame, pairs: Tensor, tolerance: float | None) -> Tensor:
-    """Default numbers of pairs ``(N,)``; with too many players none, and a warning."""
-    if game.players.count <= BORDER_PLAYERS or tolerance is not None:
-        return pairs
-    warn(
-        f"The rows have {game.players.count} players, so only gradients at a few background rows are measured: pass "
-        f"n_samples for better explanations, such as {2 * game.players.count} pairs of a coalition and a background row, or "
-        "a feature_mask that groups the players. With n_samples=0 there is no warning."
-    )
-    return torch.zeros_like(pairs)
 
 
 def _numbers_of_row(measurement: SupportedPairs) -> int:

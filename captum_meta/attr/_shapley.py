@@ -19,7 +19,7 @@ from captum_meta._random import uniform
 from captum_meta.attr._adaptation import Adaptation
 from captum_meta.attr._arguments import checked
 from captum_meta.attr._arithmetic import chunks, explain_alone, plain_arithmetic
-from captum_meta.attr._background import default_pairs, explain_mean_game
+from captum_meta.attr._background import explain_mean_game
 from captum_meta.attr._frontend import Frontend, count_examples, of_inputs
 from captum_meta.attr._interaction_rounds import SEVERAL_OUTPUTS, measure_for_interactions
 from captum_meta.attr._interactions import (
@@ -30,6 +30,7 @@ from captum_meta.attr._interactions import (
     interactions_of_mean_game,
 )
 from captum_meta.attr._memory import Memory
+from captum_meta.attr._pair_budgets import default_pairs
 from captum_meta.attr._pair_support import PairSupport
 from captum_meta.attr._rounds import measure_in_rounds
 from captum_meta.attr._selection import check_background_alone
@@ -92,8 +93,7 @@ class ShapleyFrontend(Frontend):
 
         Args:
             inputs, baselines, target, additional_forward_args, feature_mask, background, seed: as for ``attribute``.
-            n_samples: as for ``attribute``. None: 16 coalitions for each player, at most 2,048; with a background 64 pairs
-                for each player, at most 2,048.
+            n_samples: as for ``attribute``. None: 16 coalitions for each player, at most 2,048; with a background as there.
             index: what an interaction is (:mod:`captum_meta.estimators.interactions`). "k-SII": main effects and pairs sum
                 to f(input) - f(baseline); "SII": main effects are Shapley values, about as exact as those of ``attribute``;
                 "STII" and "FSII" sum up as well; "BII": Banzhaf interactions of pairs, and Banzhaf values on the diagonal.

@@ -14,9 +14,9 @@ from typing_extensions import Self
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import check_rows, checked
-from captum_meta.attr._background import affordable_pairs, default_pairs
 from captum_meta.attr._frontend import Learner, count_examples
 from captum_meta.attr._memory import Memory
+from captum_meta.attr._pair_budgets import affordable_pairs, default_pairs
 from captum_meta.attr._recommendation import Recommendation, recommend
 from captum_meta.attr._selection import rows_at_once, selection
 from captum_meta.attr._shapley import ShapleyFrontend
@@ -116,9 +116,9 @@ class MetaKernelShap(ShapleyFrontend, KernelShap):
             show_progress: show how many of the batches of coalitions have been evaluated.
             background: for each input rows ``(K, *features)``, in place of ``baselines``: Shapley values of the mean of the
                 games that have one of them as baseline, which is what shap's explainers give. ``n_samples`` then counts
-                pairs of a coalition and a background row (None: 64M, at most 2,048, where M <= 256, else gradients alone,
-                with a warning; 0: gradients at 8 background rows), beside one evaluation of each row and of each background
-                row. After ``adapt`` with the same background fewer are needed.
+                pairs of a coalition and a background row (None: all where they are 2,048 at most, else 64M, at most 2,048,
+                where M <= 256, else gradients alone, with a warning; 0: gradients at 8 background rows), beside one
+                evaluation of each row and of each background row. After ``adapt`` with the same background fewer are needed.
             outputs: "all", or a list of indices, in place of ``target``: several outputs from the same evaluations, of which
                 gradients alone are taken for each. Beyond 8M coalitions they choose together, and answers differ a little
                 from those of one target.

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from captum_meta._model import module_of
 from captum_meta.attr._arguments import check_whole, warn_of_train_mode
-from captum_meta.attr._background import Link, default_pairs, explain_mean_game
+from captum_meta.attr._background import Link, explain_mean_game
+from captum_meta.attr._pair_budgets import default_pairs
 from captum_meta.attr._shap_rows import TableFormat, columns_of, outputs_of, shown
 from captum_meta.export import imported
 from captum_meta.games import MeanGame
@@ -137,7 +138,7 @@ class MetaShapExplainer:
             X: ``(n, M)``, or one row ``(M,)``: a DataFrame, Series, array, tensor or sparse matrix.
             nsamples: coalitions, each of which pays for K evaluations as with shap, spent on pairs of coalitions and
                 background rows; exact from ``2**M - 2``, M being the features in which a row is not as the whole background.
-                "auto" or None: 64M pairs, at most 2,048.
+                "auto" or None: all pairs where they are 2,048 at most, else 64M, at most 2,048.
             l1_reg, silent, gc_collect: taken and not needed; all features are told apart.
 
         Returns:

@@ -14,8 +14,8 @@ from torch import Tensor
 from captum_meta import _captum
 from captum_meta._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
 from captum_meta.attr._arguments import checked
-from captum_meta.attr._background import affordable_pairs
 from captum_meta.attr._frontend import Learner, count_examples
+from captum_meta.attr._pair_budgets import affordable_pairs
 from captum_meta.attr._selection import rows_at_once, selection
 from captum_meta.attr._shapley import BOUND_OVER_ERROR, ShapleyFrontend
 from captum_meta.estimators import permutation_variance

@@ -66,6 +66,17 @@ def test_few_pairs_come_close_and_sum_to_the_change_of_f(method, problem) -> Non
     torch.testing.assert_close(values.sum(1), total, rtol=1e-4, atol=1e-4)
 
 
+def test_the_default_call_evaluates_all_of_few_pairs() -> None:
+    torch.manual_seed(0)
+    net, x, background = Net(5, 2), torch.randn(3, 5), torch.randn(60, 5)
+    values = MetaKernelShap(net).attribute(x, target=1, background=background)
+    assert error(values, exact(net, x, background, 1)) < 1e-9
+    more = torch.cat([background, torch.randn(20, 5)])
+    net.rows = 0
+    MetaKernelShap(net).attribute(x, target=1, background=more)
+    assert net.rows < len(x) * 64 * 5 + 200
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_one_background_row_is_a_baseline(method, problem) -> None:
     net, x, background = problem
