@@ -64,21 +64,24 @@ def untouched(forward_func: Callable[..., Any], device: torch.device) -> Iterato
                 _put_back(buffers_of_part, name, buffer, value)
 
 
-def _moving_buffers(module: nn.Module) -> list[tuple[dict[str, Tensor | None], str, Tensor, Tensor]]:
+def _moving_buffers(module: nn.Module) -> list[tuple[dict[str, Tensor | None], str, Tensor | None, Tensor | None]]:
     """Buffers that a forward may change, such as batch statistics, counters and hidden states, with copies of their values.
 
-    In eval mode those of many numbers are weights, as of quantised models, which would take memory.
+    States that do not exist yet are None. In eval mode those of many numbers are weights, as of quantised models, which would take memory.
     """
     every = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
     return [
-        (part._buffers, name, buffer, buffer.clone())
+        (part._buffers, name, buffer, None if buffer is None else buffer.clone())
         for part, name, buffer in every
-        if buffer is not None and (getattr(part, "training", False) or buffer.numel() <= _MOST_NUMBERS)
+        if buffer is None or getattr(part, "training", False) or buffer.numel() <= _MOST_NUMBERS
     ]
 
 
-def _put_back(buffers: dict[str, Tensor | None], name: str, buffer: Tensor, value: Tensor) -> None:
+def _put_back(buffers: dict[str, Tensor | None], name: str, buffer: Tensor | None, value: Tensor | None) -> None:
     """The buffer with its former value, unless another of other shape, such as a cache that grew, has replaced it."""
+    if buffer is None or value is None:
+        buffers[name] = None
+        return
     with torch.inference_mode(buffer.is_inference()):
         buffer.data.copy_(value)  # in this way a graph of the caller that has saved the buffer stays valid
     now = buffers.get(name)

@@ -38,6 +38,7 @@ class Calibration:
         fitted: ``(N,)`` bool, rows to which the difficulty was fitted; the others calibrate.
         likeness: distances to one third of the calibration rows.
         usual: ``(n,)``, these distances for the other calibration rows, sorted.
+        players: how many the rows have.
     """
 
     alpha: float
@@ -47,9 +48,10 @@ class Calibration:
     fitted: Tensor
     likeness: Likeness
     usual: Tensor
+    players: int
 
     @classmethod
-    def of(cls, rows: Compared, alpha: float) -> Calibration:
+    def of(cls, rows: Compared, alpha: float, players: int) -> Calibration:
         """From calibration rows."""
         errors = rows.errors.distance
         third = torch.arange(len(errors), device=errors.device) % _PARTS == _PARTS - 1
@@ -65,7 +67,7 @@ class Calibration:
         scores = torch.where(rows.lengths.length.isfinite(), scores, torch.inf)
         likeness = Likeness.to(rows.content[third] if bool(third.any()) else rows.content)
         usual = likeness.distances(rows.content[~third]).sort().values
-        return cls(alpha, tuple(levels), rows, scores, fitted, likeness, usual)
+        return cls(alpha, tuple(levels), rows, scores, fitted, likeness, usual, players)
 
     def scale(self, measure: Measure) -> Tensor:
         """The factor ``()`` from scores to error bounds at the first level."""

@@ -27,12 +27,17 @@ def warn_of_wrong_estimates(rows: Compared) -> None:
 
 
 def warn_of_unlike_rows(calibration: Calibration, call: Call) -> None:
-    """Name rows that are further from the calibration rows than chance explains; refuse rows of another size."""
+    """Name rows that are further from the calibration rows than chance explains; refuse rows of other sizes and players."""
     content = content_of(call)
     known, given = calibration.rows.content.shape[1], content.shape[1]
     if known != given:
         raise ValueError(
             f"The rows have {given} numbers each and the calibration rows {known}: calibrate with rows of the same size."
+        )
+    if call.game.players.count != calibration.players:
+        raise ValueError(
+            f"The rows have {call.game.players.count} players and the calibration rows {calibration.players}: pass the "
+            "feature_mask that calibrate() was given, or calibrate with this one."
         )
     unlike = calibration.unlike(content)
     if unlike:

@@ -151,7 +151,7 @@ class CalibratedAttribution(Attribution):
             if broken:
                 raise ValueError(f"The teacher's attributions of the rows {broken} are not finite: leave these rows out.")
             found.append(compared(part, truth))
-        self.calibration = Calibration.of(joined(found), alpha)
+        self.calibration = Calibration.of(joined(found), alpha, call.game.players.count)
         self._further, self._teacher_kwargs = dict(method_kwargs), dict(teacher_kwargs or {})
         self._support_keys = self._adapted_keys()
         if attributions is None and self.teacher is None:

@@ -302,6 +302,11 @@ class TestMistakes:
         with pytest.raises(ValueError, match="The rows have 4 numbers each and the calibration rows 6"):
             attr.attribute(rows(3)[:, :4])
 
+    def test_players_of_another_number(self) -> None:
+        attr = CalibratedAttribution(MetaKernelShap(lambda x: x.prod(1))).calibrate(rows(90), alpha=0.2)
+        with pytest.raises(ValueError, match="The rows have 3 players and the calibration rows 6: pass the feature_mask"):
+            attr.attribute(rows(3), feature_mask=torch.tensor([[0, 0, 1, 1, 2, 2]]))
+
     def test_another_model_under_the_wrapper(self) -> None:
         attr = kernel().calibrate(rows(30), target=0)
         attr.forward_func = lambda x: 2 * model(x)
@@ -367,7 +372,7 @@ def contents(content: Tensor) -> Calibration:
     nothing = torch.zeros(len(content), 1, dtype=torch.float64)
     errors, lengths = Errors(nothing, nothing, nothing), Lengths(nothing, nothing)
     return Calibration.of(
-        Compared(errors, lengths, nothing.unsqueeze(2).expand(-1, -1, 2), nothing[:, :, None], content), 0.3
+        Compared(errors, lengths, nothing.unsqueeze(2).expand(-1, -1, 2), nothing[:, :, None], content), 0.3, M
     )
 
 

@@ -249,6 +249,26 @@ def test_counters_and_states_stay_as_they_were(front_end: type[Attribution], tra
     loss.backward()
 
 
+class Remembering(nn.Module):
+    """Begins with a state for its first batch, of which it takes no other afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("state", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.state is None:
+            self.state = torch.ones(len(x))
+        return x.prod(1) * self.state
+
+
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling, MetaIntegratedGradients])
+def test_a_state_that_there_was_not_is_none_afterwards(front_end: type[Attribution]) -> None:
+    model = Remembering().eval()
+    assert front_end(model).attribute(torch.ones(3, 4)).sum(1).allclose(torch.ones(3), atol=1e-5)
+    assert model.state is None
+
+
 @pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling, MetaIntegratedGradients])
 def test_attributions_of_every_input_lie_in_one_piece(front_end: type[Attribution]) -> None:
     values = front_end(lambda a, b: (a.sum(1) * b.tanh().sum(1)).exp()).attribute((torch.randn(3, 2), torch.randn(3, 2)))
