@@ -67,7 +67,8 @@ def untouched(forward_func: Callable[..., Any], device: torch.device) -> Iterato
 def _moving_buffers(module: nn.Module) -> list[tuple[dict[str, Tensor | None], str, Tensor | None, Tensor | None]]:
     """Buffers that a forward may change, such as batch statistics, counters and hidden states, with copies of their values.
 
-    States that do not exist yet are None. In eval mode those of many numbers are weights, as of quantised models, which would take memory.
+    States that do not exist yet are None. In eval mode those of many numbers are weights, as of quantised models, which
+    would take memory.
     """
     every = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
     return [

@@ -22,7 +22,7 @@ class TableFormat:
 
     Args:
         background: ``(K, M)``, rows as the model takes them: a DataFrame, array, tensor or SciPy sparse matrix, one row
-            ``(M,)``, or shap's ``DenseData``.
+            ``(M,)``, shap's ``DenseData``, or its masker ``Independent``, behind which DataFrames stay DataFrames.
         model: a module is given tensors in its own precision and on its own device; a method of an estimator of
             scikit-learn that was fitted to a DataFrame with the background's columns is given such DataFrames.
 
@@ -37,6 +37,8 @@ class TableFormat:
 
     def __init__(self, background: Any, model: Callable[..., Any]) -> None:
         self.weights: Tensor | None = None
+        takes_frames = getattr(background, "output_dataframe", False)
+        background = _rows_behind(background) if callable(background) else background
         weights = None if hasattr(background, "columns") else getattr(background, "weights", None)
         if weights is not None:
             _check_groups(background)
@@ -46,7 +48,8 @@ class TableFormat:
         self._tensors, self._sparse = module or isinstance(background, Tensor), _is_sparse(background)
         like = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         self._like = background if like is None and isinstance(background, Tensor) else like
-        self._frame = type(background) if self.names is not None and _names_known_to(model) == self.names else None
+        takes_frames |= self.names is not None and _names_known_to(model) == self.names
+        self._frame = type(background) if takes_frames else None
         self._values: dict[int, dict[Any, tuple[int, Any]]] = {}
         array = _array(background)
         self._dtypes = _dtypes(array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(0, 0))
@@ -147,7 +150,25 @@ def outputs_of(answer: Any) -> Tensor:
             f"The model gives values of type {array.dtype}, which are no numbers: pass a function that gives some, such as "
             "model.predict_proba."
         )
-    return torch.as_tensor(array)
+    return torch.as_tensor(array if array.flags.writeable else array.copy())
+
+
+def _rows_behind(masker: Any) -> Any:
+    """The rows of a ``shap.maskers.Independent``, in the form in which it passes them on.
+
+    Raises:
+        TypeError: for other maskers, and functions.
+    """
+    if type(masker).__name__ != "Independent":
+        raise TypeError(
+            f"background is a {type(masker).__name__}, which does not put the values of background rows in the places of "
+            "absent features: pass the rows, such as masker.data."
+        )
+    if not masker.output_dataframe:
+        return masker.data
+    import pandas
+
+    return pandas.DataFrame(masker.data, columns=masker.feature_names)
 
 
 def _array(rows: Any) -> np.ndarray:

@@ -46,8 +46,8 @@ class MetaShapExplainer:
             ``predict_proba``, or with tensors where the background is a tensor, or with SciPy's sparse matrices where it is
             one. A method of an estimator or pipeline that was fitted to a DataFrame with the background's columns is
             called with such DataFrames. Arrays have the precision of the rows. One entry or one row of outputs per row.
-        data: the background ``(K, M)``, a DataFrame, array, tensor or sparse matrix, one row of it ``(M,)``, or what
-            ``shap.kmeans`` gives. Also called ``background``.
+        data: the background ``(K, M)``, a DataFrame, array, tensor or sparse matrix, one row of it ``(M,)``, what
+            ``shap.kmeans`` gives, or a ``shap.maskers.Independent``. Also called ``background``.
         feature_names: M names; by default the columns of a DataFrame.
         link: "identity" or "logit".
         keep_index: not supported: the model is given no index.

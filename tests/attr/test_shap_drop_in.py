@@ -214,6 +214,18 @@ def test_all_of_shaps_plots_of_tables() -> None:
     matplotlib.pyplot.close("all")
 
 
+@pytest.mark.parametrize("rows", [X[:10], FRAME[:10]], ids=["array", "frame"])
+def test_a_masker_stands_for_its_rows(rows: Any) -> None:
+    def model(given: Any) -> Any:
+        assert isinstance(given, type(rows))
+        return MODEL.predict_proba(np.asarray(given))
+
+    masker = shap.maskers.Independent(rows)
+    right = shap.Explainer(model, masker)(rows[:2])
+    found = MetaShapExplainer(model, masker)(rows[:2], nsamples=30)
+    np.testing.assert_allclose(found.values, right.values, atol=1e-6)
+
+
 def test_whole_numbers_of_the_background_do_not_round_the_rows() -> None:
     rows = X[20:23]
     found = MetaShapExplainer(lambda r: r.sum(1), COUNTS[:10]).shap_values(rows, **WHOLE)
@@ -228,6 +240,12 @@ def test_whole_numbers_of_the_background_do_not_round_the_rows() -> None:
         (lambda: MetaShapExplainer(one, X, "logit"), ValueError, "pass link='identity' or 'logit'"),
         (lambda: MetaShapExplainer(one, FRAME, keep_index=True), ValueError, "pass a function that makes the DataFrame"),
         (lambda: MetaShapExplainer(lambda rows: np.array(["x"] * len(rows)), X), ValueError, "predict_proba"),
+        (
+            lambda: MetaShapExplainer(one, shap.maskers.Impute(X)),
+            TypeError,
+            "is a Impute, .*: pass the rows, such as masker.data",
+        ),
+        (lambda: MetaShapExplainer(one, one), TypeError, "is a function, .*: pass the rows"),
         (lambda: MetaShapExplainer(one, X[:0]), ValueError, "pass rows of features"),
         (lambda: MetaShapExplainer(of_frame, PEOPLE).shap_values(X), ValueError, "rows of 3 features"),
         (lambda: MetaShapExplainer(of_frame, PEOPLE[:5]).shap_values(PEOPLE[["job", "age", "pay"]]), ValueError, "'age'"),
