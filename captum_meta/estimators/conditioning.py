@@ -35,16 +35,19 @@ def cholesky_factor(covariance: Float[Tensor, "*batch P P"]) -> Float[Tensor, "*
 class Given:
     """The Gaussian process with one share of the waves, conditioned on the pairs seen.
 
-    With L the Cholesky factor, everything here is multiplied by its inverse. L is that of the covariance with its waves,
-    or, where waves are fewer than pairs, of that without them: then the inverse of I + W W^T comes from the factor of
-    I + W^T W (Woodbury).
+    L is the Cholesky factor of the covariance with its waves, or, where waves are fewer than pairs, of that without them:
+    then the inverse of I + W W^T comes from the factor of I + W^T W (Woodbury). White is what was multiplied by L^-1.
     """
 
+    share: float
     factor: Float[Tensor, "*batch P P"]  # (*batch, P, P), L
-    residual: Float[Tensor, "*batch P 1"]  # (*batch, P, 1), what the pairs have beyond the prior mean
-    values: Float[Tensor, "*batch P M"]  # (*batch, P, M), covariance of the pairs with the Shapley values
-    waves: Float[Tensor, "*batch P Q"] | None = None  # (*batch, P, Q), W
+    residual: Float[Tensor, "*batch P 1"]  # (*batch, P, 1), what the pairs have beyond the prior mean, white
+    shapley: Float[Tensor, "*batch P M"]  # (*batch, P, M), covariance of the pairs with the Shapley values, without waves
+    at: Float[Tensor, "*batch P Q"]  # (*batch, P, Q), the waves at the pairs
+    of_waves: Float[Tensor, "*batch Q M"]  # (*batch, Q, M), their Shapley values
+    waves: Float[Tensor, "*batch P Q"] | None = None  # (*batch, P, Q), W, white
     inner: Float[Tensor, "*batch Q Q"] | None = None  # (*batch, Q, Q), factor of I + W^T W
+    without: Given | None = None  # with the same factor and no waves
 
     def whitened(self, columns: Float[Tensor, "*batch P A"]) -> Float[Tensor, "*batch P A"]:
         """L^-1 times ``columns (*batch, P, A)``."""
@@ -56,8 +59,11 @@ class Given:
         return torch.linalg.solve_triangular(self.inner, self.waves.mT @ white, upper=False)
 
     @cached_property
-    def _explained_values(self) -> Tensor:
-        return self._explained(self.values)
+    def values(self) -> Float[Tensor, "*batch P M"]:
+        """The covariance of the pairs with the Shapley values, white, ``(*batch, P, M)``."""
+        if self.without is None or self.waves is None:
+            return self.whitened(self.shapley.add(self.at @ self.of_waves, alpha=self.share) if self.share else self.shapley)
+        return self.without.values.add(self.waves @ self.of_waves, alpha=self.share**0.5)
 
     @cached_property
     def surprise(self) -> Float[Tensor, "*batch"]:
@@ -70,13 +76,37 @@ class Given:
         factors = (self.factor,) if self.inner is None else (self.factor, self.inner)
         return torch.stack([factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) for factor in factors]).sum(0)
 
-    def correction(self, residual: Float[Tensor, "*batch P 1"] | None = None) -> Float[Tensor, "*batch M"]:
-        """``(*batch, M)``, Shapley values beyond the prior mean's, also for another ``residual (*batch, P, 1)``."""
-        residual = self.residual if residual is None else residual
-        plain = (self.values.mT @ residual).squeeze(-1)
-        if self.inner is None:
-            return plain
-        return plain - (self._explained_values.mT @ self._explained(residual)).squeeze(-1)
+    @cached_property
+    def _explained_values(self) -> Tensor:
+        return self._explained(self.values)
+
+    def correction(self) -> Float[Tensor, "*batch M"]:
+        """``(*batch, M)``, Shapley values beyond the prior mean's. White values, which take long, are not needed."""
+        coefficients = self.coefficients()
+        plain = self.shapley.mT @ coefficients
+        if self.share:
+            plain = plain.add(self.of_waves.mT @ (self.at.mT @ coefficients), alpha=self.share)
+        return plain.squeeze(-1)
+
+    def correction_from(self, residual: Float[Tensor, "*batch P 1"]) -> Float[Tensor, "*batch M"]:
+        """The same for another white ``residual (*batch, P, 1)``."""
+        plain = self.values.mT @ residual
+        if self.inner is not None:
+            plain = plain - self._explained_values.mT @ self._explained(residual)
+        return plain.squeeze(-1)
+
+    def correction_of_first(self, count: int) -> Float[Tensor, "*batch M"]:
+        """The same from the first ``count`` pairs: the first rows of a factor, and of white columns, are theirs alone."""
+        residual, values = self.residual[..., :count, :], self.values[..., :count, :]
+        plain = values.mT @ residual
+        if self.waves is not None:
+            waves = self.waves[..., :count, :]
+            inner = _inner(waves.mT @ waves)
+            of_residual, of_values = (
+                torch.linalg.solve_triangular(inner, waves.mT @ white, upper=False) for white in (residual, values)
+            )
+            plain = plain - of_values.mT @ of_residual
+        return plain.squeeze(-1)
 
     def known(self) -> Float[Tensor, "*batch M"]:
         """Reduction of each Shapley value's variance by the pairs seen, ``(*batch, M)``."""
@@ -98,14 +128,6 @@ class Given:
             precisions = precisions - self._explained(inverse).square().sum(-2)
         return self.coefficients().squeeze(-1) / precisions
 
-    def first(self, count: int) -> Given:
-        """Given the first ``count`` pairs: the first rows of a factor belong to them alone."""
-        parts = (self.factor[..., :count, :count], self.residual[..., :count, :], self.values[..., :count, :])
-        if self.waves is None:
-            return Given(*parts)
-        waves = self.waves[..., :count, :]
-        return Given(*parts, waves, _inner(waves.mT @ waves))
-
 
 def _inner(gram: Float[Tensor, "*batch Q Q"]) -> Float[Tensor, "*batch Q Q"]:
     """Factor of the identity plus ``gram``."""
@@ -123,21 +145,21 @@ def conditioned(
 
     Args:
         among: ``(*batch, P, P)``, covariance of the pairs without waves.
-        residual, values: ``(*batch, P, 1)`` and ``(*batch, P, M)``, as for :class:`Given`, the latter without waves.
+        residual, values: ``(*batch, P, 1)``, what the pairs have beyond the prior mean, and ``(*batch, P, M)``, their
+            covariance with the Shapley values, without waves.
         waves, of_waves: ``(*batch, P, Q)`` and ``(*batch, Q, M)``, at the pairs, and their Shapley values.
     """
+    known = (values, waves, of_waves)
     if waves.shape[-1] >= waves.shape[-2]:
         more = waves @ waves.mT
-        columns = [torch.cat([residual, values.add(waves @ of_waves, alpha=share)], dim=-1) for share in SHARES]
         factors = [cholesky_factor(among.add(more, alpha=share)) for share in SHARES]
-        white = [torch.linalg.solve_triangular(f, c, upper=False) for f, c in zip(factors, columns, strict=True)]
-        return [Given(f, w[..., :1], w[..., 1:]) for f, w in zip(factors, white, strict=True)]
+        white = [torch.linalg.solve_triangular(factor, residual, upper=False) for factor in factors]
+        return [Given(*parts, *known) for parts in zip(SHARES, factors, white, strict=True)]
     factor = cholesky_factor(among)
-    right = torch.linalg.solve_triangular(factor, torch.cat([residual, values, waves], dim=-1), upper=False)
-    residual, values, waves = right.split([1, values.shape[-1], waves.shape[-1]], dim=-1)
-    gram, along = waves.mT @ waves, waves @ of_waves
-    given = [Given(factor, residual, values)]
+    right = torch.linalg.solve_triangular(factor, torch.cat([residual, waves], dim=-1), upper=False)
+    residual, white_waves = right.tensor_split([1], dim=-1)
+    without, gram = Given(0.0, factor, residual, *known), white_waves.mT @ white_waves
+    given = [without]
     for share in SHARES[1:]:
-        parts = (values.add(along, alpha=share), share**0.5 * waves, _inner(share * gram))
-        given.append(Given(factor, residual, *parts))
+        given.append(Given(share, factor, residual, *known, share**0.5 * white_waves, _inner(share * gram), without))
     return given

@@ -132,7 +132,7 @@ class HypercubePosterior:
     def shapley_values_of_half(self) -> Float[Tensor, "*batch M"]:
         """The same, had only the first half of the pairs been seen, with the shares' weights as they are."""
         half = (self._known.shape[-1] + 1) // 2
-        corrections = [given.first(half).correction() for given in self._given]
+        corrections = [given.correction_of_first(half) for given in self._given]
         return self._answer(self._prior, torch.stack(corrections, dim=-1))
 
     def shapley_values_from(self, prior: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch M"]:
@@ -140,7 +140,7 @@ class HypercubePosterior:
         prior = torch.where(self._players, prior.to(self._prior), 0.0)
         moved = self._signs @ (prior - self._prior).unsqueeze(-1) / 2
         white = {factor: given.whitened(moved) for factor, given in self._of_factors.items()}
-        corrections = [given.correction(given.residual - white[id(given.factor)]) for given in self._given]
+        corrections = [given.correction_from(given.residual - white[id(given.factor)]) for given in self._given]
         return self._answer(prior, torch.stack(corrections, dim=-1))
 
     def shapley_variance(self) -> Float[Tensor, "*batch M"]:

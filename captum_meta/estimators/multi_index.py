@@ -73,14 +73,15 @@ class MultiIndexWaves:
 
         The integrand is even in 2 t - 1, so that half of the nodes will do.
         """
-        sine, cosine = self._frequencies.sin(), self._frequencies.cos()
-        others = torch.zeros_like(sine)
-        for node, weight in _half_of_the_nodes(sine.shape[-1]):
-            product = torch.complex(cosine, node * sine).prod(-1, keepdim=True)
+        angles = self._frequencies.mT.contiguous()  # products over what is not the last dimension take a fourth of the time
+        sine, cosine = angles.sin(), angles.cos()
+        squares, rest, others = sine.square(), cosine.square(), torch.zeros_like(sine)
+        for node, weight in _half_of_the_nodes(sine.shape[-2]):
+            product = torch.complex(cosine, node * sine).prod(-2, keepdim=True)
             # The product over its own factor, by the factor's conjugate and square.
-            rest = product.real * cosine + product.imag * (node * sine)
-            others = others + weight * rest / (cosine.square() + (node * sine).square())
-        return self._sizes.unsqueeze(-1) * 2 * sine * others
+            conjugate = torch.addcmul(product.real * cosine, sine, product.imag, value=node)
+            others = torch.addcdiv(others, conjugate, torch.add(rest, squares, alpha=node**2), value=weight)
+        return (self._sizes * 2 * sine * others).mT
 
 
 class FullWaves(MultiIndexWaves):
