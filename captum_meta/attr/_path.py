@@ -12,6 +12,7 @@ from captum_meta.attr._frontend import Frontend, of_inputs
 from captum_meta.attr._incomplete import BEGINNING, CaptumQuadrature, incompletable_rows, is_flat, unexplained_rows
 from captum_meta.attr._selection import of_outputs, side_by_side
 from captum_meta.estimators.path_sample import certain
+from captum_meta.estimators.quadrature import MAX_INTERPOLATED
 from captum_meta.evidence import Game, PathPlan, integrate_in_rounds, path_gradients
 from captum_meta.evidence.path import check_output
 from captum_meta.evidence.path_rounds import MOST, error_of
@@ -22,6 +23,8 @@ from captum_meta.types import Evidence
 _REFERENCE_STEPS = 200
 _MORE = 8
 """Factor by which sums of gradients are rounded more than f."""
+_MOST_MOVED = 2.0
+"""The most that attributions move by, as a multiple of what a quadrature misses."""
 _ALMOST_NOTHING = 2.0**-60
 """Stands for no difference between input and baseline where average gradients are asked for."""
 
@@ -173,6 +176,9 @@ def quadrature_or(
 ) -> Tensor:
     """Attributions ``(N, M)``: those of the quadrature alone in rows where it misses no more than rounding, else ``values``.
 
+    Of many gradients, where these move attributions by far more than is missed, it is shared out by size: what is missed
+    lies where there is no gradient, and jumps between others, which cancel, tell nothing of it.
+
     Args:
         values: ``(N, M)``.
         evidence, weights: of the quadrature.
@@ -184,9 +190,16 @@ def quadrature_or(
     size = torch.maximum(size, _MORE * parts.abs().sum(1))
     precision = max(precision, torch.finfo(values.dtype).eps)
     complete = certain(evidence.total - parts.sum(1), size, precision) == 0
-    if not bool(complete.any()):
+    many = evidence.points.shape[1] > MAX_INTERPOLATED
+    if not many and not bool(complete.any()):
         return values
-    return torch.where(complete.unsqueeze(1), (evidence.effects @ weights.unsqueeze(-1)).squeeze(-1), values)
+    quadrature = (evidence.effects @ weights.unsqueeze(-1)).squeeze(-1)
+    if many:
+        gap = (evidence.total - parts.sum(1)).unsqueeze(1)
+        far = (values - quadrature).abs().sum(1, keepdim=True) > _MOST_MOVED * gap.abs()
+        by_size = quadrature + gap * gap_shares(quadrature.abs(), evidence.players)
+        values = torch.where(far & evidence.measured.all(2).all(1, keepdim=True), by_size, values)
+    return torch.where(complete.unsqueeze(1), quadrature, values)
 
 
 def multipliers(values: Tensor, average: Tensor, game: Game) -> Tensor:

@@ -29,6 +29,8 @@ _MOST = 1e4
 _TINY = 1e-300
 _UNSEEN = 1e-9
 """Least size of jumps, as a part of the gradients."""
+_BEYOND = 0.5
+"""Part of what is missed of f's changes that lies before the first point and behind the last."""
 _ATTEMPTS = 8
 
 
@@ -62,7 +64,8 @@ class PathIntervals:
         self.weights = self._trapezium() + steer * share[sample.rows] + self.common * gap[sample.rows]
         self.several = self._several(self.sum(self.widths**2 * squares), self.sum(self.widths**2 * jumps**2))
         self.errors = np.nan_to_num(self._expected(squares, rough, smooth, share), nan=0.0, posinf=0.0)
-        self.error = self.sum(self.errors) * kept
+        beyond = self.sum(np.abs(rough) * ~self.inner) > _BEYOND * self.sum(np.abs(rough))
+        self.error = self.sum(self.errors) * np.where(beyond, 1.0, kept)  # jumps between points tell nothing of it
         discount = np.where(share > 0, np.minimum(2 * roughness, 1), 1.0)
         self.captum = self.sum(self.errors * self._captum_cells()) * discount
 
