@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
@@ -21,8 +21,14 @@ _attention_was_fast: list[bool] = []
 @contextmanager
 def unmoved_random_state(device: torch.device) -> Iterator[None]:
     """Put torch's global random state back afterwards, for models with dropout and methods that sample."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    state = torch.get_rng_state()
+    of_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
         yield
+    finally:
+        torch.set_rng_state(state)
+        if of_device is not None:
+            torch.cuda.set_rng_state(of_device, device)
 
 
 def reseed(device: torch.device) -> None:
@@ -111,6 +117,12 @@ class Counted:
         return self.model(*inputs)
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Operations in the tensors' own precision, where the explained model runs under autocast."""
+    on = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
+
+
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in a floating dtype of at least single precision."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
@@ -123,6 +135,11 @@ _MOVES = re.compile(
 """Operations that leave numbers as they are, by the names of their nodes in a graph."""
 
 
+@lru_cache(maxsize=1024)
+def _moves(name: str) -> bool:
+    return _MOVES.match(name) is not None
+
+
 def coarsest(output: Tensor) -> float:
     """The precision, as ``torch.finfo(dtype).eps``, of the coarsest numbers that are computed in the graph of the output.
 
@@ -132,11 +149,13 @@ def coarsest(output: Tensor) -> float:
     left, seen, dtypes = [output.grad_fn], set(), {output.dtype}
     while left:
         node = left.pop()
-        if node is not None and node not in seen and node.next_functions:  # weights and inputs, which have none, are exact
-            seen.add(node)
-            left += [further for further, _ in node.next_functions]
-            if not _MOVES.match(node.name()):
-                dtypes |= {numbers.dtype for numbers in node._input_metadata}
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if further := node.next_functions:  # weights and inputs, which have none, are exact
+            left += [before for before, _ in further]
+            if not _moves(node.name()):
+                dtypes.update([numbers.dtype for numbers in node._input_metadata])
     return max((torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point), default=0.0)
 
 

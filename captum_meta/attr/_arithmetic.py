@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from threading import RLock
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from captum_meta._model import without_autocast
 from captum_meta.attr._units import InUnits, UnitState
 from captum_meta.nn import Prediction
 from captum_meta.nn.explainer import ELEMENTS_AT_ONCE
@@ -28,8 +29,7 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
     """For our own networks: without gradients, one thread at a time, as some learners put adapted weights into a module
     and take them out again, and in the tensors' precision where the explained model runs under autocast.
     """
-    known = torch.amp.is_autocast_available(device.type)
-    with _LOCK, torch.no_grad(), torch.autocast(device.type, enabled=False) if known else nullcontext():
+    with _LOCK, torch.no_grad(), without_autocast(device):
         yield
 
 

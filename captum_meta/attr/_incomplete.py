@@ -87,14 +87,16 @@ def incompletable_rows(game: Game, total: Tensor, inconsistent: Tensor | None = 
         inconsistent: whether a row's gradients are not those of f, ``(N,)``; None: of no row.
     """
     unknown = ~total.isfinite()
-    inconsistent = torch.zeros_like(unknown) if inconsistent is None else inconsistent
-    finite = game.difference.isfinite()
-    warn_of_rows(((~finite).sum(1) > 1) & (total != 0) & ~unknown, MISSING)
-    known_apart = finite.all(1)
-    inconsistent = inconsistent & known_apart & ~unknown
+    inconsistent = torch.zeros_like(unknown) if inconsistent is None else inconsistent & ~unknown
+    rows = inconsistent | unknown
+    if not game.finite:
+        finite = game.difference.isfinite()
+        warn_of_rows(((~finite).sum(1) > 1) & (total != 0) & ~unknown, MISSING)
+        known_apart = finite.all(1)
+        inconsistent, rows = inconsistent & known_apart, rows & known_apart
     warn_of_rows(inconsistent, INCONSISTENT)
     warn_of_rows(unknown, UNKNOWN)
-    return ((inconsistent | unknown) & known_apart).nonzero().flatten()
+    return rows.nonzero().flatten()
 
 
 def is_flat(effects: Tensor, total: Tensor) -> Tensor:

@@ -108,9 +108,9 @@ class PathFrontend(Frontend):
 
     def _explained(self, game: Game, evidence: Evidence, plan: PathPlan) -> Tensor:
         """Attributions ``(N, M)``; players that are missing all along the path have what f does where it begins."""
-        missing = ~game.difference.isfinite()
-        if not bool(missing.any()):
+        if game.finite:
             return self._explain(evidence, plan).attributions
+        missing = ~game.difference.isfinite()
         start = game.at(torch.tensor([BEGINNING, 0.0])).squeeze(-1)
         jump = torch.where(missing.any(1), start[:, 0] - start[:, 1], 0.0).to(evidence.total)
         rest = replace(evidence, total=evidence.total - jump, curve=evidence.curve - jump.unsqueeze(1))

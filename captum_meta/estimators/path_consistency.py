@@ -11,6 +11,7 @@ integral differ by then is itself a smooth curve, and not a step or noise.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -57,7 +58,7 @@ def inconsistent_gradients(points: Floats, sums: Floats, curve: Floats, total: F
     changes = np.diff(np.concatenate([zero, curve, total[:, None]], axis=1))
     sides = np.concatenate([sums[:, :1], sums, sums[:, -1:]], axis=1)
     expected = widths * (sides[:, 1:] + sides[:, :-1]) / 2
-    jumps = np.pad(np.abs(np.diff(sides)), ((0, 0), (1, 1)))
+    jumps = np.concatenate([zero, np.abs(np.diff(sides)), zero], axis=1)
     largest = np.maximum(np.maximum(jumps[:, :-2], jumps[:, 2:]), jumps[:, 1:-1])
     apart, size = changes - expected, np.maximum(np.abs(changes), np.abs(expected))
     missed, whole = np.abs(apart) - widths * largest / 2, size.sum(1, keepdims=True)
@@ -108,6 +109,9 @@ def smoothly_inconsistent(points: Floats, sums: Floats, curve: Floats, total: Fl
 
 def _fitted(basis: Floats, values: Floats) -> Floats:
     """Coefficients ``(N, D, 1)`` of ``values (N, G, 1)`` in a ``basis (N or 1, G, D)``, by least squares."""
+    if basis.shape[-1] == basis.shape[-2]:
+        with suppress(np.linalg.LinAlgError):  # of points that coincide
+            return np.asarray(np.linalg.solve(basis, values))
     q, r = np.linalg.qr(basis)
     coefficients: Floats = np.linalg.solve(r, q.swapaxes(-1, -2) @ values)
     return coefficients
@@ -137,7 +141,8 @@ def suspected_steps(rows: Indices, sides: Floats, changes: Floats, sums: Floats)
     same, largest = rows[1:] == rows[:-1], jumps.copy()
     largest[1:] = np.maximum(largest[1:], np.where(same, jumps[:-1], 0))
     largest[:-1] = np.maximum(largest[:-1], np.where(same, jumps[1:], 0))
-    missed = np.nan_to_num(np.abs(changes - widths * sums.mean(1)) - widths * largest / 2, posinf=0.0)
+    missed = np.abs(changes - widths * sums.mean(1)) - widths * largest / 2
+    missed = np.where(np.isfinite(missed), missed, 0.0)
     counts = np.bincount(rows)
     place = np.lexsort((missed, rows))[np.cumsum(counts) - 1]
     least = np.maximum(_STEP, _STEP_OF_ONE / (counts - 1)) * np.bincount(rows, np.abs(changes))

@@ -16,6 +16,8 @@ what it costs to be bound to them); tables of maps with a learned choice; a netw
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -50,7 +52,13 @@ def path_nodes(values: Float[Tensor, "N 3"], n: int) -> Float[Tensor, "N n"]:
     nodes = gauss_legendre(n)[0].to(values.device)
     if not is_bent(n):
         return nodes.expand(len(values), -1)
-    return bent(nodes, *placing(values, n, torch.tensor(PLACING, dtype=torch.float64, device=values.device)))
+    return bent(nodes, *placing(values, n, _placing().to(values.device)))
+
+
+@lru_cache(maxsize=1)
+@torch.inference_mode(False)
+def _placing() -> Float[Tensor, "2 6"]:
+    return torch.tensor(PLACING, dtype=torch.float64)
 
 
 def is_bent(n: int) -> bool:
@@ -62,10 +70,12 @@ def placing(
     values: Float[Tensor, "N 3"], n: int, constants: Float[Tensor, "2 6"]
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """m and w ``(N,)`` of the rows whose f at 0, 1/2 and 1 is ``values (N, 3)``, from constants ``(2, 6)``."""
-    first, second = values.double().diff(dim=-1).unbind(-1)
-    rounding = _ROUNDING * torch.finfo(values.dtype).eps * values.double().abs().amax(-1)
-    size = (first.square() + second.square() + rounding.square()).clamp(min=torch.finfo(torch.float64).tiny)
-    angle = torch.stack([second.square() - first.square(), 2 * first * second], dim=-1) / size.unsqueeze(-1)
+    precision, values = torch.finfo(values.dtype).eps, values.double()
+    first, second = values.diff(dim=-1).unbind(-1)
+    rounding = _ROUNDING * precision * values.abs().amax(-1)
+    squares = first.square(), second.square()
+    size = (squares[0] + squares[1] + rounding.square()).clamp(min=torch.finfo(torch.float64).tiny)
+    angle = torch.stack([squares[1] - squares[0], 2 * first * second], dim=-1) / size.unsqueeze(-1)
     angle = angle.nan_to_num(0.0, 0.0, 0.0)
     one = torch.ones_like(angle[:, :1])
     m, log_w = (torch.cat([one, angle, angle / n, one / n], dim=-1) @ constants.mT).unbind(-1)

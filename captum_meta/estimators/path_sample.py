@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +10,8 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+
+from captum_meta._model import without_autocast
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -121,9 +122,7 @@ class PathSample:
         index = torch.from_numpy(np.stack([into, places])).to(self.effects.device)
         numbers = torch.from_numpy(weights).to(self.effects)
         matrix = torch.sparse_coo_tensor(index, numbers, (count, len(self.effects)), check_invariants=False)
-        device = self.effects.device.type
-        known = torch.amp.is_autocast_available(device)
-        with torch.autocast(device, enabled=False) if known else nullcontext():
+        with without_autocast(self.effects.device):
             return torch.sparse.mm(matrix, self.effects)
 
 

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 MAX_INTERPOLATED = 32
 """Nodes beyond which polynomials lose digits; steps are integrated instead."""
+_ALIKE = 1e-5
+"""How far the gaps of points may be from those of a Riemann sum."""
 
 
 def gauss_legendre(n: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -64,7 +66,7 @@ def interval_weights(points: Float[Tensor, "*batch G"]) -> Float[Tensor, "*batch
         slopes, constant = (part.to(points.device) for part in _products(count))
         smooth = functional.linear(points, slopes, constant).unflatten(-1, (count + 1, count))
     even = _evenly_spaced(points)
-    if not bool(even.any()):
+    if even is None:
         return smooth
     steps = _steps(points, torch.full((count,), 1 / count, dtype=torch.float64, device=points.device))
     return torch.where(even[..., None, None], steps, smooth)
@@ -101,10 +103,16 @@ def _steps(points: Float[Tensor, "*batch G"], widths: Float[Tensor, " G"]) -> Fl
     return (torch.minimum(cuts[..., 1:, None], edges[1:]) - lower).clamp(min=0)
 
 
-def _evenly_spaced(points: Float[Tensor, "*batch G"]) -> Bool[Tensor, "*batch"]:
-    """Whether ``points (*batch, G)`` are those of a Riemann sum, ``(*batch,)``."""
-    count, gaps = points.shape[-1], points.diff(dim=-1)
-    return torch.stack([((gaps - 1 / parts).abs() < 1e-5).all(-1) for parts in (count, max(1, count - 1))]).any(0)
+def _evenly_spaced(points: Float[Tensor, "*batch G"]) -> Bool[Tensor, "*batch"] | None:
+    """Whether ``points (*batch, G)`` are those of a Riemann sum, ``(*batch,)``; None where none are."""
+    count = points.shape[-1]
+    if count == 1:
+        return torch.ones_like(points[..., 0], dtype=torch.bool)
+    gaps = points.diff(dim=-1)
+    least, most = gaps.aminmax(dim=-1)
+    if not bool(((most - least) < 2 * _ALIKE).any()):
+        return None
+    return torch.stack([((gaps - 1 / parts).abs() < _ALIKE).all(-1) for parts in (count, count - 1)]).any(0)
 
 
 def with_ends(points: Float[Tensor, "*batch G"]) -> Float[Tensor, "*batch edges"]:

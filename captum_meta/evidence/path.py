@@ -54,9 +54,12 @@ def path_evidence(
     """Evidence of gradients and f at the nodes, with f at the baseline first and at the input last of ``known``."""
     gradients, known_gradients = _lent(gradients)
     difference = game.difference.unsqueeze(-1)
+    if not game.finite:
+        known_gradients = known_gradients & difference.isfinite()
+        difference = torch.where(difference.isfinite(), difference, 0.0)
     evidence = Evidence(
-        effects=gradients * torch.where(difference.isfinite(), difference, 0.0),
-        measured=(known_gradients & difference.isfinite()).expand_as(gradients),
+        effects=gradients * difference,
+        measured=known_gradients.expand_as(gradients),
         players=game.mask,
         total=known[:, -1] - known[:, 0],
         curve=values - known[:, :1],

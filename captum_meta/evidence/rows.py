@@ -59,4 +59,5 @@ def per_output(
 
 def _numbers(tensor: Tensor) -> Tensor:
     """Real numbers, of complex ones their sizes, that are finite."""
-    return (tensor.abs() if tensor.is_complex() else wide(tensor)).nan_to_num(0.0)
+    numbers = tensor.abs() if tensor.is_complex() else wide(tensor)
+    return numbers if bool(numbers.sum().isfinite()) else numbers.nan_to_num(0.0)

@@ -71,15 +71,25 @@ class Batch:
 
     def between(self, rows: Int64[Tensor, " R"], alphas: Float[Tensor, " R"]) -> Tensors:
         """Points of the straight path from baseline (0) to input (1): ``alphas (R,)`` of the rows ``(R,)``."""
-        parts, at_end = [], bool(((alphas == 0) | (alphas == 1)).any())
+        at_ends = (alphas == 0) | (alphas == 1)
+        ends = at_ends.nonzero().flatten() if bool(at_ends.any()) else None
+        if ends is not None and len(ends) == len(rows):
+            return self._ends(rows, alphas)
+        parts = []
         for x, b, apart in zip(self.inputs, self.baselines, self.apart, strict=True):
             alpha = alphas.to(x.device).reshape(-1, *[1] * (x.dim() - 1))
-            start = b.index_select(0, rows)
-            between = torch.addcmul(wide(start), alpha, apart.index_select(0, rows)).to(x.dtype)
-            if at_end:
-                between = torch.where(alpha == 1, x[rows], torch.where(alpha == 0, start, between))
-            parts.append(between)
+            between = torch.addcmul(wide(b.index_select(0, rows)), alpha, apart.index_select(0, rows))
+            parts.append(between.to(x.dtype))
+        if ends is not None:
+            for part, exact in zip(parts, self._ends(rows[ends], alphas[ends]), strict=True):
+                part.index_copy_(0, ends, exact)
         return tuple(parts)
+
+    def _ends(self, rows: Int64[Tensor, " R"], alphas: Float[Tensor, " R"]) -> Tensors:
+        """The inputs of the rows ``(R,)`` where ``alphas (R,)`` are 1, else their baselines."""
+        at_input = [(alphas == 1).reshape(-1, *[1] * (x.dim() - 1)) for x in self.inputs]
+        parts = zip(at_input, self.inputs, self.baselines, strict=True)
+        return tuple(torch.where(one, x.index_select(0, rows), b.index_select(0, rows)) for one, x, b in parts)
 
     def mixed(self, rows: Int64[Tensor, " R"], members: Bool[Tensor, "R M"]) -> Tensors:
         """Coalitions ``(R, M)`` of the rows ``(R,)``: inputs where the element's player is in it, baselines elsewhere."""
@@ -107,6 +117,11 @@ class Batch:
     def difference(self) -> Float[Tensor, "B elements"]:
         """:func:`change` from baseline to input, ``(B, elements)``."""
         return join(change(x, b) for x, b in zip(self.inputs, self.baselines, strict=True))
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether all differences between inputs and baselines are finite."""
+        return bool(self.difference.sum().isfinite()) or bool(self.difference.isfinite().all())
 
     def changed(self) -> Bool[Tensor, "B M"]:
         """Players of whom an element's input is not its baseline, ``(B, M)`` bool."""

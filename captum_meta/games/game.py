@@ -129,6 +129,11 @@ class Game:
         return self.batch.difference
 
     @property
+    def finite(self) -> bool:
+        """Whether all differences are finite."""
+        return self.batch.finite
+
+    @property
     def mask(self) -> Bool[Tensor, "N M"]:
         """``(N, M)`` bool, which players each row of the game has."""
         return self.players.mask.expand(self.n_rows, -1)
