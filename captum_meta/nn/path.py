@@ -18,15 +18,13 @@ on f along it, or times its slope, chosen by the errors of their predicted inter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from captum_meta.estimators import interval_weights
-from captum_meta.nn.blocks import PoolingBlock, masked_mean
+from captum_meta.nn.blocks import PoolingBlock, asinh, masked_mean
 from captum_meta.nn.explainer import Explainer, Prior, gap_shares, row_scale
-from captum_meta.nn.path_polynomials import SHAPES, PathPolynomials
+from captum_meta.nn.path_polynomials import DEGREES, SHAPES, PathPolynomials
 from captum_meta.nn.path_rows import RowPathExplainer
 from captum_meta.types import Evidence
 
@@ -91,10 +89,9 @@ class PathExplainer(Explainer):
 
     def _hidden(self, evidence: Evidence, pieces: _Pieces) -> Tensor:
         hidden = self.encode(pieces.numbers(evidence))
-        everywhere = torch.ones_like(hidden[..., 0, :, 0], dtype=torch.bool)
         for across, along in zip(self.blocks, self.along, strict=True):
             hidden = across(hidden, evidence.players.unsqueeze(-2))
-            hidden = along(hidden.transpose(-2, -3), everywhere.unsqueeze(-2).expand(hidden.shape[:-1]).mT).transpose(-2, -3)
+            hidden = along(hidden.transpose(-2, -3)).transpose(-2, -3)
         normed: Tensor = self.norm(hidden)
         return normed
 
@@ -103,8 +100,10 @@ class PathExplainer(Explainer):
         pieces = _Pieces.of(effects, scale, evidence)
         features = self._hidden(evidence, pieces) if hidden is None else hidden
         pooled = features.mean(-3)
-        apart, together = self._apart(pieces, features, evidence), self._together(pieces, pooled, evidence)
-        gate = masked_mean(self.whole(pooled)[..., 0], evidence.players).sigmoid().unsqueeze(-1)
+        apart = self._apart(pieces, _columns(self.head(features)), evidence)
+        whole = _columns(self.whole(pooled))
+        together = self._together(pieces, whole[1:], evidence)
+        gate = masked_mean(whole[0], evidence.players).sigmoid().unsqueeze(-1)
         corrected = pieces.parts.sum(-2) + gate * apart + (1 - gate) * together
         magnitude = masked_mean(effects.abs(), evidence.measured)
         return Prior(
@@ -114,27 +113,28 @@ class PathExplainer(Explainer):
             features=pooled * (magnitude * scale.unsqueeze(-1)).unsqueeze(-1),
         ).to(dtype=evidence.effects.dtype)  # half precision is computed in single in places
 
-    def _apart(self, pieces: _Pieces, features: Tensor, evidence: Evidence) -> Tensor:
+    def _apart(self, pieces: _Pieces, columns: Tensor, evidence: Evidence) -> Tensor:
         """Corrections ``(*batch, M)`` that share out the error of each interval on its own: right where f has kinks."""
-        common, finer, finest, jump, level, wild, varied, changing, large = self.head(features).unbind(-1)
-        size, change = pieces.sizes()
-        steer = pieces.common[0] + _steered((common, finer, finest), pieces.common)
-        steer = steer + _steered((jump, level), (pieces.jump_share, pieces.level_share))
-        local = pieces.errors.unsqueeze(-1) * steer + pieces.trouble.unsqueeze(-1) * (change + size) * torch.tanh(wild)
+        bounded, free = columns[: DEGREES + 3].tanh(), columns[DEGREES + 3 :].exp()
+        of_common, (jump, level, wild), (varied, changing, large) = bounded[:DEGREES], bounded[DEGREES:], free
+        size, change = pieces.size, pieces.change
+        steer = (of_common * pieces.common).sum(0) + jump * pieces.jump_share + level * pieces.level_share
+        steer = pieces.common[0] + 2 * steer
+        local = pieces.errors.unsqueeze(-1) * steer + pieces.trouble.unsqueeze(-1) * (change + size) * wild
         left = pieces.errors - local.sum(-1)
-        weights = pieces.variation * varied.exp() + 0.1 * change * changing.exp() + 0.1 * size * large.exp()
+        weights = pieces.variation * varied + 0.1 * change * changing + 0.1 * size * large
         weights = gap_shares(weights + _LEAST * pieces.alive.unsqueeze(-2), evidence.players.unsqueeze(-2))
         return (local + weights * left.unsqueeze(-1)).sum(-2)
 
-    def _together(self, pieces: _Pieces, pooled: Tensor, evidence: Evidence) -> Tensor:
+    def _together(self, pieces: _Pieces, columns: Tensor, evidence: Evidence) -> Tensor:
         """Corrections ``(*batch, M)`` that share out the gap of the whole path, which falls far faster on smooth paths."""
-        _, common, finer, finest, varied, large, even, *bends = self.whole(pooled).unbind(-1)
-        shares = [*(share.squeeze(-2) for share in pieces.common), *pieces.shapes]
-        steer = shares[0] + _steered((common, finer, finest, *bends), shares)
+        of_common, free, of_shapes = columns.split([DEGREES, 3, SHAPES])
+        common, (varied, large, even) = pieces.common.squeeze(-2), free.exp()
+        steer = common[0] + 2 * ((of_common.tanh() * common).sum(0) + (of_shapes.tanh() * pieces.shapes).sum(0))
         gap = pieces.errors.sum(-1, keepdim=True)
-        size = pieces.sizes()[0].mean(-2)
+        size = pieces.size.mean(-2)
         alive = pieces.alive / evidence.n_players.unsqueeze(-1).clamp(min=1)
-        weights = pieces.variation.squeeze(-2) * varied.exp() + 0.1 * size * large.exp() + 0.1 * alive * even.exp()
+        weights = pieces.variation.squeeze(-2) * varied + 0.1 * size * large + 0.1 * alive * even
         weights = gap_shares(weights, evidence.players)
         return gap * (steer + weights * (1 - steer.sum(-1, keepdim=True)))
 
@@ -154,12 +154,15 @@ class _Pieces:
         errors: ``(*batch, J)``, change of f not explained by ``parts``.
         trouble: ``(*batch, J)``, mean absolute error of the row: how far the quadrature can be trusted.
         widths: ``(*batch, J)``.
-        jump_share, level_share: ``(*batch, J, M)``, how much the gradient changes on the interval, and what it is there.
-        shapes: four of ``(*batch, M)``, shares of the coefficients of the gradients' first Legendre polynomials on the path.
+        jumps, levels: ``(*batch, J, M)``, how much the gradient changes on the interval, and what it is there.
+        jump_share, level_share, bend: ``(*batch, J, M)``, shares of these, and of how far the polynomial leaves the levels.
+        size, change: ``(*batch, J, M)``, shares of each player in the absolute gradient, and in its absolute change.
+        shares: ``(*batch, 8, M)``, all of the following, side by side.
         common: three of ``(*batch, 1, M)``, covariance along the path of the player's gradients with the sum of all: of
             all but their mean, their line, their parabola.
-        likeness: three of ``(*batch, 1, M)``, the correlations of the same.
         variation: ``(*batch, 1, M)``, standard deviation of the gradients along the path.
+        shapes: four of ``(*batch, M)``, shares of the coefficients of the gradients' first Legendre polynomials on the path.
+        likeness: ``(*batch, 3, M)``, the correlations that belong to the covariances.
 
         alive: ``(*batch, M)`` bool, players with any gradient.
         rounding: ``(*batch, 1, 1)``, sums over the players below which there is nothing but rounding.
@@ -184,59 +187,44 @@ class _Pieces:
         values = torch.cat([torch.zeros_like(total).unsqueeze(-1), curve, total.unsqueeze(-1)], dim=-1)
         self.errors = values.diff(dim=-1) - self.parts.sum(-1)
         self.trouble = self.errors.abs().mean(-1, keepdim=True).expand_as(self.errors)
-        near = digits * (self.left.abs() + self.right.abs()).sum(-1, keepdim=True)
-        self.jump_share = _shares(self.right - self.left, near + self.rounding)
-        self.level_share = _shares((self.left + self.right) / 2, self.rounding)
-        polynomials = PathPolynomials.at(points, weights)
-        coefficients = polynomials.coefficient_rows().to(effects) @ by_node
-        self.shapes = [_shares(row, floor.squeeze(-1)) for row in coefficients.unbind(-2)]
-        self.common, self.likeness = [], []
-        for without in polynomials.without():
-            varying = without.to(effects) @ by_node
-            together = varying.sum(-1, keepdim=True)
-            covariance = (varying * together).sum(-2, keepdim=True)
-            lengths = [part.square().sum(-2, keepdim=True).sqrt() for part in (varying, together)]
-            self.common.append(_shares(covariance, floor.square()))
-            self.likeness.append(_over(covariance, lengths[0] * lengths[1], floor * (lengths[0] + lengths[1] + floor)))
-            if len(self.common) == 1:
-                self.variation = _shares(lengths[0], floor)
+        near = digits * (self.left.abs() + self.right.abs()).sum(-1, keepdim=True) + self.rounding
+        self.jumps, self.levels = self.right - self.left, (self.left + self.right) / 2
+        bent = self.parts / self.widths.unsqueeze(-1) - self.levels
+        rounding = torch.stack([near, self.rounding.expand_as(near), floor.expand_as(near)])
+        self.jump_share, self.level_share, self.bend = _shares(torch.stack([self.jumps, self.levels, bent]), rounding)
+        self.size, change = self.level_share.abs(), self.jump_share.abs()
+        self.change = change + (1 - change.sum(-1, keepdim=True)) * self.size
+        self._share(PathPolynomials.at(points, weights), by_node)
+
+    def _share(self, polynomials: PathPolynomials, by_node: Tensor) -> None:
+        floor, coefficients = self.floor, polynomials.coefficient_rows().to(by_node) @ by_node
+        varying = (polynomials.without().flatten(-3, -2).to(by_node) @ by_node).unflatten(-2, (DEGREES, -1))
+        together = varying.sum(-1, keepdim=True)
+        covariance = (varying * together).sum(-2)
+        length, whole = (part.square().sum(-2).sqrt() for part in (varying, together))
+        shared = torch.cat([covariance, length[..., :1, :], coefficients], dim=-2)
+        rounding = torch.cat([floor.square()] * DEGREES + [floor] * (1 + SHAPES), dim=-2)
+        self.shares = _shares(shared, rounding)
+        each = self.shares.movedim(-2, 0)
+        self.common, self.variation = each[:DEGREES].unsqueeze(-2), each[DEGREES].unsqueeze(-2)
+        self.shapes = each[DEGREES + 1 :]
+        self.likeness = _over(covariance, length * whole, floor * (length + whole + floor))
 
     @classmethod
     def of(cls, effects: Tensor, scale: Tensor, evidence: Evidence) -> _Pieces:
         return cls(effects, evidence.curve / scale.unsqueeze(-1), evidence.total / scale, evidence.points.double())
 
-    def sizes(self) -> tuple[Tensor, Tensor]:
-        """Shares of each player in the absolute gradient, and in its absolute change, on each interval."""
-        size, change = self.level_share.abs(), self.jump_share.abs()
-        return size, change + (1 - change.sum(-1, keepdim=True)) * size
-
     def numbers(self, evidence: Evidence) -> Tensor:
         """Scale-free inputs of the network, ``(*batch, J, M, numbers)``."""
         count = evidence.n_players[..., None, None].to(self.parts)
-        relative = _shares(self.errors, self.rounding.squeeze(-1))
-        bend = _shares(self.parts / self.widths.unsqueeze(-1) - (self.left + self.right) / 2, self.floor)
-        player = [
-            self.left.clamp(-5, 5),
-            self.right.clamp(-5, 5),
-            torch.asinh(self.left),
-            torch.asinh(self.right - self.left),
-            torch.asinh(self.parts / self.widths.unsqueeze(-1)),
-            torch.asinh((self.right - self.left) * relative.unsqueeze(-1) * 3),
-            *(
-                torch.asinh(share * count)
-                for share in (
-                    self.jump_share,
-                    self.level_share,
-                    bend,
-                    *self.common,
-                    self.variation,
-                    *(shape.unsqueeze(-2) for shape in self.shapes),
-                )
-            ),
-            self.level_share * count.sqrt(),
-            self.jump_share * count.sqrt(),
-            *self.likeness,
-        ]
+        relative, root = _shares(self.errors, self.rounding.squeeze(-1)), count.sqrt()
+        ends = torch.stack([self.left, self.right], dim=-1).clamp(-5, 5)
+        rates, missed = self.parts / self.widths.unsqueeze(-1), self.jumps * relative.unsqueeze(-1) * 3
+        shares = (self.jump_share * count, self.level_share * count, self.bend * count)
+        steep = asinh(torch.stack([self.left, self.jumps, rates, missed, *shares], dim=-1))
+        of_rows = torch.cat([asinh(self.shares * count), self.likeness], dim=-2).mT.unsqueeze(-3)
+        shared, likeness = of_rows.expand(*self.parts.shape, -1).split([1 + DEGREES + SHAPES, DEGREES], dim=-1)
+        few = torch.stack([self.level_share * root, self.jump_share * root], dim=-1)
         interval = [
             relative,
             (self.trouble + torch.finfo(self.trouble.dtype).eps * _UNITS).log() / 5,
@@ -247,14 +235,13 @@ class _Pieces:
             self.widths * self.widths.shape[-1],
             torch.asinh(evidence.total / row_scale(evidence)).unsqueeze(-1).expand_as(self.errors),
         ]
-        players = torch.stack([number.expand_as(self.parts) for number in player], dim=-1)
         rows = torch.stack(interval, dim=-1).unsqueeze(-2).expand(*self.parts.shape, -1)
-        return torch.cat([players, rows], dim=-1)
+        return torch.cat([ends, steep, shared, few, likeness, rows], dim=-1)
 
 
-def _steered(weights: Sequence[Tensor], shares: Sequence[Tensor]) -> Tensor:
-    """The shares, each times up to two in either direction."""
-    return torch.stack([2 * torch.tanh(weight) * share for weight, share in zip(weights, shares, strict=True)]).sum(0)
+def _columns(values: Tensor) -> Tensor:
+    """The last dimension first, as elementwise functions are fast where numbers lie side by side."""
+    return values.movedim(-1, 0).contiguous()
 
 
 def _shares(values: Tensor, rounding: Tensor) -> Tensor:

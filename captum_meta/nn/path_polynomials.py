@@ -31,17 +31,16 @@ class PathPolynomials:
         basis = torch.linalg.qr(powers)[0]
         return cls(root, basis * (basis * powers).sum(-2, keepdim=True).sign())
 
-    def without(self) -> list[Tensor]:
+    def without(self) -> Tensor:
         """What is left of values at the nodes without their mean, line and parabola.
 
-        ``(*batch, G, G)`` each, zero where the nodes are too few to have anything left.
+        ``(*batch, 3, G, G)``, zero where the nodes are too few to have anything left.
         """
-        kept = []
-        for degree in range(DEGREES):
-            basis = self.basis[..., : degree + 1]
-            left = torch.diag_embed(self.root) - basis @ (basis.mT * self.root.unsqueeze(-2))
-            kept.append(left if self.root.shape[-1] > degree + 1 else torch.zeros_like(left))
-        return kept
+        kept = min(DEGREES, self.root.shape[-1] - 1)
+        rows = self.basis.mT[..., :kept, :]
+        parts = rows.unsqueeze(-1) * (rows * self.root.unsqueeze(-2)).unsqueeze(-2)
+        left = torch.diag_embed(self.root).unsqueeze(-3) - parts.cumsum(-3)
+        return functional.pad(left, (0, 0, 0, 0, 0, DEGREES - kept))
 
     def covariance_rows(self, values: Tensor) -> Tensor:
         """Weights ``(*batch, 3, G)`` of a curve in its covariance with ``values (*batch, G)``: less mean, line, parabola."""
