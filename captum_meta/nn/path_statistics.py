@@ -70,30 +70,26 @@ class PathStatistics:
         self.jump_sums = functional.pad(self.sums.diff(dim=-1), (1, 1))
         unit = self.unit.unsqueeze(-1)
         self.gram = functional.pad(jumps @ jumps.mT * unit * unit, (1, 1, 1, 1))
-        self._regress()
-        sizes = torch.cat([self.size, self.size.sum(-1, keepdim=True)], dim=-1)
-        self.size_unit, self.whole_unit = inverse(sizes, self.floor).split([self.size.shape[-1], 1], dim=-1)
-        self.together = self.jump_sums * self.size_unit
-        self._share(points, intervals.sum(-2))
+        polynomials = PathPolynomials.at(points, intervals.sum(-2))
+        rows = [polynomials.covariance_rows(self.sums.double()), polynomials.coefficient_rows()]
+        self.share_rows = torch.cat(rows, dim=-2).to(self.sums)
+        self._divide()
 
-    def _regress(self) -> None:
+    def _divide(self) -> None:
         sums, energy = self.jump_sums, self.widths.square()
         squares = self.gram.diagonal(dim1=-2, dim2=-1)
         own = (energy * (sums.square() + _RIDGE * squares)).sum(-1, keepdim=True)
-        rounding = self.floor.square() * energy.amax(-1, keepdim=True)
-        self.regression = energy * sums * inverse(own, rounding)
+        shares = (self.share_rows @ self.effects).abs_().sum(-1) * self.unit
+        sizes = torch.cat([self.size, self.size.sum(-1, keepdim=True), own, shares], dim=-1)
+        floor, square = self.floor, self.floor.square()
+        of_sizes = floor.expand(*sums.shape[:-1], sums.shape[-1] + 1)
+        of_own = square * energy.amax(-1, keepdim=True)
+        of_shares = square.expand(*sums.shape[:-1], DEGREES), floor.expand(*sums.shape[:-1], SHAPES)
+        units = inverse(sizes, torch.cat([of_sizes, of_own, *of_shares], dim=-1))
+        self.size_unit, self.whole_unit, own, self.share_units = units.split([self.size.shape[-1], 1, 1, SHARES], dim=-1)
+        self.together = sums * self.size_unit
+        self.regression = energy * sums * own
         self.regression_sum = (self.regression * sums).sum(-1, keepdim=True)
-
-    def _share(self, points: Tensor, weights: Tensor) -> None:
-        polynomials = PathPolynomials.at(points, weights)
-        rows = [polynomials.covariance_rows(self.sums.double()), polynomials.coefficient_rows()]
-        self.share_rows = torch.cat(rows, dim=-2).to(self.sums)
-        shares = self.share_rows @ self.effects
-        size = shares.abs().sum(-1) * self.unit
-        floors = torch.cat(
-            [(self.floor**2).expand_as(size[..., :DEGREES]), self.floor.expand_as(size[..., DEGREES:])], dim=-1
-        )
-        self.share_units = inverse(size, floors)
         self.share_sums = (self.share_rows @ self.sums.unsqueeze(-1)).squeeze(-1) * self.share_units
 
     def numbers(self) -> Tensor:
@@ -104,23 +100,27 @@ class PathStatistics:
         lengths = self.gram.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
         next_one = functional.pad(lengths[..., 1:], (0, 1))
         products = functional.pad(self.gram.diagonal(offset=1, dim1=-2, dim2=-1), (0, 1))
-        relative = errors * inverse(trouble, self.rounding)
-        alike = products * inverse(lengths * next_one, floor * (lengths + next_one + floor))
+        wide, of_wide = size * self.widths, floor * self.widths
+        sizes = torch.cat([trouble, lengths * next_one, wide], dim=-1)
+        units = inverse(sizes, torch.cat([self.rounding, floor * (lengths + next_one + floor), of_wide], dim=-1))
+        units = units.split([1, errors.shape[-1], errors.shape[-1]], dim=-1)
+        relative, alike, missed = errors * units[0], products * units[1], errors * units[2]
         real, share, length = size * self.size_unit, size * self.whole_unit, lengths * self.size_unit
-        missed = errors * inverse(size * self.widths, floor * self.widths)
         left, right = torch.cat([self.sums[..., :1], self.sums], -1), torch.cat([self.sums, self.sums[..., -1:]], -1)
+        steep = torch.stack([_STEEP * relative.abs(), _STEEP * share, 10 * errors, right - left, (left + right) / 2])
+        of_error, of_share, error, jump, level = steep.asinh()
         own = torch.stack(
             [
                 relative,
-                torch.asinh(_STEEP * relative.abs()) / 2,
-                torch.asinh(10 * errors),
+                of_error / 2,
+                error,
                 self.together,
                 share,
-                torch.asinh(_STEEP * share) / 2,
+                of_share / 2,
                 length,
                 alike,
-                torch.asinh(right - left),
-                torch.asinh((left + right) / 2),
+                jump,
+                level,
                 self.widths * self.widths.shape[-1],
                 relative * self.together,
                 torch.tanh(missed) * real,
