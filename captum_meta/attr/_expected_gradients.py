@@ -20,7 +20,7 @@ from captum_meta.attr._draws import Draws, measured
 from captum_meta.attr._incomplete import INCONSISTENT, UNKNOWN, warn_of_rows
 from captum_meta.estimators import gauss_legendre
 from captum_meta.evidence import row_keys
-from captum_meta.evidence.consistency import inconsistent_rows, wrong_slopes
+from captum_meta.evidence.consistency import wrong_rows
 from captum_meta.evidence.path import check_output, measured_gradients, path_evidence
 from captum_meta.evidence.path_rounds import error_of
 from captum_meta.games import MeanGame
@@ -191,8 +191,7 @@ class _Paths:
             average = gradient @ weights.to(gradient)
             values, effects = average, average * one.difference
             points, sums, total = evidence.points, evidence.effects.sum(1), evidence.total
-            strange = inconsistent_rows(one, points, sums, evidence.curve, total, output)
-            strange |= wrong_slopes(one, points, sums, evidence.curve, total, output, _DOUBTFUL)
+            strange = wrong_rows(one, points, sums, evidence.curve, total, output, _DOUBTFUL)
             if self.multiply:
                 plain = strange | ~evidence.total.isfinite()
                 values = torch.where(plain.unsqueeze(1), effects, self.explain(evidence))

@@ -11,7 +11,7 @@ from captum_meta import _captum
 from captum_meta._warnings import warn
 from captum_meta.estimators import FINE
 from captum_meta.evidence import Game, path_gradients
-from captum_meta.evidence.consistency import inconsistent_rows, wrong_slopes
+from captum_meta.evidence.consistency import wrong_rows
 
 BEGINNING = 1e-6
 """The first point of a path at which players that are missing at its other end are missing."""
@@ -75,8 +75,7 @@ def unexplained_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, to
     """
     if torch.finfo(total.dtype).eps >= FINE:
         return torch.zeros_like(total, dtype=torch.bool)
-    inconsistent = inconsistent_rows(game, points, sums, curve, total) | wrong_slopes(game, points, sums, curve, total)
-    return inconsistent | is_flat(effects, total)
+    return wrong_rows(game, points, sums, curve, total) | is_flat(effects, total)
 
 
 def incompletable_rows(game: Game, total: Tensor, inconsistent: Tensor | None = None) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,12 +24,18 @@ from captum_meta.estimators import (
     smoothly_inconsistent,
     suspected_steps,
 )
+from captum_meta.estimators.path_sample import Floats, Indices
 from captum_meta.games import Game
 
 _CUTS, _PARTS = 4, 8
 """How often an interval in which f may jump is cut, and into how many parts."""
 _ROUNDING, _CHANGED = 32, 16
 """Units in the last place by which f may be rounded, and by which it changes where this hardly matters."""
+
+Which = NDArray[np.bool_]
+Check = Generator[tuple[Indices, Floats], NDArray[Any], Which]
+"""A check of N rows: asks for f of rows ``(R,)``, ascending, at points ``(R, G)`` of their paths, is sent it, ``(R, G)``,
+and in the end returns which rows it finds, ``(N,)``."""
 
 
 @np.errstate(invalid="ignore", over="ignore")
@@ -45,21 +54,44 @@ def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, t
         output: which of the game's outputs f is.
     """
     given = tuple(map(_numbers, (points, sums, curve, total)))
-    found = torch.from_numpy(inconsistent_gradients(*given)).to(total.device)
+    found = inconsistent_gradients(*given)
     if not _exact(game):
-        return found & _beyond_rounding(game, found, curve, output)
-    found |= torch.from_numpy(smoothly_inconsistent(*given)).to(total.device)
-    zero = np.zeros((len(total), 1))
-    at = np.concatenate([zero, given[0], zero + 1], axis=1)
-    values = np.concatenate([zero, given[2], given[3][:, None]], axis=1)
-    beside = np.concatenate([given[1][:, :1], given[1], given[1][:, -1:]], axis=1)
-    rows = np.repeat(np.arange(len(total)), at.shape[1] - 1)
-    sides, around = (np.stack([part[:, :-1].ravel(), part[:, 1:].ravel()], axis=1) for part in (at, beside))
-    between, least = suspected_steps(rows, sides, np.diff(values).ravel(), around)
-    return found | stepping_rows(game, between, np.where(found.cpu().numpy(), 0.0, least), output)
+        return _beyond_rounding(game, torch.from_numpy(found).to(total.device), curve, output)
+    found |= smoothly_inconsistent(*given)
+    return torch.from_numpy(found | _checked(game, output, _jumps(found, *given))[0]).to(total.device)
 
 
-def stepping_rows(game: Game, between: NDArray[np.float64], least: NDArray[np.float64], output: int = 0) -> Tensor:
+@np.errstate(invalid="ignore", over="ignore")
+def wrong_rows(
+    game: Game,
+    points: Tensor,
+    sums: Tensor,
+    curve: Tensor,
+    total: Tensor,
+    output: int = 0,
+    doubtful: float = DOUBTFUL,
+) -> Tensor:
+    """:func:`inconsistent_rows`, and those whose gradients are not the derivatives of f, ``(N,)``.
+
+    The latter (:func:`~captum_meta.estimators.is_no_derivative`) are looked for where gradients miss some of the change of
+    f: seven evaluations, of f at the baseline and on both sides of three gradients. Further away f is asked for only where
+    these say that a gradient is wrong.
+
+    Args:
+        game, points, sums, curve, total, output: as of :func:`inconsistent_rows`.
+        doubtful: part of what f changes by that gradients may miss before they are checked.
+    """
+    if not _exact(game):
+        return inconsistent_rows(game, points, sums, curve, total, output)
+    given = tuple(map(_numbers, (points, sums, curve, total)))
+    found = inconsistent_gradients(*given) | smoothly_inconsistent(*given)
+    slopes = _slopes(doubtful, _numbers(interval_weights(points).sum(-2)), *given)
+    for further in _checked(game, output, _jumps(found, *given), slopes):
+        found |= further
+    return torch.from_numpy(found).to(total.device)
+
+
+def stepping_rows(game: Game, between: Floats, least: Floats, output: int = 0) -> Tensor:
     """Rows in which f jumps from one value to another, as at a hard gate, ``(N,)``: no gradient tells whose the jump is.
 
     The interval in which it may be is cut into eighths four times, each time the one in which f changes most. What is
@@ -72,117 +104,129 @@ def stepping_rows(game: Game, between: NDArray[np.float64], least: NDArray[np.fl
         least: ``(N,)``, the smallest jump that matters; 0 for rows that are not looked at.
         output: which of the game's outputs f is.
     """
-    steps = torch.zeros(len(least), dtype=torch.bool, device=game.device)
-    rows = torch.from_numpy(least.nonzero()[0]).to(game.device)
-    if len(rows) == 0 or not _exact(game):
-        return steps
-    sides, small = (torch.from_numpy(part).to(game.device)[rows] for part in (between, least))
-    points = _cut(sides)
-    some, left, values = _apart(game, rows, points)
-    values = values[..., output]
-    small = torch.maximum(small, _ROUNDING * torch.finfo(values.dtype).eps * values.abs().amax(1))
-    change, place = values.diff(dim=1).abs().max(1, keepdim=True)
+    found = _checked(game, output, _steps(between, least))[0] if _exact(game) else np.zeros(len(least), dtype=np.bool_)
+    return torch.from_numpy(found).to(game.device)
+
+
+def _checked(game: Game, output: int, *checks: Check) -> list[Which]:
+    """What the checks find. f is evaluated for all of them at once."""
+    found: dict[Check, Which] = {}
+
+    def asked(check: Check, values: NDArray[Any] | None) -> tuple[Indices, Floats] | None:
+        try:
+            return next(check) if values is None else check.send(values)
+        except StopIteration as stop:
+            found[check] = stop.value
+            return None
+
+    left = {check: question for check in checks if (question := asked(check, None)) is not None}
+    while left:
+        values = _values(game, list(left.values()), output)
+        answered = zip(list(left), values, strict=True)
+        left = {check: question for check, some in answered if (question := asked(check, some)) is not None}
+    return [found[check] for check in checks]
+
+
+def _values(game: Game, asked: list[tuple[Indices, Floats]], output: int) -> list[NDArray[Any]]:
+    """f of rows ``(R,)``, ascending, at points ``(R, G)`` of their paths, ``(R, G)``, for each that is asked for."""
+    if game.evaluation.together is None:
+        game.at(torch.ones(1))
+    if game.together:
+        return [_of_whole_batches(game, *one)[..., output].cpu().numpy() for one in asked]
+    rows, points = (
+        np.concatenate(parts) for parts in zip(*((np.repeat(r, p.shape[1]), p.ravel()) for r, p in asked), strict=True)
+    )
+    values = game.at_each(*(torch.from_numpy(part).to(game.device) for part in (rows, points)))[:, output].cpu().numpy()
+    ends = np.cumsum([points.size for _, points in asked])
+    return [part.reshape(points.shape) for part, (_, points) in zip(np.split(values, ends[:-1]), asked, strict=True)]
+
+
+def _of_whole_batches(game: Game, rows: Indices, points: Floats) -> Tensor:
+    """``(R, G, K)``, where all rows must be evaluated at once."""
+    everyone = np.full((game.n_examples, points.shape[1]), 0.5)
+    everyone[rows] = points
+    return game.at(torch.from_numpy(everyone).to(game.device))[torch.from_numpy(rows).to(game.device)]
+
+
+def _jumps(known: Which, points: Floats, sums: Floats, curve: Floats, total: Floats) -> Check:
+    """:func:`_steps` where gradients miss most of f, in rows of which nothing is ``known (N,)``."""
+    zero = np.zeros((len(total), 1))
+    at = np.concatenate([zero, points, zero + 1], axis=1)
+    values = np.concatenate([zero, curve, total[:, None]], axis=1)
+    beside = np.concatenate([sums[:, :1], sums, sums[:, -1:]], axis=1)
+    rows = np.repeat(np.arange(len(total)), at.shape[1] - 1)
+    sides, around = (np.stack([part[:, :-1].ravel(), part[:, 1:].ravel()], axis=1) for part in (at, beside))
+    between, least = suspected_steps(rows, sides, np.diff(values).ravel(), around)
+    return _steps(between, np.where(known, 0.0, least))
+
+
+def _steps(between: Floats, least: Floats) -> Check:
+    """The check of :func:`stepping_rows`."""
+    found = np.zeros(len(least), dtype=np.bool_)
+    rows = least.nonzero()[0]
+    if len(rows) == 0:
+        return found
+    small, points = least[rows], _cut(between[rows])
+    values = yield rows, points
+    small = np.maximum(small, _ROUNDING * np.finfo(values.dtype).eps * np.abs(values).max(1))
+    change, place = _largest_change(values)
     for _ in range(_CUTS - 1):
-        on = change[:, 0] > small
-        if not bool(on.any()):
-            return steps
-        rows, left, small, points, values = (part[on] for part in (rows, left, small, points, values))
-        before, place = change[on], place[on]
-        ends = torch.cat([place, place + 1], dim=1)
-        points, values = _cut(points.gather(1, ends)), values.gather(1, ends)
-        inner = _values_at(some, left, points[:, 1:-1])[..., output]
-        values = torch.cat([values[:, :1], inner, values[:, 1:]], dim=1)
-        change, place = values.diff(dim=1).abs().max(1, keepdim=True)
-    steps[rows] = (change[:, 0] > small) & (change > before / 2)[:, 0]
-    return steps
+        on = change > small
+        if not on.any():
+            return found
+        rows, small, points, values, before, place = (part[on] for part in (rows, small, points, values, change, place))
+        ends = np.stack([place, place + 1], axis=1)
+        points, sides = _cut(np.take_along_axis(points, ends, 1)), np.take_along_axis(values, ends, 1)
+        inner = yield rows, points[:, 1:-1]
+        values = np.concatenate([sides[:, :1], inner, sides[:, 1:]], axis=1)
+        change, place = _largest_change(values)
+    found[rows] = (change > small) & (change > before / 2)
+    return found
+
+
+def _largest_change(values: NDArray[Any]) -> tuple[NDArray[Any], Indices]:
+    """The largest change of each row of values ``(R, G)`` from one to the next, ``(R,)``, and where it is."""
+    changes = np.abs(np.diff(values))
+    return changes.max(1), changes.argmax(1)
+
+
+def _cut(sides: Floats) -> Floats:
+    """Ends of the eighths of intervals ``(R, 2)``, ``(R, 9)``."""
+    parts = np.arange(_PARTS + 1) / _PARTS
+    ends: Floats = sides[:, :1] * (1 - parts) + sides[:, 1:] * parts
+    return ends
+
+
+def _slopes(doubtful: float, weights: Floats, points: Floats, sums: Floats, curve: Floats, total: Floats) -> Check:
+    """Whether gradients are the derivatives of f; ``weights (N, G)`` are those of a quadrature."""
+    wrong = np.zeros(len(total), dtype=np.bool_)
+    rows = np.flatnonzero(missed_part(sums, weights, total) > doubtful)
+    if len(rows) == 0:
+        return wrong
+    count = min(PLACES, points.shape[1])
+    nearest = [np.abs(points[rows] - place / (count + 1)).argmin(1) for place in range(1, count + 1)]
+    centre, slope, height = (np.take_along_axis(part[rows], np.stack(nearest, 1), 1) for part in (points, sums, curve))
+    given = yield rows, np.concatenate([np.zeros((len(rows), 1)), centre - NEAR, centre + NEAR], axis=1)
+    values = given.astype(np.float64)
+    close = (values[:, 1 : count + 1], values[:, :1] + height, values[:, count + 1 :])
+    size, precision = change_along(sums, weights, total)[rows, None], float(np.finfo(np.float32).eps)
+    some = is_no_derivative(slope, np.stack(close, -1), size, precision).any(1)
+    if some.any():
+        given = yield rows[some], np.concatenate([centre[some] - FAR, centre[some] + FAR], axis=1)
+        before, after = np.split(given.astype(np.float64), 2, 1)
+        whole = np.stack([before, *(part[some] for part in close), after], -1)
+        wrong[rows[some]] = is_no_derivative(slope[some], whole, size[some], precision).any(1)
+    return wrong
 
 
 def _beyond_rounding(game: Game, some: Tensor, curve: Tensor, output: int) -> Tensor:
     """Which ``some (N,)`` of the rows have an f that changes by many units of its precision, ``(N,)``."""
     beyond, rows = torch.zeros_like(some), some.nonzero().flatten()
     if len(rows):
-        start = _values_at(game, rows, curve.new_zeros(len(rows), 1))[:, 0, output].abs()
-        beyond[rows] = curve[rows].abs().amax(1) > _CHANGED * game.precision * start
+        (start,) = _values(game, [(rows.cpu().numpy(), np.zeros((len(rows), 1)))], output)
+        sizes = torch.from_numpy(start[:, 0]).to(curve).abs()
+        beyond[rows] = curve[rows].abs().amax(1) > _CHANGED * game.precision * sizes
     return beyond
-
-
-def _cut(sides: Tensor) -> Tensor:
-    """Ends of the eighths of intervals ``(R, 2)``, ``(R, 9)``."""
-    return torch.lerp(sides[:, :1], sides[:, 1:], torch.linspace(0, 1, _PARTS + 1).to(sides))
-
-
-def _apart(game: Game, rows: Tensor, points: Tensor) -> tuple[Game, Tensor, Tensor]:
-    """A game of the rows ``(R,)``, alone unless they belong with all others, their places there, and f at the points.
-
-    Where nothing is known of that, a model that fails on these rows alone is asked with the others.
-    """
-    if not game.together:
-        some, left = game.take(rows), torch.arange(len(rows), device=game.device)
-        try:
-            return some, left, _values_at(some, left, points)
-        except Exception:
-            if game.evaluation.together is False or len(rows) == game.n_examples:
-                raise
-            game.at(torch.ones(1))
-    return game, rows, _values_at(game, rows, points)
-
-
-def _values_at(game: Game, rows: Tensor, points: Tensor) -> Tensor:
-    """f of the rows ``(R,)``, ascending, at points ``(R, G)`` of their paths, ``(R, G, K)``."""
-    if len(rows) == game.n_examples:
-        return game.at(points)
-    if game.evaluation.together is None:
-        game.at(torch.ones(1))
-    if game.together:
-        everyone = points.new_full((game.n_examples, points.shape[1]), 0.5).index_copy(0, rows, points)
-        return game.at(everyone)[rows]
-    return game.take(rows).at(points)
-
-
-def wrong_slopes(
-    game: Game,
-    points: Tensor,
-    sums: Tensor,
-    curve: Tensor,
-    total: Tensor,
-    output: int = 0,
-    doubtful: float = DOUBTFUL,
-) -> Tensor:
-    """Rows whose gradients are not the derivatives of f (:func:`~captum_meta.estimators.is_no_derivative`), ``(N,)``.
-
-    A row is looked at where its gradients miss some of the change of f: seven evaluations, of f at the baseline and on both
-    sides of three gradients. Further away f is asked for only where these say that a gradient is wrong.
-
-    Args:
-        game, points, sums, curve, total, output: as of :func:`inconsistent_rows`.
-        doubtful: part of what f changes by that gradients may miss before they are checked.
-    """
-    wrong = torch.zeros_like(total, dtype=torch.bool)
-    if not _exact(game):
-        return wrong
-    weights = _numbers(interval_weights(points).sum(-2))
-    at, slopes, heights, change = map(_numbers, (points, sums, curve, total))
-    rows = np.flatnonzero(missed_part(slopes, weights, change) > doubtful)
-    if len(rows) == 0:
-        return wrong
-
-    def around(rows: NDArray[np.int64], *places: NDArray[np.float64]) -> NDArray[np.float64]:
-        which, where = (torch.from_numpy(part).to(points.device) for part in (rows, np.concatenate(places, axis=1)))
-        return _numbers(_values_at(game, which, where)[..., output])
-
-    count = min(PLACES, points.shape[1])
-    nearest = [np.abs(at[rows] - place / (count + 1)).argmin(1) for place in range(1, count + 1)]
-    centre, slope, height = (np.take_along_axis(part[rows], np.stack(nearest, 1), 1) for part in (at, slopes, heights))
-    values = around(rows, np.zeros((len(rows), 1)), centre - NEAR, centre + NEAR)
-    close = (values[:, 1 : count + 1], values[:, :1] + height, values[:, count + 1 :])
-    size, precision = change_along(slopes, weights, change)[rows, None], float(np.finfo(np.float32).eps)
-    some = is_no_derivative(slope, np.stack(close, -1), size, precision).any(1)
-    if some.any():
-        before, after = np.split(around(rows[some], centre[some] - FAR, centre[some] + FAR), 2, 1)
-        whole = np.stack([before, *(part[some] for part in close), after], -1)
-        found = is_no_derivative(slope[some], whole, size[some], precision).any(1)
-        wrong[torch.from_numpy(rows[some][found]).to(wrong.device)] = True
-    return wrong
 
 
 def _exact(game: Game) -> bool:
@@ -192,6 +236,6 @@ def _exact(game: Game) -> bool:
     )
 
 
-def _numbers(values: Tensor) -> NDArray[np.float64]:
-    numbers: NDArray[np.float64] = values.detach().double().cpu().numpy()
+def _numbers(values: Tensor) -> Floats:
+    numbers: Floats = values.detach().double().cpu().numpy()
     return numbers

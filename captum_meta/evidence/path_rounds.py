@@ -22,7 +22,7 @@ from captum_meta.estimators import (
     suspected_steps,
 )
 from captum_meta.estimators.path_sample import ROUNDING, Floats, Indices
-from captum_meta.evidence.consistency import inconsistent_rows, stepping_rows, wrong_slopes
+from captum_meta.evidence.consistency import stepping_rows, wrong_rows
 from captum_meta.evidence.path import own_gradients, path_gradients
 from captum_meta.evidence.path_onset import COUNT, begins_early, of_onset, with_onset
 from captum_meta.games import Game
@@ -192,8 +192,7 @@ def _inconsistent(path: _Paths, sample: PathSample) -> Tensor:
     points, sums, values = (torch.from_numpy(part.reshape(len(starts), -1)).to(game.device) for part in parts)
     sums, curve = sums * unit.unsqueeze(1), (values - torch.from_numpy(starts).to(game.device)) * unit.unsqueeze(1)
     total = torch.from_numpy(sample.ends[:, 1] - starts[:, 0]).to(game.device) * unit
-    found = inconsistent_rows(game, points, sums, curve, total)
-    return found | wrong_slopes(game, points, sums, curve, total)
+    return wrong_rows(game, points, sums, curve, total)
 
 
 def _steps(intervals: PathIntervals) -> tuple[Floats, Floats]:

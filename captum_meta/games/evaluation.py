@@ -87,16 +87,24 @@ class Evaluation:
                     return torch.cat([first[0].unsqueeze(1), others], dim=1)
             asked = torch.ones(self.n_rows, n_turns, dtype=torch.bool, device=batch.device) if wanted is None else wanted
             left = asked & (torch.arange(n_turns, device=batch.device) >= len(first))
-            found = self._whole_turns(left, place, label) if self.together else self._some_rows(left, place, label)
+            if self.together:
+                found = self._whole_turns(left, place, label)
+            else:
+                rows, turns = left.nonzero(as_tuple=True)
+                found = self._some_rows(rows, turns, place, label)
         values = (first[0] if first else found).new_zeros(*asked.shape, found.shape[-1])
         values[left] = found.to(values)
         if first:
             values[:, 0] = torch.where(asked[:, :1], first[0], 0.0)
         return values
 
-    def _some_rows(self, asked: Tensor, place: Place, label: str | None) -> Tensor:
-        """f of all that is asked for ``(N, T)``, any of it beside any other, in the order of the rows, ``(A, K)``."""
-        rows, turns = asked.nonzero(as_tuple=True)
+    def each(self, rows: Tensor, place: Place) -> Tensor:
+        """f of rows ``(R,)``, in any order, each at a turn of its own, ``(R, K)``; where any row may be beside any other."""
+        with torch.no_grad(), untouched(self.batch.forward_func, self.batch.device):
+            return self._some_rows(rows, torch.arange(len(rows), device=rows.device), place)
+
+    def _some_rows(self, rows: Tensor, turns: Tensor, place: Place, label: str | None = None) -> Tensor:
+        """f of rows ``(R,)`` at turns ``(R,)``, any of it beside any other, ``(R, K)``."""
         found = self.attempts.parts(self._value, place, rows, turns, self.max_rows, 1, label)
         return torch.cat([values for (values,) in found]) if found else self._nothing()
 

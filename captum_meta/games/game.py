@@ -186,6 +186,11 @@ class Game:
         """f at points of the path from baseline (0) to input (1), ``(G,)`` or ``(N, G)``, as ``(N, G, K)``."""
         return self.evaluation.values(points.shape[-1], self._along(points))
 
+    def at_each(self, rows: Int64[Tensor, " R"], points: Float[Tensor, " R"]) -> Num[Tensor, "R K"]:
+        """f of rows ``(R,)``, each at one point of its path, ``(R, K)``; only where rows are known to be answered alone."""
+        alphas = self._alphas(points)
+        return self.evaluation.each(rows, lambda rows, turns: self.batch.between(rows, alphas[turns]))
+
     def effects(self, points: Float[Tensor, "*rows G"]) -> tuple[Float[Tensor, "N M G K"], Num[Tensor, "N G K"]] | None:
         """Gradient x (input - baseline) of each player at points of the path, and f there.
 
@@ -250,9 +255,11 @@ class Game:
         return None if found is None or self.coupled else (found[0].movedim(-2, 1), found[1])
 
     def _along(self, points: Float[Tensor, "*rows G"]) -> Place:
-        dtype = torch.promote_types(self.inputs[0].dtype, torch.float32).to_real()
-        alphas = points.to(self.device, dtype).expand(self.n_examples, -1)
+        alphas = self._alphas(points).expand(self.n_examples, -1)
         return lambda rows, turns: self.batch.between(rows, alphas[rows, turns])
+
+    def _alphas(self, points: Tensor) -> Tensor:
+        return points.to(self.device, torch.promote_types(self.inputs[0].dtype, torch.float32).to_real())
 
     def _at_coalitions(self, members: Bool[Tensor, "N S M"]) -> Place:
         return lambda rows, turns: self.batch.mixed(rows, members[rows if len(members) > 1 else 0 * rows, turns])

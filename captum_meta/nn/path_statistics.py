@@ -102,8 +102,8 @@ class PathStatistics:
         products = functional.pad(self.gram.diagonal(offset=1, dim1=-2, dim2=-1), (0, 1))
         wide, of_wide = size * self.widths, floor * self.widths
         sizes = torch.cat([trouble, lengths * next_one, wide], dim=-1)
-        units = inverse(sizes, torch.cat([self.rounding, floor * (lengths + next_one + floor), of_wide], dim=-1))
-        units = units.split([1, errors.shape[-1], errors.shape[-1]], dim=-1)
+        inverses = inverse(sizes, torch.cat([self.rounding, floor * (lengths + next_one + floor), of_wide], dim=-1))
+        units = inverses.split([1, errors.shape[-1], errors.shape[-1]], dim=-1)
         relative, alike, missed = errors * units[0], products * units[1], errors * units[2]
         real, share, length = size * self.size_unit, size * self.whole_unit, lengths * self.size_unit
         left, right = torch.cat([self.sums[..., :1], self.sums], -1), torch.cat([self.sums, self.sums[..., -1:]], -1)
@@ -130,8 +130,8 @@ class PathStatistics:
         around = functional.pad(own, (0, 0, 1, 1))
         gap = relative.sum(-1, keepdim=True)
         count = torch.full_like(gap, log(self.widths.shape[-1]) / 3)
-        sizes = [(gap.abs() + _LEAST_GAP).log() / 5, (trouble + tiny).log() / 5, (varies + _LEAST_CHANGE).log() / 5, count]
-        row = torch.cat([self.share_sums, *sizes], dim=-1)
+        orders = torch.cat([gap.abs() + _LEAST_GAP, trouble + tiny, varies + _LEAST_CHANGE], dim=-1).log() / 5
+        row = torch.cat([self.share_sums, orders, count], dim=-1)
         everywhere = row.unsqueeze(-2).expand(*own.shape[:-1], -1)
         return torch.cat([own, around[..., :-2, :], around[..., 2:, :], everywhere], dim=-1)
 
