@@ -75,10 +75,13 @@ class Batch:
         ends = at_ends.nonzero().flatten() if bool(at_ends.any()) else None
         if ends is not None and len(ends) == len(rows):
             return self._ends(rows, alphas)
-        parts = []
+        parts, turns = [], self._turns(rows)
         for x, b, apart in zip(self.inputs, self.baselines, self.apart, strict=True):
             alpha = alphas.to(x.device).reshape(-1, *[1] * (x.dim() - 1))
-            between = torch.addcmul(wide(b.index_select(0, rows)), alpha, apart.index_select(0, rows))
+            if turns:
+                between = torch.addcmul(wide(b), alpha.unflatten(0, (turns, len(b))), apart).flatten(0, 1)
+            else:
+                between = torch.addcmul(wide(b.index_select(0, rows)), alpha, apart.index_select(0, rows))
             parts.append(between.to(x.dtype))
         if ends is not None:
             for part, exact in zip(parts, self._ends(rows[ends], alphas[ends]), strict=True):
@@ -150,6 +153,11 @@ class Batch:
     def shares_arguments(self) -> bool:
         """Whether no row has additional arguments of its own, so that the model answers for inputs whatever their row."""
         return len(self) == 1 or not any(is_of_rows(value, len(self)) for value in self.extra or ())
+
+    def _turns(self, rows: Int64[Tensor, " R"]) -> int:
+        """How often the rows are all of the batch in its order, one time after the other; 0 where they are not."""
+        turns, rest = divmod(len(rows), len(self))
+        return turns if rest == 0 and bool((rows.unflatten(0, (turns, len(self))) == self.everyone).all()) else 0
 
     def _are_all(self, rows: Int64[Tensor, " R"]) -> bool:
         """Whether the rows are those of the batch, in its order."""

@@ -21,7 +21,7 @@ from captum_meta._model import coarsest, says_no_gradient, untouched, wide
 from captum_meta.games.arguments import TargetError
 from captum_meta.games.attempts import Attempts, Place, Run, Tensors, shown, warn_of_coupling, warn_of_gradients
 from captum_meta.games.batch import Batch
-from captum_meta.games.company import ALIKE, alike, sizes_of_companies
+from captum_meta.games.company import ALIKE, alike, in_company
 
 _MAX_ROWS, _MAX_ELEMENTS = 4096, 2**25
 _MAX_GRADIENT_ELEMENTS = 2**19
@@ -260,20 +260,10 @@ class Evaluation:
         if count < 1:
             return None
         rows = torch.linspace(len(batch) - 1, 0, count, device=batch.device).round().long()
-        nobody = torch.zeros(1, batch.players.count, dtype=torch.bool, device=batch.device)
-        x = [place(rows, 0 * rows), batch.mixed(rows[:1], nobody)]
-        asked, sizes = torch.cat([rows, rows[:1]]), sizes_of_companies(count, len(batch))
         further = further if count + 1 + further * len(batch) <= most else 0
-        if further:
-            left, turns = batch.everyone.repeat_interleave(further), torch.arange(1, further + 1, device=batch.device)
-            x.append(place(left, turns.repeat(len(batch))))
-            asked, sizes = torch.cat([asked, left]), [*sizes[:-1], sizes[-1] + len(left)]
         try:
             with torch.no_grad():
-                parts = zip(
-                    *(torch.cat(part).split(sizes) for part in zip(*x, strict=True)), asked.split(sizes), strict=True
-                )
-                values = torch.cat([self._value(some[:-1], some[-1])[0] for some in parts])
+                values = torch.cat([self._value(x, some)[0] for x, some in in_company(batch, place, rows, further)])
         except _FINAL:
             raise
         except Exception as error:
@@ -281,10 +271,10 @@ class Evaluation:
                 return self._probe(place, own, 0)
             self._evaluate_together(f"in another arrangement it raised {type(error).__name__}: {error}")
             return None
-        if not alike(values[:count], own, rows, values[count : count + 1], self.precision):
+        if not alike(values[:count], own, rows, values[-1:], self.precision):
             self._evaluate_together("in another arrangement they have other values")
             return None
-        return values[count + 1 :].unflatten(0, (len(batch), further)) if further else None
+        return values[count:-1].unflatten(0, (len(batch), further)) if further else None
 
     def _evaluate_together(self, reason: str) -> None:
         self.together = True
