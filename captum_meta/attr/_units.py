@@ -13,6 +13,9 @@ from captum_meta.nn import Prediction, ShapleyExplainer
 from captum_meta.nn.error_head import ROW_NUMBERS
 from captum_meta.types import Evidence, Explanations, Record
 
+_FAR = 2.0**20
+"""Numbers up to this factor from one neither overflow nor vanish as squares."""
+
 
 @dataclass(frozen=True)
 class UnitState(Record):
@@ -43,6 +46,8 @@ class InUnits:
     def explain(self, state: UnitState | None, evidence: Evidence) -> Prediction:
         """Attributions ``(N, M)`` in units of the output."""
         own, unit = _taken(state, evidence)
+        if unit is None:
+            return self.learner.explain(own, evidence)
         return self.learner.explain(own, evidence.times(1 / unit)).times(unit)
 
     def explainer(self, evidence: Evidence) -> Prediction:
@@ -53,6 +58,8 @@ class InUnits:
     def explain_with_error(self, state: UnitState | None, evidence: Evidence) -> tuple[Prediction, Tensor]:
         """The same, and the relative squared error that nine in ten rows stay below, ``(N,)``."""
         own, unit = _taken(state, evidence)
+        if unit is None:
+            return self.learner.explain_with_error(own, evidence)
         prediction, estimate = self.learner.explain_with_error(own, evidence.times(1 / unit))
         return prediction.times(unit), estimate
 
@@ -100,21 +107,37 @@ class InUnits:
         return self.learner.support_weights(support.times(1 / unit), evidence.times(1 / unit))
 
 
-def _taken(state: UnitState | None, evidence: Evidence) -> tuple[Record | None, Tensor]:
-    """The learner's own state, and the unit."""
-    return (None, _of_rows(evidence)) if state is None else (state.own, state.unit)
+def _taken(state: UnitState | None, evidence: Evidence) -> tuple[Record | None, Tensor | None]:
+    """The learner's own state, and the unit; None where all rows are near one as they are."""
+    if state is not None:
+        return state.own, state.unit
+    found = _sizes(evidence)
+    size = found.amax(1)
+    return None, None if bool(((size > 1 / _FAR) & (size < _FAR)).all()) else _unit(found, evidence)
 
 
 def _of_rows(evidence: Evidence) -> Tensor:
     """``(N,)``."""
+    return _unit(_sizes(evidence), evidence)
+
+
+def _unit(sizes: Tensor, evidence: Evidence) -> Tensor:
+    """Of rows with these largest ``sizes (N, K)``, ``(N,)``."""
+    if not bool(sizes.isfinite().all()):
+        sizes = torch.cat([part.flatten(1) for part in _parts(evidence)], dim=1)
+    return power_of_two(sizes)
+
+
+def _sizes(evidence: Evidence) -> Tensor:
+    """The largest of each kind of numbers, ``(N, K)``."""
+    return torch.stack([part.abs().amax(tuple(range(1, part.dim()))) for part in _parts(evidence)], dim=1)
+
+
+def _parts(evidence: Evidence) -> list[Tensor]:
     parts = [evidence.effects, evidence.total.unsqueeze(1), evidence.curve]
     if evidence.coalitions is not None:
         parts.append(evidence.coalitions.worths)
-    parts = [part.to(evidence.total) for part in parts]
-    found = torch.stack([part.abs().amax(tuple(range(1, part.dim()))) for part in parts], dim=1)
-    if not bool(found.isfinite().all()):
-        found = torch.cat([part.flatten(1) for part in parts], dim=1)
-    return power_of_two(found)
+    return [part.to(evidence.total) for part in parts]
 
 
 def _of_support(support: Explanations) -> Tensor:
