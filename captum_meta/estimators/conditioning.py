@@ -32,106 +32,148 @@ def cholesky_factor(covariance: Float[Tensor, "*batch P P"]) -> Float[Tensor, "*
 
 
 @dataclass(frozen=True)
-class Given:
-    """The Gaussian process with one share of the waves, conditioned on the pairs seen.
+class Factor:
+    """One Cholesky factor L of the pairs' covariance, and what was multiplied by its inverse, which is white.
 
-    L is the Cholesky factor of the covariance with its waves, or, where waves are fewer than pairs, of that without them:
-    then the inverse of I + W W^T comes from the factor of I + W^T W (Woodbury). White is what was multiplied by L^-1.
+    Processes share it where waves are fewer than pairs; they are then not in it.
     """
 
-    share: float
+    within: float
+    """Share of the waves in the covariance."""
     factor: Float[Tensor, "*batch P P"]  # (*batch, P, P), L
     residual: Float[Tensor, "*batch P 1"]  # (*batch, P, 1), what the pairs have beyond the prior mean, white
     shapley: Float[Tensor, "*batch P M"]  # (*batch, P, M), covariance of the pairs with the Shapley values, without waves
     at: Float[Tensor, "*batch P Q"]  # (*batch, P, Q), the waves at the pairs
     of_waves: Float[Tensor, "*batch Q M"]  # (*batch, Q, M), their Shapley values
-    waves: Float[Tensor, "*batch P Q"] | None = None  # (*batch, P, Q), W, white
-    inner: Float[Tensor, "*batch Q Q"] | None = None  # (*batch, Q, Q), factor of I + W^T W
-    without: Given | None = None  # with the same factor and no waves
+    waves: Float[Tensor, "*batch P Q"] | None = None  # (*batch, P, Q), the waves at the pairs, white, if not within
+    white: Float[Tensor, "*batch P M"] | None = None  # (*batch, P, M), the values, if they are known
 
     def whitened(self, columns: Float[Tensor, "*batch P A"]) -> Float[Tensor, "*batch P A"]:
         """L^-1 times ``columns (*batch, P, A)``."""
         return torch.linalg.solve_triangular(self.factor, columns, upper=False)
 
-    def _explained(self, white: Tensor) -> Tensor:
-        """Columns whose inner products are the part of those of ``white (*batch, P, A)`` that waves explain."""
-        assert self.waves is not None and self.inner is not None
-        return torch.linalg.solve_triangular(self.inner, self.waves.mT @ white, upper=False)
-
     @cached_property
     def values(self) -> Float[Tensor, "*batch P M"]:
-        """The covariance of the pairs with the Shapley values, white, ``(*batch, P, M)``."""
-        if self.without is None or self.waves is None:
-            return self.whitened(self.shapley.add(self.at @ self.of_waves, alpha=self.share) if self.share else self.shapley)
-        return self.without.values.add(self.waves @ self.of_waves, alpha=self.share**0.5)
+        """Covariance of the pairs with the Shapley values, white, ``(*batch, P, M)``."""
+        if self.white is not None:
+            return self.white
+        within = self.shapley.add(self.at @ self.of_waves, alpha=self.within) if self.within else self.shapley
+        return self.whitened(within)
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "*batch Q Q"]:
+        """Inner products of the white waves, ``(*batch, Q, Q)``."""
+        assert self.waves is not None
+        return self.waves.mT @ self.waves
+
+    @cached_property
+    def cross(self) -> Float[Tensor, "*batch Q M"]:
+        """Inner products of the white waves and values, ``(*batch, Q, M)``."""
+        assert self.waves is not None
+        return self.waves.mT @ self.values
+
+    def first(self, count: int) -> Factor:
+        """That of the first ``count`` pairs: the first rows of a factor, and of white columns, are theirs alone."""
+        factor, waves = self.factor[..., :count, :count], None if self.waves is None else self.waves[..., :count, :]
+        rows = [part[..., :count, :] for part in (self.residual, self.shapley, self.at)]
+        return Factor(self.within, factor, *rows, self.of_waves, waves, self.values[..., :count, :])
+
+
+@dataclass(frozen=True)
+class Given:
+    """The Gaussian process with one share of the waves, conditioned on the pairs seen.
+
+    Where waves are not in the factor, with white ones W the inverse of I + s W W^T comes from the factor of I + s W^T W
+    (Woodbury).
+    """
+
+    share: float
+    base: Factor
+
+    @cached_property
+    def inner(self) -> Float[Tensor, "*batch Q Q"] | None:
+        """Factor of I + s W^T W, ``(*batch, Q, Q)``; None without waves beside the factor's."""
+        if self.share == self.base.within:
+            return None
+        gram = self.share * self.base.gram
+        return torch.linalg.cholesky_ex(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))[0]
+
+    def _explained(self, along: Tensor) -> Tensor:
+        """Columns whose inner products are the part of those of white ones that waves explain.
+
+        Args:
+            along: the white waves' inner products with these, ``(*batch, Q, A)``.
+        """
+        assert self.inner is not None
+        return torch.linalg.solve_triangular(self.inner, self.share**0.5 * along, upper=False)
+
+    def _along(self, white: Float[Tensor, "*batch P A"]) -> Float[Tensor, "*batch Q A"]:
+        assert self.base.waves is not None
+        return self.base.waves.mT @ white
+
+    @cached_property
+    def _explained_residual(self) -> Tensor:
+        return self._explained(self._along(self.base.residual))
+
+    @cached_property
+    def _of_waves(self) -> Float[Tensor, "*batch Q M"]:
+        """The waves' inner products with their part of the white values."""
+        return self.share * (self.base.gram @ self.base.of_waves)
+
+    @cached_property
+    def _explained_values(self) -> Tensor:
+        return self._explained(self.base.cross + self._of_waves)
 
     @cached_property
     def surprise(self) -> Float[Tensor, "*batch"]:
         """Squared residuals in units of their covariance, summed, ``(*batch,)``."""
-        plain = self.residual.square().sum((-2, -1))
-        return plain if self.inner is None else plain - self._explained(self.residual).square().sum((-2, -1))
+        plain = self.base.residual.square().sum((-2, -1))
+        return plain if self.inner is None else plain - self._explained_residual.square().sum((-2, -1))
 
     def log_volume(self) -> Float[Tensor, "*batch"]:
         """Logarithm of the square root of the covariance's determinant, ``(*batch,)``."""
-        factors = (self.factor,) if self.inner is None else (self.factor, self.inner)
+        factors = (self.base.factor,) if self.inner is None else (self.base.factor, self.inner)
         return torch.stack([factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) for factor in factors]).sum(0)
-
-    @cached_property
-    def _explained_values(self) -> Tensor:
-        return self._explained(self.values)
 
     def correction(self) -> Float[Tensor, "*batch M"]:
         """``(*batch, M)``, Shapley values beyond the prior mean's. White values, which take long, are not needed."""
         coefficients = self.coefficients()
-        plain = self.shapley.mT @ coefficients
+        plain = self.base.shapley.mT @ coefficients
         if self.share:
-            plain = plain.add(self.of_waves.mT @ (self.at.mT @ coefficients), alpha=self.share)
+            plain = plain.add(self.base.of_waves.mT @ (self.base.at.mT @ coefficients), alpha=self.share)
         return plain.squeeze(-1)
 
     def correction_from(self, residual: Float[Tensor, "*batch P 1"]) -> Float[Tensor, "*batch M"]:
         """The same for another white ``residual (*batch, P, 1)``."""
-        plain = self.values.mT @ residual
+        plain = self.base.values.mT @ residual
         if self.inner is not None:
-            plain = plain - self._explained_values.mT @ self._explained(residual)
-        return plain.squeeze(-1)
-
-    def correction_of_first(self, count: int) -> Float[Tensor, "*batch M"]:
-        """The same from the first ``count`` pairs: the first rows of a factor, and of white columns, are theirs alone."""
-        residual, values = self.residual[..., :count, :], self.values[..., :count, :]
-        plain = values.mT @ residual
-        if self.waves is not None:
-            waves = self.waves[..., :count, :]
-            inner = _inner(waves.mT @ waves)
-            of_residual, of_values = (
-                torch.linalg.solve_triangular(inner, waves.mT @ white, upper=False) for white in (residual, values)
-            )
-            plain = plain - of_values.mT @ of_residual
+            along = self._along(residual)
+            of_waves = (self.share * self.base.of_waves).mT @ along
+            plain = plain + of_waves - self._explained_values.mT @ self._explained(along)
         return plain.squeeze(-1)
 
     def known(self) -> Float[Tensor, "*batch M"]:
         """Reduction of each Shapley value's variance by the pairs seen, ``(*batch, M)``."""
-        plain = self.values.square().sum(-2)
-        return plain if self.inner is None else plain - self._explained_values.square().sum(-2)
+        plain = self.base.values.square().sum(-2)
+        if self.inner is None:
+            return plain
+        of_waves = (self.share * self.base.of_waves * (2 * self.base.cross + self._of_waves)).sum(-2)
+        return plain + of_waves - self._explained_values.square().sum(-2)
 
     def coefficients(self) -> Float[Tensor, "*batch P 1"]:
         """The inverse of the covariance times the residual, ``(*batch, P, 1)``."""
-        right = self.residual
-        if self.waves is not None and self.inner is not None:
-            explained = torch.linalg.solve_triangular(self.inner.mT, self._explained(right), upper=True)
-            right = right - self.waves @ explained
-        return torch.linalg.solve_triangular(self.factor.mT, right, upper=True)
+        right = self.base.residual
+        if self.base.waves is not None and self.inner is not None:
+            explained = torch.linalg.solve_triangular(self.inner.mT, self._explained_residual, upper=True)
+            right = right - self.share**0.5 * (self.base.waves @ explained)
+        return torch.linalg.solve_triangular(self.base.factor.mT, right, upper=True)
 
     def left_out(self, inverse: Float[Tensor, "*batch P P"]) -> Float[Tensor, "*batch P"]:
         """How far each pair is from what all others let expect, ``(*batch, P)``, with the inverse of L (Dubrule 1983)."""
         precisions = inverse.square().sum(-2)
         if self.inner is not None:
-            precisions = precisions - self._explained(inverse).square().sum(-2)
+            precisions = precisions - self._explained(self._along(inverse)).square().sum(-2)
         return self.coefficients().squeeze(-1) / precisions
-
-
-def _inner(gram: Float[Tensor, "*batch Q Q"]) -> Float[Tensor, "*batch Q Q"]:
-    """Factor of the identity plus ``gram``."""
-    return torch.linalg.cholesky_ex(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))[0]
 
 
 def conditioned(
@@ -151,15 +193,14 @@ def conditioned(
     """
     known = (values, waves, of_waves)
     if waves.shape[-1] >= waves.shape[-2]:
-        more = waves @ waves.mT
-        factors = [cholesky_factor(among.add(more, alpha=share)) for share in SHARES]
-        white = [torch.linalg.solve_triangular(factor, residual, upper=False) for factor in factors]
-        return [Given(*parts, *known) for parts in zip(SHARES, factors, white, strict=True)]
+        more, given = waves @ waves.mT, []
+        for share in SHARES:
+            factor = cholesky_factor(among.add(more, alpha=share))
+            white = torch.linalg.solve_triangular(factor, residual, upper=False)
+            given.append(Given(share, Factor(share, factor, white, *known)))
+        return given
     factor = cholesky_factor(among)
     right = torch.linalg.solve_triangular(factor, torch.cat([residual, waves], dim=-1), upper=False)
-    residual, white_waves = right.tensor_split([1], dim=-1)
-    without, gram = Given(0.0, factor, residual, *known), white_waves.mT @ white_waves
-    given = [without]
-    for share in SHARES[1:]:
-        given.append(Given(share, factor, residual, *known, share**0.5 * white_waves, _inner(share * gram), without))
-    return given
+    white, white_waves = right.tensor_split([1], dim=-1)
+    shared = Factor(0.0, factor, white, *known, white_waves)
+    return [Given(share, shared) for share in SHARES]

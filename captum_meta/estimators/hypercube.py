@@ -21,7 +21,7 @@ or 2 or 50 times as much as on the rest. The answers of all three are averaged b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil, log
 
 import torch
@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from captum_meta._numbers import TINY
-from captum_meta.estimators.conditioning import SHARES, Given, conditioned
+from captum_meta.estimators.conditioning import SHARES, Factor, Given, conditioned
 from captum_meta.estimators.multi_index import MultiIndexWaves
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 from captum_meta.estimators.quadrature import gauss_legendre
@@ -87,12 +87,20 @@ class HypercubeKernel:
 
     def of_shapley_values(self) -> Float[Tensor, "*batch M"]:
         """``(*batch, M)``: variance of each Shapley value before anything was seen."""
-        nodes, weights = self._nodes
-        means = 2 * nodes - 1
-        factors = 1 + self.rates[..., None, None, :] * (means.unsqueeze(-1) * means).unsqueeze(-1)
-        others = (factors.log().sum(-1, keepdim=True) - factors.log() - self._log_norm[..., None, None, None]).exp()
-        integral = torch.einsum("p,q,...pqm->...m", weights, weights, others)
-        return 4 * (self.rates * integral + self._linear)
+        products, weights = (part.to(self.signs) for part in _products_of_nodes(len(self._nodes[0])))
+        factors = 1 + self.rates.unsqueeze(-2) * products.unsqueeze(-1)
+        wholes = weights * (factors.log().sum(-1) - self._log_norm.unsqueeze(-1)).exp()
+        return 4 * (self.rates * (wholes.unsqueeze(-1) / factors).sum(-2) + self._linear)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _products_of_nodes(count: int) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"]]:
+    """Products of any two values of 2 t - 1 at Gauss's nodes, each once, and their weights."""
+    nodes, weights = gauss_legendre(count)
+    means = 2 * nodes - 1
+    products, places = (means.unsqueeze(-1) * means).flatten().round(decimals=12).unique(return_inverse=True)
+    return products, torch.zeros_like(products).index_add(0, places, (weights.unsqueeze(-1) * weights).flatten())
 
 
 class HypercubePosterior:
@@ -132,15 +140,17 @@ class HypercubePosterior:
     def shapley_values_of_half(self) -> Float[Tensor, "*batch M"]:
         """The same, had only the first half of the pairs been seen, with the shares' weights as they are."""
         half = (self._known.shape[-1] + 1) // 2
-        corrections = [given.correction_of_first(half) for given in self._given]
+        firsts = {key: factor.first(half) for key, factor in self._factors.items()}
+        parts = [Given(given.share, firsts[id(given.base)]) for given in self._given]
+        corrections = [given.correction_from(given.base.residual) for given in parts]
         return self._answer(self._prior, torch.stack(corrections, dim=-1))
 
     def shapley_values_from(self, prior: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch M"]:
         """The same, had another ``prior (*batch, M)`` been expected, with the shares' weights as they are."""
         prior = torch.where(self._players, prior.to(self._prior), 0.0)
         moved = self._signs @ (prior - self._prior).unsqueeze(-1) / 2
-        white = {factor: given.whitened(moved) for factor, given in self._of_factors.items()}
-        corrections = [given.correction_from(given.residual - white[id(given.factor)]) for given in self._given]
+        left = {key: factor.residual - factor.whitened(moved) for key, factor in self._factors.items()}
+        corrections = [given.correction_from(left[id(given.base)]) for given in self._given]
         return self._answer(prior, torch.stack(corrections, dim=-1))
 
     def shapley_variance(self) -> Float[Tensor, "*batch M"]:
@@ -160,7 +170,7 @@ class HypercubePosterior:
         Each pair is predicted from those before it, without waves. Over the mean of all squared standardised errors: the
         mean and the largest of those in the second half; 1 where all errors are 0.
         """
-        squares = self._given[0].residual.squeeze(-1).square()
+        squares = self._given[0].base.residual.squeeze(-1).square()
         late = self._known & (self._known.cumsum(-1) > self._known.sum(-1, keepdim=True) / 2)
         late_squares = torch.where(late, squares, 0.0)
         numbers = torch.stack([late_squares.sum(-1) / late.sum(-1), late_squares.amax(-1)], dim=-1)
@@ -182,14 +192,14 @@ class HypercubePosterior:
         Rates and the shares' weights are those that have seen it.
         """
         pairs = torch.ones_like(self._known, dtype=self._signs.dtype).diag_embed()
-        inverses = {factor: given.whitened(pairs) for factor, given in self._of_factors.items()}
-        missed = [given.left_out(inverses[id(given.factor)]) for given in self._given]
+        inverses = {key: factor.whitened(pairs) for key, factor in self._factors.items()}
+        missed = [given.left_out(inverses[id(given.base)]) for given in self._given]
         return torch.where(self._known, 2 * self._mixed(torch.stack(missed, dim=-1)), 0.0)[..., 1:].to(self._dtype)
 
     @cached_property
-    def _of_factors(self) -> dict[int, Given]:
-        """One process of each Cholesky factor, by its identity: shares may have one factor."""
-        return {id(given.factor): given for given in self._given}
+    def _factors(self) -> dict[int, Factor]:
+        """By their identity: shares may have one factor."""
+        return {id(given.base): given.base for given in self._given}
 
     @cached_property
     def _corrections(self) -> Float[Tensor, "*batch M shares"]:

@@ -12,7 +12,7 @@ from captum_meta.estimators import (
     plan_coalitions,
     shapley_values,
 )
-from captum_meta.estimators.conditioning import conditioned
+from captum_meta.estimators.conditioning import Given, conditioned
 from captum_meta.estimators.kernel_sampling import sampled_pairs
 from captum_meta.estimators.multi_index import MultiIndexWaves
 
@@ -217,12 +217,14 @@ def test_fewer_waves_than_pairs_are_taken_by_woodbury() -> None:
         assert (two.inner is None) and (one.inner is None) == (one is few[0])
         assert torch.allclose(one.surprise, two.surprise) and torch.allclose(one.log_volume(), two.log_volume())
         assert torch.allclose(one.correction(), two.correction()) and torch.allclose(one.known(), two.known())
-        assert torch.allclose(one.correction_of_first(12), two.correction_of_first(12))
+        firsts = [Given(given.share, given.base.first(12)) for given in (one, two)]
+        for x, y in ((one, two), firsts):
+            assert torch.allclose(x.correction_from(x.base.residual), y.correction())
+            assert torch.allclose(x.surprise, y.surprise) and torch.allclose(x.known(), y.known())
         assert torch.allclose(one.coefficients(), two.coefficients(), atol=1e-9)
-        left_out = [given.left_out(given.whitened(torch.eye(len(given.residual)).double())) for given in (one, two)]
+        left_out = [given.left_out(given.base.whitened(torch.eye(30).double())) for given in (one, two)]
         assert torch.allclose(*left_out, atol=1e-9)
-        assert torch.allclose(one.correction_from(one.residual), one.correction())
-        moved = [given.correction_from(given.whitened(other)) for given in (one, two)]
+        moved = [given.correction_from(given.base.whitened(other)) for given in (one, two)]
         assert torch.allclose(*moved)
 
 
