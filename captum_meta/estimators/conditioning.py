@@ -75,8 +75,8 @@ class Factor:
     def first(self, count: int) -> Factor:
         """That of the first ``count`` pairs: the first rows of a factor, and of white columns, are theirs alone."""
         factor, waves = self.factor[..., :count, :count], None if self.waves is None else self.waves[..., :count, :]
-        rows = [part[..., :count, :] for part in (self.residual, self.shapley, self.at)]
-        return Factor(self.within, factor, *rows, self.of_waves, waves, self.values[..., :count, :])
+        residual, shapley, at = (part[..., :count, :] for part in (self.residual, self.shapley, self.at))
+        return Factor(self.within, factor, residual, shapley, at, self.of_waves, waves, self.values[..., :count, :])
 
 
 @dataclass(frozen=True)
