@@ -144,6 +144,9 @@ def suspected_steps(rows: Indices, sides: Floats, changes: Floats, sums: Floats)
     missed = np.abs(changes - widths * sums.mean(1)) - widths * largest / 2
     missed = np.where(np.isfinite(missed), missed, 0.0)
     counts = np.bincount(rows)
-    place = np.lexsort((missed, rows))[np.cumsum(counts) - 1]
+    most = np.maximum.reduceat(missed, np.cumsum(counts) - counts)
+    largest = np.flatnonzero(missed == most[rows])
+    place = np.zeros(len(counts), dtype=np.int64)
+    place[rows[largest]] = largest
     least = np.maximum(_STEP, _STEP_OF_ONE / (counts - 1)) * np.bincount(rows, np.abs(changes))
     return sides[place], np.where(missed[place] > least, least, 0.0)

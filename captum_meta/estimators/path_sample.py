@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 ROUNDING = 2
 """Units in the last place of f by which a change of it is rounded."""
+_AT_ONCE = 2**16
 _Numbers = TypeVar("_Numbers", Floats, Tensor)
 
 
@@ -113,10 +114,11 @@ class PathSample:
         return _squares(self.added(weights))
 
     def squared_jumps(self, first: Indices, second: Indices) -> Floats:
-        """Squared distances of the effects at pairs of points, ``(I,)``."""
-        pairs, ones = np.arange(len(first)), np.ones(len(first))
-        both = np.concatenate([self.places[second], self.places[first]])
-        return _squares(self._mixed(np.concatenate([pairs, pairs]), both, np.concatenate([ones, -ones]), len(first)))
+        """Squared distances of the effects at pairs of points, ``(I,)``; so many at once that they stay in the cache."""
+        at_once = max(1, _AT_ONCE // max(1, self.effects.shape[1]))
+        both = [torch.from_numpy(self.places[one]).to(self.effects.device).split(at_once) for one in (second, first)]
+        parts = (self.effects.index_select(0, b).sub_(self.effects.index_select(0, a)) for b, a in zip(*both, strict=True))
+        return np.concatenate([_squares(part) for part in parts])
 
     def _mixed(self, into: Indices, places: Indices, weights: Floats, count: int) -> Float[Tensor, "N M"]:
         index = torch.from_numpy(np.stack([into, places])).to(self.effects.device)

@@ -57,7 +57,7 @@ def fill(inputs: Tensors, baselines: tuple[Any, ...]) -> tuple[Tensors, Tensors]
             f"A baseline is of complex numbers ({b.dtype}), its input is not ({x.dtype}): pass inputs.to({b.dtype}), or the "
             "baseline's real part."
         )
-        value = b.detach().to(x) if isinstance(b, Tensor) else torch.full_like(x, b)
+        value = b.detach().to(x) if isinstance(b, Tensor) else torch.full_like(x[:1], b)
         try:
             filled.append(value.expand_as(x))
         except RuntimeError as error:

@@ -81,7 +81,8 @@ class Batch:
             if turns:
                 between = torch.addcmul(wide(b), alpha.unflatten(0, (turns, len(b))), apart).flatten(0, 1)
             else:
-                between = torch.addcmul(wide(b.index_select(0, rows)), alpha, apart.index_select(0, rows))
+                start = b[:1] if b.stride(0) == 0 else b.index_select(0, rows)
+                between = torch.addcmul(wide(start), alpha, apart.index_select(0, rows))
             parts.append(between.to(x.dtype))
         if ends is not None:
             for part, exact in zip(parts, self._ends(rows[ends], alphas[ends]), strict=True):
