@@ -19,7 +19,7 @@ from captum_meta.attr._arithmetic import chunks, explaining, ordinary, plain_ari
 from captum_meta.attr._learner import Learner, LearnerInUse
 from captum_meta.attr._paired import paired
 from captum_meta.attr._selection import check_background_alone
-from captum_meta.attr._support import Support, player_attributions
+from captum_meta.attr._support import Support, owned, player_attributions
 from captum_meta.attr._units import UnitState
 from captum_meta.evidence import EvidencePlan, Game, Players
 from captum_meta.games import MeanGame, RememberedGame
@@ -120,6 +120,10 @@ class Frontend:
         if n_samples is not None and (attributions is not None or teacher is not None):
             raise ValueError("n_samples is the budget of our own labels: leave it out beside attributions= and teacher=.")
         baselines = check_background_alone(baselines, background)
+        inputs, baselines, background, target = map(owned, (inputs, baselines, background, target))
+        additional_forward_args, feature_mask, attributions = map(
+            owned, (additional_forward_args, feature_mask, attributions)
+        )
         if background is not None and baselines is None:
             if attributions is not None:
                 raise ValueError(

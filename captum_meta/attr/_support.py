@@ -53,6 +53,15 @@ class Support:
         )
 
 
+def owned(value: Any) -> Any:
+    """A copy of a tensor, or of those of a tuple: what the caller writes into them later is not seen."""
+    if isinstance(value, tuple):
+        return tuple(owned(part) for part in value)
+    if isinstance(value, list):
+        return list(value)
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
 def player_attributions(attributions: Any, game: Game) -> Tensor:
     """Attributions of the inputs' shapes, with a group's value on each of its elements, or ``(B, groups)``, as ``(N, M)``.
 

@@ -186,6 +186,26 @@ def test_learners_do_not_depend_on_where_they_are_used(name: str) -> None:
     assert torch.allclose(answer(attr), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("starts", ["baselines", "background"])
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaIntegratedGradients])
+def test_what_is_written_into_the_support_rows_later_is_not_seen(front_end: type, starts: str) -> None:
+    net, x = torch.nn.Linear(4, 2), torch.randn(2, 4)
+    own = {"additional_forward_args": torch.rand(8), "target": torch.ones(8, dtype=torch.long)}
+    given = {"inputs": torch.randn(8, 4), starts: torch.randn(8, 4), **(own if starts == "baselines" else {"target": 1})}
+
+    def model(rows: torch.Tensor, factors: torch.Tensor | float = 1.0) -> torch.Tensor:
+        return (net(rows) * torch.as_tensor(factors).unsqueeze(-1)).sin().cumsum(-1)
+
+    asked = {"inputs": x, "target": 1, starts: given[starts][: 2 if starts == "baselines" else 8].clone()}
+    asked |= {"n_samples": 5} if front_end is MetaKernelShap else {"n_steps": 3}
+    left, touched = (front_end(model).adapt(**given) for _ in range(2))
+    expected = left.attribute(**asked)
+    for value in given.values():
+        if isinstance(value, torch.Tensor):
+            value.zero_()
+    assert torch.equal(touched.attribute(**asked), expected)
+
+
 def test_threads_may_share_a_front_end() -> None:
     model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)), torch.randn(12, 4)
     attr = MetaKernelShap(model, learner="learned-optimizer").adapt(x[:8], target=0)
