@@ -74,7 +74,7 @@ class ExplainedModel:
     def outputs(self, inputs: tuple[Tensor, ...], rows: Int64[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The selected outputs ``(N,)`` at ``inputs``, variants of ``rows``."""
         with torch.no_grad(), untouched(self.batch.forward_func, self.device):
-            selected = self.batch.forward(inputs, rows)
+            selected = self.batch.forward(inputs, rows).clone()  # the model may give the same memory again
         if selected.numel() != len(rows) or selected.dim() == 0:
             raise ValueError(
                 f"target={self.batch.target!r} selects {tuple(selected.shape)} of what forward_func gave for {len(rows)} "

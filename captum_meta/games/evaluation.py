@@ -176,7 +176,7 @@ class Evaluation:
                 filled = (torch.zeros_like(p) if g is None else g for g, p in zip(gradients, leaves, strict=True))
                 columns.append(reduce(tuple(wide(gradient) for gradient in filled), rows))
         reduced = columns[0].unsqueeze(-1) if len(columns) == 1 else torch.stack(columns, dim=-1)
-        return (reduced.sum(0, keepdim=True) if self.aggregated else reduced), output.detach()
+        return (reduced.sum(0, keepdim=True) if self.aggregated else reduced), output.detach().clone()
 
     def in_place(self, x: Tensors, which: Tensor) -> Tensor:
         """f of each row at those ``which (B, n)`` of other inputs ``x`` ``(R, *features)``, as ``(B, n, K)``."""
@@ -200,7 +200,7 @@ class Evaluation:
         return self._answer(self._forward, x, rows)
 
     def _answer(self, call: Callable[[Tensors, Tensor], Tensor], x: Tensors, rows: Tensor) -> tuple[Tensor, ...]:
-        return (self.attempts.unrecorded(call, x, rows),)
+        return (self.attempts.unrecorded(call, x, rows).clone(),)  # the model may give the same memory again
 
     def _forward(self, x: Tensors, rows: Tensor) -> Tensor:
         """The selected outputs ``(R, K)`` of one call of the model; ``(1, K)`` where it answers for the batch."""

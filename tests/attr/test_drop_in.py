@@ -249,6 +249,26 @@ def test_counters_and_states_stay_as_they_were(front_end: type[Attribution], tra
     loss.backward()
 
 
+class Recorder(nn.Module):
+    """Gives the same memory at each call, as engines do that write into buffers of theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = torch.zeros(10000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = self.memory[: len(x)]
+        given.copy_(x.detach().prod(1))
+        return given
+
+
+@pytest.mark.parametrize("arguments", [{}, {"perturbations_per_eval": 1}, {"background": torch.zeros(2, 4)}], ids=str)
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
+def test_models_that_give_the_same_memory_again(front_end: type[Attribution], arguments: dict[str, Any]) -> None:
+    values = front_end(Recorder()).attribute(torch.tensor([[1.0, 2, 3, 4], [1, 1, 2, 3]]), n_samples=30, **arguments)
+    assert torch.allclose(values, torch.tensor([[6.0], [1.5]]).expand(2, 4), atol=1e-4)
+
+
 class Remembering(nn.Module):
     """Begins with a state for its first batch, of which it takes no other afterwards."""
 
