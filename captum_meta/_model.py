@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, partial
@@ -16,6 +17,8 @@ _MOST_NUMBERS = 2**20
 _CALLS = Lock()
 _attention_was_fast: list[bool] = []
 """Whether attention was fast before each of the calls that have it slow now."""
+_stances: list[Any] = []
+"""What puts back the compiler's setting, for each of the calls that do without it now."""
 
 
 @contextmanager
@@ -55,6 +58,27 @@ def same_attention() -> Iterator[None]:
             before = _attention_was_fast.pop()
             if not _attention_was_fast:
                 torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def uncompiled(needed: bool = True) -> Iterator[None]:
+    """What ``torch.compile`` has compiled runs as it was written: hooks are called, and graphs are kept as long as needed.
+
+    Calls of several threads may overlap: the last one puts the setting back.
+    """
+    there_is_some = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+    if not (needed and there_is_some):
+        yield
+        return
+    with _CALLS:
+        _stances.append(torch.compiler.set_stance("force_eager"))
+    try:
+        yield
+    finally:
+        with _CALLS:
+            before = _stances.pop()
+            if not _stances:
+                before.__exit__(None, None, None)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
-from captum_meta._model import as_tensor, wide
+from captum_meta._model import as_tensor, uncompiled, wide
 from captum_meta.games.arguments import select_outputs
 from captum_meta.games.players import Tensors
 
@@ -49,6 +49,7 @@ class Differentiated:
     def gradients_and_values(self, inputs: Tensors) -> tuple[Tensors, Num[Tensor, " R"]]:
         """:meth:`gradients`, and f of the rows, ``(R,)``."""
         points = tuple(part if part.requires_grad else part.clone().requires_grad_() for part in inputs)
-        values = self.values(points)
-        found = torch.autograd.grad(values.sum(), points, create_graph=True, allow_unused=True, materialize_grads=True)
+        with uncompiled():
+            values = self.values(points)
+            found = torch.autograd.grad(values.sum(), points, create_graph=True, allow_unused=True, materialize_grads=True)
         return tuple(map(wide, found)), values

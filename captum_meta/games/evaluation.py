@@ -17,8 +17,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from captum_meta._model import coarsest, says_no_gradient, untouched, wide
-from captum_meta.games.arguments import TargetError
+from captum_meta._model import coarsest, says_no_gradient, uncompiled, untouched, wide
+from captum_meta.games.arguments import Outputs, TargetError
 from captum_meta.games.attempts import Attempts, Place, Run, Tensors, shown, warn_of_coupling, warn_of_gradients
 from captum_meta.games.batch import Batch
 from captum_meta.games.company import ALIKE, alike, in_company
@@ -163,7 +163,7 @@ class Evaluation:
 
     def _gradient(self, x: Tensors, rows: Tensor, reduce: Reduce, weights: Tensor | None = None) -> tuple[Tensor, ...]:
         """Reduced gradients ``(R, *, K)`` of the sum of the rows' f, weighted if so asked, and f itself ``(R, K)``."""
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), uncompiled(isinstance(self.batch.target, Outputs)):
             leaves = tuple((part.clone() if part.is_inference() else part.detach()).requires_grad_() for part in x)
             output = self._forward(tuple(part.clone() for part in leaves), rows)  # the model may work in place
             columns = []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_meta._model import module_of, untouched
+from captum_meta._model import module_of, uncompiled, untouched
 from captum_meta.games.arguments import take_rows
 from captum_meta.games.game import Game
 from captum_meta.games.players import Tensors
@@ -115,7 +115,8 @@ class LayerModel(nn.Module):
                     handles.append(layer.register_forward_pre_hook(lambda _, given, i=index: passing(i, given)))
                 else:
                     handles.append(layer.register_forward_hook(lambda _, given, gives, i=index: passing(i, gives)))
-            yield
+            with uncompiled():
+                yield
         finally:
             for handle in handles:
                 handle.remove()
@@ -164,7 +165,8 @@ def _output(game: Game, layer: str) -> Tensor:
     game.at(torch.ones(1))  # the first evaluation asks for more than these rows
     handle = modules[layer].register_forward_hook(keep)
     try:
-        game.at(torch.ones(1))
+        with uncompiled():
+            game.at(torch.ones(1))
     finally:
         handle.remove()
     if sum(map(len, outputs)) != game.n_examples or game.n_rows != game.n_examples:
