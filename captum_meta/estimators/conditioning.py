@@ -18,7 +18,7 @@ _FLOOR = 1e-14
 
 
 def cholesky_factor(covariance: Float[Tensor, "*batch P P"]) -> Float[Tensor, "*batch P P"]:
-    """Cholesky factors; with a larger ridge where rounding has spoilt one. A row of NaN spoils only itself.
+    """Cholesky factors of lower triangles, with a larger ridge where rounding has spoilt one. NaN spoils its row alone.
 
     The ridge is added to ``covariance (*batch, P, P)`` in place.
     """
@@ -186,7 +186,7 @@ def conditioned(
     """The processes of all shares.
 
     Args:
-        among: ``(*batch, P, P)``, covariance of the pairs without waves.
+        among: ``(*batch, P, P)``, covariance of the pairs without waves, of which the lower triangle is read.
         residual, values: ``(*batch, P, 1)``, what the pairs have beyond the prior mean, and ``(*batch, P, M)``, their
             covariance with the Shapley values, without waves.
         waves, of_waves: ``(*batch, P, Q)`` and ``(*batch, Q, M)``, at the pairs, and their Shapley values.

@@ -35,6 +35,8 @@ from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
 from captum_meta.estimators.quadrature import gauss_legendre
 
 _MAX_NODES = 12
+_ROWS = 64
+"""Rows of a covariance that are made at once."""
 _LOG_PRIOR = (0.0, 0.0, -1.5)
 """Log prior probabilities of the shares of waves."""
 _TEMPER = 0.5
@@ -68,10 +70,22 @@ class HypercubeKernel:
 
     def with_pairs(self, others: Float[Tensor, "*batch R M"]) -> Float[Tensor, "*batch R P"]:
         """``(*batch, R, P)``, of the pairs ``(*batch, R, M)`` with these."""
+        return self._between(others, self.signs)
+
+    def among_pairs(self) -> Float[Tensor, "*batch P P"]:
+        """``(*batch, P, P)``, of these pairs with each other: the lower triangle, made of rows that stay in the cache."""
+        n_pairs = self.signs.shape[-2]
+        found = self.rates.new_zeros(*self.signs.shape[:-1], n_pairs)
+        for start in range(0, n_pairs, _ROWS):
+            rows, until = slice(start, start + _ROWS), slice(0, start + _ROWS)
+            found[..., rows, until] = self._between(self.signs[..., rows, :], self.signs[..., until, :])
+        return found
+
+    def _between(self, one: Float[Tensor, "*batch R M"], two: Float[Tensor, "*batch S M"]) -> Float[Tensor, "*batch R S"]:
         alike = self.rates.atanh()
         level = (alike.sum(-1) + log(2))[..., None, None]
-        together = ((others * alike.unsqueeze(-2)) @ self.signs.mT).sub_(level)
-        covariance = (others * self._linear.unsqueeze(-2)) @ self.signs.mT
+        together = ((one * alike.unsqueeze(-2)) @ two.mT).sub_(level)
+        covariance = (one * self._linear.unsqueeze(-2)) @ two.mT
         down = (-2 * level - together).exp_()
         return covariance.add_(together.exp_()).sub_(down)  # fresh memory takes longer than the arithmetic
 
@@ -120,7 +134,7 @@ class HypercubePosterior:
         rows, residual = pairs.measured.unsqueeze(-1), pairs.residual(self._signs, prior.mean)
         self._kernel = kernel = HypercubeKernel(self._signs, prior.additive, prior.rates)
         self._waves = MultiIndexWaves(prior.directions)
-        among = kernel.with_pairs(self._signs)
+        among = kernel.among_pairs()
         self._size = among[..., :1, :1].sqrt()
         self._at_pairs = self._size * self._waves.at(self._signs)
         self._of_waves = self._size * self._waves.shapley_values()

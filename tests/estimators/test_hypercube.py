@@ -13,6 +13,7 @@ from captum_meta.estimators import (
     shapley_values,
 )
 from captum_meta.estimators.conditioning import Given, conditioned
+from captum_meta.estimators.hypercube import HypercubeKernel
 from captum_meta.estimators.kernel_sampling import sampled_pairs
 from captum_meta.estimators.multi_index import MultiIndexWaves
 
@@ -226,6 +227,13 @@ def test_fewer_waves_than_pairs_are_taken_by_woodbury() -> None:
         assert torch.allclose(*left_out, atol=1e-9)
         moved = [given.correction_from(given.base.whitened(other)) for given in (one, two)]
         assert torch.allclose(*moved)
+
+
+def test_the_lower_triangle_is_made_some_rows_after_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    signs = (torch.rand(2, 150, 9, generator=generator) < 0.5).double() * 2 - 1
+    kernel = HypercubeKernel(signs, *torch.rand(2, 2, 9, generator=generator).double() / 2)
+    assert torch.allclose(kernel.among_pairs().tril(), kernel.with_pairs(signs).tril(), atol=1e-12)
 
 
 def test_answers_of_half_the_pairs_and_of_another_prior() -> None:
