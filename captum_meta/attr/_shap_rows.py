@@ -50,6 +50,8 @@ class TableFormat:
         self._like = background if like is None and isinstance(background, Tensor) else like
         takes_frames |= self.names is not None and _names_known_to(model) == self.names
         self._frame = type(background) if takes_frames else None
+        dtypes = background.dtypes.items() if takes_frames else ()
+        self._categories = {name: dtype for name, dtype in dtypes if hasattr(dtype, "categories")}
         self._values: dict[int, dict[Any, tuple[int, Any]]] = {}
         array = _array(background)
         self._dtypes = _dtypes(array.reshape(-1, array.shape[-1]) if array.ndim else array.reshape(0, 0))
@@ -62,8 +64,12 @@ class TableFormat:
         """Rows ``(n, M)`` or one row ``(M,)`` as numbers, float64.
 
         Raises:
-            ValueError: for what is no number in a column that had numbers, and for other numbers of columns.
+            ValueError: for what is no number in a column that had numbers, for other numbers of columns, and the same ones in
+                another order.
         """
+        names = columns_of(rows)
+        if names and self.names and names != self.names and set(names) == set(self.names):
+            raise ValueError(f"{name} has the background's columns in another order, {names}: pass {name}[{self.names}].")
         if isinstance(rows, Tensor):
             return rows.detach().double()
         array = _array(rows)
@@ -104,7 +110,7 @@ class TableFormat:
             return rows if self._like is None else rows.to(self._like)
         array = self._array_of(rows.cpu().numpy())
         if self._frame is not None:
-            return self._frame(array, columns=self.names).infer_objects()
+            return self._frame(array, columns=self.names).infer_objects().astype(self._categories)
         return _sparse_matrix(array) if self._sparse else array
 
     def _array_of(self, array: np.ndarray) -> np.ndarray:

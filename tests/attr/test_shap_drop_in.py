@@ -12,6 +12,7 @@ import shap
 import torch
 from scipy import sparse
 from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -173,6 +174,18 @@ def test_an_estimator_fitted_to_names_is_given_them() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_categories_of_pandas_stay_categories() -> None:
+    people = PEOPLE.astype({"job": "category"})
+
+    class Strict(HistGradientBoostingClassifier):
+        def predict_proba(self, rows: pd.DataFrame) -> np.ndarray:
+            assert rows.dtypes["job"] == people.dtypes["job"]
+            return super().predict_proba(rows)
+
+    model = Strict(categorical_features="from_dtype", max_iter=5).fit(people, X[:, 2] > 0)
+    assert MetaShapExplainer(model.predict_proba, people[:5]).shap_values(people[20:22]).shape == (2, 3, 2)
+
+
 def test_words_of_documents_are_as_many_players_as_differ_from_the_background() -> None:
     words = ["the", "cat", "dog", "likes", "big", "red", "house", "park", "runs", "sees", "old", "bird", "fish", "hates"]
     documents = [" ".join(GENERATOR.choice(words, 7)) for _ in range(80)]
@@ -245,6 +258,7 @@ def test_whole_numbers_of_the_background_do_not_round_the_rows() -> None:
             TypeError,
             "is a Impute, .*: pass the rows, such as masker.data",
         ),
+        (lambda: MetaShapExplainer(one, FRAME)(FRAME[list("bacde")]), ValueError, "columns in another order, .*: pass X\\["),
         (lambda: MetaShapExplainer(one, one), TypeError, "is a function, .*: pass the rows"),
         (lambda: MetaShapExplainer(one, X[:0]), ValueError, "pass rows of features"),
         (lambda: MetaShapExplainer(of_frame, PEOPLE).shap_values(X), ValueError, "rows of 3 features"),
