@@ -16,7 +16,7 @@ _PAIRS, _MAX_PAIRS = 64, 2048
 def default_pairs(game: MeanGame) -> Tensor:
     """Default number of pairs of each row, ``(N,)``: all where few are, which takes less time than to expect the rest."""
     n_players = game.mask.sum(1)
-    every = (2.0**n_players - 2).clamp(min=0) * game.count
+    every = (2.0**n_players - 2).clamp(min=1) * game.count
     some = (_PAIRS * n_players).clamp(max=max(_MAX_PAIRS, 2 * game.players.count))
     return torch.where(every <= _MAX_PAIRS, every, some.double())
 

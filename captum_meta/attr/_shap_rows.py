@@ -64,7 +64,7 @@ class TableFormat:
         """Rows ``(n, M)`` or one row ``(M,)`` as numbers, float64.
 
         Raises:
-            ValueError: for what is no number in a column that had numbers, for other numbers of columns, and the same ones in
+            ValueError: for what is no number in a column that had numbers, for other numbers of columns, and the same in
                 another order.
         """
         names = columns_of(rows)

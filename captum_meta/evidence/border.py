@@ -25,7 +25,8 @@ def rounding(ends: Num[Tensor, "N 2 K"], changes: Float[Tensor, "N C K"]) -> Flo
         changes: ``(N, C, K)``, changes of f that were measured; 0 where one was not.
     """
     unit = torch.finfo(ends.dtype).eps
-    return unit * (_OF_OUTPUT * ends.abs().amax(1) + _ROUNDING * changes.abs().amax(1))
+    largest = changes.abs().amax(1) if changes.shape[1] else 0.0
+    return unit * (_OF_OUTPUT * ends.abs().amax(1) + _ROUNDING * largest)
 
 
 def read_border(

@@ -78,6 +78,22 @@ def test_the_default_call_evaluates_all_of_few_pairs() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("arguments", [{}, {"n_samples": 9}, {"tolerance": 0.1}], ids=str)
+def test_a_single_player_gets_all(method, arguments) -> None:
+    """Behind a step, which has no gradient."""
+    x, background = torch.tensor([[3.0, -1.0], [-2.0, 1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, -4.0]])
+    mask = torch.zeros(1, 2, dtype=torch.long)
+
+    def step(rows: Tensor) -> Tensor:
+        return (rows.sum(1) > 0.5).float()
+
+    attr, right = method(step), step(x) - step(background).mean()
+    values, bounds = attr.attribute(x, background=background, feature_mask=mask, return_error_estimate=True, **arguments)
+    assert torch.allclose(values, right.unsqueeze(1).expand(2, 2)) and not bounds.any()
+    assert torch.allclose(attr.interactions(x, background=background, feature_mask=mask).flatten(), right)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_one_background_row_is_a_baseline(method, problem) -> None:
     net, x, background = problem
     arguments = {"target": 1, "n_samples": 3}
