@@ -9,9 +9,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-_FEWEST = 4
-"""Players, at 4 heads and 32 units, from which a product of matrices is not computed number by number."""
-
 
 class Described:
     """Can be rebuilt, with fresh weights, from its constructor's arguments, kept as attributes of the same names."""
@@ -86,16 +83,16 @@ class PoolingBlock(nn.Module):
         scores = _linear(self.scores, normed)
         if mask is not None:
             scores = scores.masked_fill(~mask.unsqueeze(-1), -1e9)
-        values = _linear(self.values, _means(scores.softmax(-2), normed)).unflatten(-1, (self.heads, -1))
-        pooled = values.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)  # each mean's own part
+        pooled = self._pooled(scores.softmax(-2), normed)
         return _linear(last, functional.gelu(linear_of_parts(first, normed, pooled))).add_(hidden)
 
-
-def _means(weights: Float[Tensor, "*batch M H"], values: Float[Tensor, "*batch M W"]) -> Float[Tensor, "*batch H W"]:
-    """Weighted sums over the players, padded where they are so few that torch would not hand the product to BLAS."""
-    if (missing := _FEWEST - values.shape[-2]) > 0:
-        weights, values = (functional.pad(part, (0, 0, 0, missing)) for part in (weights, values))
-    return weights.mT @ values
+    def _pooled(self, weights: Tensor, normed: Tensor) -> Tensor:
+        """The values' weighted means, each for a part of the width, ``(*batch, width)``; made of what is fewer."""
+        if normed.shape[-2] < self.heads:
+            values = _linear(self.values, normed).unflatten(-1, (self.heads, -1))
+            return (values * weights.unsqueeze(-1)).sum(-3).flatten(-2)
+        values = _linear(self.values, weights.mT @ normed).unflatten(-1, (self.heads, -1))
+        return values.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)
 
 
 def _linear(layer: nn.Module, values: Tensor) -> Tensor:
