@@ -27,7 +27,7 @@ from captum_meta.estimators.path_nodes import is_bent, path_nodes
 from captum_meta.estimators.path_sample import PathSample
 from captum_meta.estimators.permutations import permutation_variance
 from captum_meta.estimators.probability_process import ProbabilityProcess
-from captum_meta.estimators.quadrature import gauss_legendre, interval_weights
+from captum_meta.estimators.quadrature import gauss_legendre, interval_weights, quadrature_weights
 from captum_meta.estimators.rate_likelihood import likely_rates, remembered_rates
 from captum_meta.estimators.slope_check import DOUBTFUL, FAR, FINE, NEAR, PLACES, change_along, is_no_derivative, missed_part
 
@@ -70,6 +70,7 @@ __all__ = [
     "path_nodes",
     "permutation_variance",
     "plan_coalitions",
+    "quadrature_weights",
     "remembered_rates",
     "rows_needed",
     "sample_coalitions",

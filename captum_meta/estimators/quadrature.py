@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.polynomial.legendre import legder, legvander
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -70,6 +71,30 @@ def interval_weights(points: Float[Tensor, "*batch G"]) -> Float[Tensor, "*batch
         return smooth
     steps = _steps(points, torch.full((count,), 1 / count, dtype=torch.float64, device=points.device))
     return torch.where(even[..., None, None], steps, smooth)
+
+
+def quadrature_weights(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """:func:`interval_weights` of points ``(N, G)``, added up over the intervals, ``(N, G)``.
+
+    >>> nodes, weights = gauss_legendre(3)
+    >>> np.allclose(quadrature_weights(nodes.numpy()[None]), weights)
+    True
+    """
+    count, gaps = points.shape[1], np.diff(points)
+    weights: NDArray[np.float64]
+    if not 1 < count <= MAX_INTERPOLATED or (gaps.max(1) - gaps.min(1) < 2 * _ALIKE).any():
+        weights = interval_weights(torch.from_numpy(points)).sum(-2).numpy()
+        return weights
+    slopes, constant = _summed_products(count)
+    weights = points @ slopes + constant
+    return weights
+
+
+@lru_cache(maxsize=MAX_INTERPOLATED)
+@torch.inference_mode(False)
+def _summed_products(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    slopes, constant = (part.unflatten(0, (count + 1, count)).sum(0).numpy() for part in _products(count))
+    return slopes.T, constant
 
 
 @lru_cache(maxsize=MAX_INTERPOLATED)

@@ -18,9 +18,9 @@ from captum_meta.estimators import (
     PLACES,
     change_along,
     inconsistent_gradients,
-    interval_weights,
     is_no_derivative,
     missed_part,
+    quadrature_weights,
     smoothly_inconsistent,
     suspected_steps,
 )
@@ -53,7 +53,7 @@ def inconsistent_rows(game: Game, points: Tensor, sums: Tensor, curve: Tensor, t
         total: ``(N,)``, f at the input minus f at the baseline.
         output: which of the game's outputs f is.
     """
-    given = tuple(map(_numbers, (points, sums, curve, total)))
+    given = _numbers(points, sums, curve, total)
     found = inconsistent_gradients(*given)
     if not _exact(game):
         return _beyond_rounding(game, torch.from_numpy(found).to(total.device), curve, output)
@@ -83,10 +83,9 @@ def wrong_rows(
     """
     if not _exact(game):
         return inconsistent_rows(game, points, sums, curve, total, output)
-    given = tuple(map(_numbers, (points, sums, curve, total)))
+    given = _numbers(points, sums, curve, total)
     found = inconsistent_gradients(*given) | smoothly_inconsistent(*given)
-    slopes = _slopes(doubtful, _numbers(interval_weights(points).sum(-2)), *given)
-    for further in _checked(game, output, _jumps(found, *given), slopes):
+    for further in _checked(game, output, _jumps(found, *given), _slopes(doubtful, *given)):
         found |= further
     return torch.from_numpy(found).to(total.device)
 
@@ -197,9 +196,9 @@ def _cut(sides: Floats) -> Floats:
     return ends
 
 
-def _slopes(doubtful: float, weights: Floats, points: Floats, sums: Floats, curve: Floats, total: Floats) -> Check:
-    """Whether gradients are the derivatives of f; ``weights (N, G)`` are those of a quadrature."""
-    wrong = np.zeros(len(total), dtype=np.bool_)
+def _slopes(doubtful: float, points: Floats, sums: Floats, curve: Floats, total: Floats) -> Check:
+    """Whether gradients are the derivatives of f, where a quadrature of them misses a ``doubtful`` part of its change."""
+    wrong, weights = np.zeros(len(total), dtype=np.bool_), quadrature_weights(points)
     rows = np.flatnonzero(missed_part(sums, weights, total) > doubtful)
     if len(rows) == 0:
         return wrong
@@ -236,6 +235,8 @@ def _exact(game: Game) -> bool:
     )
 
 
-def _numbers(values: Tensor) -> Floats:
-    numbers: Floats = values.detach().double().cpu().numpy()
-    return numbers
+def _numbers(points: Tensor, sums: Tensor, curve: Tensor, total: Tensor) -> tuple[Floats, Floats, Floats, Floats]:
+    """``(N, G)`` thrice, and ``(N,)``."""
+    count = points.shape[1]
+    joined: Floats = torch.cat([points, sums, curve, total.unsqueeze(1)], dim=1).detach().double().cpu().numpy()
+    return joined[:, :count], joined[:, count : 2 * count], joined[:, 2 * count : -1], joined[:, -1]

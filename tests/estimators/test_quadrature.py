@@ -3,7 +3,7 @@ import pytest
 import torch
 from numpy.polynomial import Polynomial
 
-from captum_meta.estimators import gauss_legendre, interval_weights
+from captum_meta.estimators import gauss_legendre, interval_weights, path_nodes, quadrature_weights
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])
@@ -55,3 +55,12 @@ def test_many_points_stand_for_steps_in_the_rules_weights() -> None:
 def test_no_points_is_an_error() -> None:
     with pytest.raises(ValueError, match="n_steps >= 1"):
         gauss_legendre(0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 32, 40])
+@pytest.mark.parametrize("kind", ["bent", "even", "both"])
+def test_quadrature_weights_are_those_of_the_intervals_together(n: int, kind: str) -> None:
+    bent = path_nodes(torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.9, 2.0]]), n)
+    even = ((torch.arange(n) + 0.5) / n).double().expand(2, -1)
+    points = {"bent": bent, "even": even, "both": torch.stack([bent[0], even[0]])}[kind]
+    assert np.allclose(quadrature_weights(points.numpy()), interval_weights(points).sum(-2), atol=1e-12)

@@ -313,3 +313,9 @@ def test_models_that_ask_for_more_than_a_row_or_a_value(model: Callable[[Tensor]
     x = X.clone().requires_grad_()
     assert not game.together and gradients is not None
     assert torch.allclose(gradients[0][..., 0, 0], torch.autograd.grad(model(x).sum(), x)[0], atol=1e-6)
+
+
+def test_rows_in_any_order_each_at_one_point() -> None:
+    game, rows, points = Game(smooth, X), torch.tensor([4, 0, 4, 2]), torch.tensor([0.0, 1.0, 0.3, 0.5])
+    every = game.at(torch.tensor([0.0, 1.0, 0.3, 0.5]))
+    assert torch.allclose(game.at_each(rows, points), every[rows, torch.arange(4)], atol=1e-6)
