@@ -273,6 +273,9 @@ class Frontend:
             found = Prediction.concatenate([learner.explain(state, part) for part in parts])
         return ordinary(found)
 
+    def _attributions(self, evidence: Evidence, plan: EvidencePlan) -> Tensor:
+        return self._explain(evidence, plan).attributions
+
     def _state(self, evidence: Evidence, plan: EvidencePlan) -> UnitState | None:
         """The learner's state for evidence of this plan, in the evidence's precision and on its device."""
         plan = plan.of_support(evidence.players.shape[-1])

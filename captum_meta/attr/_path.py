@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,9 +92,9 @@ class PathFrontend(Frontend):
         if game.coupled or game.together:
             return self._as_captum(game, CaptumQuadrature(n_steps, method, multiply), evidence.total)
         weights = plan.weights(evidence)
-        values = self._explained(game, evidence, plan)
         points, sums, total = evidence.points, evidence.effects.sum(-2), evidence.total
-        values = quadrature_or(values, evidence, sums, weights, size, game.precision)
+        explained = partial(self._explained, game, evidence, plan)
+        values = quadrature_or(explained, evidence, sums, weights, size, game.precision)
         error = error_of(evidence) if estimated else torch.full_like(evidence.total, torch.nan)
         if not multiply:
             values = multipliers(values, (gradients * weights.unsqueeze(-2)).sum(-1), game)
@@ -109,13 +111,13 @@ class PathFrontend(Frontend):
     def _explained(self, game: Game, evidence: Evidence, plan: PathPlan) -> Tensor:
         """Attributions ``(N, M)``; players that are missing all along the path have what f does where it begins."""
         if game.finite:
-            return self._explain(evidence, plan).attributions
+            return self._attributions(evidence, plan)
         missing = ~game.difference.isfinite()
         start = game.at(torch.tensor([BEGINNING, 0.0])).squeeze(-1)
         jump = torch.where(missing.any(1), start[:, 0] - start[:, 1], 0.0).to(evidence.total)
         rest = replace(evidence, total=evidence.total - jump, curve=evidence.curve - jump.unsqueeze(1))
         shares = gap_shares(missing.to(jump), missing.any(1, keepdim=True) & game.mask)
-        return self._explain(rest, plan).attributions + shares * jump.unsqueeze(1)
+        return self._attributions(rest, plan) + shares * jump.unsqueeze(1)
 
     def _as_captum(self, game: Game, quadrature: CaptumQuadrature, total: Tensor) -> PathResult:
         """Captum's own quadrature, where all rows must be at the same point of their paths, and may act on each other."""
@@ -172,15 +174,15 @@ def real(inputs: Any) -> Any:
 
 
 def quadrature_or(
-    values: Tensor, evidence: Evidence, sums: Tensor, weights: Tensor, size: Tensor, precision: float
+    explained: Callable[[], Tensor], evidence: Evidence, sums: Tensor, weights: Tensor, size: Tensor, precision: float
 ) -> Tensor:
-    """Attributions ``(N, M)``: those of the quadrature alone in rows where it misses no more than rounding, else ``values``.
+    """Attributions ``(N, M)``: those of the quadrature alone in rows where it misses no more than rounding.
 
     Of many gradients, where these move attributions by far more than is missed, it is shared out by size: what is missed
     lies where there is no gradient, and jumps between others, which cancel, tell nothing of it.
 
     Args:
-        values: ``(N, M)``.
+        explained: gives the others' ``(N, M)``; not asked if there are none.
         evidence, weights: of the quadrature.
         sums: ``(N, G)``, of the effects over the players.
         size: ``(N,)``, how large f is.
@@ -188,12 +190,15 @@ def quadrature_or(
     """
     parts = sums * weights
     size = torch.maximum(size, _MORE * parts.abs().sum(1))
-    precision = max(precision, torch.finfo(values.dtype).eps)
+    precision = max(precision, torch.finfo(sums.dtype).eps)
     complete = certain(evidence.total - parts.sum(1), size, precision) == 0
     many = evidence.points.shape[1] > MAX_INTERPOLATED
     if not many and not bool(complete.any()):
-        return values
+        return explained()
     quadrature = (evidence.effects @ weights.unsqueeze(-1)).squeeze(-1)
+    if bool(complete.all()):
+        return quadrature
+    values = explained()
     if many:
         gap = (evidence.total - parts.sum(1)).unsqueeze(1)
         far = (values - quadrature).abs().sum(1, keepdim=True) > _MOST_MOVED * gap.abs()

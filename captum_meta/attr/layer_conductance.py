@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -126,8 +127,8 @@ class MetaLayerConductance(Unadapted, LayerConductance):
                 warn_of_rows(strange, INCONSISTENT)
                 passes = passes & ~strange
                 plan = PathPlan(n_steps, method)
-                values = self._explain(completed(evidence, where=~passes), plan).attributions
-                values = quadrature_or(values, evidence, sums, plan.weights(evidence), size, game.precision)
+                others = partial(self._attributions, completed(evidence, where=~passes), plan)
+                values = quadrature_or(others, evidence, sums, plan.weights(evidence), size, game.precision)
             values = torch.where(total.isfinite().unsqueeze(1), values, trapezia)
             warn_of_rows(~total.isfinite(), UNKNOWN)
             explained.append(parts_like(end, values))

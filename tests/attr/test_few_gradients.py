@@ -111,3 +111,10 @@ def test_captums_draws_have_the_same_mean():
     torch.manual_seed(0)
     theirs = GradientShap(detached).attribute(X, ZEROS, n_samples=3)
     torch.testing.assert_close(MetaGradientShap(detached).attribute(X, ZEROS, n_samples=3), theirs)
+
+
+def test_the_network_is_not_asked_where_the_quadrature_misses_nothing(monkeypatch):
+    method = MetaIntegratedGradients(lambda x: x.pow(3).sum(1))
+    asked = []
+    monkeypatch.setattr(method, "_attributions", lambda evidence, plan: asked.append(len(evidence.total)))
+    assert torch.allclose(method.attribute(X, n_steps=8), X**3, atol=1e-6) and not asked
