@@ -21,7 +21,12 @@ from captum_meta.estimators.interactions import INDICES, Index, InteractionRule,
 from captum_meta.estimators.least_squares import kernel_matrix, kernel_shapley_values
 from captum_meta.estimators.pair_design import telling_sums
 from captum_meta.estimators.pairs import CoalitionPairs, HypercubePrior
-from captum_meta.estimators.path_consistency import inconsistent_gradients, smoothly_inconsistent, suspected_steps
+from captum_meta.estimators.path_consistency import (
+    explained_everywhere,
+    inconsistent_gradients,
+    smoothly_inconsistent,
+    suspected_steps,
+)
 from captum_meta.estimators.path_intervals import PathIntervals, further_points
 from captum_meta.estimators.path_nodes import is_bent, path_nodes
 from captum_meta.estimators.path_sample import PathSample
@@ -54,6 +59,7 @@ __all__ = [
     "change_along",
     "conformal_quantile",
     "exceedance_tail",
+    "explained_everywhere",
     "further_points",
     "gauss_legendre",
     "inconsistent_gradients",

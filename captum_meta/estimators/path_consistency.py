@@ -15,10 +15,12 @@ from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.polynomial.legendre import legint, legvander
 from numpy.typing import NDArray
 
 from captum_meta.estimators.path_sample import Floats, Indices
+from captum_meta.estimators.quadrature import interval_weights, quadrature_weights
 
 _LARGE = 0.25
 """Part of an interval's change, and of all changes, that is too much to be missed."""
@@ -33,6 +35,8 @@ _DEGREE, _DEGREE_APART = 9, 4
 _TIMES, _SMALL, _REST = 10.0, 1e-3, 0.1
 """What they differ by in units of the last coefficients, as a part of f's changes, and what of it is no polynomial."""
 
+_EXPLAINED = 1e-4
+"""Part of f's changes that is small beside all that is looked for."""
 _STEP, _STEP_OF_ONE = 0.01, 0.25
 """Part of all changes along the path that a jump of f is at the least, to be looked for: of many gradients, and of one."""
 
@@ -66,6 +70,27 @@ def inconsistent_gradients(points: Floats, sums: Floats, curve: Floats, total: F
     so_far = np.concatenate([zero, apart.cumsum(1)], axis=1)
     together = np.ptp(so_far, axis=1)  # of rounding, what one interval gains the next one loses
     found: NDArray[np.bool_] = ((widths * unexplained).sum(1) > 0.5) & (together > _LARGE * whole[:, 0])
+    return found
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def explained_everywhere(points: Floats, sums: Floats, curve: Floats, total: Floats) -> NDArray[np.bool_]:
+    """Whether a quadrature of the gradients gives f at all points, up to a ten-thousandth of its changes, ``(N,)``.
+
+    Arguments are as above. No other check finds what is as small.
+
+    >>> from captum_meta.estimators import gauss_legendre
+    >>> t, one = gauss_legendre(4)[0].numpy()[None], np.ones(1)
+    >>> explained_everywhere(t, 2 * t, t**2, one), explained_everywhere(t, 1.9 * t, t**2, one)
+    (array([ True]), array([False]))
+    """
+    zero = np.zeros((len(total), 1))
+    heights = np.concatenate([zero, curve, total[:, None]], axis=1)
+    size = np.abs(np.diff(heights)).sum(1)
+    found: NDArray[np.bool_] = np.abs(total - (quadrature_weights(points) * sums).sum(1)) < _EXPLAINED * size
+    if found.any():
+        parts = interval_weights(torch.from_numpy(points)).numpy() @ sums[..., None]
+        found &= (np.abs(curve - parts[:, :-1, 0].cumsum(1)) < _EXPLAINED * size[:, None]).all(1)
     return found
 
 

@@ -17,6 +17,7 @@ from captum_meta.estimators import (
     NEAR,
     PLACES,
     change_along,
+    explained_everywhere,
     inconsistent_gradients,
     is_no_derivative,
     missed_part,
@@ -73,7 +74,8 @@ def wrong_rows(
 ) -> Tensor:
     """:func:`inconsistent_rows`, and those whose gradients are not the derivatives of f, ``(N,)``.
 
-    The latter (:func:`~captum_meta.estimators.is_no_derivative`) are looked for where gradients miss some of the change of
+    None of which gradients explain f between all points (:func:`~captum_meta.estimators.explained_everywhere`). The latter
+    (:func:`~captum_meta.estimators.is_no_derivative`) are looked for where gradients miss some of the change of
     f: seven evaluations, of f at the baseline and on both sides of three gradients. Further away f is asked for only where
     these say that a gradient is wrong.
 
@@ -84,8 +86,11 @@ def wrong_rows(
     if not _exact(game):
         return inconsistent_rows(game, points, sums, curve, total, output)
     given = _numbers(points, sums, curve, total)
-    found = inconsistent_gradients(*given) | smoothly_inconsistent(*given)
-    for further in _checked(game, output, _jumps(found, *given), _slopes(doubtful, *given)):
+    right = explained_everywhere(*given)
+    if right.all():
+        return torch.zeros_like(total, dtype=torch.bool)
+    found = (inconsistent_gradients(*given) | smoothly_inconsistent(*given)) & ~right
+    for further in _checked(game, output, _jumps(found | right, *given), _slopes(doubtful, *given)):
         found |= further
     return torch.from_numpy(found).to(total.device)
 
