@@ -26,6 +26,18 @@ def test_times_are_medians_of_calls_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found.ours, found.theirs, found.ratio) == (4.0, 1.0, 3.0)  # the first of each does not count
 
 
+def test_short_calls_are_timed_beyond_the_ticks_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some machines count processor time in ticks of four milliseconds, in which a call may take none."""
+    now = [0.0]
+
+    def call(duration: float) -> None:
+        now[0] += duration
+
+    monkeypatch.setattr(timing, "process_time", lambda: round(now[0] // 0.004) * 0.004)
+    found = timed(Comparison("case", 2.0, lambda: call(0.002), lambda: call(0.0005)), runs=3)
+    assert found.ratio == pytest.approx(4, rel=0.2) and found.theirs == pytest.approx(0.0005, rel=0.1)
+
+
 def test_what_has_no_other_call_is_in_seconds() -> None:
     found = timed(Comparison("case", 2.0, lambda: None), runs=1)
     assert isnan(found.theirs) and found.ratio == found.ours
