@@ -77,7 +77,9 @@ class ShapleyMeasurement:
         values = self.game.at(points[[0, 2]]) if gradients is None else gradients[1]
         self.mask, self.changed = self.game.mask, self.game.changed & self.game.mask
         self.ends = values[:, [-1, 0]]
-        self.start, self.total = values[:, -1], values[:, 0] - values[:, -1]
+        self.start, total = values[:, -1], values[:, 0] - values[:, -1]
+        same = total.isfinite() & ~self.changed.any(1, keepdim=True)  # two evaluations of one input differ by rounding
+        self.total = torch.where(same, 0.0, total)
         n_rows, n_outputs = self.total.shape
         broken = (~self.total.isfinite()).any(1).nonzero().flatten().tolist()
         if broken:

@@ -325,3 +325,16 @@ def test_paths_of_transformers_with_padding_are_those_of_the_model_that_is_diffe
     )
     assert error(values.detach(), right.detach().double()) < 1e-3
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("arguments", [{}, {"n_samples": 0}, {"n_samples": 40}, {"tolerance": 1e-6}], ids=str)
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
+def test_a_row_that_is_its_baseline_gets_nothing_though_f_is_rounded(front_end: Any, arguments: dict[str, Any]) -> None:
+    """One input is rounded in two ways, by its place in a batch."""
+
+    def model(x: Tensor) -> Tensor:
+        return x.tanh().prod(1) + x.sum(1) * (1 + 1e-6 * torch.arange(len(x)).sin())
+
+    x = torch.linspace(1, 2, 24).reshape(2, 12)
+    values = front_end(model).attribute(x, torch.stack([x[0] - 1, x[1]]), **arguments)
+    assert values[0].all() and not values[1].any()
