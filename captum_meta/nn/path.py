@@ -30,10 +30,10 @@ from captum_meta.types import Evidence
 
 _PLAYER_NUMBERS, _INTERVAL_NUMBERS = 22, 8
 _LEAST = 1e-9
-_FEWEST_GRADIENTS = 8
+_FEWEST_GRADIENTS = 5
 """Gradients from which weights for a whole row are as good as those for each player, on synthetic validation."""
 _MANY_PLAYERS = 1024
-"""Players from which they are with fewer gradients, too: at 6,912 elements errors at 2 to 7 gradients are equal."""
+"""Players from which they are with fewer gradients, too: at 6,912 elements errors at 2 to 4 gradients are equal."""
 _MAX_PLACES_OF_ROWS = 2**20
 _UNITS = 16
 """Numbers below this many units in the last place of a row's level count as rounding."""
@@ -46,7 +46,7 @@ class PathExplainer(Explainer):
         width: width of the hidden layers.
         depth: number of pooling blocks; each pools over players, then over the path.
         rows: whether there is a :class:`~captum_meta.nn.path_rows.RowPathExplainer` beside it, which once trained
-            (``python -m captum_meta.training.path_rows``) answers in its place from eight gradients on, or 1,024 players.
+            (``python -m captum_meta.training.path_rows``) answers in its place from five gradients on, or 1,024 players.
     """
 
     kind = "path"

@@ -108,7 +108,7 @@ class RowPathExplainer(Explainer):
         given = errors * 2 * torch.tanh(steer) * _answering(together)
         left = errors - (given * together).sum(-1, keepdim=True)
         smooth = nn.functional.pad(_around((path.size > path.floor).to(errors)) == 0, (0, 1))
-        start = mixture.new_tensor([0.0, 1.0, 0.0, 1.0])
+        start = torch.tensor([0.0, 1.0, 0.0, 1.0]).to(mixture)
         mixed = left * (mixture + start).masked_fill(smooth, _NEVER).softmax(-1)
         return _gathered(given), _gathered(mixed[..., :3]), mixed[..., 3].sum(-1, keepdim=True)
 

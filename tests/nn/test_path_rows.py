@@ -74,8 +74,8 @@ class TestAnyParameters:
 
 
 def test_it_answers_in_place_of_the_other_once_it_is_trained_and_gradients_or_players_are_many() -> None:
-    many, few = (measured(n=n).to(dtype=torch.float32) for n in (8, 7))
-    wide = measured(1024, 7).to(dtype=torch.float32)
+    many, few = (measured(n=n).to(dtype=torch.float32) for n in (5, 4))
+    wide = measured(1024, 4).to(dtype=torch.float32)
     explainer = PathExplainer(16, 1, rows=True)
     assert explainer.rows is not None
     nn.init.normal_(explainer.head.weight)
