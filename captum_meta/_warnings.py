@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import warnings
 
-_PACKAGES = ("captum_meta", "captum", "torch")
+_PACKAGES = ("captum_meta", "captum", "torch", "contextlib")
 
 
 def warn(message: str) -> None:
-    """Warn at the line outside this package, Captum and torch that led here; Python shows a message once for each line."""
+    """Warn at the line outside this package, Captum, torch and decorators that led here; Python shows it once a line."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1

@@ -154,11 +154,10 @@ class ShapleyFrontend(Frontend):
     def _plan(self, coalitions: int | None = None, seed: int = 0, per_player: bool = False) -> ShapleyPlan:
         return ShapleyPlan(coalitions, per_player, seed, border=not self._support.empty, reading=self._learner.read.reading)
 
+    @remembered_rates()
     def _predict(self, game: Game, plan: ShapleyPlan, with_bounds: bool) -> tuple[Tensor, Tensor]:
         """Attributions ``(N * K, M)`` and, if they are asked for, bounds on their errors ``(N * K,)``."""
-        with remembered_rates():
-            evidence, start = measure_in_rounds(plan, game, self._learner)
-            return self._explained(game, evidence, start, plan, with_bounds)
+        return self._explained(game, *measure_in_rounds(plan, game, self._learner), plan, with_bounds)
 
     def _predict_within(self, game: Game, plan: ShapleyPlan, tolerance: float) -> tuple[Tensor, Tensor]:
         """The same in rounds: a row is finished when its bounds are within the tolerance."""
@@ -181,14 +180,13 @@ class ShapleyFrontend(Frontend):
                 row is finished when all of its outputs are accepted.
         """
         measurement = plan.begin(game)
-        n_outputs, n_players = measurement.total.shape[-1], game.players.count
-        limits = measurement.limits
-        attributions = measurement.total.new_zeros(game.n_rows, n_outputs, n_players)
+        n_outputs = measurement.total.shape[-1]
+        attributions = measurement.total.new_zeros(game.n_rows, n_outputs, game.players.count)
         bounds = torch.full_like(attributions[..., 0], torch.nan)
         accepted = torch.zeros_like(bounds, dtype=torch.bool)
         rows = torch.arange(game.n_rows, device=game.device)
         while len(rows):
-            counts = torch.minimum(first, limits)
+            counts = torch.minimum(first, measurement.limits)
             measurement.evaluate(counts, torch.zeros_like(game.mask[:, 0]).index_fill(0, rows, True))
             evidence = plan.read_beside(measurement.evidence(rows), game.take(rows))
             known = replace(plan, coalitions=int(counts[rows].max()), per_player=False)
@@ -198,7 +196,7 @@ class ShapleyFrontend(Frontend):
             bounds[rows] = torch.where(before, bounds[rows], found.to(bounds))
             attributions[rows] = torch.where(before.unsqueeze(-1), attributions[rows], values.to(attributions))
             accepted[rows] = before | now
-            rows = rows[~(accepted.all(-1) | (counts >= limits))[rows]]
+            rows = rows[~(accepted.all(-1) | (counts >= measurement.limits))[rows]]
             first = 2 * first
         return attributions.flatten(0, 1), bounds.flatten()
 
@@ -227,14 +225,16 @@ class ShapleyFrontend(Frontend):
     def _explained(
         self, game: Game, evidence: Evidence, start: Tensor, plan: ShapleyPlan, with_bounds: bool
     ) -> tuple[Tensor, Tensor]:
-        """Attributions ``(R, M)`` and bounds ``(R,)``, NaN if not asked for, of rows measured as planned.
+        """Attributions ``(R, M)`` and bounds ``(R,)``, of rows that are their baselines 0, of others NaN if not asked for.
 
-        f of the baselines is ``start (N, K)``.
+        The rows are measured as planned, and f of the baselines is ``start (N, K)``.
         """
         learner, state = self._learner.for_numbers(evidence.total), self._state(evidence, plan)
-        if self._memory is not None:
-            return self._memory.explain(game, evidence, start.flatten(), learner, state, with_bounds)
-        return explain_alone(learner, state, evidence, with_bounds)
+        if self._memory is None:
+            values, bounds = explain_alone(learner, state, evidence, with_bounds)
+        else:
+            values, bounds = self._memory.explain(game, evidence, start.flatten(), learner, state, with_bounds)
+        return values, bounds.where(game.changed.any(1).repeat_interleave(len(bounds) // game.n_rows), 0.0)
 
     def _error_signals(self, evidence: Evidence, values: Tensor) -> Tensor:
         """Signals of the errors of attributions ``(R, M)``: logarithms in units of the output, ``(R, 22)``.

@@ -96,3 +96,24 @@ def test_a_tolerance_must_be_positive(tolerance: float) -> None:
         MetaKernelShap(CountingModel(), learner=untrained("shapley")).attribute(
             torch.randn(2, 6), target=1, tolerance=tolerance
         )
+
+
+@pytest.mark.parametrize("front_end", [MetaKernelShap, MetaShapleyValueSampling])
+def test_a_row_that_is_its_baseline_is_certain_and_spends_no_more_than_the_border(front_end) -> None:
+    model = CountingModel()
+    method, still = front_end(model), torch.zeros(1, 6)
+    for which in ({"target": 1}, {"outputs": "all"}):
+        model.rows = 0
+        values, bounds = method.attribute(still, **which, tolerance=1e-6, return_error_estimate=True)
+        assert not values.any() and not bounds.any() and model.rows <= 3 * 3 + 2 * 6 + probe(1)
+    x = torch.cat([torch.randn(2, 6), still])
+    _, bounds = method.attribute(x, target=1, return_error_estimate=True)
+    assert bounds.flatten()[2] == 0 and (bounds.flatten()[:2] > 0).all()
+
+
+def test_warnings_in_rounds_point_at_the_call() -> None:
+    x = torch.randn(2, 6)
+    x[1] = torch.inf
+    with pytest.warns(UserWarning, match="not finite") as told:
+        MetaKernelShap(CountingModel()).attribute(x, target=1, tolerance=0.1)
+    assert {warning.filename for warning in told} == {__file__}
