@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-_PACKAGES = ("captum_meta", "captum", "torch", "contextlib")
+_PACKAGES = ("captum_meta", "captum", "torch", "contextlib", "functools")
 
 
 def warn(message: str) -> None:
