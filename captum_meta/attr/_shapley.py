@@ -225,7 +225,7 @@ class ShapleyFrontend(Frontend):
     def _explained(
         self, game: Game, evidence: Evidence, start: Tensor, plan: ShapleyPlan, with_bounds: bool
     ) -> tuple[Tensor, Tensor]:
-        """Attributions ``(R, M)`` and bounds ``(R,)``, of rows that are their baselines 0, of others NaN if not asked for.
+        """Attributions ``(R, M)`` and bounds ``(R,)``: 0 for rows that are their baselines, for others NaN if not asked for.
 
         The rows are measured as planned, and f of the baselines is ``start (N, K)``.
         """

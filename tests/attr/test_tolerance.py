@@ -109,6 +109,16 @@ def test_a_row_that_is_its_baseline_is_certain_and_spends_no_more_than_the_borde
     x = torch.cat([torch.randn(2, 6), still])
     _, bounds = method.attribute(x, target=1, return_error_estimate=True)
     assert bounds.flatten()[2] == 0 and (bounds.flatten()[:2] > 0).all()
+    double = front_end(CountingModel().double()).attribute(x.double(), target=1, return_error_estimate=True)[1].flatten()
+    assert double[2] == 0 and (double[:2] > 0).all()
+
+
+def test_a_row_that_is_its_baseline_is_certain_beside_rows_that_teach_each_other() -> None:
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    x[7] = 0
+    method = MetaKernelShap(CountingModel(), memory=64)
+    values, bounds = method.attribute(x, target=1, n_samples=12, return_error_estimate=True)
+    assert not values[7].any() and bounds[7] == 0 and (bounds[:7] > 0).all() and (bounds[8:] > 0).all()
 
 
 def test_warnings_in_rounds_point_at_the_call() -> None:
